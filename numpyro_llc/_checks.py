@@ -1,0 +1,79 @@
+"""Checks of arguments, made once, at the public door."""
+
+import math
+import numbers
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def check_integer(name: str, value: Any, *, minimum: int, meaning: str) -> int:
+    """Return `value` as an int of at least `minimum`, or raise."""
+    if isinstance(value, bool) or not isinstance(value, (numbers.Integral, np.integer)):
+        raise TypeError(f"`{name}` must be an integer; got {value!r}. {meaning}")
+    if value < minimum:
+        raise ValueError(f"`{name}` must be at least {minimum}; got {value}. {meaning}")
+    return int(value)
+
+
+def check_positive(name: str, value: Any, *, meaning: str, zero: bool = False) -> float:
+    """Return `value` as a finite float above zero (or from zero up, with ``zero=True``), or raise."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"`{name}` must be a number; got {value!r}. {meaning}") from None
+    if not math.isfinite(number) or number < 0 or (number == 0 and not zero):
+        rule = "at least 0" if zero else "positive"
+        raise ValueError(f"`{name}` must be finite and {rule}; got {value!r}. {meaning}")
+    return number
+
+
+def check_key(rng_key: Any) -> jax.Array:
+    """Return `rng_key` as one JAX key (new or old style); an integer is refused with the remedy."""
+    typed = isinstance(rng_key, jax.Array) and jnp.issubdtype(rng_key.dtype, jax.dtypes.prng_key)
+    raw = isinstance(rng_key, (jax.Array, np.ndarray)) and rng_key.dtype == np.uint32
+    if not ((typed and rng_key.ndim == 0) or (raw and rng_key.ndim == 1)):
+        raise TypeError(
+            f"`rng_key` must be one JAX random key; got {type(rng_key).__name__}. "
+            "Make one with jax.random.key(0)."
+        )
+    return rng_key
+
+
+def check_num_data(num_data: Any) -> int:
+    """Return `num_data` as an int of at least 2."""
+    return check_integer(
+        "num_data", num_data, minimum=2, meaning="It counts data points, not batches."
+    )
+
+
+def inverse_temperature_or_default(inverse_temperature: Any, num_data: int) -> float:
+    """Return β: the number given, or ``1 / log(num_data)`` (Watanabe 2013)."""
+    if inverse_temperature is None:
+        return 1.0 / math.log(num_data)
+    return check_positive(
+        "inverse_temperature",
+        inverse_temperature,
+        meaning="It multiplies the summed loss; leave it out for 1 / log(num_data).",
+    )
+
+
+def check_localization(localization: Any, sites: Iterable[str]) -> dict[str, Any]:
+    """Return γ for each site: one number for all, or ``{site: number}`` naming each site."""
+    names = list(sites)
+    given = localization if isinstance(localization, Mapping) else dict.fromkeys(names, localization)
+    if set(given) != set(names):
+        raise ValueError(
+            f"`localization` must be a number or name each parameter site {names}; "
+            f"got a dict of {list(given)}."
+        )
+    meaning = "It is the precision of the Gaussian around the centre, in unconstrained space."
+    return {
+        name: given[name]
+        if isinstance(given[name], jax.core.Tracer)
+        else check_positive("localization", given[name], meaning=meaning, zero=True)
+        for name in names
+    }

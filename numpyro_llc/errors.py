@@ -1,0 +1,21 @@
+"""What can go wrong in a run, by name. A bad argument is a plain ``ValueError`` or ``TypeError``."""
+
+from typing import Any
+
+
+class LLCWarning(UserWarning):
+    """A doubtful statistic: the message holds the number, its threshold and the remedy."""
+
+
+class NonFiniteLossError(RuntimeError):
+    """The loss became NaN or infinite, at the centre or along a chain.
+
+    Attributes
+    ----------
+    idata : inference data or None
+        The draws made before the failure (None if there were none).
+    """
+
+    def __init__(self, message: str, idata: Any = None) -> None:
+        super().__init__(message)
+        self.idata = idata

@@ -1,0 +1,68 @@
+"""A model's arguments, split into arrays (runtime) and everything else (compile time)."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+class _Array:
+    """Stands where an array leaf was."""
+
+
+@dataclass(frozen=True)
+class StaticArguments:
+    """The part of ``(args, kwargs)`` that is fixed when the model is compiled; hashable."""
+
+    treedef: Any
+    leaves: tuple[Hashable, ...]
+
+    def join(self, arrays: Sequence[jax.Array]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Put the arrays back; returns ``(args, kwargs)``."""
+        remaining = iter(arrays)
+        leaves = [next(remaining) if leaf is _Array else leaf for leaf in self.leaves]
+        return jax.tree.unflatten(self.treedef, leaves)
+
+
+def split_arguments(
+    args: Sequence[Any], kwargs: Mapping[str, Any] | None
+) -> tuple[StaticArguments, tuple[jax.Array, ...]]:
+    """Split ``(args, kwargs)`` into a hashable part and its arrays.
+
+    Arrays (JAX or NumPy, numeric or boolean) are data: they may change without compiling again.
+    Python numbers, strings and callables are structure: they may be used as shapes or in ``if``.
+    """
+    if isinstance(args, str) or not isinstance(args, Sequence):
+        raise TypeError(
+            f"`model_args` must be a tuple; got {type(args).__name__}. "
+            "Write model_args=(x,) for a model of one argument."
+        )
+    if kwargs is not None and not isinstance(kwargs, Mapping):
+        raise TypeError(f"`model_kwargs` must be a dict; got {type(kwargs).__name__}.")
+    paths, treedef = jax.tree.flatten_with_path((tuple(args), dict(kwargs or {})))
+    static: list[Hashable] = []
+    arrays: list[jax.Array] = []
+    for path, leaf in paths:
+        if isinstance(leaf, jax.Array) or (
+            isinstance(leaf, np.ndarray) and leaf.dtype.kind in "biufc"
+        ):
+            static.append(_Array)
+            arrays.append(jnp.asarray(leaf))
+        else:
+            static.append(_check_hashable(path, leaf))
+    return StaticArguments(treedef, tuple(static)), tuple(arrays)
+
+
+def _check_hashable(path: Any, leaf: Any) -> Hashable:
+    try:
+        hash(leaf)
+    except TypeError:
+        where = "model_args" if path[0].idx == 0 else "model_kwargs"
+        raise TypeError(
+            f"`{where}{jax.tree_util.keystr(path[1:])}` is a {type(leaf).__name__}, neither an "
+            "array nor a plain value. Convert it with numpy.asarray(...) (numbers only)."
+        ) from None
+    return leaf

@@ -1,0 +1,124 @@
+"""A NumPyro program as pure functions of unconstrained parameters and arrays."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from numpyro import handlers
+from numpyro.distributions import biject_to, constraints
+from numpyro.primitives import Messenger
+
+from numpyro_llc.models._arguments import StaticArguments
+
+Parameters = dict[str, Any]
+"""Unconstrained parameters: an array for each sample site, an array or pytree for a param site."""
+
+
+class FullPlates(Messenger):
+    """Give each subsampled plate all its indices, so that a loss is over the whole data."""
+
+    def process_message(self, msg: dict[str, Any]) -> None:
+        if msg["type"] == "plate" and msg["value"] is None:
+            size = msg["args"][0]
+            msg["args"] = (size, None)
+            msg["value"] = jnp.arange(size)
+
+
+def is_real(support: constraints.Constraint) -> bool:
+    """Whether `support` is all of R^k, so that ``biject_to`` is the identity."""
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    return support is constraints.real
+
+
+def scan_slice(site: dict[str, Any], value: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """The item of `value` that belongs to this step, if `site` is inside ``scan``."""
+    index = site["infer"].get("_scan_current_index")
+    return value[index] if index is not None and jnp.ndim(value) > len(shape) else value
+
+
+def _place(z: Mapping[str, Any], site: dict[str, Any]) -> Any:
+    """The constrained value of `site` at unconstrained parameters `z`; None if it has none."""
+    if site["name"] not in z:
+        return None
+    value = z[site["name"]]
+    if site["type"] == "param":
+        constraint = site["kwargs"].get("constraint", constraints.real)
+        return value if is_real(constraint) else biject_to(constraint)(value)
+    if site["type"] != "sample":
+        return None
+    support = site["fn"].support
+    shape = site["kwargs"]["sample_shape"] + tuple(site["fn"].shape())
+    if is_real(support):
+        return scan_slice(site, value, shape)
+    transform = biject_to(support)
+    return transform(scan_slice(site, value, transform.inverse_shape(shape)))
+
+
+def trace_model(
+    model: Callable, args: tuple[Any, ...], kwargs: dict[str, Any], *, values: Callable, seed: Any
+) -> dict[str, dict[str, Any]]:
+    """Run the model once on its full data, with ``values(site)`` for the sites that it answers."""
+    placed = handlers.substitute(handlers.seed(model, rng_seed=seed), substitute_fn=values)
+    with handlers.block(), FullPlates(), handlers.trace() as trace:
+        placed(*args, **kwargs)
+    return trace
+
+
+def site_loss(site: dict[str, Any]) -> jax.Array:
+    """``-log p`` of an observed site, one value per datum; a user's ``handlers.scale`` counts."""
+    loss = -site["fn"].log_prob(site["value"])
+    return loss if site["scale"] is None else site["scale"] * loss
+
+
+@dataclass(frozen=True)
+class Program:
+    """What is fixed of a model when it is compiled: hashable, no arrays.
+
+    Every method is pure in ``(z, arrays)``: `z` maps each parameter site to its unconstrained
+    value, `arrays` are the model's array arguments in order.
+    """
+
+    model: Callable
+    arguments: StaticArguments
+    parameters: tuple[str, ...]
+    likelihood: tuple[str, ...]
+    prior_factors: tuple[str, ...] = ()
+
+    def _trace(self, z: Parameters, arrays: Sequence[jax.Array]) -> dict[str, dict[str, Any]]:
+        args, kwargs = self.arguments.join(arrays)
+        values = partial(_place, z)
+        try:
+            return trace_model(self.model, args, kwargs, values=values, seed=0)
+        except (
+            jax.errors.ConcretizationTypeError,
+            jax.errors.TracerArrayConversionError,
+            jax.errors.TracerIntegerConversionError,
+        ) as error:
+            raise ValueError(
+                "The model reads the values of an array argument as Python or NumPy numbers "
+                "(int(...), numpy.unique, a shape, an `if`), so it cannot be compiled with its "
+                "data as runtime arguments. Compute that number outside the model and pass it as "
+                "a Python int, or use jax.numpy."
+            ) from error
+
+    def losses(self, z: Parameters, arrays: Sequence[jax.Array]) -> dict[str, jax.Array]:
+        """Per-datum losses ``-log p(x_i | z)`` in nats, an array for each observed site."""
+        trace = self._trace(z, arrays)
+        return {name: site_loss(trace[name]) for name in self.likelihood}
+
+    def log_prior(self, z: Parameters, arrays: Sequence[jax.Array]) -> jax.Array:
+        """Log prior density of the constrained parameters (no Jacobian), a scalar in nats."""
+        trace = self._trace(z, arrays)
+        sites = [trace[name] for name in (*self.parameters, *self.prior_factors)]
+        return -sum((jnp.sum(site_loss(s)) for s in sites if s["type"] == "sample"), jnp.zeros(()))
+
+    def constrain(
+        self, z: Parameters, arrays: Sequence[jax.Array], names: Sequence[str]
+    ) -> dict[str, Any]:
+        """Constrained values of the named sites (parameters or deterministic)."""
+        trace = self._trace(z, arrays)
+        return {name: trace[name]["value"] for name in names}

@@ -1,0 +1,95 @@
+"""``LocalTarget``: the tempered, localized density that every sampler reads."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from numpyro_llc.models import Parameters, Program
+
+
+def squared_distance(z: Parameters, center: Parameters, localization: dict[str, Any]) -> jax.Array:
+    """``Σ_site γ_site |z_site - z*_site|²``, a scalar."""
+    terms = [
+        gamma * jnp.sum(jnp.square(leaf - anchor))
+        for name, gamma in localization.items()
+        for leaf, anchor in zip(
+            jax.tree.leaves(z[name]), jax.tree.leaves(center[name]), strict=True
+        )
+    ]
+    return sum(terms, jnp.zeros(()))
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["arrays", "center", "center_losses", "inverse_temperature", "localization"],
+    meta_fields=["program"],
+)
+@dataclass(frozen=True)
+class LocalTarget:
+    r"""The density ``p(z) ∝ exp(-β Σ_i [ℓ_i(z) - ℓ_i(z*)] - γ/2 |z - z*|²)``.
+
+    A pytree: all but `program` are runtime arguments of whatever is compiled with it, so another
+    centre, data set of the same shape, β or γ compiles nothing.
+
+    Attributes
+    ----------
+    program : Program
+        The model's compile-time part.
+    arrays : tuple of jax.Array
+        The model's array arguments.
+    center : dict
+        Unconstrained ``z*``.
+    center_losses : dict of str to jax.Array
+        ``ℓ_i(z*)`` in nats, per datum, for each likelihood site.
+    inverse_temperature : jax.Array
+        β, a scalar.
+    localization : dict of str to jax.Array
+        γ of each site, scalars.
+    """
+
+    program: Program
+    arrays: tuple[jax.Array, ...]
+    center: Parameters
+    center_losses: dict[str, jax.Array]
+    inverse_temperature: jax.Array
+    localization: dict[str, Any]
+
+    def excess_loss(self, z: Parameters) -> jax.Array:
+        """``nL(z) - nL(z*)`` in nats, a scalar: per-datum differences first, then their sum."""
+        losses = self.program.losses(z, self.arrays)
+        terms = [jnp.sum(loss - self.center_losses[name]) for name, loss in losses.items()]
+        return sum(terms, jnp.zeros(()))
+
+    def potential(self, z: Parameters) -> jax.Array:
+        """``β [nL(z) - nL(z*)] + γ/2 |z - z*|²``, a scalar; zero at the centre."""
+        penalty = 0.5 * squared_distance(z, self.center, self.localization)
+        return self.inverse_temperature * self.excess_loss(z) + penalty
+
+
+@partial(jax.jit, static_argnums=0)
+def _losses(program: Program, z: Parameters, arrays: tuple[jax.Array, ...]) -> dict[str, jax.Array]:
+    return program.losses(z, arrays)
+
+
+def make_target(
+    program: Program,
+    arrays: tuple[jax.Array, ...],
+    center: Parameters,
+    *,
+    inverse_temperature: float,
+    localization: dict[str, float],
+) -> LocalTarget:
+    """Evaluate the per-datum losses at the centre and put the target together."""
+    return LocalTarget(
+        program=program,
+        arrays=arrays,
+        center=center,
+        center_losses=_losses(program, center, arrays),
+        inverse_temperature=jnp.asarray(inverse_temperature, jnp.result_type(float)),
+        localization={
+            name: jnp.asarray(gamma, jnp.result_type(float)) for name, gamma in localization.items()
+        },
+    )
