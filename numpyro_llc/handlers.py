@@ -37,8 +37,7 @@ class LocalizedModel:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the model with localizing priors and a tempered likelihood."""
-        with jax.ensure_compile_time_eval():  # Inside jit, what is known still gets checked.
-            reading = self.read(*args, **kwargs)
+        reading = self.read(*args, **kwargs)
         localization = check_localization(self.settings["localization"], reading.center)
         if any(isinstance(gamma, float) and gamma == 0 for gamma in localization.values()):
             raise ValueError(

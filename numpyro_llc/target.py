@@ -1,5 +1,6 @@
 """``LocalTarget``: the tempered, localized density that every sampler reads."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -80,16 +81,18 @@ def make_target(
     center: Parameters,
     *,
     inverse_temperature: float,
-    localization: dict[str, float],
+    localization: Mapping[str, float],
+    center_losses: dict[str, jax.Array] | None = None,
 ) -> LocalTarget:
-    """Evaluate the per-datum losses at the centre and put the target together."""
+    """Put the target together; `center_losses` are evaluated unless they are known."""
+    if center_losses is None:
+        center_losses = _losses(program, center, arrays)
+    scalar = partial(jnp.asarray, dtype=jnp.result_type(float))
     return LocalTarget(
         program=program,
         arrays=arrays,
         center=center,
-        center_losses=_losses(program, center, arrays),
-        inverse_temperature=jnp.asarray(inverse_temperature, jnp.result_type(float)),
-        localization={
-            name: jnp.asarray(gamma, jnp.result_type(float)) for name, gamma in localization.items()
-        },
+        center_losses=center_losses,
+        inverse_temperature=scalar(inverse_temperature),
+        localization={name: scalar(gamma) for name, gamma in localization.items()},
     )

@@ -1,7 +1,7 @@
 """A NumPyro program as pure functions of unconstrained parameters and arrays."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -40,32 +40,25 @@ def scan_slice(site: dict[str, Any], value: jax.Array, shape: tuple[int, ...]) -
     return value[index] if index is not None and jnp.ndim(value) > len(shape) else value
 
 
+def support_of(site: dict[str, Any]) -> constraints.Constraint:
+    """Support of a sample site, or constraint of a param site."""
+    if site["type"] == "param":
+        return site["kwargs"].get("constraint", constraints.real)
+    return site["fn"].support
+
+
 def _place(z: Mapping[str, Any], site: dict[str, Any]) -> Any:
     """The constrained value of `site` at unconstrained parameters `z`; None if it has none."""
-    if site["name"] not in z:
+    if site["name"] not in z or site["type"] not in ("sample", "param"):
         return None
-    value = z[site["name"]]
+    value, support = z[site["name"]], support_of(site)
     if site["type"] == "param":
-        constraint = site["kwargs"].get("constraint", constraints.real)
-        return value if is_real(constraint) else biject_to(constraint)(value)
-    if site["type"] != "sample":
-        return None
-    support = site["fn"].support
+        return value if is_real(support) else biject_to(support)(value)
     shape = site["kwargs"]["sample_shape"] + tuple(site["fn"].shape())
     if is_real(support):
         return scan_slice(site, value, shape)
     transform = biject_to(support)
     return transform(scan_slice(site, value, transform.inverse_shape(shape)))
-
-
-def trace_model(
-    model: Callable, args: tuple[Any, ...], kwargs: dict[str, Any], *, values: Callable, seed: Any
-) -> dict[str, dict[str, Any]]:
-    """Run the model once on its full data, with ``values(site)`` for the sites that it answers."""
-    placed = handlers.substitute(handlers.seed(model, rng_seed=seed), substitute_fn=values)
-    with handlers.block(), FullPlates(), handlers.trace() as trace:
-        placed(*args, **kwargs)
-    return trace
 
 
 def site_loss(site: dict[str, Any]) -> jax.Array:
@@ -79,20 +72,28 @@ class Program:
     """What is fixed of a model when it is compiled: hashable, no arrays.
 
     Every method is pure in ``(z, arrays)``: `z` maps each parameter site to its unconstrained
-    value, `arrays` are the model's array arguments in order.
+    value, `arrays` are the model's array arguments in order. `parameters` are the latent sample
+    sites (`latents`) and the param sites; `likelihood` are the sites that the loss sums.
     """
 
     model: Callable
     arguments: StaticArguments
     parameters: tuple[str, ...]
+    latents: tuple[str, ...]
     likelihood: tuple[str, ...]
-    prior_factors: tuple[str, ...] = ()
+    prior_factors: tuple[str, ...]
 
-    def _trace(self, z: Parameters, arrays: Sequence[jax.Array]) -> dict[str, dict[str, Any]]:
+    def trace(
+        self, arrays: Sequence[jax.Array], values: Callable, seed: Any = 0
+    ) -> dict[str, dict[str, Any]]:
+        """Run the model on its full data, with ``values(site)`` at each site that it answers."""
         args, kwargs = self.arguments.join(arrays)
-        values = partial(_place, z)
+        model = handlers.substitute(
+            handlers.seed(self.model, rng_seed=seed), substitute_fn=values
+        )
         try:
-            return trace_model(self.model, args, kwargs, values=values, seed=0)
+            with handlers.block(), FullPlates(), handlers.trace() as trace:
+                model(*args, **kwargs)
         except (
             jax.errors.ConcretizationTypeError,
             jax.errors.TracerArrayConversionError,
@@ -104,21 +105,20 @@ class Program:
                 "data as runtime arguments. Compute that number outside the model and pass it as "
                 "a Python int, or use jax.numpy."
             ) from error
+        return trace
 
     def losses(self, z: Parameters, arrays: Sequence[jax.Array]) -> dict[str, jax.Array]:
         """Per-datum losses ``-log p(x_i | z)`` in nats, an array for each observed site."""
-        trace = self._trace(z, arrays)
+        trace = self.trace(arrays, partial(_place, z))
         return {name: site_loss(trace[name]) for name in self.likelihood}
 
-    def log_prior(self, z: Parameters, arrays: Sequence[jax.Array]) -> jax.Array:
-        """Log prior density of the constrained parameters (no Jacobian), a scalar in nats."""
-        trace = self._trace(z, arrays)
-        sites = [trace[name] for name in (*self.parameters, *self.prior_factors)]
-        return -sum((jnp.sum(site_loss(s)) for s in sites if s["type"] == "sample"), jnp.zeros(()))
+    def with_prior(self) -> "Program":
+        """The same program with the prior in its loss (constrained density, no Jacobian): MAP."""
+        return replace(self, likelihood=(*self.likelihood, *self.latents, *self.prior_factors))
 
     def constrain(
         self, z: Parameters, arrays: Sequence[jax.Array], names: Sequence[str]
     ) -> dict[str, Any]:
         """Constrained values of the named sites (parameters or deterministic)."""
-        trace = self._trace(z, arrays)
+        trace = self.trace(arrays, partial(_place, z))
         return {name: trace[name]["value"] for name in names}

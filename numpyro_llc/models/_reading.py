@@ -1,24 +1,32 @@
-"""Read a NumPyro program once: its sites, its centre, its data; refuse what has no λ̂."""
+"""Read a NumPyro program: its sites, its centre, its data; refuse what has no λ̂."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpyro.distributions import constraints
+from numpyro.distributions import biject_to, constraints
 from numpyro.infer.initialization import init_to_uniform
 from numpyro.primitives import Messenger
 
 from numpyro_llc.models import _rules
 from numpyro_llc.models._arguments import split_arguments
-from numpyro_llc.models._program import Parameters, Program, scan_slice, trace_model
+from numpyro_llc.models._program import (
+    Parameters,
+    Program,
+    is_real,
+    scan_slice,
+    site_loss,
+    support_of,
+)
 
 
 @dataclass(frozen=True)
 class ModelReading:
-    """What one trace of a model says.
+    """What a model says of itself.
 
     Attributes
     ----------
@@ -28,8 +36,14 @@ class ModelReading:
         The model's array arguments: the runtime part.
     center : dict
         Unconstrained parameters ``z*``, in the model's order of sites.
+    center_losses : dict of str to jax.Array
+        Per-datum losses at the centre, nats, for each likelihood site.
     observed : dict of str to jax.Array
         Values of the likelihood sites.
+    data_axes : dict of str to DataAxes
+        Batch shape and plates of each likelihood site.
+    data_counts : dict of str to jax.Array
+        Data points of each likelihood site that no mask removes.
     plate_axes : dict of str to dict of int to str
         For each sample site, which (negative) axes of its value are which plates.
     deterministic : tuple of str
@@ -39,14 +53,17 @@ class ModelReading:
     program: Program
     arrays: tuple[jax.Array, ...]
     center: Parameters
+    center_losses: dict[str, jax.Array]
     observed: dict[str, jax.Array]
+    data_axes: dict[str, _rules.DataAxes]
+    data_counts: dict[str, jax.Array]
     plate_axes: dict[str, dict[int, str]]
     deterministic: tuple[str, ...]
-    _trace: dict[str, dict[str, Any]]
 
     def num_data(self) -> int:
         """n, from plates or the shape of the observations; raises where that leaves doubt."""
-        return _rules.infer_num_data([self._trace[name] for name in self.program.likelihood])
+        counts = {name: int(count) for name, count in self.data_counts.items()}
+        return _rules.infer_num_data(self.data_axes, counts)
 
     @property
     def dimension(self) -> int:
@@ -62,10 +79,9 @@ def read_model(
     center: Mapping[str, Any] | None,
     likelihood_factors: Sequence[str] = (),
     prior_factors: Sequence[str] = (),
-    init_strategy: Callable | None = None,
-    seed: Any = 0,
+    init_strategy: Callable = init_to_uniform,
 ) -> ModelReading:
-    """Trace `model` once and check it.
+    """Trace `model` without running it, check its structure, then evaluate it at its centre.
 
     Parameters
     ----------
@@ -83,39 +99,113 @@ def read_model(
     if not callable(model):
         raise TypeError(f"`model` must be a NumPyro model (a callable); got {model!r}.")
     arguments, arrays = split_arguments(args, kwargs)
-    call_args, call_kwargs = arguments.join(arrays)
-    values = _Values(center, init_strategy)
-    with _CountKeys() as keys:
-        trace = trace_model(model, call_args, call_kwargs, values=values, seed=seed)
+    given = None if center is None else _as_values(center)
     factors = _rules.Factors(tuple(likelihood_factors), tuple(prior_factors))
-    likelihood = _rules.check_sites(trace, factors)
-    modules = _rules.random_module_params(trace)
-    if center is not None:
-        _rules.check_names(trace, center, modules)
-    z = _unconstrained(trace, modules)
-    _rules.check_observations(trace, likelihood)
-    _rules.check_local_latents(trace, likelihood)
-    if keys.count:
-        again = trace_model(model, call_args, call_kwargs, values=values, seed=1)
-        _rules.check_deterministic_likelihood(trace, again, likelihood)
+    unread = Program(model, arguments, (), (), (), factors.prior)
+    found: dict[str, Any] = {}
+
+    def look(given: Any, arrays: Any) -> None:
+        with _CountKeys() as keys:
+            trace = unread.trace(arrays, _Values(given, init_strategy))
+        likelihood = _rules.check_sites(trace, factors)
+        modules = _rules.random_module_params(trace)
+        if given is not None:
+            _rules.check_names(trace, given, modules)
+        _rules.check_local_latents(trace, likelihood)
+        parameters = [k for k in trace if k not in modules and _rules.is_parameter(trace[k])]
+        found.update(
+            program=Program(
+                model,
+                arguments,
+                parameters=tuple(parameters),
+                latents=tuple(k for k in parameters if trace[k]["type"] == "sample"),
+                likelihood=likelihood,
+                prior_factors=factors.prior,
+            ),
+            data_axes={name: _rules.data_axes(trace[name]) for name in likelihood},
+            plate_axes={k: _rules.plate_axes(s) for k, s in trace.items() if s["type"] == "sample"},
+            deterministic=tuple(k for k, s in trace.items() if s["type"] == "deterministic"),
+            draws_keys=keys.count > 0,
+        )
+
+    jax.eval_shape(look, given, arrays)
+    draws_keys = found.pop("draws_keys")
+    program = found["program"]
+    seen = _measure(program, init_strategy, given, arrays, 0)
+    _rules.check_center(seen.inside, seen.finite, given)
+    _rules.check_observations(seen.bad_observations)
+    if draws_keys:
+        again = _measure(program, init_strategy, given, arrays, 1)
+        _rules.check_deterministic_likelihood(seen.losses, again.losses)
     return ModelReading(
-        program=Program(model, arguments, tuple(z), likelihood, factors.prior),
         arrays=arrays,
-        center=z,
-        observed={name: trace[name]["value"] for name in likelihood},
-        plate_axes={
-            name: _plate_axes(site)
-            for name, site in trace.items()
-            if site["type"] == "sample"
-        },
-        deterministic=tuple(k for k, site in trace.items() if site["type"] == "deterministic"),
-        _trace=trace,
+        center=seen.z,
+        center_losses=seen.losses,
+        observed=seen.observed,
+        data_counts=seen.counts,
+        **found,
     )
 
 
-def _plate_axes(site: dict[str, Any]) -> dict[int, str]:
-    event_dim = site["fn"].event_dim
-    return {frame.dim - event_dim: frame.name for frame in site["cond_indep_stack"]}
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["z", "losses", "observed", "counts", "bad_observations", "inside", "finite"],
+    meta_fields=[],
+)
+@dataclass(frozen=True)
+class _Measured:
+    z: Parameters
+    losses: dict[str, jax.Array]
+    observed: dict[str, jax.Array]
+    counts: dict[str, jax.Array]
+    bad_observations: dict[str, jax.Array]
+    inside: dict[str, jax.Array]
+    finite: dict[str, jax.Array]
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _measure(
+    program: Program, init_strategy: Callable, given: Any, arrays: Sequence[jax.Array], seed: Any
+) -> _Measured:
+    """Everything about the centre and the data that takes numbers, in one compiled function."""
+    trace = program.trace(arrays, _Values(given, init_strategy), seed)
+    sites = {name: trace[name] for name in program.likelihood}
+    values = {name: trace[name]["value"] for name in program.parameters}
+    supports = {name: support_of(trace[name]) for name in program.parameters}
+    z = {name: _unconstrain(name, values[name], supports[name]) for name in values}
+    return _Measured(
+        z=z,
+        losses={name: site_loss(site) for name, site in sites.items()},
+        observed={name: site["value"] for name, site in sites.items()},
+        counts={name: _rules.count_data(site) for name, site in sites.items()},
+        bad_observations={name: _rules.count_bad(site) for name, site in sites.items()},
+        inside={k: _rules.is_inside(values[k], z[k], supports[k]) for k in z},
+        finite={k: _rules.all_finite(value) for k, value in values.items()},
+    )
+
+
+def draw_starts(
+    reading: ModelReading, init_strategy: Callable, keys: jax.Array
+) -> Parameters:
+    """Unconstrained parameters that a NumPyro initialization strategy gives, one for each key."""
+
+    @jax.jit
+    def draw(keys: jax.Array, arrays: tuple[jax.Array, ...]) -> Parameters:
+        return jax.lax.map(
+            lambda key: _measure(reading.program, init_strategy, None, arrays, key).z, keys
+        )
+
+    return draw(keys, reading.arrays)
+
+
+def _unconstrain(name: str, value: Any, support: constraints.Constraint) -> Any:
+    if is_real(support):
+        return value
+    if len(jax.tree.leaves(value)) != 1:
+        raise ValueError(
+            f"numpyro.param {name!r} is a pytree with a constraint; only arrays can have one."
+        )
+    return biject_to(support).inv(value)
 
 
 class _CountKeys(Messenger):
@@ -134,47 +224,36 @@ class _CountKeys(Messenger):
 class _Values:
     """``substitute_fn`` that hands out the centre's values, checking shapes on the way."""
 
-    def __init__(self, center: Mapping[str, Any] | None, init_strategy: Callable | None) -> None:
-        if center is not None and not isinstance(center, Mapping):
-            raise TypeError(
-                f"`center` must be a dict {{site: value}} or a Center; got {type(center).__name__}."
-            )
-        self.center = center
-        self.init = init_strategy or init_to_uniform
-        self.complete = True
+    def __init__(self, center: Mapping[str, Any] | None, init_strategy: Callable) -> None:
+        self.center = {} if center is None else center
+        self.init = init_strategy
 
     def __call__(self, site: dict[str, Any]) -> Any:
-        name, given = site["name"], self.center is not None and site["name"] in self.center
-        if site["type"] == "param" and given:
-            value = jax.tree.map(lambda leaf: _as_float(name, leaf), self.center[name])
-            _rules.unconstrain(name, value, site["kwargs"].get("constraint", constraints.real))
-            return value
-        if site["type"] != "sample" or site["is_observed"] or _rules.is_discrete(site):
+        name = site["name"]
+        if site["type"] == "param":
+            return self.center.get(name)
+        if not _rules.is_latent(site) or _rules.is_discrete(site):
             return None
-        if not given:
-            self.complete = False
+        if name not in self.center:
             return self.init(site)
         shape = site["kwargs"]["sample_shape"] + tuple(site["fn"].shape())
-        value = scan_slice(site, _as_float(name, self.center[name]), shape)
+        value = scan_slice(site, self.center[name], shape)
         if jnp.shape(value) != shape:
             raise ValueError(f"`center[{name!r}]` must have shape {shape}; got {jnp.shape(value)}.")
-        if self.complete:
-            # A support may depend on a site that the centre lacks; that error comes first.
-            _rules.unconstrain(name, value, site["fn"].support)
         return value
 
 
-def _unconstrained(trace: dict[str, dict[str, Any]], frozen: Sequence[str]) -> Parameters:
-    z = {}
-    for name, site in trace.items():
-        if site["type"] == "param" and name not in frozen:
-            support = site["kwargs"].get("constraint", constraints.real)
-        elif site["type"] == "sample" and not site["is_observed"]:
-            support = site["fn"].support
-        else:
-            continue
-        z[name] = _rules.unconstrain(name, site["value"], support)
-    return z
+def _as_values(center: Mapping[str, Any]) -> dict[str, Any]:
+    if not isinstance(center, Mapping):
+        raise TypeError(
+            f"`center` must be a dict {{site: value}} or a Center; got {type(center).__name__}."
+        )
+    return {k: jax.tree.map(partial(_as_float, k), _array_like(v)) for k, v in center.items()}
+
+
+def _array_like(value: Any) -> Any:
+    """A list of numbers is one array; any other pytree keeps its leaves."""
+    return np.asarray(value) if isinstance(value, list | tuple) else value
 
 
 def _as_float(name: str, value: Any) -> jax.Array:

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from numpyro import distributions as dist
-from numpyro.distributions import biject_to, constraints
+from numpyro.distributions import constraints
 
-from numpyro_llc.models._program import is_real, site_loss
+from numpyro_llc.models._program import is_real
 
 Trace = dict[str, dict[str, Any]]
 
@@ -35,6 +35,11 @@ def is_discrete(site: dict[str, Any]) -> bool:
 def is_latent(site: dict[str, Any]) -> bool:
     """Whether `site` is a sample site without data."""
     return site["type"] == "sample" and not site["is_observed"]
+
+
+def is_parameter(site: dict[str, Any]) -> bool:
+    """Whether `site` is a latent sample site or a param site."""
+    return site["type"] == "param" or is_latent(site)
 
 
 def check_sites(trace: Trace, factors: Factors) -> tuple[str, ...]:
@@ -144,25 +149,35 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(repr(name) for name in names) or "none"
 
 
-def unconstrain(name: str, value: Any, support: constraints.Constraint) -> Any:
-    """``T^-1(value)``, refusing NaN, values outside the support, and values on its edge."""
-    if _known(value) and not all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(value)):
-        raise ValueError(f"`center[{name!r}]` holds NaN or infinite values.")
+def is_inside(value: Any, z: Any, support: constraints.Constraint) -> jax.Array:
+    """Whether a constrained value is in the interior of its support: its image `z` is finite."""
     if is_real(support):
-        return value
-    if len(jax.tree.leaves(value)) != 1:
-        raise ValueError(
-            f"numpyro.param {name!r} is a pytree with a constraint; only arrays can have one."
-        )
-    z = biject_to(support).inv(value)
-    far = 0.98 * abs(math.log(float(jnp.finfo(z.dtype).tiny)))
-    interior = jnp.all(jnp.abs(z) < far) & jnp.all(support(value))
-    if _known(interior) and not bool(interior):
-        raise ValueError(
-            f"`center[{name!r}]` is outside or on the edge of its support {support}; got "
-            f"{np.asarray(value).tolist()}. λ̂ is defined here for interior points: move it inside."
-        )
-    return z
+        return jnp.array(True)
+    far = 0.98 * abs(math.log(float(jnp.finfo(z.dtype).tiny)))  # what a clipped edge maps to
+    return jnp.all(jnp.abs(z) < far) & jnp.all(support(value))
+
+
+def all_finite(value: Any) -> jax.Array:
+    """Whether all leaves are finite."""
+    return jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(value)]).all()
+
+
+def check_center(
+    inside: Mapping[str, Any], finite: Mapping[str, Any], center: Mapping[str, Any] | None
+) -> None:
+    """Refuse NaN, values outside the support, and values on its edge."""
+    if center is None or not _known(inside, finite):
+        return
+    for name, fine in finite.items():
+        if not fine:
+            raise ValueError(f"`center[{name!r}]` holds NaN or infinite values.")
+    for name, fine in inside.items():
+        if not fine:
+            raise ValueError(
+                f"`center[{name!r}]` is outside or on the edge of its support; got "
+                f"{np.asarray(center[name]).tolist()}. λ̂ is defined here for interior points: "
+                "move it inside."
+            )
 
 
 def unwrap(fn: dist.Distribution) -> dist.Distribution:
@@ -173,87 +188,103 @@ def unwrap(fn: dist.Distribution) -> dist.Distribution:
     return fn
 
 
-def batch_shape(site: dict[str, Any]) -> tuple[int, ...]:
-    """Batch shape of an observed site: of its distribution and its value, broadcast."""
+class DataAxes(NamedTuple):
+    """Batch shape of an observed site and its plates, ``{name: size}``."""
+
+    shape: tuple[int, ...]
+    plates: dict[str, int]
+
+
+def data_axes(site: dict[str, Any]) -> DataAxes:
+    """Batch shape (of the distribution and the value, broadcast) and plates of an observed site."""
     fn, value_shape = site["fn"], jnp.shape(site["value"])
     kept = len(value_shape) - fn.event_dim
-    return np.broadcast_shapes(tuple(fn.batch_shape), value_shape[: max(kept, 0)])
+    shape = np.broadcast_shapes(tuple(fn.batch_shape), value_shape[: max(kept, 0)])
+    return DataAxes(shape, {frame.name: frame.size for frame in site["cond_indep_stack"]})
 
 
-def observation_mask(site: dict[str, Any]) -> Any:
-    """The boolean mask of an observed site (``handlers.mask`` or ``Distribution.mask``), or True."""
-    mask, fn = True, site["fn"]
+def plate_axes(site: dict[str, Any]) -> dict[int, str]:
+    """Which (negative) axes of a sample site's value are which plates."""
+    return {f.dim - site["fn"].event_dim: f.name for f in site["cond_indep_stack"]}
+
+
+def observation_mask(site: dict[str, Any]) -> jax.Array:
+    """The mask of an observed site (``handlers.mask`` or ``Distribution.mask``), its batch shape."""
+    mask, fn = jnp.array(True), site["fn"]
     while fn is not None:
         if isinstance(fn, dist.MaskedDistribution):
             mask = mask & fn._mask
         fn = getattr(fn, "base_dist", None)
-    return mask
+    return jnp.broadcast_to(mask, data_axes(site).shape)
 
 
-def infer_num_data(sites: Sequence[dict[str, Any]]) -> int:
+def count_data(site: dict[str, Any]) -> jax.Array:
+    """Data points of an observed site that no mask removes."""
+    return jnp.sum(observation_mask(site))
+
+
+def count_bad(site: dict[str, Any]) -> jax.Array:
+    """NaN or infinite values of an observed site that are not masked out."""
+    if not jnp.issubdtype(jnp.result_type(site["value"]), jnp.inexact):
+        return jnp.array(0)
+    mask = observation_mask(site)
+    mask = jnp.expand_dims(mask, tuple(range(mask.ndim, mask.ndim + site["fn"].event_dim)))
+    return jnp.sum(~jnp.isfinite(site["value"]) & mask)
+
+
+def infer_num_data(axes: Mapping[str, DataAxes], counts: Mapping[str, int]) -> int:
     """n: the common number of data points of the observed sites.
 
     A site has as many as its batch shape (plates, or the shape of the observations) has entries,
     less those masked out.
     """
-    counts = {}
-    for site in sites:
-        shape = batch_shape(site)
+    for name, (shape, _) in axes.items():
         if math.prod(shape) < 2:
             raise ValueError(
-                f"Cannot infer n: observed site {site['name']!r} has batch shape {shape} "
-                "(to_event?). Pass `num_data`, which must be at least 2."
+                f"Cannot infer n: observed site {name!r} has batch shape {shape} (to_event?). "
+                "Pass `num_data`, which must be at least 2."
             )
-        kept = jnp.broadcast_to(jnp.asarray(observation_mask(site)), shape)
-        plates = frozenset(frame.name for frame in site["cond_indep_stack"])
-        counts[site["name"]] = (int(jnp.sum(kept)), plates)
-    if len(set(counts.values())) > 1:
-        found = ", ".join(f"{name!r}: {n}" for name, (n, _) in counts.items())
+    if len({(counts[name], frozenset(axes[name].plates)) for name in axes}) > 1:
         raise ValueError(
-            f"Cannot infer n: the observed sites differ in size or plate ({found}). Pass "
+            f"Cannot infer n: the observed sites differ in size or plate ({dict(counts)}). Pass "
             "`num_data`, the number of independent data points."
         )
-    return next(iter(counts.values()))[0]
+    return counts[next(iter(axes))]
 
 
-def check_observations(trace: Trace, likelihood: Sequence[str]) -> None:
+def check_observations(bad: Mapping[str, Any]) -> None:
     """Refuse NaN or infinite data that is not masked out."""
-    for name in likelihood:
-        site = trace[name]
-        value, mask = site["value"], jnp.asarray(observation_mask(site))
-        if not _known(value, mask) or not jnp.issubdtype(jnp.result_type(value), jnp.inexact):
-            continue
-        mask = jnp.expand_dims(mask, tuple(range(mask.ndim, mask.ndim + site["fn"].event_dim)))
-        bad = int(jnp.sum(~jnp.isfinite(value) & mask))
-        if bad:
+    for name, count in bad.items():
+        if _known(count) and count:
             raise ValueError(
-                f"Observed site {name!r} holds {bad} NaN or infinite value(s). Drop those rows, or "
-                "mask them with numpyro.handlers.mask (with a finite filler in their place)."
+                f"Observed site {name!r} holds {count} NaN or infinite value(s). Drop those rows, "
+                "or mask them with numpyro.handlers.mask (with a finite filler in their place)."
             )
 
 
 def check_local_latents(trace: Trace, likelihood: Sequence[str]) -> None:
     """Refuse latent sites with one value per datum: the model grows with n."""
     for observed in likelihood:
-        frames = {frame.name: frame.size for frame in trace[observed]["cond_indep_stack"]}
+        shape, plates = data_axes(trace[observed])
         # Data axes that no plate declares mean that a plate indexes something else (outputs).
-        if not frames or math.prod(batch_shape(trace[observed])) != math.prod(frames.values()):
+        if not plates or math.prod(shape) != math.prod(plates.values()):
             continue
         for name, site in trace.items():
             own = {f.name for f in site["cond_indep_stack"]} if is_latent(site) else set()
-            if set(frames) <= own:
+            if set(plates) <= own:
                 raise ValueError(
                     f"Latent site {name!r} has one value per observation of {observed!r} (plate "
-                    f"{_listed(sorted(frames))}), so the number of parameters grows with n and λ "
+                    f"{_listed(sorted(plates))}), so the number of parameters grows with n and λ "
                     "is undefined. Marginalise it."
                 )
 
 
-def check_deterministic_likelihood(first: Trace, second: Trace, likelihood: Sequence[str]) -> None:
+def check_deterministic_likelihood(
+    first: Mapping[str, jax.Array], second: Mapping[str, jax.Array]
+) -> None:
     """Refuse a likelihood that changes with the random key (dropout)."""
-    for name in likelihood:
-        one, two = site_loss(first[name]), site_loss(second[name])
-        if _known(one, two) and not bool(jnp.all((one == two) | (jnp.isnan(one) & jnp.isnan(two)))):
+    for name in first:
+        if _known(first, second) and not np.array_equal(first[name], second[name], equal_nan=True):
             raise ValueError(
                 f"The likelihood of {name!r} depends on numpyro.prng_key() (dropout?): it is "
                 "random. Use the module in deterministic mode."

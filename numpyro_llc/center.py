@@ -1,0 +1,270 @@
+"""``find_center``: a checked local minimum; and the check that `estimate_llc` makes."""
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from numpyro.infer.initialization import init_to_median, init_to_sample
+
+from numpyro_llc._checks import check_integer, check_key
+from numpyro_llc.curvature import Curvature, curvature_at_center
+from numpyro_llc.errors import LLCWarning, NonFiniteLossError
+from numpyro_llc.models import ModelReading, Parameters, Program, draw_starts, read_model
+from numpyro_llc.target import LocalTarget, make_target
+
+SHIFT_TOLERANCE = 0.01
+"""Shift of λ̂ (relative to the Laplace value, and absolute below 1) that a centre may cause."""
+FLAT = {4: 1e-5, 8: 1e-9}
+"""Eigenvalues below this share of the largest are rounding, by bytes of the float type."""
+
+
+@dataclass(frozen=True)
+class Center:
+    """A point that was found and checked.
+
+    Attributes
+    ----------
+    params : dict
+        Constrained value of each parameter site: what `center=` takes.
+    loss : float
+        ``nL`` there, summed over the data, in nats.
+    gradient_norm : float
+        Norm of the gradient of the objective in unconstrained space, nats.
+    smallest_eigenvalue, largest_eigenvalue : float
+        Of the Hessian of the objective in unconstrained space.
+    converged : bool
+        Whether it is a local minimum of the objective: what a Newton step could still gain is
+        below 1e-3 nats, and no eigenvalue is negative beyond rounding.
+    start : int
+        Which start won.
+    start_objectives : numpy.ndarray [num_starts]
+        The objective each start ended at, less the best, in nats; NaN where one failed.
+    objective : str
+        "mle" or "map".
+    """
+
+    params: dict[str, Any]
+    loss: float
+    gradient_norm: float
+    smallest_eigenvalue: float
+    largest_eigenvalue: float
+    converged: bool
+    start: int
+    start_objectives: np.ndarray
+    objective: str
+
+
+def find_center(
+    rng_key: jax.Array,
+    model: Callable,
+    model_args: Sequence[Any] = (),
+    model_kwargs: Mapping[str, Any] | None = None,
+    *,
+    objective: str = "mle",
+    num_starts: int = 8,
+    max_steps: int = 1000,
+    init_strategy: Callable | None = None,
+    likelihood_factors: Sequence[str] = (),
+    prior_factors: Sequence[str] = (),
+) -> Center:
+    """Minimize the loss from several starts with L-BFGS (optax) and check the best point.
+
+    Parameters
+    ----------
+    rng_key : jax.Array
+        Draws the starts.
+    model, model_args, model_kwargs
+        A NumPyro model and its arguments, data included.
+    objective : {"mle", "map"}
+        "mle" minimizes ``nL``, whose minimum λ̂ is defined at. "map" adds the negative log prior
+        density of the constrained parameters (no Jacobian), the mode that ``AutoDelta`` finds.
+    num_starts : int
+        The first start is the prior median, the others are draws from the prior (uniform on
+        (-2, 2) in unconstrained space where the prior cannot be sampled).
+    max_steps : int
+        Most L-BFGS steps of a start, in each of two rounds.
+    init_strategy : callable, optional
+        A NumPyro initialization strategy for all starts instead.
+    likelihood_factors, prior_factors : sequences of str
+        What each ``numpyro.factor`` is.
+
+    Returns
+    -------
+    Center
+
+    Warns
+    -----
+    LLCWarning
+        If the best point is no local minimum, with the numbers.
+
+    Raises
+    ------
+    NonFiniteLossError
+        If every start ends at a non-finite loss.
+
+    Notes
+    -----
+    The second round measures the loss from where the first ended, so that float32 resolves
+    differences far below the loss itself. Params keep their initial values as starts.
+    """
+    check_key(rng_key)
+    if objective not in ("mle", "map"):
+        raise ValueError(f"`objective` must be 'mle' or 'map'; got {objective!r}.")
+    check_integer("num_starts", num_starts, minimum=1, meaning="It counts optimizer runs.")
+    check_integer("max_steps", max_steps, minimum=1, meaning="It counts L-BFGS steps.")
+    median = init_strategy or init_to_median()
+    reading = read_model(
+        model,
+        model_args,
+        model_kwargs,
+        center=None,
+        likelihood_factors=likelihood_factors,
+        prior_factors=prior_factors,
+        init_strategy=median,
+    )
+    program = reading.program if objective == "mle" else reading.program.with_prior()
+    key_starts, key_check = jax.random.split(rng_key)
+    drawn = draw_starts(reading, init_strategy or init_to_sample(), jax.random.split(key_starts, num_starts))
+    starts = jax.tree.map(lambda first, rest: rest.at[0].set(first), reading.center, drawn)
+    for _ in range(2):
+        ends = starts = _minimize(program, max_steps, starts, reading.arrays)
+    excess, best = _best(program, ends, reading.arrays)
+    z = jax.tree.map(lambda leaf: leaf[best], ends)
+    return _checked(reading, program, z, objective, best, excess, key_check)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _minimize(
+    program: Program, max_steps: int, starts: Parameters, arrays: tuple[jax.Array, ...]
+) -> Parameters:
+    optimizer = optax.lbfgs()
+
+    def run(start: Parameters) -> Parameters:
+        reference = program.losses(start, arrays)
+
+        def objective(z: Parameters) -> jax.Array:
+            losses = program.losses(z, arrays)
+            return sum((jnp.sum(losses[k] - reference[k]) for k in losses), jnp.zeros(()))
+
+        value_and_grad = optax.value_and_grad_from_state(objective)
+
+        def going(carry: tuple[Any, ...]) -> jax.Array:
+            _, state, moved = carry
+            return (optax.tree.get(state, "count") < max_steps) & moved
+
+        def step(carry: tuple[Any, ...]) -> tuple[Any, ...]:
+            z, state, _ = carry
+            value, gradient = value_and_grad(z, state=state)
+            updates, state = optimizer.update(
+                gradient, state, z, value=value, grad=gradient, value_fn=objective
+            )
+            new = optax.apply_updates(z, updates)
+            moved = optax.tree.norm(optax.tree.sub(new, z)) > 0
+            return new, state, moved
+
+        return jax.lax.while_loop(going, step, (start, optimizer.init(start), jnp.array(True)))[0]
+
+    return jax.vmap(run)(starts)
+
+
+def _best(
+    program: Program, ends: Parameters, arrays: tuple[jax.Array, ...]
+) -> tuple[np.ndarray, int]:
+    """The objective at each end, less the best of them, and which is best."""
+
+    @jax.jit
+    def totals(ends: Parameters, arrays: tuple[jax.Array, ...]) -> dict[str, jax.Array]:
+        return jax.lax.map(lambda z: program.losses(z, arrays), ends)
+
+    losses = {k: np.asarray(v, np.float64) for k, v in totals(ends, arrays).items()}
+    objective = sum(v.reshape(v.shape[0], -1).sum(axis=1) for v in losses.values())
+    if not np.any(np.isfinite(objective)):
+        raise NonFiniteLossError(
+            "Every start of `find_center` ended at a non-finite loss. Scale the data, give priors "
+            "that can be sampled near it, or pass `init_strategy`."
+        )
+    objective = np.where(np.isfinite(objective), objective, np.nan)
+    best = int(np.nanargmin(objective))
+    return objective - objective[best], best
+
+
+def _checked(
+    reading: ModelReading,
+    program: Program,
+    z: Parameters,
+    objective: str,
+    start: int,
+    start_objectives: np.ndarray,
+    rng_key: jax.Array,
+) -> Center:
+    unit = dict.fromkeys(z, 1.0)
+    target = make_target(program, reading.arrays, z, inverse_temperature=1.0, localization=unit)
+    found = curvature_at_center(target, rng_key)
+    converged = -found.newton_shift < 1e-3 and not _is_negative(found, target)
+    if not converged:
+        warnings.warn(
+            f"`find_center` stopped at a point that is no local minimum: gradient norm "
+            f"{found.gradient_norm:.3g}, smallest Hessian eigenvalue {found.smallest:.3g} (largest "
+            f"{found.largest:.3g}), {-found.newton_shift:.3g} nats to gain by a Newton step. Raise "
+            "`max_steps` or `num_starts`, or rescale the parameters.",
+            LLCWarning,
+            stacklevel=3,
+        )
+    losses = {k: target.center_losses[k] for k in reading.program.likelihood}
+    return Center(
+        params=reading.program.constrain(z, reading.arrays, reading.program.parameters),
+        loss=total_loss(losses),
+        gradient_norm=found.gradient_norm,
+        smallest_eigenvalue=found.smallest,
+        largest_eigenvalue=found.largest,
+        converged=converged,
+        start=start,
+        start_objectives=start_objectives,
+        objective=objective,
+    )
+
+
+def total_loss(losses: Mapping[str, jax.Array]) -> float:
+    """Sum of per-datum losses, in float64 on the host."""
+    return float(sum(np.sum(np.asarray(loss), dtype=np.float64) for loss in losses.values()))
+
+
+def _is_negative(curvature: Curvature, target: LocalTarget) -> bool:
+    """Whether a direction curves down beyond rounding and beyond a twentieth of γ."""
+    beta = float(target.inverse_temperature)
+    gamma = min(float(g) for g in target.localization.values())
+    rounding = FLAT[jnp.result_type(float).itemsize] * abs(curvature.largest)
+    return beta * curvature.smallest < -max(0.05 * gamma, beta * rounding)
+
+
+def check_is_minimum(curvature: Curvature, target: LocalTarget) -> list[str]:
+    """What is wrong with the centre as a local minimum of the loss: messages, or none."""
+    findings = []
+    if _is_negative(curvature, target):
+        findings.append(
+            "`center` is no local minimum of the loss: the smallest Hessian eigenvalue of nL is "
+            f"{curvature.smallest:.4g} (largest {curvature.largest:.4g}), so λ̂ may be negative. "
+            "Start find_center here, or choose another point."
+        )
+    expected = _laplace(curvature, target)
+    if -curvature.newton_shift > SHIFT_TOLERANCE * max(expected, 1.0):
+        findings.append(
+            "`center` is no local minimum of the loss: the gradient norm of nL is "
+            f"{curvature.gradient_norm:.4g}, which lowers λ̂ by about {-curvature.newton_shift:.3g} "
+            "against that of the minimum near by. Use find_center, if that is not what you mean."
+        )
+    return findings
+
+
+def _laplace(curvature: Curvature, target: LocalTarget) -> float:
+    if curvature.hessian is None:
+        return 0.0
+    tempered = float(target.inverse_temperature) * np.linalg.eigvalsh(curvature.hessian).clip(0)
+    gamma = min(float(g) for g in target.localization.values())
+    return float(0.5 * np.sum(tempered / np.maximum(tempered + gamma, 1e-300)))

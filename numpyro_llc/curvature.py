@@ -1,0 +1,108 @@
+"""Gradient and curvature of the tempered loss at the centre, from Hessian-vector products."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental.sparse.linalg import lobpcg_standard
+from jax.flatten_util import ravel_pytree
+from jax.scipy.sparse.linalg import cg
+
+from numpyro_llc.target import LocalTarget
+
+DENSE_LIMIT = 128
+"""Up to this many parameters the Hessian is formed, a product a column; above, Krylov methods."""
+
+
+@dataclass(frozen=True)
+class Curvature:
+    """What the loss ``β nL`` looks like at the centre; NumPy float64, parameters raveled.
+
+    Attributes
+    ----------
+    gradient_norm : float
+        ``|∇ nL(z*)|``, nats per unit of unconstrained space.
+    largest, smallest : float
+        Extreme eigenvalues of the Hessian of ``nL``.
+    newton_shift : float
+        By how much a quadratic model expects λ̂ to be shifted because `z*` is no stationary point:
+        ``g·m + m'Hm/2`` (tempered) at the mode ``m = -(H + Γ)^-1 g`` of the localized density.
+        NaN where the Hessian plus γ is not positive.
+    hessian : array [d, d] or None
+        Hessian of ``nL``, if `d` is at most ``DENSE_LIMIT``.
+    """
+
+    gradient_norm: float
+    largest: float
+    smallest: float
+    newton_shift: float
+    hessian: np.ndarray | None
+
+
+def precision(target: LocalTarget) -> jax.Array:
+    """γ of each raveled parameter, an array [d]."""
+    gamma = {
+        name: jax.tree.map(lambda leaf, g=g: jnp.full(jnp.shape(leaf), g), target.center[name])
+        for name, g in target.localization.items()
+    }
+    return ravel_pytree(gamma)[0]
+
+
+def _raveled_loss(target: LocalTarget) -> tuple[jax.Array, Any]:
+    center, unravel = ravel_pytree(target.center)
+    return center, lambda flat: target.excess_loss(unravel(flat))
+
+
+@jax.jit
+def _gradient_and_hessian(target: LocalTarget) -> tuple[jax.Array, jax.Array]:
+    center, loss = _raveled_loss(target)
+    # A linearised gradient: one product a row, never more than one in memory.
+    gradient, product = jax.linearize(jax.grad(loss), center)
+    return gradient, jax.lax.map(product, jnp.eye(center.size, dtype=center.dtype))
+
+
+@jax.jit
+def _krylov(target: LocalTarget, rng_key: jax.Array) -> tuple[jax.Array, ...]:
+    center, loss = _raveled_loss(target)
+    gradient, product = jax.linearize(jax.grad(loss), center)
+    beta, gamma = target.inverse_temperature, precision(target)
+    start = jax.random.normal(rng_key, (center.size, 1), center.dtype)
+
+    def columns(sign: float) -> Any:
+        return lambda block: sign * jax.vmap(product, in_axes=1, out_axes=1)(block)
+
+    largest = lobpcg_standard(columns(1.0), start, m=30)[0][0]
+    smallest = -lobpcg_standard(columns(-1.0), start, m=60)[0][0]
+    mode, _ = cg(lambda v: beta * product(v) + gamma * v, -beta * gradient, maxiter=60)
+    shift = beta * (gradient @ mode + 0.5 * mode @ product(mode))
+    return gradient, largest, smallest, shift
+
+
+def curvature_at_center(target: LocalTarget, rng_key: jax.Array) -> Curvature:
+    """Measure the loss around the centre."""
+    beta = float(target.inverse_temperature)
+    gamma = np.asarray(precision(target), np.float64)
+    if gamma.size > DENSE_LIMIT:
+        gradient, *extremes, shift = _krylov(target, rng_key)
+        largest, smallest = map(float, extremes)
+        positive = beta * smallest + gamma.min() > 0
+        hessian = None
+    else:
+        gradient, hessian = (np.asarray(x, np.float64) for x in _gradient_and_hessian(target))
+        hessian = 0.5 * (hessian + hessian.T)
+        finite = np.all(np.isfinite(hessian))
+        eigenvalues = np.linalg.eigvalsh(hessian) if finite else np.array([np.nan])
+        smallest, largest = float(eigenvalues[0]), float(eigenvalues[-1])
+        curved = beta * hessian + np.diag(gamma)
+        positive = finite and np.linalg.eigvalsh(curved)[0] > 0
+        mode = -np.linalg.solve(curved, beta * gradient) if positive else 0 * gamma
+        shift = beta * (gradient @ mode + 0.5 * mode @ hessian @ mode)
+    return Curvature(
+        gradient_norm=float(np.linalg.norm(gradient)),
+        largest=largest,
+        smallest=smallest,
+        newton_shift=float(shift) if positive else float("nan"),
+        hessian=hessian,
+    )

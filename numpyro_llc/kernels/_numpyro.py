@@ -1,0 +1,73 @@
+"""Any NumPyro kernel as a :class:`Sampler`: its settings kept, its model replaced by the target."""
+
+import copy
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any
+
+import jax
+from numpyro.infer.mcmc import MCMCKernel
+
+from numpyro_llc.models import Parameters
+from numpyro_llc.target import LocalTarget
+
+_STATISTICS = {
+    "diverging": "diverging",
+    "n_steps": "num_steps",
+    "acceptance_rate": "accept_prob",
+    "energy": "energy",
+    "step_size": "adapt_state.step_size",
+}
+
+
+@dataclass(frozen=True)
+class NumpyroSampler:
+    """A NumPyro kernel run on the target's potential. Equal if it is the same kernel object."""
+
+    kernel: MCMCKernel
+    num_warmup: int
+
+    @property
+    def is_ensemble(self) -> bool:
+        return bool(self.kernel.is_ensemble_kernel)
+
+    def _bind(self, target: LocalTarget) -> MCMCKernel:
+        # Bound afresh in each trace, so that the target stays a runtime argument of it.
+        kernel = copy.copy(self.kernel)
+        kernel._model = None
+        kernel._potential_fn = target.potential
+        for closure in ("_init_fn", "_sample_fn", "_postprocess_fn"):
+            if hasattr(kernel, closure):
+                setattr(kernel, closure, None)
+        return kernel
+
+    def init(self, rng_key: jax.Array, z: Parameters, target: LocalTarget) -> Any:
+        return self._bind(target).init(rng_key, self.num_warmup, z, model_args=(), model_kwargs={})
+
+    def step(self, state: Any, target: LocalTarget) -> Any:
+        kernel = self._bind(target)
+        # `init` sets the closures that `sample` calls; its result is unused and compiled away.
+        kernel.init(state.rng_key, self.num_warmup, self.position(state), (), {})
+        return kernel.sample(state, (), {})
+
+    def position(self, state: Any) -> Parameters:
+        return getattr(state, self.kernel.sample_field)
+
+    def statistics(self, state: Any) -> dict[str, jax.Array]:
+        found = {}
+        for name, field in _STATISTICS.items():
+            try:
+                found[name] = attrgetter(field)(state)
+            except AttributeError:
+                continue
+        return found
+
+
+def check_kernel(kernel: MCMCKernel) -> None:
+    """Refuse kernels that cannot be given another potential (those that wrap an inner kernel)."""
+    if hasattr(kernel, "inner_kernel") or not hasattr(kernel, "_potential_fn"):
+        raise TypeError(
+            f"`kernel` {type(kernel).__name__} cannot be moved to the localized density (it wraps "
+            "another kernel or a model). Run it yourself: numpyro.infer.MCMC on "
+            "numpyro_llc.localize(model, ...), then numpyro_llc.from_numpyro(mcmc)."
+        )

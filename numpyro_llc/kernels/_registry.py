@@ -1,0 +1,47 @@
+"""From `kernel=` to a :class:`Sampler`."""
+
+from functools import lru_cache
+from typing import Any
+
+from numpyro.infer import HMC, NUTS
+from numpyro.infer.mcmc import MCMCKernel
+
+from numpyro_llc.kernels._numpyro import NumpyroSampler, check_kernel
+from numpyro_llc.kernels._sampler import Sampler
+
+_NUMPYRO = {"nuts": NUTS, "hmc": HMC}
+KERNEL_NAMES = tuple(_NUMPYRO)
+
+
+@lru_cache(maxsize=None)
+def _named(name: str, step_size: float | None) -> MCMCKernel:
+    """The same object for the same settings, so that nothing compiles twice."""
+
+    def potential(z: Any) -> Any:
+        raise RuntimeError("The kernel was not bound to a target.")
+
+    settings = {} if step_size is None else {"step_size": step_size}
+    return _NUMPYRO[name](potential_fn=potential, **settings)
+
+
+def make_sampler(kernel: Any, *, num_warmup: int, step_size: float | None) -> Sampler:
+    """Resolve `kernel`, a name or a NumPyro kernel object.
+
+    For "nuts" and "hmc" `step_size` is the first step of the warm-up, which adapts it.
+    """
+    if isinstance(kernel, str):
+        if kernel not in KERNEL_NAMES:
+            raise ValueError(
+                f"`kernel` {kernel!r} is unknown. Choose one of {', '.join(KERNEL_NAMES)}, or give "
+                "a NumPyro kernel object such as NUTS(model, dense_mass=True)."
+            )
+        return NumpyroSampler(_named(kernel, step_size), num_warmup)
+    if not isinstance(kernel, MCMCKernel):
+        raise TypeError(
+            f"`kernel` must be a name ({', '.join(KERNEL_NAMES)}) or a NumPyro MCMC kernel object; "
+            f"got {kernel!r}. Of a class, give an object: NUTS(model)."
+        )
+    check_kernel(kernel)
+    if step_size is not None:
+        raise ValueError("`step_size` belongs to the kernel object here: NUTS(model, step_size=…).")
+    return NumpyroSampler(kernel, num_warmup)
