@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from numpyro.infer.initialization import init_to_median, init_to_sample
+from numpyro.infer.initialization import init_to_sample
 
 from numpyro_llc._checks import check_integer, check_key
 from numpyro_llc.curvature import Curvature, curvature_at_center
@@ -22,6 +22,8 @@ SHIFT_TOLERANCE = 0.01
 """Shift of λ̂ (relative to the Laplace value, and absolute below 1) that a centre may cause."""
 FLAT = {4: 1e-5, 8: 1e-9}
 """Eigenvalues below this share of the largest are rounding, by bytes of the float type."""
+
+_PRIOR_DRAW = init_to_sample()
 
 
 @dataclass(frozen=True)
@@ -85,12 +87,12 @@ def find_center(
         "mle" minimizes ``nL``, whose minimum λ̂ is defined at. "map" adds the negative log prior
         density of the constrained parameters (no Jacobian), the mode that ``AutoDelta`` finds.
     num_starts : int
-        The first start is the prior median, the others are draws from the prior (uniform on
-        (-2, 2) in unconstrained space where the prior cannot be sampled).
+        Each is a draw from the prior (uniform on (-2, 2) in unconstrained space where the prior
+        cannot be sampled).
     max_steps : int
         Most L-BFGS steps of a start, in each of two rounds.
     init_strategy : callable, optional
-        A NumPyro initialization strategy for all starts instead.
+        A NumPyro initialization strategy to draw the starts instead.
     likelihood_factors, prior_factors : sequences of str
         What each ``numpyro.factor`` is.
 
@@ -118,7 +120,6 @@ def find_center(
         raise ValueError(f"`objective` must be 'mle' or 'map'; got {objective!r}.")
     check_integer("num_starts", num_starts, minimum=1, meaning="It counts optimizer runs.")
     check_integer("max_steps", max_steps, minimum=1, meaning="It counts L-BFGS steps.")
-    median = init_strategy or init_to_median()
     reading = read_model(
         model,
         model_args,
@@ -126,12 +127,15 @@ def find_center(
         center=None,
         likelihood_factors=likelihood_factors,
         prior_factors=prior_factors,
-        init_strategy=median,
     )
     program = reading.program if objective == "mle" else reading.program.with_prior()
     key_starts, key_check = jax.random.split(rng_key)
-    drawn = draw_starts(reading, init_strategy or init_to_sample(), jax.random.split(key_starts, num_starts))
-    starts = jax.tree.map(lambda first, rest: rest.at[0].set(first), reading.center, drawn)
+    starts = draw_starts(
+        reading.program,
+        init_strategy or _PRIOR_DRAW,
+        reading.arrays,
+        jax.random.split(key_starts, num_starts),
+    )
     for _ in range(2):
         ends = starts = _minimize(program, max_steps, starts, reading.arrays)
     excess, best = _best(program, ends, reading.arrays)
@@ -173,16 +177,18 @@ def _minimize(
     return jax.vmap(run)(starts)
 
 
+@partial(jax.jit, static_argnums=0)
+def _losses_at(
+    program: Program, ends: Parameters, arrays: tuple[jax.Array, ...]
+) -> dict[str, jax.Array]:
+    return jax.lax.map(lambda z: program.losses(z, arrays), ends)
+
+
 def _best(
     program: Program, ends: Parameters, arrays: tuple[jax.Array, ...]
 ) -> tuple[np.ndarray, int]:
     """The objective at each end, less the best of them, and which is best."""
-
-    @jax.jit
-    def totals(ends: Parameters, arrays: tuple[jax.Array, ...]) -> dict[str, jax.Array]:
-        return jax.lax.map(lambda z: program.losses(z, arrays), ends)
-
-    losses = {k: np.asarray(v, np.float64) for k, v in totals(ends, arrays).items()}
+    losses = {k: np.asarray(v, np.float64) for k, v in _losses_at(program, ends, arrays).items()}
     objective = sum(v.reshape(v.shape[0], -1).sum(axis=1) for v in losses.values())
     if not np.any(np.isfinite(objective)):
         raise NonFiniteLossError(

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from numpyro_llc.errors import LLCWarning
 from numpyro_llc.kernels import Sampler
 from numpyro_llc.models import Parameters
-from numpyro_llc.target import LocalTarget, squared_distance
+from numpyro_llc.target import LocalTarget, distance_from_center
 
 CHAIN_METHODS = ("vectorized", "sequential", "parallel")
 CHUNK_DRAWS = 64
@@ -53,10 +53,9 @@ def _observe(
     sampler: Sampler, sites: tuple[str, ...], state: Any, target: LocalTarget
 ) -> dict[str, Any]:
     z = sampler.position(state)
-    ones = dict.fromkeys(target.localization, 1.0)
     return {
         "excess_loss": target.excess_loss(z),
-        "distance": jnp.sqrt(squared_distance(z, target.center, ones)),
+        "distance": distance_from_center(z, target.center),
         "z": {name: z[name] for name in sites},
     }
 

@@ -11,11 +11,17 @@ import jax.numpy as jnp
 from numpyro_llc.models import Parameters, Program
 
 
-def squared_distance(z: Parameters, center: Parameters, localization: dict[str, Any]) -> jax.Array:
-    """``Σ_site γ_site |z_site - z*_site|²``, a scalar."""
+def distance_from_center(z: Parameters, center: Parameters) -> jax.Array:
+    """``|z - z*|`` over all sites, a scalar."""
+    return jnp.sqrt(_squared_distance(z, center, dict.fromkeys(center, 1.0)))
+
+
+def _squared_distance(
+    z: Parameters, center: Parameters, weights: Mapping[str, Any]
+) -> jax.Array:
     terms = [
-        gamma * jnp.sum(jnp.square(leaf - anchor))
-        for name, gamma in localization.items()
+        weights[name] * jnp.sum(jnp.square(leaf - anchor))
+        for name in center
         for leaf, anchor in zip(
             jax.tree.leaves(z[name]), jax.tree.leaves(center[name]), strict=True
         )
@@ -66,7 +72,7 @@ class LocalTarget:
 
     def potential(self, z: Parameters) -> jax.Array:
         """``β [nL(z) - nL(z*)] + γ/2 |z - z*|²``, a scalar; zero at the centre."""
-        penalty = 0.5 * squared_distance(z, self.center, self.localization)
+        penalty = 0.5 * _squared_distance(z, self.center, self.localization)
         return self.inverse_temperature * self.excess_loss(z) + penalty
 
 

@@ -1,6 +1,7 @@
 """Samplers: what the loop needs of a kernel, and the kernels by name."""
 
+from numpyro_llc.kernels._numpyro import kernel_statistics
 from numpyro_llc.kernels._registry import KERNEL_NAMES, make_sampler
 from numpyro_llc.kernels._sampler import Sampler
 
-__all__ = ["KERNEL_NAMES", "Sampler", "make_sampler"]
+__all__ = ["KERNEL_NAMES", "Sampler", "kernel_statistics", "make_sampler"]

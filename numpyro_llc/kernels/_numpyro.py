@@ -6,6 +6,8 @@ from operator import attrgetter
 from typing import Any
 
 import jax
+import numpy as np
+from numpyro.infer import MCMC
 from numpyro.infer.mcmc import MCMCKernel
 
 from numpyro_llc.models import Parameters
@@ -54,13 +56,24 @@ class NumpyroSampler:
         return getattr(state, self.kernel.sample_field)
 
     def statistics(self, state: Any) -> dict[str, jax.Array]:
-        found = {}
-        for name, field in _STATISTICS.items():
-            try:
-                found[name] = attrgetter(field)(state)
-            except AttributeError:
-                continue
-        return found
+        return _read_statistics(state)
+
+
+def _read_statistics(state: Any) -> dict[str, jax.Array]:
+    found = {}
+    for name, field in _STATISTICS.items():
+        try:
+            found[name] = attrgetter(field)(state)
+        except AttributeError:
+            continue
+    return found
+
+
+def kernel_statistics(mcmc: MCMC) -> dict[str, np.ndarray]:
+    """The extra fields that an ``MCMC`` run collected, under ArviZ's names, ``[chain, draw]``."""
+    fields = mcmc.get_extra_fields(group_by_chain=True)
+    names = {field: name for name, field in _STATISTICS.items()}
+    return {names[field]: np.asarray(v) for field, v in fields.items() if field in names}
 
 
 def check_kernel(kernel: MCMCKernel) -> None:

@@ -1,6 +1,7 @@
 """A model's arguments, split into arrays (runtime) and everything else (compile time)."""
 
-from collections.abc import Hashable, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,18 @@ class StaticArguments:
         remaining = iter(arrays)
         leaves = [next(remaining) if leaf is _Array else leaf for leaf in self.leaves]
         return jax.tree.unflatten(self.treedef, leaves)
+
+    def names(self, function: Callable, arrays: Sequence[jax.Array]) -> dict[str, jax.Array]:
+        """The arrays under the names of the function's parameters (a path within, if nested)."""
+        args, kwargs = self.join(arrays)
+        signature = inspect.signature(function)
+        bound = signature.bind(*args, **kwargs).arguments
+        named = {}
+        for path, leaf in jax.tree_util.tree_leaves_with_path(dict(bound)):
+            if any(leaf is array for array in arrays):
+                keys = [jax.tree_util.keystr((key,), simple=True) for key in path]
+                named[".".join(keys)] = leaf
+        return named
 
 
 def split_arguments(

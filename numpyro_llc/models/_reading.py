@@ -24,6 +24,9 @@ from numpyro_llc.models._program import (
 )
 
 
+_UNIFORM = init_to_uniform()
+
+
 @dataclass(frozen=True)
 class ModelReading:
     """What a model says of itself.
@@ -65,6 +68,10 @@ class ModelReading:
         counts = {name: int(count) for name, count in self.data_counts.items()}
         return _rules.infer_num_data(self.data_axes, counts)
 
+    def unconstrain(self, values: Mapping[str, Any]) -> Parameters:
+        """Unconstrained parameters of constrained ones, leaves ``[chain, draw, ...]``."""
+        return _unconstrain_draws(self.program, values, self.arrays)
+
     @property
     def dimension(self) -> int:
         """d, the number of unconstrained parameters."""
@@ -79,7 +86,7 @@ def read_model(
     center: Mapping[str, Any] | None,
     likelihood_factors: Sequence[str] = (),
     prior_factors: Sequence[str] = (),
-    init_strategy: Callable = init_to_uniform,
+    init_strategy: Callable = _UNIFORM,
 ) -> ModelReading:
     """Trace `model` without running it, check its structure, then evaluate it at its centre.
 
@@ -184,18 +191,21 @@ def _measure(
     )
 
 
+@partial(jax.jit, static_argnums=0)
+def _unconstrain_draws(
+    program: Program, values: Mapping[str, Any], arrays: tuple[jax.Array, ...]
+) -> Parameters:
+    return jax.lax.map(
+        partial(jax.lax.map, lambda given: _measure(program, _UNIFORM, given, arrays, 0).z), values
+    )
+
+
+@partial(jax.jit, static_argnums=(0, 1))
 def draw_starts(
-    reading: ModelReading, init_strategy: Callable, keys: jax.Array
+    program: Program, init_strategy: Callable, arrays: tuple[jax.Array, ...], keys: jax.Array
 ) -> Parameters:
     """Unconstrained parameters that a NumPyro initialization strategy gives, one for each key."""
-
-    @jax.jit
-    def draw(keys: jax.Array, arrays: tuple[jax.Array, ...]) -> Parameters:
-        return jax.lax.map(
-            lambda key: _measure(reading.program, init_strategy, None, arrays, key).z, keys
-        )
-
-    return draw(keys, reading.arrays)
+    return jax.lax.map(lambda key: _measure(program, init_strategy, None, arrays, key).z, keys)
 
 
 def _unconstrain(name: str, value: Any, support: constraints.Constraint) -> Any:

@@ -1,0 +1,160 @@
+"""Put a run's draws, the model's data and the findings together as inference data."""
+
+import warnings
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+import xarray as xr
+
+from numpyro_llc.center import total_loss
+from numpyro_llc.diagnostics import check_convergence
+from numpyro_llc.errors import LLCWarning, NonFiniteLossError
+from numpyro_llc.inference_data import (
+    attributes,
+    flatten_sites,
+    inference_data,
+    labelled,
+    summary,
+)
+from numpyro_llc.models import ModelReading, Parameters, Program
+from numpyro_llc.sampling import Draws
+from numpyro_llc.target import LocalTarget, distance_from_center
+
+_CHAIN_DRAW = ("chain", "draw")
+
+
+def sites_to_store(reading: ModelReading, store_sites: bool | Sequence[str]) -> tuple[str, ...]:
+    """Resolve `store_sites` to names of parameter and deterministic sites."""
+    if isinstance(store_sites, bool):
+        return reading.program.parameters if store_sites else ()
+    known = (*reading.program.parameters, *reading.deterministic)
+    names = (store_sites,) if isinstance(store_sites, str) else tuple(store_sites)
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ValueError(f"`store_sites` names {unknown}; the model has {list(known)}.")
+    return names
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _constrain(program: Program, names: tuple[str, ...], z: Parameters, arrays: Any) -> Any:
+    return jax.vmap(jax.vmap(lambda one: program.constrain(one, arrays, names)))(z)
+
+
+@jax.jit
+def _evaluate(target: LocalTarget, z: Parameters) -> tuple[jax.Array, jax.Array]:
+    def one(z: Parameters) -> tuple[jax.Array, jax.Array]:
+        return target.excess_loss(z), distance_from_center(z, target.center)
+
+    return jax.lax.map(partial(jax.lax.map, one), z)
+
+
+def evaluate(target: LocalTarget, z: Parameters) -> tuple[np.ndarray, np.ndarray]:
+    """Excess loss (nats) and distance from the centre of draws ``[chain, draw, ...]``."""
+    excess, distance = _evaluate(target, z)
+    return np.asarray(excess, np.float64), np.asarray(distance)
+
+
+@partial(jax.jit, static_argnums=0)
+def _losses_of_chain_draws(program: Program, z: Parameters, arrays: Any) -> dict[str, jax.Array]:
+    return jax.vmap(lambda one: program.losses(one, arrays))(z)
+
+
+def _log_likelihood(reading: ModelReading, positions: Parameters) -> dict[str, np.ndarray]:
+    """``log p(x_i | z_t)``, float32 ``[chain, draw, n]``, evaluated a draw at a time."""
+    num_draws = jax.tree.leaves(positions)[0].shape[1]
+    parts = []
+    for draw in range(num_draws):
+        z = jax.tree.map(lambda leaf, t=draw: leaf[:, t], positions)
+        losses = _losses_of_chain_draws(reading.program, z, reading.arrays)
+        parts.append({name: -np.asarray(loss) for name, loss in losses.items()})
+    return {name: np.stack([part[name] for part in parts], axis=1) for name in parts[0]}
+
+
+def assemble(
+    reading: ModelReading,
+    target: LocalTarget,
+    draws: Draws,
+    num_data: int,
+    names: tuple[str, ...],
+    log_likelihood: bool,
+    settings: dict[str, Any],
+    findings: list[str],
+) -> Any:
+    """Inference data of a run; raises for non-finite draws, warns of what is doubtful."""
+    beta = float(target.inverse_temperature)
+    center_loss = total_loss(reading.center_losses)
+    sites = _constrain(reading.program, names, draws.positions, reading.arrays) if names else {}
+    statistics = {"loss": center_loss + draws.excess_loss, "excess_loss": draws.excess_loss}
+    label = partial(labelled, plate_axes=reading.plate_axes)
+    groups = {
+        "posterior": label(
+            {"llc": beta * draws.excess_loss, **flatten_sites(sites)}, lead=_CHAIN_DRAW
+        ),
+        "sample_stats": labelled({**statistics, **draws.statistics}, lead=_CHAIN_DRAW),
+        "observed_data": label(reading.observed),
+        "constant_data": label(_constants(reading)),
+    }
+    if log_likelihood:
+        groups["log_likelihood"] = label(
+            _log_likelihood(reading, draws.positions), lead=_CHAIN_DRAW
+        )
+    localization = {name: float(gamma) for name, gamma in target.localization.items()}
+    same = len(set(localization.values())) == 1
+    settings = {
+        "num_data": num_data,
+        "num_parameters": reading.dimension,
+        "inverse_temperature": beta,
+        "localization": next(iter(localization.values())) if same else localization,
+        "center_loss": center_loss,
+        **settings,
+    }
+    if not np.all(np.isfinite(draws.excess_loss)):
+        raise _non_finite(groups, settings, draws)
+    findings = findings + _convergence(groups["posterior"], draws)
+    if findings:
+        warnings.warn(" ".join(findings), LLCWarning, stacklevel=3)
+    return inference_data(groups, attributes({**settings, "findings": findings}))
+
+
+def _constants(reading: ModelReading) -> dict[str, Any]:
+    """The model's array arguments by name, less those that are the observations themselves."""
+    named = reading.program.arguments.names(reading.program.model, reading.arrays)
+    observed = [np.asarray(value) for value in reading.observed.values()]
+    return {
+        name: array
+        for name, array in named.items()
+        if not any(np.array_equal(array, value) for value in observed)
+    }
+
+
+def _convergence(posterior: xr.Dataset, draws: Draws) -> list[str]:
+    row = summary({"posterior": posterior}).loc["llc"]
+    divergent = float(np.mean(draws.statistics.get("diverging", 0.0)))
+    return check_convergence(
+        row, num_chains=posterior.sizes["chain"], divergent_share=divergent
+    )
+
+
+def _non_finite(groups: Any, settings: dict[str, Any], draws: Draws) -> NonFiniteLossError:
+    finite = np.isfinite(draws.excess_loss)
+    chain, draw = map(int, np.argwhere(~finite)[0])
+    return NonFiniteLossError(
+        f"The loss became non-finite in chain {chain} at draw {draw} ({int(np.sum(~finite))} of "
+        f"{finite.size} draws). Lower `step_size` or raise `localization`. The draws are in the "
+        "attribute `idata` of this error.",
+        idata=inference_data(groups, attributes(settings)),
+    )
+
+
+def unconstrained_samples(reading: ModelReading, samples: dict[str, Any]) -> Parameters:
+    """Unconstrained parameters of constrained samples ``[chain, draw, ...]`` by site name."""
+    named = flatten_sites(reading.center)
+    missing = [name for name in named if name not in samples]
+    if missing:
+        raise ValueError(f"The run holds no samples of {missing}; do not exclude sites from it.")
+    leaves = [jax.numpy.asarray(samples[name]) for name in named]
+    given = jax.tree.unflatten(jax.tree.structure(reading.center), leaves)
+    return reading.unconstrain(given)

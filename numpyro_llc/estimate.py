@@ -1,0 +1,267 @@
+"""``estimate_llc`` and ``from_numpyro``: from a model, or a finished run, to inference data."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from numpyro.infer import MCMC
+
+from numpyro_llc._checks import (
+    check_integer,
+    check_key,
+    check_localization,
+    check_num_data,
+    check_positive,
+    inverse_temperature_or_default,
+)
+from numpyro_llc.center import check_is_minimum, total_loss
+from numpyro_llc.curvature import curvature_at_center
+from numpyro_llc.assemble import assemble, evaluate, sites_to_store, unconstrained_samples
+from numpyro_llc.errors import NonFiniteLossError
+from numpyro_llc.handlers import LocalizedModel
+from numpyro_llc.kernels import kernel_statistics, make_sampler
+from numpyro_llc.models import ModelReading, read_model
+from numpyro_llc.sampling import CHAIN_METHODS, Draws, run_chains
+from numpyro_llc.target import LocalTarget, make_target
+from numpyro_llc.tuning import spread_starts
+
+
+def estimate_llc(
+    rng_key: jax.Array,
+    model: Callable,
+    model_args: Sequence[Any] = (),
+    model_kwargs: Mapping[str, Any] | None = None,
+    *,
+    center: Any,
+    kernel: Any = "nuts",
+    num_data: int | None = None,
+    inverse_temperature: float | None = None,
+    localization: float | Mapping[str, float] = 1.0,
+    batch_size: int | None = None,
+    step_size: float | None = None,
+    num_warmup: int = 1000,
+    num_samples: int = 1000,
+    num_chains: int = 4,
+    thinning: int = 1,
+    chain_method: str = "vectorized",
+    progress_bar: bool = True,
+    store_sites: bool | Sequence[str] = True,
+    log_likelihood: bool = False,
+    likelihood_factors: Sequence[str] = (),
+    prior_factors: Sequence[str] = (),
+) -> Any:
+    r"""Estimate the local learning coefficient λ̂ of a NumPyro model at a point.
+
+    Samples ``p(z) ∝ exp(-β nL(z) - γ/2 |z - z*|²)`` in unconstrained space and returns
+    ``λ̂ = β (E[nL(z)] - nL(z*))`` as the posterior mean of the variable ``llc``.
+
+    Parameters
+    ----------
+    rng_key : jax.Array
+        A JAX random key; the same key gives the same draws.
+    model, model_args, model_kwargs
+        A NumPyro model and its arguments, data included. Arrays are runtime data; Python numbers
+        are structure (they compile again when they change).
+    center : dict or Center
+        The point ``w*``: ``{site: constrained value}`` for each latent sample site and each
+        ``numpyro.param`` (a pytree for a network's ``params``), or what ``find_center`` returned.
+    kernel : {"nuts", "hmc"} or numpyro.infer.mcmc.MCMCKernel
+        A name, or a NumPyro kernel object: its settings are used, its model is replaced.
+    num_data : int, optional
+        n. Inferred from plates or shapes where the model leaves no doubt. Sets the default of β.
+    inverse_temperature : float, optional
+        β > 0, a multiplier of the summed loss. Default ``1 / log(n)``.
+    localization : float or dict of str to float
+        γ ≥ 0, the precision of the Gaussian around ``z*`` in unconstrained space, for all sites or
+        by site.
+    batch_size : int, optional
+        For stochastic-gradient kernels only; NUTS and HMC need the full data.
+    step_size : float, optional
+        First step size of the warm-up, which adapts it.
+    num_warmup, num_samples, num_chains, thinning : int
+        As in :class:`numpyro.infer.MCMC`: each chain keeps ``num_samples // thinning`` draws.
+    chain_method : {"vectorized", "sequential", "parallel"}
+        "parallel" spreads chains over the devices JAX has.
+    progress_bar : bool
+    store_sites : bool or sequence of str
+        Which sites to keep in the posterior, constrained: all parameters (True), none (False), or
+        the named ones, deterministic sites included.
+    log_likelihood : bool
+        Keep ``log p(x_i | z_t)`` of every datum and draw, as ArviZ's ``loo`` needs it: an array
+        [chain, draw, n] a site, moved off the device draw by draw.
+    likelihood_factors, prior_factors : sequences of str
+        What each ``numpyro.factor`` of the model is.
+
+    Returns
+    -------
+    arviz.InferenceData (ArviZ 0.x) or xarray.DataTree (ArviZ 1.x)
+        ``posterior`` (``llc`` and the stored sites), ``sample_stats`` (``loss`` = nL in nats,
+        ``excess_loss`` = nL(z) - nL(z*), ``distance`` = \|z - z*\|, and the kernel's own),
+        ``observed_data``, ``constant_data``. attrs hold n, β, γ, the loss and curvature at the
+        centre, and the findings of the checks.
+
+    Warns
+    -----
+    LLCWarning
+        If the centre is no local minimum of the loss, or the chains have not converged.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For a bad argument, centre or model, by name, before sampling.
+    NonFiniteLossError
+        If the loss is not finite at the centre or along a chain; holds the draws so far.
+
+    Notes
+    -----
+    Lau, Furman, Wang, Murfet, Wei (2023), arXiv:2308.12108. Losses are centred datum by datum
+    before they are summed, so float32 is accurate for large n. The error in ``summary`` is Monte
+    Carlo error; it does not cover the data, γ, or the distance of λ̂ at this n from its limit λ.
+    """
+    check_key(rng_key)
+    _check_counts(num_warmup, num_samples, num_chains, thinning)
+    _check_choices(chain_method, batch_size, kernel)
+    if step_size is not None:
+        step_size = check_positive("step_size", step_size, meaning="Leave it out to adapt it.")
+    if num_data is not None:
+        num_data = check_num_data(num_data)
+    inverse_temperature_or_default(inverse_temperature, num_data or 2)
+    sampler = make_sampler(kernel, num_warmup=num_warmup, step_size=step_size)
+    reading = read_model(
+        model,
+        model_args,
+        model_kwargs,
+        center=getattr(center, "params", center),
+        likelihood_factors=likelihood_factors,
+        prior_factors=prior_factors,
+    )
+    target, num_data = _target(reading, num_data, inverse_temperature, localization)
+    names = sites_to_store(reading, store_sites)
+    key_check, key_starts, key_chains = jax.random.split(rng_key, 3)
+    curvature = curvature_at_center(target, key_check)
+    findings = check_is_minimum(curvature, target)
+    draws = run_chains(
+        sampler,
+        target,
+        spread_starts(target, curvature, key_starts, num_chains),
+        key_chains,
+        num_warmup=num_warmup,
+        num_draws=num_samples // thinning,
+        thinning=thinning,
+        method=chain_method,
+        sites=reading.program.parameters if names or log_likelihood else (),
+        progress_bar=progress_bar,
+    )
+    settings = {
+        "kernel": kernel if isinstance(kernel, str) else type(kernel).__name__,
+        "center_gradient_norm": curvature.gradient_norm,
+        "center_smallest_eigenvalue": curvature.smallest,
+        "center_largest_eigenvalue": curvature.largest,
+        "num_warmup": num_warmup,
+        "tuning_steps": num_warmup,
+        "thinning": thinning,
+        "chain_method": chain_method,
+        "sampling_time": draws.seconds,
+        "interrupted": draws.interrupted,
+    }
+    return assemble(reading, target, draws, num_data, names, log_likelihood, settings, findings)
+
+
+def from_numpyro(
+    mcmc: MCMC,
+    *,
+    num_data: int | None = None,
+    store_sites: bool | Sequence[str] = True,
+    log_likelihood: bool = False,
+) -> Any:
+    """Convert an ``MCMC`` run on a localized model to what :func:`estimate_llc` returns.
+
+    Parameters
+    ----------
+    mcmc : numpyro.infer.MCMC
+        A finished run of a kernel built on ``localize(model, ...)``. Extra fields collected in
+        the run become ``sample_stats``.
+    num_data, store_sites, log_likelihood
+        As in :func:`estimate_llc`.
+
+    Returns
+    -------
+    arviz.InferenceData (ArviZ 0.x) or xarray.DataTree (ArviZ 1.x)
+
+    Raises
+    ------
+    TypeError
+        If the kernel's model is not the result of ``localize``.
+    """
+    model = getattr(getattr(mcmc, "sampler", None), "model", None)
+    if not isinstance(model, LocalizedModel):
+        raise TypeError(
+            "`mcmc` must be a run of a kernel on numpyro_llc.localize(model, ...); "
+            f"got a kernel on {model!r}."
+        )
+    args, kwargs = mcmc._args, mcmc._kwargs  # as ArviZ's own converter reads them
+    reading = model.read(*args, **kwargs)
+    target, num_data = _target(
+        reading,
+        None if num_data is None else check_num_data(num_data),
+        float(model.settings["inverse_temperature"]),
+        model.settings["localization"],
+    )
+    names = sites_to_store(reading, store_sites)
+    positions = unconstrained_samples(reading, mcmc.get_samples(group_by_chain=True))
+    excess, distance = evaluate(target, positions)
+    statistics = {"distance": distance, **kernel_statistics(mcmc)}
+    settings = {
+        "kernel": type(mcmc.sampler).__name__,
+        "num_warmup": mcmc.num_warmup,
+        "tuning_steps": mcmc.num_warmup,
+        "thinning": mcmc.thinning,
+        "chain_method": str(mcmc.chain_method),
+    }
+    draws = Draws(excess, statistics, positions, float("nan"), False)
+    return assemble(reading, target, draws, num_data, names, log_likelihood, settings, [])
+
+
+def _target(
+    reading: ModelReading, num_data: int | None, inverse_temperature: Any, localization: Any
+) -> tuple[LocalTarget, int]:
+    num_data = check_num_data(reading.num_data() if num_data is None else num_data)
+    if not np.isfinite(total_loss(reading.center_losses)):
+        bad = {k: int(np.sum(~np.isfinite(v))) for k, v in reading.center_losses.items()}
+        raise NonFiniteLossError(
+            f"The loss at `center` is not finite: {bad} non-finite values by observed site. Is "
+            "each observation inside the support of its likelihood there?"
+        )
+    target = make_target(
+        reading.program,
+        reading.arrays,
+        reading.center,
+        inverse_temperature=inverse_temperature_or_default(inverse_temperature, num_data),
+        localization=check_localization(localization, reading.center),
+        center_losses=reading.center_losses,
+    )
+    return target, num_data
+
+
+def _check_counts(num_warmup: Any, num_samples: Any, num_chains: Any, thinning: Any) -> None:
+    steps = "It counts steps of one chain."
+    check_integer("num_warmup", num_warmup, minimum=0, meaning=steps)
+    check_integer("num_samples", num_samples, minimum=1, meaning=steps)
+    check_integer("num_chains", num_chains, minimum=1, meaning="R-hat wants at least 2, better 4.")
+    check_integer("thinning", thinning, minimum=1, meaning="Every thinning-th step is kept.")
+    if thinning > num_samples:
+        raise ValueError(
+            f"`thinning` must be at most `num_samples`; got {thinning} > {num_samples}. "
+            "num_samples // thinning draws are kept."
+        )
+
+
+def _check_choices(chain_method: Any, batch_size: Any, kernel: Any) -> None:
+    if chain_method not in CHAIN_METHODS:
+        raise ValueError(f"`chain_method` must be one of {CHAIN_METHODS}; got {chain_method!r}.")
+    if batch_size is not None:
+        raise ValueError(
+            f"`batch_size` needs a stochastic-gradient kernel; {kernel!r} uses the full data. "
+            "Leave it out."
+        )

@@ -1,0 +1,136 @@
+"""Draws to labelled data: the only file that knows ArviZ's container and its two majors."""
+
+import datetime
+import json
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
+
+import arviz as az
+import jax
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from numpyro_llc._checks import check_positive
+
+_IS_DATATREE = int(version("arviz").split(".")[0]) >= 1
+
+
+def variable_name(site: str) -> str:
+    """Site name as netCDF and Zarr allow it: ``net/Dense_0.kernel`` is ``net.Dense_0.kernel``."""
+    return site.replace("/", ".")
+
+
+def flatten_sites(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Pytrees to arrays, a leaf at ``params['a']['b']`` under the name ``params.a.b``."""
+    flat = {}
+    for name, value in values.items():
+        for path, leaf in jax.tree_util.tree_leaves_with_path(value):
+            keys = [jax.tree_util.keystr((key,), simple=True) for key in path]
+            flat[".".join([name, *keys])] = leaf
+    return flat
+
+
+def labelled(
+    arrays: Mapping[str, Any],
+    *,
+    lead: Sequence[str] = (),
+    plate_axes: Mapping[str, Mapping[int, str]] | None = None,
+    attrs: Mapping[str, Any] | None = None,
+) -> xr.Dataset:
+    """Arrays as a dataset: leading dims `lead`, plates by name, others ``<site>_dim_<k>``."""
+    variables: dict[str, Any] = {}
+    coords: dict[str, Any] = {}
+    for site, array in arrays.items():
+        value, name = np.asarray(array), variable_name(site)
+        own = value.ndim - len(lead)
+        dims = [f"{name}_dim_{k}" for k in range(own)]
+        for axis, plate in (plate_axes or {}).get(site, {}).items():
+            if -axis <= own and value.shape[axis] > 1:
+                dims[axis] = plate
+        variables[name] = ((*lead, *dims), value)
+        coords.update(zip((*lead, *dims), map(np.arange, value.shape), strict=True))
+    return xr.Dataset(variables, coords=coords, attrs=dict(attrs or {}))
+
+
+def attributes(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Numbers and strings as they are, truth values as 0 and 1, anything else as JSON."""
+    common = {
+        "inference_library": "numpyro_llc",
+        "inference_library_version": version("numpyro_llc"),
+        "created_at": datetime.datetime.now(datetime.UTC).isoformat(),
+    }
+    plain = {
+        key: int(value)
+        if isinstance(value, bool)
+        else value
+        if isinstance(value, int | float | str)
+        else json.dumps(value)
+        for key, value in settings.items()
+    }
+    return {**common, **plain}
+
+
+def inference_data(groups: Mapping[str, xr.Dataset], attrs: Mapping[str, Any]) -> Any:
+    """Datasets by group to what the installed ArviZ calls its inference data.
+
+    Returns
+    -------
+    arviz.InferenceData (ArviZ 0.x) or xarray.DataTree (ArviZ 1.x)
+        With `attrs` on the whole and on the group ``posterior``.
+    """
+    kept = {name: data for name, data in groups.items() if data.data_vars}
+    kept["posterior"] = kept["posterior"].assign_attrs(attrs)
+    if _IS_DATATREE:
+        tree = xr.DataTree.from_dict(kept)
+        tree.attrs.update(attrs)
+        return tree
+    return az.InferenceData(attrs=dict(attrs), **kept)
+
+
+def posterior(idata: Any) -> xr.Dataset:
+    """The posterior group as a dataset, on both majors."""
+    group = idata["posterior"]
+    return group if isinstance(group, xr.Dataset) else group.to_dataset()
+
+
+def summary(idata: Any, *, var_names: Sequence[str] = ("llc",), ci_prob: float = 0.9) -> pd.DataFrame:
+    """λ̂ and its Monte Carlo error, one row a variable.
+
+    Parameters
+    ----------
+    idata
+        What :func:`~numpyro_llc.estimate_llc` or :func:`~numpyro_llc.from_numpyro` returned, or
+        its file read back with ArviZ.
+    var_names : sequence of str
+        Posterior variables to list.
+    ci_prob : float in (0, 1)
+        Probability of the interval.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns ``mean`` (λ̂ in row ``llc``), ``sd`` of the draws, ``mcse_mean``, an interval
+        ``ci<percent>_lb`` and ``ci<percent>_ub`` for the mean (normal, from ``mcse_mean``),
+        ``ess_bulk``, ``ess_tail``, ``r_hat``. All but the interval are ArviZ's.
+
+    Notes
+    -----
+    The interval is of λ̂, not of the draws. It covers the Monte Carlo error only: not the data
+    (another data set gives another λ̂), nor the effect of γ or of a finite n.
+    """
+    ci_prob = check_positive("ci_prob", ci_prob, meaning="It is a probability, such as 0.9.")
+    if ci_prob >= 1:
+        raise ValueError(f"`ci_prob` must be below 1; got {ci_prob}. It is a probability.")
+    table = az.summary(posterior(idata), var_names=list(var_names), round_to="none")
+    table = table[["mean", "sd", "mcse_mean", "ess_bulk", "ess_tail", "r_hat"]].astype(float)
+    half = _normal_quantile(0.5 + 0.5 * ci_prob) * table["mcse_mean"]
+    percent = f"{100 * ci_prob:g}"
+    table.insert(3, f"ci{percent}_lb", table["mean"] - half)
+    table.insert(4, f"ci{percent}_ub", table["mean"] + half)
+    return table
+
+
+def _normal_quantile(probability: float) -> float:
+    return float(jax.scipy.special.ndtri(probability))
