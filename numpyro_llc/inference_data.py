@@ -2,17 +2,22 @@
 
 import datetime
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
-import arviz as az
 import jax
 import numpy as np
 import pandas as pd
 import xarray as xr
 
 from numpyro_llc._checks import check_positive
+
+with warnings.catch_warnings():
+    # ArviZ 0.23 announces ArviZ 1 at its import, once a day, to users who did not import it.
+    warnings.simplefilter("ignore", FutureWarning)
+    import arviz as az
 
 _IS_DATATREE = int(version("arviz").split(".")[0]) >= 1
 

@@ -1,0 +1,57 @@
+"""Pictures of a result, with matplotlib (the extra ``plots``); each returns its axes."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from numpyro_llc.inference_data import posterior, summary
+
+try:
+    import matplotlib.pyplot as plt
+    from matplotlib.axes import Axes
+except ImportError as error:
+    raise ImportError(
+        "numpyro_llc.plots needs matplotlib: pip install 'numpyro_llc[plots]'."
+    ) from error
+
+
+def plot_traces(results: Mapping[str, Any]) -> np.ndarray:
+    """Trace of ``llc`` and running λ̂ of each chain, a row of axes for each result.
+
+    Parameters
+    ----------
+    results : mapping
+        ``{label: inference data}``.
+
+    Returns
+    -------
+    numpy.ndarray of matplotlib.axes.Axes [result, 2]
+        Left: ``llc`` against the draw. Right: the mean of the draws so far, by chain, with λ̂ and
+        its 90 % interval as a band and d/2 as a dashed line.
+    """
+    figure, axes = plt.subplots(
+        len(results), 2, figsize=(9, 2.2 * len(results)), squeeze=False, layout="constrained"
+    )
+    for (trace, running), (label, idata) in zip(axes, results.items(), strict=True):
+        llc = posterior(idata)["llc"].transpose("chain", "draw").to_numpy()
+        draws = np.arange(1, llc.shape[1] + 1)
+        trace.plot(draws, llc.T, linewidth=0.4)
+        trace.set(ylabel="llc", title=label)
+        running.plot(draws, (llc.cumsum(axis=1) / draws).T, linewidth=1)
+        _mark_estimate(running, idata)
+    for bottom in axes[-1]:
+        bottom.set_xlabel("draw")
+    axes[0, 1].legend(loc="upper right", fontsize="small")
+    figure.align_ylabels()
+    return axes
+
+
+def _mark_estimate(axes: Axes, idata: Any) -> None:
+    row = summary(idata).loc["llc"]
+    half_dimension = 0.5 * float(posterior(idata).attrs["num_parameters"])
+    axes.axhspan(row["ci90_lb"], row["ci90_ub"], color="0.8", label="90 % interval")
+    axes.axhline(row["mean"], color="black", linewidth=1, label="λ̂")
+    axes.axhline(half_dimension, color="black", linestyle="--", linewidth=1, label="d/2")
+    axes.set_ylim(0, 1.25 * max(half_dimension, row["ci90_ub"]))
+    axes.set(ylabel="running λ̂", title=f"λ̂ = {row['mean']:.2f} ± {row['mcse_mean']:.2f}")
