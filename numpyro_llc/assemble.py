@@ -40,7 +40,8 @@ def sites_to_store(reading: ModelReading, store_sites: bool | Sequence[str]) -> 
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _constrain(program: Program, names: tuple[str, ...], z: Parameters, arrays: Any) -> Any:
-    return jax.vmap(jax.vmap(lambda one: program.constrain(one, arrays, names)))(z)
+    one = partial(program.constrain, arrays=arrays, names=names)
+    return jax.vmap(jax.vmap(one))(z)
 
 
 @jax.jit

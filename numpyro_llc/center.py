@@ -15,11 +15,13 @@ from numpyro.infer.initialization import init_to_sample
 from numpyro_llc._checks import check_integer, check_key
 from numpyro_llc.curvature import Curvature, curvature_at_center
 from numpyro_llc.errors import LLCWarning, NonFiniteLossError
-from numpyro_llc.models import ModelReading, Parameters, Program, draw_starts, read_model
+from numpyro_llc.models import Parameters, Program, constrain, draw_starts, read_model
 from numpyro_llc.target import LocalTarget, make_target
 
 SHIFT_TOLERANCE = 0.01
 """Shift of λ̂ (relative to the Laplace value, and absolute below 1) that a centre may cause."""
+CONVERGED_NATS = 1e-3
+"""What a damped Newton step may still gain at a converged centre."""
 FLAT = {4: 1e-5, 8: 1e-9}
 """Eigenvalues below this share of the largest are rounding, by bytes of the float type."""
 
@@ -138,9 +140,29 @@ def find_center(
     )
     for _ in range(2):
         ends = starts = _minimize(program, max_steps, starts, reading.arrays)
-    excess, best = _best(program, ends, reading.arrays)
-    z = jax.tree.map(lambda leaf: leaf[best], ends)
-    return _checked(reading, program, z, objective, best, excess, key_check)
+    losses = _losses_at(program, ends, reading.arrays)
+    excess, best = _best(losses)
+    z, center_losses = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)[best]), (ends, losses))
+    target = make_target(
+        program,
+        reading.arrays,
+        z,
+        inverse_temperature=1.0,
+        localization=dict.fromkeys(z, 1.0),
+        center_losses=center_losses,
+    )
+    found = curvature_at_center(target, key_check)
+    return Center(
+        params=constrain(reading.program, reading.program.parameters, z, reading.arrays),
+        loss=total_loss({name: center_losses[name] for name in reading.program.likelihood}),
+        gradient_norm=found.gradient_norm,
+        smallest_eigenvalue=found.smallest,
+        largest_eigenvalue=found.largest,
+        converged=_check_converged(found, target),
+        start=best,
+        start_objectives=excess,
+        objective=objective,
+    )
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -184,12 +206,10 @@ def _losses_at(
     return jax.lax.map(lambda z: program.losses(z, arrays), ends)
 
 
-def _best(
-    program: Program, ends: Parameters, arrays: tuple[jax.Array, ...]
-) -> tuple[np.ndarray, int]:
-    """The objective at each end, less the best of them, and which is best."""
-    losses = {k: np.asarray(v, np.float64) for k, v in _losses_at(program, ends, arrays).items()}
-    objective = sum(v.reshape(v.shape[0], -1).sum(axis=1) for v in losses.values())
+def _best(losses: Mapping[str, jax.Array]) -> tuple[np.ndarray, int]:
+    """The objective of each start, less the best of them, and which is best."""
+    totals = [np.asarray(v, np.float64).reshape(len(v), -1).sum(axis=1) for v in losses.values()]
+    objective = np.sum(totals, axis=0)
     if not np.any(np.isfinite(objective)):
         raise NonFiniteLossError(
             "Every start of `find_center` ended at a non-finite loss. Scale the data, give priors "
@@ -200,19 +220,9 @@ def _best(
     return objective - objective[best], best
 
 
-def _checked(
-    reading: ModelReading,
-    program: Program,
-    z: Parameters,
-    objective: str,
-    start: int,
-    start_objectives: np.ndarray,
-    rng_key: jax.Array,
-) -> Center:
-    unit = dict.fromkeys(z, 1.0)
-    target = make_target(program, reading.arrays, z, inverse_temperature=1.0, localization=unit)
-    found = curvature_at_center(target, rng_key)
-    converged = -found.newton_shift < 1e-3 and not _is_negative(found, target)
+def _check_converged(found: Curvature, target: LocalTarget) -> bool:
+    """Whether the end is a local minimum of the objective; warns with the numbers if not."""
+    converged = -found.newton_shift < CONVERGED_NATS and not _is_negative(found, target)
     if not converged:
         warnings.warn(
             f"`find_center` stopped at a point that is no local minimum: gradient norm "
@@ -222,18 +232,7 @@ def _checked(
             LLCWarning,
             stacklevel=3,
         )
-    losses = {k: target.center_losses[k] for k in reading.program.likelihood}
-    return Center(
-        params=reading.program.constrain(z, reading.arrays, reading.program.parameters),
-        loss=total_loss(losses),
-        gradient_norm=found.gradient_norm,
-        smallest_eigenvalue=found.smallest,
-        largest_eigenvalue=found.largest,
-        converged=converged,
-        start=start,
-        start_objectives=start_objectives,
-        objective=objective,
-    )
+    return converged
 
 
 def total_loss(losses: Mapping[str, jax.Array]) -> float:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from numpyro_llc.center import find_center
 from numpyro_llc.estimate import estimate_llc
-from numpyro_llc.inference_data import posterior, summary
+from numpyro_llc.inference_data import summary
 
 
 def galaxies() -> np.ndarray:
@@ -23,19 +23,23 @@ def galaxies() -> np.ndarray:
     return (velocity - velocity.mean()) / velocity.std()
 
 
-def mixture(velocity: Any, num_components: int) -> None:
-    """A mixture of Gaussians of one common scale: 2 `num_components` parameters."""
-    k = num_components
-    weights = numpyro.sample("weights", dist.Dirichlet(jnp.ones(k))) if k > 1 else jnp.ones(1)
+MAX_COMPONENTS = 4
+
+
+def mixture(velocity: Any, active: Any) -> None:
+    """A mixture of Gaussians of one common scale, of the components that are `active`.
+
+    One program for every number of components, so that it compiles once: the loss does not depend
+    on the parameters of an inactive component, which therefore add nothing to λ̂.
+    """
+    k = active.shape[0]
+    weights = numpyro.sample("weights", dist.Dirichlet(jnp.ones(k)))
     means = numpyro.sample("means", dist.Normal(0.0, 1.5).expand([k]).to_event(1))
     scale = numpyro.sample("scale", dist.HalfNormal(1.0))
+    component = dist.Categorical(logits=jnp.where(active, jnp.log(weights), -jnp.inf))
     with numpyro.plate("galaxies", velocity.shape[0]):
-        components = dist.Normal(means, scale)
-        numpyro.sample(
-            "velocity",
-            dist.MixtureSameFamily(dist.Categorical(weights), components),
-            obs=velocity,
-        )
+        likelihood = dist.MixtureSameFamily(component, dist.Normal(means, scale))
+        numpyro.sample("velocity", likelihood, obs=velocity)
 
 
 def run_demo(
@@ -58,23 +62,24 @@ def run_demo(
 
     output.mkdir(parents=True, exist_ok=True)
     velocity, results, rows = galaxies(), {}, {}
-    for k in range(1, 5):
+    for k in range(1, MAX_COMPONENTS + 1):
         name = f"{k} component" + "s" * (k > 1)
+        arguments = (velocity, np.arange(MAX_COMPONENTS) < k)
         key_center, key_chains = jax.random.split(jax.random.key(seed + k))
-        center = find_center(key_center, mixture, (velocity, k))
-        idata = estimate_llc(
+        center = find_center(key_center, mixture, arguments)
+        results[name] = estimate_llc(
             key_chains,
             mixture,
-            (velocity, k),
+            arguments,
             center=center,
             num_warmup=num_warmup,
             num_samples=num_samples,
             progress_bar=progress_bar,
         )
-        idata.to_netcdf(str(output / f"mixture_{k}.nc"))
-        results[name] = idata
-        half = 0.5 * posterior(idata).attrs["num_parameters"]
-        rows[name] = {"d/2": half, "loss": center.loss, **summary(idata).loc["llc"]}
-    axes = plot_traces(results)
+        results[name].to_netcdf(str(output / f"mixture_{k}.nc"))
+        # k means, k - 1 free weights and one scale are 2k parameters: d/2 = k.
+        rows[name] = {"d/2": float(k), "loss": center.loss, **summary(results[name]).loc["llc"]}
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    axes = plot_traces(results, half_dimensions=table["d/2"])
     axes[0, 0].figure.savefig(output / "traces.png", dpi=120)
-    return pd.DataFrame.from_dict(rows, orient="index")
+    return table

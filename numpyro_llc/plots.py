@@ -16,13 +16,17 @@ except ImportError as error:
     ) from error
 
 
-def plot_traces(results: Mapping[str, Any]) -> np.ndarray:
+def plot_traces(
+    results: Mapping[str, Any], *, half_dimensions: Mapping[str, float] | None = None
+) -> np.ndarray:
     """Trace of ``llc`` and running λ̂ of each chain, a row of axes for each result.
 
     Parameters
     ----------
     results : mapping
         ``{label: inference data}``.
+    half_dimensions : mapping, optional
+        d/2 by label, where it is not half the number of the model's parameters.
 
     Returns
     -------
@@ -39,7 +43,8 @@ def plot_traces(results: Mapping[str, Any]) -> np.ndarray:
         trace.plot(draws, llc.T, linewidth=0.4)
         trace.set(ylabel="llc", title=label)
         running.plot(draws, (llc.cumsum(axis=1) / draws).T, linewidth=1)
-        _mark_estimate(running, idata)
+        parameters = float(posterior(idata).attrs["num_parameters"])
+        _mark_estimate(running, idata, ({} if half_dimensions is None else half_dimensions).get(label, 0.5 * parameters))
     for bottom in axes[-1]:
         bottom.set_xlabel("draw")
     axes[0, 1].legend(loc="upper right", fontsize="small")
@@ -47,9 +52,8 @@ def plot_traces(results: Mapping[str, Any]) -> np.ndarray:
     return axes
 
 
-def _mark_estimate(axes: Axes, idata: Any) -> None:
+def _mark_estimate(axes: Axes, idata: Any, half_dimension: float) -> None:
     row = summary(idata).loc["llc"]
-    half_dimension = 0.5 * float(posterior(idata).attrs["num_parameters"])
     axes.axhspan(row["ci90_lb"], row["ci90_ub"], color="0.8", label="90 % interval")
     axes.axhline(row["mean"], color="black", linewidth=1, label="λ̂")
     axes.axhline(half_dimension, color="black", linestyle="--", linewidth=1, label="d/2")

@@ -1,5 +1,7 @@
 """Choices made from the local curvature: where chains start."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,32 +23,35 @@ def spread_starts(
     a few times the number of parameters.
     """
     gamma = np.asarray(precision(target), np.float64)
-    beta = float(target.inverse_temperature)
     floor = np.where(gamma > 0, gamma, 1.0)
-    offsets = np.asarray(jax.random.normal(rng_key, (num_chains, gamma.size)))
     if curvature.hessian is None or not np.all(np.isfinite(curvature.hessian)):
-        offsets = offsets / np.sqrt(floor)
+        root = floor**-0.5
     else:
-        values, vectors = np.linalg.eigh(beta * curvature.hessian)
+        values, vectors = np.linalg.eigh(float(target.inverse_temperature) * curvature.hessian)
         curved = (vectors * np.clip(values, 0.0, None)) @ vectors.T + np.diag(floor)
-        offsets = np.linalg.solve(np.linalg.cholesky(curved).T, offsets.T).T
-    return _pull_in(target, jnp.asarray(offsets, jnp.result_type(float)))
+        root = np.linalg.inv(np.linalg.cholesky(curved))
+    return _draw(num_chains, target, jnp.asarray(root, jnp.result_type(float)), rng_key)
 
 
-@jax.jit
-def _pull_in(target: LocalTarget, offsets: jax.Array) -> Parameters:
+@partial(jax.jit, static_argnums=0)
+def _draw(num_chains: int, target: LocalTarget, root: jax.Array, rng_key: jax.Array) -> Parameters:
+    """`root` is a matrix whose rows mix standard normals, or its diagonal."""
     center, unravel = ravel_pytree(target.center)
     highest = 5.0 * center.size + 20.0
+    normal = jax.random.normal(rng_key, (num_chains, center.size), center.dtype)
+    offsets = normal * root if root.ndim == 1 else normal @ root
 
     def start(offset: jax.Array) -> Parameters:
         def too_high(carry: tuple[jax.Array, jax.Array]) -> jax.Array:
-            scale, tries = carry
+            scale, halvings = carry
             potential = target.potential(unravel(center + scale * offset))
-            return ~(potential <= highest) & (tries < 40)
+            return ~(potential <= highest) & (halvings < 40)
 
-        scale, _ = jax.lax.while_loop(
-            too_high, lambda carry: (0.5 * carry[0], carry[1] + 1), (jnp.ones(()), jnp.zeros((), int))
-        )
+        def halve(carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+            return 0.5 * carry[0], carry[1] + 1
+
+        first = (jnp.ones((), center.dtype), jnp.zeros((), int))
+        scale, _ = jax.lax.while_loop(too_high, halve, first)
         return unravel(center + scale * offset)
 
     return jax.vmap(start)(offsets)

@@ -1,6 +1,6 @@
 """NumPyro program in, centred loss on unconstrained parameters out."""
 
-from numpyro_llc.models._program import Parameters, Program
+from numpyro_llc.models._program import Parameters, Program, constrain
 from numpyro_llc.models._reading import ModelReading, draw_starts, read_model
 
-__all__ = ["ModelReading", "Parameters", "Program", "draw_starts", "read_model"]
+__all__ = ["ModelReading", "Parameters", "Program", "constrain", "draw_starts", "read_model"]

@@ -122,3 +122,11 @@ class Program:
         """Constrained values of the named sites (parameters or deterministic)."""
         trace = self.trace(arrays, partial(_place, z))
         return {name: trace[name]["value"] for name in names}
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def constrain(
+    program: Program, names: tuple[str, ...], z: Parameters, arrays: Sequence[jax.Array]
+) -> dict[str, Any]:
+    """:meth:`Program.constrain`, compiled."""
+    return program.constrain(z, arrays, names)
