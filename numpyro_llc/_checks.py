@@ -20,7 +20,7 @@ def check_integer(name: str, value: Any, *, minimum: int, meaning: str) -> int:
 
 
 def check_positive(name: str, value: Any, *, meaning: str, zero: bool = False) -> float:
-    """Return `value` as a finite float above zero (or from zero up, with ``zero=True``), or raise."""
+    """Return `value` as a finite float above zero (``zero=True``: or zero), or raise."""
     try:
         number = float(value)
     except (TypeError, ValueError):
@@ -64,7 +64,9 @@ def inverse_temperature_or_default(inverse_temperature: Any, num_data: int) -> f
 def check_localization(localization: Any, sites: Iterable[str]) -> dict[str, Any]:
     """Return γ for each site: one number for all, or ``{site: number}`` naming each site."""
     names = list(sites)
-    given = localization if isinstance(localization, Mapping) else dict.fromkeys(names, localization)
+    given = (
+        localization if isinstance(localization, Mapping) else dict.fromkeys(names, localization)
+    )
     if set(given) != set(names):
         raise ValueError(
             f"`localization` must be a number or name each parameter site {names}; "

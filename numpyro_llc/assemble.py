@@ -134,9 +134,7 @@ def _constants(reading: ModelReading) -> dict[str, Any]:
 def _convergence(posterior: xr.Dataset, draws: Draws) -> list[str]:
     row = summary({"posterior": posterior}).loc["llc"]
     divergent = float(np.mean(draws.statistics.get("diverging", 0.0)))
-    return check_convergence(
-        row, num_chains=posterior.sizes["chain"], divergent_share=divergent
-    )
+    return check_convergence(row, num_chains=posterior.sizes["chain"], divergent_share=divergent)
 
 
 def _non_finite(groups: Any, settings: dict[str, Any], draws: Draws) -> NonFiniteLossError:

@@ -142,7 +142,9 @@ def find_center(
         ends = starts = _minimize(program, max_steps, starts, reading.arrays)
     losses = _losses_at(program, ends, reading.arrays)
     excess, best = _best(losses)
-    z, center_losses = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)[best]), (ends, losses))
+    z, center_losses = jax.tree.map(
+        lambda leaf: jnp.asarray(np.asarray(leaf)[best]), (ends, losses)
+    )
     target = make_target(
         program,
         reading.arrays,

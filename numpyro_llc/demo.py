@@ -1,4 +1,4 @@
-"""The demo: how complex are Gaussian mixtures of the galaxies, at their best fit?"""
+"""The demo: how complex Gaussian mixtures of the galaxies are, at their best fit."""
 
 from importlib.resources import files
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What can go wrong in a run, by name. A bad argument is a plain ``ValueError`` or ``TypeError``."""
+"""What can go wrong in a run; a bad argument is a plain ``ValueError`` or ``TypeError``."""
 
 from typing import Any
 

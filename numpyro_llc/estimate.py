@@ -15,9 +15,9 @@ from numpyro_llc._checks import (
     check_positive,
     inverse_temperature_or_default,
 )
+from numpyro_llc.assemble import assemble, evaluate, sites_to_store, unconstrained_samples
 from numpyro_llc.center import check_is_minimum, total_loss
 from numpyro_llc.curvature import curvature_at_center
-from numpyro_llc.assemble import assemble, evaluate, sites_to_store, unconstrained_samples
 from numpyro_llc.errors import NonFiniteLossError
 from numpyro_llc.handlers import LocalizedModel
 from numpyro_llc.kernels import kernel_statistics, make_sampler

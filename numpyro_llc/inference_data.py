@@ -91,7 +91,8 @@ def inference_data(groups: Mapping[str, xr.Dataset], attrs: Mapping[str, Any]) -
         tree = xr.DataTree.from_dict(kept)
         tree.attrs.update(attrs)
         return tree
-    return az.InferenceData(attrs=dict(attrs), **kept)
+    by_name: dict[str, Any] = kept
+    return az.InferenceData(attrs=dict(attrs), **by_name)
 
 
 def posterior(idata: Any) -> xr.Dataset:
@@ -100,7 +101,9 @@ def posterior(idata: Any) -> xr.Dataset:
     return group if isinstance(group, xr.Dataset) else group.to_dataset()
 
 
-def summary(idata: Any, *, var_names: Sequence[str] = ("llc",), ci_prob: float = 0.9) -> pd.DataFrame:
+def summary(
+    idata: Any, *, var_names: Sequence[str] = ("llc",), ci_prob: float = 0.9
+) -> pd.DataFrame:
     """λ̂ and its Monte Carlo error, one row a variable.
 
     Parameters
@@ -128,7 +131,8 @@ def summary(idata: Any, *, var_names: Sequence[str] = ("llc",), ci_prob: float =
     ci_prob = check_positive("ci_prob", ci_prob, meaning="It is a probability, such as 0.9.")
     if ci_prob >= 1:
         raise ValueError(f"`ci_prob` must be below 1; got {ci_prob}. It is a probability.")
-    table = az.summary(posterior(idata), var_names=list(var_names), round_to="none")
+    data = posterior(idata).copy()  # ArviZ 1 writes into the attrs of what it is given.
+    table = az.summary(data, var_names=list(var_names), round_to="none")
     table = table[["mean", "sd", "mcse_mean", "ess_bulk", "ess_tail", "r_hat"]].astype(float)
     half = _normal_quantile(0.5 + 0.5 * ci_prob) * table["mcse_mean"]
     percent = f"{100 * ci_prob:g}"

@@ -44,10 +44,14 @@ def plot_traces(
         trace.set(ylabel="llc", title=label)
         running.plot(draws, (llc.cumsum(axis=1) / draws).T, linewidth=1)
         parameters = float(posterior(idata).attrs["num_parameters"])
-        _mark_estimate(running, idata, ({} if half_dimensions is None else half_dimensions).get(label, 0.5 * parameters))
+        _mark_estimate(
+            running,
+            idata,
+            ({} if half_dimensions is None else half_dimensions).get(label, 0.5 * parameters),
+        )
     for bottom in axes[-1]:
         bottom.set_xlabel("draw")
-    axes[0, 1].legend(loc="upper right", fontsize="small")
+    figure.legend(*axes[0, 1].get_legend_handles_labels(), loc="outside lower right", ncols=3)
     figure.align_ylabels()
     return axes
 

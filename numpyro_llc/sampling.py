@@ -89,9 +89,11 @@ def _chunk(
     if sampler.is_ensemble:
         chains = buffer["excess_loss"].shape[1]
         buffer = jax.tree.map(
-            lambda leaf: jnp.swapaxes(leaf, 0, 1)
-            if leaf.ndim > 1
-            else jnp.broadcast_to(leaf, (chains, CHUNK_DRAWS)),
+            lambda leaf: (
+                jnp.swapaxes(leaf, 0, 1)
+                if leaf.ndim > 1
+                else jnp.broadcast_to(leaf, (chains, CHUNK_DRAWS))
+            ),
             buffer,
         )
     return state, buffer
@@ -129,7 +131,7 @@ def _start(
 ) -> Any:
     if sampler.is_ensemble:
         return sampler.init(keys, z, target)
-    run = _over_chains(lambda own, t: sampler.init(*own, t), method, num_chains)
+    run = _over_chains(lambda own, t: sampler.init(own[0], own[1], t), method, num_chains)
     return run((keys, z), target)
 
 
@@ -177,7 +179,9 @@ def run_chains(
             stacklevel=3,
         )
     began = time.perf_counter()
-    state = _start(sampler, method, num_chains, jax.random.split(rng_key, num_chains), starts, target)
+    state = _start(
+        sampler, method, num_chains, jax.random.split(rng_key, num_chains), starts, target
+    )
     advance = partial(_advance, sampler, method, num_chains, sites)
     chunks: list[dict[str, Any]] = []
     interrupted = False

@@ -16,9 +16,7 @@ def distance_from_center(z: Parameters, center: Parameters) -> jax.Array:
     return jnp.sqrt(_squared_distance(z, center, dict.fromkeys(center, 1.0)))
 
 
-def _squared_distance(
-    z: Parameters, center: Parameters, weights: Mapping[str, Any]
-) -> jax.Array:
+def _squared_distance(z: Parameters, center: Parameters, weights: Mapping[str, Any]) -> jax.Array:
     terms = [
         weights[name] * jnp.sum(jnp.square(leaf - anchor))
         for name in center

@@ -17,7 +17,7 @@ SETTINGS = ((1_000, 1.0), (1_000, 10.0), (10_000, 1.0), (10_000, 10.0))
 
 
 class Case(NamedTuple):
-    """`outputs(w, x)` are the means of unit-variance Gaussians at each row of `x`; the data are 0."""
+    """`outputs(w, x)` are means of unit-variance Gaussians, a row for each of `x`; data are 0."""
 
     outputs: Callable
     x: np.ndarray
@@ -130,7 +130,9 @@ CASES = {
         0.29483000,
         0.09411122,
     ),
-    "linear_network_2_2_2": _linear_network(2, 2, 2, 1.37556712, 0.82696422, 1.44363106, 1.16534833),
+    "linear_network_2_2_2": _linear_network(
+        2, 2, 2, 1.37556712, 0.82696422, 1.44363106, 1.16534833
+    ),
     "tanh": Case(
         _tanh,
         _GRID[:, None],
@@ -138,9 +140,15 @@ CASES = {
         dict(zip(SETTINGS, (0.37161650, 0.17992919, 0.39955006, 0.28299889), strict=True)),
         lambda a, b: 0.5 * a**2 * np.mean(np.tanh(np.multiply.outer(b, _GRID)) ** 2, axis=-1),
     ),
-    "linear_network_2_2_3": _linear_network(2, 2, 3, 1.74554386, 1.10280565, 1.82695957, 1.50540422),
-    "linear_network_5_2_2": _linear_network(5, 2, 2, 1.97323873, 1.45776699, 1.99469217, 1.83085613),
-    "linear_network_3_1_3": _linear_network(3, 1, 3, 1.28370679, 0.81519937, 1.34682425, 1.10657170),
+    "linear_network_2_2_3": _linear_network(
+        2, 2, 3, 1.74554386, 1.10280565, 1.82695957, 1.50540422
+    ),
+    "linear_network_5_2_2": _linear_network(
+        5, 2, 2, 1.97323873, 1.45776699, 1.99469217, 1.83085613
+    ),
+    "linear_network_3_1_3": _linear_network(
+        3, 1, 3, 1.28370679, 0.81519937, 1.34682425, 1.10657170
+    ),
     "square_times_fourth": _polynomial(
         2,
         *_SQUARE_FOURTH,

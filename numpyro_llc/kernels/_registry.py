@@ -1,6 +1,6 @@
 """From `kernel=` to a :class:`Sampler`."""
 
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 from numpyro.infer import HMC, NUTS
@@ -16,7 +16,7 @@ TARGET_ACCEPT_PROB = 0.99
 bias of λ̂ was -14 % at 0.8, -5 % at 0.95 and -1.5 % (within its error) at 0.99."""
 
 
-@lru_cache(maxsize=None)
+@cache
 def _named(name: str, step_size: float | None) -> MCMCKernel:
     """The same object for the same settings, so that nothing compiles twice."""
 
@@ -24,9 +24,7 @@ def _named(name: str, step_size: float | None) -> MCMCKernel:
         raise RuntimeError("The kernel was not bound to a target.")
 
     settings = {} if step_size is None else {"step_size": step_size}
-    return _NUMPYRO[name](
-        potential_fn=potential, target_accept_prob=TARGET_ACCEPT_PROB, **settings
-    )
+    return _NUMPYRO[name](potential_fn=potential, target_accept_prob=TARGET_ACCEPT_PROB, **settings)
 
 
 def make_sampler(kernel: Any, *, num_warmup: int, step_size: float | None) -> Sampler:

@@ -16,7 +16,10 @@ class Sampler(Protocol):
     unless `is_ensemble`, when they see all chains, stacked.
     """
 
-    is_ensemble: bool
+    @property
+    def is_ensemble(self) -> bool:
+        """Whether `init` and `step` see all chains at once."""
+        ...
 
     def init(self, rng_key: jax.Array, z: Parameters, target: LocalTarget) -> Any:
         """State at the unconstrained start `z`."""

@@ -88,9 +88,7 @@ class Program:
     ) -> dict[str, dict[str, Any]]:
         """Run the model on its full data, with ``values(site)`` at each site that it answers."""
         args, kwargs = self.arguments.join(arrays)
-        model = handlers.substitute(
-            handlers.seed(self.model, rng_seed=seed), substitute_fn=values
-        )
+        model = handlers.substitute(handlers.seed(self.model, rng_seed=seed), substitute_fn=values)
         try:
             with handlers.block(), FullPlates(), handlers.trace() as trace:
                 model(*args, **kwargs)

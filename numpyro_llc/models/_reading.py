@@ -1,28 +1,25 @@
 """Read a NumPyro program: its sites, its centre, its data; refuse what has no λ̂."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from numpyro.distributions import biject_to, constraints
 from numpyro.infer.initialization import init_to_uniform
-from numpyro.primitives import Messenger
 
 from numpyro_llc.models import _rules
-from numpyro_llc.models._arguments import split_arguments
+from numpyro_llc.models._arguments import StaticArguments, split_arguments
+from numpyro_llc.models._center_values import CenterValues, CountKeys, as_values
 from numpyro_llc.models._program import (
     Parameters,
     Program,
     is_real,
-    scan_slice,
     site_loss,
     support_of,
 )
-
 
 _UNIFORM = init_to_uniform()
 
@@ -106,36 +103,9 @@ def read_model(
     if not callable(model):
         raise TypeError(f"`model` must be a NumPyro model (a callable); got {model!r}.")
     arguments, arrays = split_arguments(args, kwargs)
-    given = None if center is None else _as_values(center)
+    given = None if center is None else as_values(center)
     factors = _rules.Factors(tuple(likelihood_factors), tuple(prior_factors))
-    unread = Program(model, arguments, (), (), (), factors.prior)
-    found: dict[str, Any] = {}
-
-    def look(given: Any, arrays: Any) -> None:
-        with _CountKeys() as keys:
-            trace = unread.trace(arrays, _Values(given, init_strategy))
-        likelihood = _rules.check_sites(trace, factors)
-        modules = _rules.random_module_params(trace)
-        if given is not None:
-            _rules.check_names(trace, given, modules)
-        _rules.check_local_latents(trace, likelihood)
-        parameters = [k for k in trace if k not in modules and _rules.is_parameter(trace[k])]
-        found.update(
-            program=Program(
-                model,
-                arguments,
-                parameters=tuple(parameters),
-                latents=tuple(k for k in parameters if trace[k]["type"] == "sample"),
-                likelihood=likelihood,
-                prior_factors=factors.prior,
-            ),
-            data_axes={name: _rules.data_axes(trace[name]) for name in likelihood},
-            plate_axes={k: _rules.plate_axes(s) for k, s in trace.items() if s["type"] == "sample"},
-            deterministic=tuple(k for k, s in trace.items() if s["type"] == "deterministic"),
-            draws_keys=keys.count > 0,
-        )
-
-    jax.eval_shape(look, given, arrays)
+    found = _structure(model, arguments, arrays, given, factors, init_strategy)
     draws_keys = found.pop("draws_keys")
     program = found["program"]
     seen = _measure(program, init_strategy, given, arrays, 0)
@@ -152,6 +122,52 @@ def read_model(
         data_counts=seen.counts,
         **found,
     )
+
+
+def _structure(
+    model: Callable,
+    arguments: StaticArguments,
+    arrays: tuple[jax.Array, ...],
+    given: Parameters | None,
+    factors: _rules.Factors,
+    init_strategy: Callable,
+) -> dict[str, Any]:
+    """Fields of a :class:`ModelReading` that take no numbers, from one abstract trace."""
+    unread = Program(model, arguments, (), (), (), factors.prior)
+    found: dict[str, Any] = {}
+
+    def look(given: Any, arrays: Any) -> None:
+        try:
+            with CountKeys() as keys:
+                trace = unread.trace(arrays, CenterValues(given, init_strategy))
+            found.update(_described(unread, trace, given, factors), draws_keys=keys.count > 0)
+        except (ValueError, TypeError) as error:
+            found["error"] = error  # Raised below: JAX would append its own remarks to it.
+
+    jax.eval_shape(look, given, arrays)
+    if "error" in found:
+        raise found["error"]
+    return found
+
+
+def _described(
+    unread: Program, trace: _rules.Trace, given: Parameters | None, factors: _rules.Factors
+) -> dict[str, Any]:
+    likelihood = _rules.check_sites(trace, factors)
+    _rules.check_local_latents(trace, likelihood)
+    modules = _rules.random_module_params(trace)
+    if given is not None:
+        _rules.check_names(trace, given, modules)
+    parameters = [k for k in trace if k not in modules and _rules.is_parameter(trace[k])]
+    latents = [k for k in parameters if trace[k]["type"] == "sample"]
+    return {
+        "program": replace(
+            unread, parameters=tuple(parameters), latents=tuple(latents), likelihood=likelihood
+        ),
+        "data_axes": {name: _rules.data_axes(trace[name]) for name in likelihood},
+        "plate_axes": {k: _rules.plate_axes(s) for k, s in trace.items() if s["type"] == "sample"},
+        "deterministic": tuple(k for k, s in trace.items() if s["type"] == "deterministic"),
+    }
 
 
 @partial(
@@ -175,7 +191,7 @@ def _measure(
     program: Program, init_strategy: Callable, given: Any, arrays: Sequence[jax.Array], seed: Any
 ) -> _Measured:
     """Everything about the centre and the data that takes numbers, in one compiled function."""
-    trace = program.trace(arrays, _Values(given, init_strategy), seed)
+    trace = program.trace(arrays, CenterValues(given, init_strategy), seed)
     sites = {name: trace[name] for name in program.likelihood}
     values = {name: trace[name]["value"] for name in program.parameters}
     supports = {name: support_of(trace[name]) for name in program.parameters}
@@ -216,60 +232,3 @@ def _unconstrain(name: str, value: Any, support: constraints.Constraint) -> Any:
             f"numpyro.param {name!r} is a pytree with a constraint; only arrays can have one."
         )
     return biject_to(support).inv(value)
-
-
-class _CountKeys(Messenger):
-    """Count ``numpyro.prng_key()`` calls: dropout, or a module's initialisation."""
-
-    count = 0
-
-    def __enter__(self) -> "_CountKeys":
-        super().__enter__()
-        return self
-
-    def process_message(self, msg: dict[str, Any]) -> None:
-        self.count += msg["type"] == "prng_key"
-
-
-class _Values:
-    """``substitute_fn`` that hands out the centre's values, checking shapes on the way."""
-
-    def __init__(self, center: Mapping[str, Any] | None, init_strategy: Callable) -> None:
-        self.center = {} if center is None else center
-        self.init = init_strategy
-
-    def __call__(self, site: dict[str, Any]) -> Any:
-        name = site["name"]
-        if site["type"] == "param":
-            return self.center.get(name)
-        if not _rules.is_latent(site) or _rules.is_discrete(site):
-            return None
-        if name not in self.center:
-            return self.init(site)
-        shape = site["kwargs"]["sample_shape"] + tuple(site["fn"].shape())
-        value = scan_slice(site, self.center[name], shape)
-        if jnp.shape(value) != shape:
-            raise ValueError(f"`center[{name!r}]` must have shape {shape}; got {jnp.shape(value)}.")
-        return value
-
-
-def _as_values(center: Mapping[str, Any]) -> dict[str, Any]:
-    if not isinstance(center, Mapping):
-        raise TypeError(
-            f"`center` must be a dict {{site: value}} or a Center; got {type(center).__name__}."
-        )
-    return {k: jax.tree.map(partial(_as_float, k), _array_like(v)) for k, v in center.items()}
-
-
-def _array_like(value: Any) -> Any:
-    """A list of numbers is one array; any other pytree keeps its leaves."""
-    return np.asarray(value) if isinstance(value, list | tuple) else value
-
-
-def _as_float(name: str, value: Any) -> jax.Array:
-    try:
-        return jnp.asarray(value, dtype=jnp.result_type(float))
-    except (TypeError, ValueError):
-        raise TypeError(
-            f"`center[{name!r}]` must hold numbers; got {type(value).__name__}."
-        ) from None

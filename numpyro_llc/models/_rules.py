@@ -209,7 +209,7 @@ def plate_axes(site: dict[str, Any]) -> dict[int, str]:
 
 
 def observation_mask(site: dict[str, Any]) -> jax.Array:
-    """The mask of an observed site (``handlers.mask`` or ``Distribution.mask``), its batch shape."""
+    """The mask of an observed site (of the handler or the distribution), of its batch shape."""
     mask, fn = jnp.array(True), site["fn"]
     while fn is not None:
         if isinstance(fn, dist.MaskedDistribution):

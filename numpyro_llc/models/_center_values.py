@@ -1,0 +1,71 @@
+"""The centre as the user gives it, handed to a model's sites as it runs."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpyro.primitives import Messenger
+
+from numpyro_llc.models import _rules
+from numpyro_llc.models._program import scan_slice
+
+
+class CountKeys(Messenger):
+    """Count ``numpyro.prng_key()`` calls: dropout, or a module's initialisation."""
+
+    count = 0
+
+    def __enter__(self) -> "CountKeys":
+        super().__enter__()
+        return self
+
+    def process_message(self, msg: dict[str, Any]) -> None:
+        self.count += msg["type"] == "prng_key"
+
+
+class CenterValues:
+    """``substitute_fn`` that hands out the centre's values, checking shapes on the way."""
+
+    def __init__(self, center: Mapping[str, Any] | None, init_strategy: Callable) -> None:
+        self.center = {} if center is None else center
+        self.init = init_strategy
+
+    def __call__(self, site: dict[str, Any]) -> Any:
+        name = site["name"]
+        if site["type"] == "param":
+            return self.center.get(name)
+        if not _rules.is_latent(site) or _rules.is_discrete(site):
+            return None
+        if name not in self.center:
+            return self.init(site)
+        shape = site["kwargs"]["sample_shape"] + tuple(site["fn"].shape())
+        value = scan_slice(site, self.center[name], shape)
+        if jnp.shape(value) != shape:
+            raise ValueError(f"`center[{name!r}]` must have shape {shape}; got {jnp.shape(value)}.")
+        return value
+
+
+def as_values(center: Mapping[str, Any]) -> dict[str, Any]:
+    """Arrays of the default float type, from whatever the user wrote."""
+    if not isinstance(center, Mapping):
+        raise TypeError(
+            f"`center` must be a dict {{site: value}} or a Center; got {type(center).__name__}."
+        )
+    return {k: jax.tree.map(partial(_as_float, k), _array_like(v)) for k, v in center.items()}
+
+
+def _array_like(value: Any) -> Any:
+    """A list of numbers is one array; any other pytree keeps its leaves."""
+    return np.asarray(value) if isinstance(value, list | tuple) else value
+
+
+def _as_float(name: str, value: Any) -> jax.Array:
+    try:
+        return jnp.asarray(value, dtype=jnp.result_type(float))
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"`center[{name!r}]` must hold numbers; got {type(value).__name__}."
+        ) from None

@@ -1,0 +1,147 @@
+"""``localize`` against the engine's potential, and as an ordinary NumPyro model."""
+
+import every_support
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+import regression
+from numpyro.infer import MCMC, NUTS
+from numpyro.infer.util import potential_energy
+
+import numpyro_llc as nllc
+from numpyro_llc.models import read_model
+from numpyro_llc.target import make_target
+
+
+def both_potentials(model, args, center, beta, gamma):
+    """The handler's potential (NumPyro's own machinery) and the engine's, of unconstrained z."""
+    localized = nllc.localize(model, center=center, inverse_temperature=beta, localization=gamma)
+    reading = read_model(model, args, None, center=center)
+    by_site = gamma if isinstance(gamma, dict) else dict.fromkeys(reading.center, gamma)
+    target = make_target(
+        reading.program,
+        reading.arrays,
+        reading.center,
+        inverse_temperature=beta,
+        localization=by_site,
+    )
+    by_handler = jax.jit(jax.value_and_grad(lambda z: potential_energy(localized, args, {}, z)))
+    return by_handler, jax.jit(jax.value_and_grad(target.potential)), reading.center
+
+
+def test_handler_and_engine_agree_on_every_kind_of_support():
+    with jax.enable_x64(True):
+        x, y = jnp.linspace(0.0, 1.0, 20), jnp.linspace(0.1, 1.1, 20)
+        handler, engine, z0 = both_potentials(
+            every_support.model, (x, y), every_support.CENTER, 0.3, 1.5
+        )
+        constant = handler(z0)[0] - engine(z0)[0]
+        assert float(engine(z0)[0]) == 0.0
+        for seed in range(5):
+            keys = jax.random.split(jax.random.key(seed), len(z0))
+            z = {
+                name: leaf + 0.3 * jax.random.normal(key, jnp.shape(leaf))
+                for key, (name, leaf) in zip(keys, z0.items(), strict=True)
+            }
+            (one, slope_one), (two, slope_two) = handler(z), engine(z)
+            assert abs(one - two - constant) < 1e-10
+            for name in z:
+                np.testing.assert_allclose(slope_one[name], slope_two[name], atol=1e-10)
+
+
+def test_priors_factors_and_their_scales_play_no_part():
+    def with_prior(y):
+        with numpyro.handlers.scale(scale=5.0):
+            w = numpyro.sample("w", dist.Gamma(3.0, 7.0))
+        numpyro.factor("extra", -(w**4))
+        numpyro.sample("y", dist.Normal(w, 1.0), obs=y)
+
+    def flat(y):
+        w = numpyro.sample("w", dist.ImproperUniform(dist.constraints.positive, (), ()))
+        numpyro.sample("y", dist.Normal(w, 1.0), obs=y)
+
+    y = jnp.arange(5.0)
+    settings = {"center": {"w": 2.0}, "inverse_temperature": 0.5}
+    one = nllc.localize(with_prior, **settings, prior_factors=["extra"])
+    two = nllc.localize(flat, **settings)
+    for z in (-1.0, 0.3):
+        values = [potential_energy(m, (y,), {}, {"w": jnp.array(z)}) for m in (one, two)]
+        assert float(values[0]) == pytest.approx(float(values[1]), rel=1e-6)
+
+
+def test_param_sites_become_latent_ones():
+    def model(x, y):
+        net = numpyro.param("net", {"a": jnp.zeros(2), "b": jnp.zeros(())})
+        s = numpyro.param("s", 1.0, constraint=dist.constraints.positive)
+        numpyro.sample("y", dist.Normal(x * net["a"][0] + net["a"][1] + net["b"], s), obs=y)
+
+    x, y = jnp.linspace(0, 1, 10), jnp.linspace(1, 2, 10)
+    center = {"net": {"a": np.array([1.0, 0.5]), "b": 0.5}, "s": 0.2}
+    handler, engine, z0 = both_potentials(model, (x, y), center, 0.3, {"net": 2.0, "s": 0.5})
+
+    def flat(z):
+        return {"net.a": z["net"]["a"], "net.b": z["net"]["b"], "s": z["s"]}
+
+    constant = handler(flat(z0))[0] - engine(z0)[0]
+    z = jax.tree.map(lambda leaf: leaf + 0.1, z0)
+    (one, slopes), (two, expected) = handler(flat(z)), engine(z)
+    assert float(one - two - constant) == pytest.approx(0.0, abs=1e-4)
+    np.testing.assert_allclose(slopes["net.a"], expected["net"]["a"], rtol=1e-4)
+    np.testing.assert_allclose(slopes["s"], expected["s"], rtol=1e-4)
+
+
+@pytest.mark.parametrize("jit_model_args", [False, True])
+def test_a_users_own_run_gives_the_same_estimate(fitted, llc_of, jit_model_args):
+    localized = nllc.localize(
+        regression.model, center={"w": regression.OLS}, inverse_temperature=1 / np.log(500)
+    )
+    mcmc = MCMC(
+        NUTS(localized),
+        num_warmup=500,
+        num_samples=1000,
+        num_chains=2,
+        chain_method="vectorized",
+        progress_bar=False,
+        jit_model_args=jit_model_args,
+    )
+    mcmc.run(jax.random.key(0), jnp.asarray(regression.X), jnp.asarray(regression.Y))
+    idata = nllc.from_numpyro(mcmc)
+    mean, error = llc_of(idata)
+    assert abs(mean - regression.exact(regression.OLS, 1.0)) < 4 * error
+    assert abs(mean - llc_of(fitted)[0]) < 4 * np.hypot(error, llc_of(fitted)[1])
+    w = idata["posterior"]["w"].to_numpy()
+    excess = 0.5 * np.sum((regression.Y - w @ regression.X.T) ** 2, axis=-1)
+    excess -= 0.5 * np.sum((regression.Y - regression.X @ regression.OLS) ** 2)
+    np.testing.assert_allclose(idata["posterior"]["llc"], excess / np.log(500), rtol=1e-2, atol=1e-3)
+    assert "diverging" in idata["sample_stats"]
+    assert idata.attrs["num_data"] == 500
+
+
+def test_from_numpyro_refuses_a_run_on_another_model():
+    mcmc = MCMC(NUTS(regression.model), num_warmup=1, num_samples=1)
+    with pytest.raises(TypeError, match="must be a run of a kernel on numpyro_llc.localize"):
+        nllc.from_numpyro(mcmc)
+
+
+@pytest.mark.parametrize("bad", [0.0, -1.0, np.nan, "one"])
+def test_bad_inverse_temperature_is_refused(bad):
+    with pytest.raises((ValueError, TypeError), match="`inverse_temperature` must be"):
+        nllc.localize(regression.model, center={"w": regression.OLS}, inverse_temperature=bad)
+
+
+@pytest.mark.parametrize(
+    ("gamma", "message"),
+    [(-1.0, "`localization` must be finite and at least 0"), (0.0, "`localization` must be positive")],
+)
+def test_bad_localization_is_refused_at_the_first_call(gamma, message):
+    model = nllc.localize(
+        regression.model,
+        center={"w": regression.OLS},
+        inverse_temperature=0.1,
+        localization=gamma,
+    )
+    with pytest.raises(ValueError, match=message), numpyro.handlers.seed(rng_seed=0):
+        model(jnp.asarray(regression.X), jnp.asarray(regression.Y))
