@@ -115,6 +115,7 @@ class _Localize(Messenger):
         self.reading = reading
         self.localization = localization
         self.temper = handlers.scale(scale=beta)
+        self.log_dets = {f"_{site}_log_det" for site in reading.center}
 
     def process_message(self, msg: dict[str, Any]) -> None:
         name = msg.get("name")
@@ -125,6 +126,8 @@ class _Localize(Messenger):
             return
         elif name in self.reading.center:
             msg["fn"] = self._gaussian(name, self.reading.center[name], msg["fn"])
+            msg["scale"] = None
+        elif name in self.log_dets:  # NumPyro's Jacobian factor: not the user's to scale either.
             msg["scale"] = None
         elif name in self.reading.program.likelihood:
             self.temper.process_message(msg)

@@ -49,10 +49,7 @@ class Draws:
     interrupted: bool
 
 
-def _observe(
-    sampler: Sampler, sites: tuple[str, ...], state: Any, target: LocalTarget
-) -> dict[str, Any]:
-    z = sampler.position(state)
+def _observe(target: LocalTarget, sites: tuple[str, ...], z: Parameters) -> dict[str, Any]:
     return {
         "excess_loss": target.excess_loss(z),
         "distance": distance_from_center(z, target.center),
@@ -71,8 +68,8 @@ def _chunk(
     """`num_draws` draws, each after `thinning` steps, into a buffer of ``CHUNK_DRAWS``."""
 
     def observe(state: Any) -> dict[str, Any]:
-        one = partial(_observe, sampler, sites, target=target)
-        seen = jax.vmap(one)(state) if sampler.is_ensemble else one(state)
+        z, one = sampler.position(state), partial(_observe, target, sites)
+        seen = jax.vmap(one)(z) if sampler.is_ensemble else one(z)
         return {**seen, **sampler.statistics(state)}
 
     def body(i: jax.Array, carry: Any) -> Any:

@@ -49,7 +49,10 @@ class NumpyroSampler:
     def step(self, state: Any, target: LocalTarget) -> Any:
         kernel = self._bind(target)
         # `init` sets the closures that `sample` calls; its result is unused and compiled away.
-        kernel.init(state.rng_key, self.num_warmup, self.position(state), (), {})
+        z, key = self.position(state), state.rng_key
+        if self.is_ensemble:
+            key = jax.random.split(key, jax.tree.leaves(z)[0].shape[0])
+        kernel.init(key, self.num_warmup, z, (), {})
         return kernel.sample(state, (), {})
 
     def position(self, state: Any) -> Parameters:

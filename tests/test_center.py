@@ -1,0 +1,157 @@
+"""Finding and checking the centre."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+import regression
+from numpyro.infer import init_to_value
+
+import numpyro_llc as nllc
+from numpyro_llc import curvature
+from numpyro_llc.curvature import curvature_at_center
+from numpyro_llc.models import read_model
+from numpyro_llc.target import make_target
+
+DATA = (regression.X, regression.Y)
+
+
+def test_mle_of_a_linear_regression_is_least_squares():
+    center = nllc.find_center(jax.random.key(0), regression.model, DATA, num_starts=3)
+    np.testing.assert_allclose(center.params["w"], regression.OLS, atol=2e-4)
+    residual = regression.Y - regression.X @ regression.OLS
+    loss = 0.5 * np.sum(residual**2) + 250 * np.log(2 * np.pi)
+    eigenvalues = np.linalg.eigvalsh(regression.X.T @ regression.X)
+    assert center.loss == pytest.approx(loss, rel=1e-6)
+    assert center.smallest_eigenvalue == pytest.approx(eigenvalues[0], rel=1e-3)
+    assert center.largest_eigenvalue == pytest.approx(eigenvalues[-1], rel=1e-3)
+    assert center.converged
+    found = np.asarray(center.params["w"], float)
+    gradient = regression.X.T @ (regression.X @ found - regression.Y)
+    assert center.gradient_norm == pytest.approx(np.linalg.norm(gradient), abs=0.01)
+    assert gradient @ np.linalg.solve(regression.X.T @ regression.X, gradient) < 1e-4  # nats
+    assert center.objective == "mle"
+    assert center.start_objectives.shape == (3,)
+    assert center.start_objectives[center.start] == 0.0
+
+
+def test_map_of_a_linear_regression_is_ridge():
+    center = nllc.find_center(
+        jax.random.key(0), regression.model, DATA, objective="map", num_starts=2
+    )
+    x, y = DATA
+    ridge = np.linalg.solve(x.T @ x + np.eye(5), x.T @ y)  # the prior is Normal(0, 1)
+    np.testing.assert_allclose(center.params["w"], ridge, atol=2e-4)
+    assert np.abs(ridge - regression.OLS).max() > 0.01
+
+
+def test_map_of_a_constrained_site_ignores_the_jacobian():
+    def model(y):
+        rate = numpyro.sample("rate", dist.Gamma(3.0, 2.0))
+        numpyro.sample("y", dist.Exponential(rate), obs=y)
+
+    y = jnp.array([0.5, 1.0, 1.5])
+    center = nllc.find_center(jax.random.key(0), model, (y,), objective="map", num_starts=2)
+    assert float(center.params["rate"]) == pytest.approx((3 + 3 - 1) / (2 + 3.0), rel=1e-4)
+
+
+def test_the_best_of_several_starts_wins():
+    def model(y):
+        w = numpyro.sample("w", dist.Normal(0.0, 2.0))
+        numpyro.sample("y", dist.Normal((w**2 - 1) ** 2 + 0.3 * w, 1.0), obs=y)
+
+    center = nllc.find_center(jax.random.key(1), model, (-jnp.ones(50),), num_starts=8)
+    assert float(center.params["w"]) == pytest.approx(-1.03, abs=0.05)
+    assert np.nanmax(center.start_objectives) > 1.0  # some starts ended in the other well
+
+
+def saddle(y):
+    w = numpyro.sample("w", dist.Normal(0.0, 1.0).expand([2]).to_event(1))
+    numpyro.sample("y", dist.Normal(w[0] * w[1], 1.0), obs=y)
+
+
+def test_a_saddle_is_no_center():
+    at_saddle = {"w": np.zeros(2)}
+    # nL = ½ Σ (1 - w1 w2)²: the Hessian at 0 is -20 on the anti-diagonal, 0 on the diagonal.
+    with pytest.warns(nllc.LLCWarning, match="smallest Hessian eigenvalue of nL is -20"):
+        idata = nllc.estimate_llc(
+            jax.random.key(0),
+            saddle,
+            (np.ones(20),),
+            center=at_saddle,
+            num_warmup=200,
+            num_samples=400,
+            progress_bar=False,
+        )
+    assert "no local minimum" in idata.attrs["findings"]
+    assert idata.attrs["center_smallest_eigenvalue"] == pytest.approx(-20, rel=1e-4)
+    with pytest.warns(nllc.LLCWarning, match="no local minimum"):
+        center = nllc.find_center(
+            jax.random.key(0),
+            saddle,
+            (np.ones(20),),
+            num_starts=1,
+            init_strategy=init_to_value(values={"w": jnp.zeros(2)}),
+        )
+    assert not center.converged
+
+
+def test_the_shift_of_a_center_off_the_minimum_is_the_exact_one():
+    reading = read_model(regression.model, DATA, None, center={"w": regression.TRUTH})
+    target = make_target(
+        reading.program,
+        reading.arrays,
+        reading.center,
+        inverse_temperature=1 / np.log(500),
+        localization={"w": 1.0},
+    )
+    found = curvature_at_center(target, jax.random.key(0))
+    expected = regression.exact(regression.TRUTH, 1.0) - regression.exact(regression.OLS, 1.0)
+    assert found.newton_shift == pytest.approx(expected, rel=1e-3)
+    gradient = regression.X.T @ (regression.X @ regression.TRUTH - regression.Y)
+    assert found.gradient_norm == pytest.approx(np.linalg.norm(gradient), rel=1e-4)
+
+
+def test_krylov_and_dense_curvature_agree(monkeypatch):
+    rng = np.random.default_rng(3)
+    x, y = rng.normal(size=(300, 40)), rng.normal(size=300)
+    reading = read_model(regression.model, (x, y), None, center={"w": np.zeros(40)})
+    target = make_target(
+        reading.program,
+        reading.arrays,
+        reading.center,
+        inverse_temperature=0.2,
+        localization={"w": 1.0},
+    )
+    dense = curvature_at_center(target, jax.random.key(0))
+    monkeypatch.setattr(curvature, "DENSE_LIMIT", 10)
+    krylov = curvature_at_center(target, jax.random.key(0))
+    assert krylov.hessian is None
+    assert krylov.largest == pytest.approx(dense.largest, rel=1e-3)
+    assert krylov.smallest == pytest.approx(dense.smallest, rel=2e-2)
+    assert krylov.newton_shift == pytest.approx(dense.newton_shift, rel=1e-3)
+    assert krylov.gradient_norm == pytest.approx(dense.gradient_norm, rel=1e-5)
+
+
+def test_every_start_failing_raises():
+    def model(y):
+        w = numpyro.sample("w", dist.Normal(0.0, 1.0))
+        numpyro.sample("y", dist.Normal(jnp.sqrt(-1.0 - w**2), 1.0), obs=y)
+
+    with pytest.raises(nllc.NonFiniteLossError, match="Every start of `find_center` ended at"):
+        nllc.find_center(jax.random.key(0), model, (jnp.ones(5),), num_starts=2)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"objective": "mean"}, "`objective` must be 'mle' or 'map'; got 'mean'"),
+        ({"num_starts": 0}, "`num_starts` must be at least 1; got 0"),
+        ({"max_steps": 1.5}, "`max_steps` must be an integer; got 1.5"),
+    ],
+)
+def test_bad_arguments_are_refused(wrong, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        nllc.find_center(jax.random.key(0), regression.model, DATA, **wrong)

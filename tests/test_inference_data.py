@@ -1,0 +1,198 @@
+"""What comes out: groups, labels, files, the summary; on both ArviZ majors."""
+
+import json
+from importlib.metadata import version
+
+import arviz as az
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+import regression
+import xarray as xr
+from scipy import stats
+
+import numpyro_llc as nllc
+from numpyro_llc.inference_data import posterior
+
+OLD = version("arviz").startswith("0.")
+
+
+def group(idata, name):
+    return idata[name] if isinstance(idata[name], xr.Dataset) else idata[name].to_dataset()
+
+
+@pytest.fixture(scope="module")
+def grouped():
+    """A model with plates, a slash in a name, a deterministic site and everything stored."""
+
+    def model(x, y, *, degree):
+        with numpyro.plate("groups", 3):
+            level = numpyro.sample("net/level", dist.Normal(0.0, 1.0))
+        slope = numpyro.sample("slope", dist.LogNormal(0.0, 1.0))
+        numpyro.deterministic("double", 2 * slope)
+        with numpyro.plate("people", x.shape[0]) as rows:
+            mean = level[rows % 3] + slope * x**degree
+            numpyro.sample("y", dist.Normal(mean, 1.0), obs=y)
+
+    x = np.linspace(0, 1, 12)
+    y = x + np.arange(12) % 3
+    center = nllc.find_center(jax.random.key(0), model, (x,), {"y": y, "degree": 1})
+    idata = nllc.estimate_llc(
+        jax.random.key(0),
+        model,
+        (x,),
+        {"y": y, "degree": 1},
+        center=center,
+        num_warmup=300,
+        num_samples=500,
+        store_sites=["net/level", "slope", "double"],
+        log_likelihood=True,
+        progress_bar=False,
+    )
+    return idata, center, x, y
+
+
+def test_container_is_what_the_installed_arviz_uses(grouped):
+    idata = grouped[0]
+    assert type(idata).__name__ == ("InferenceData" if OLD else "DataTree")
+
+
+def test_groups_dims_and_values(grouped):
+    idata, center, x, y = grouped
+    draws = posterior(idata)
+    assert set(draws) == {"llc", "net.level", "slope", "double"}
+    assert draws["net.level"].dims == ("chain", "draw", "groups")
+    assert draws.sizes == {"chain": 4, "draw": 500, "groups": 3}
+    np.testing.assert_allclose(draws["double"], 2 * draws["slope"], rtol=1e-6)
+    mean = draws["net.level"].to_numpy()[..., np.arange(12) % 3]
+    mean = mean + draws["slope"].to_numpy()[..., None] * x
+    density = stats.norm(mean, 1.0).logpdf(y)
+    likelihood = group(idata, "log_likelihood")["y"]
+    assert likelihood.dims == ("chain", "draw", "people")
+    np.testing.assert_allclose(likelihood, density, rtol=1e-4, atol=1e-4)
+    statistics = group(idata, "sample_stats")
+    np.testing.assert_allclose(statistics["loss"], -density.sum(axis=-1), rtol=1e-4)
+    np.testing.assert_allclose(
+        statistics["excess_loss"], -density.sum(axis=-1) - center.loss, atol=1e-3
+    )
+    np.testing.assert_allclose(draws["llc"], statistics["excess_loss"] / np.log(12), rtol=1e-6)
+    offsets = draws["net.level"].to_numpy() - np.asarray(center.params["net/level"])
+    log_slope = np.log(draws["slope"].to_numpy() / float(center.params["slope"]))
+    distance = np.sqrt(np.sum(offsets**2, axis=-1) + log_slope**2)
+    np.testing.assert_allclose(statistics["distance"], distance, rtol=1e-3)
+    for name in ("diverging", "n_steps", "acceptance_rate", "energy", "step_size"):
+        assert statistics[name].shape == (4, 500)
+    np.testing.assert_allclose(group(idata, "observed_data")["y"], y, rtol=1e-6)
+    np.testing.assert_allclose(group(idata, "constant_data")["x"], x, rtol=1e-6)
+    assert "y" not in group(idata, "constant_data")
+
+
+def test_attributes_are_numbers_and_strings(grouped):
+    idata, center, *_ = grouped
+    attrs = idata.attrs
+    assert all(isinstance(value, int | float | str) for value in attrs.values())
+    assert attrs["num_data"] == 12
+    assert attrs["num_parameters"] == 4
+    assert attrs["inverse_temperature"] == pytest.approx(1 / np.log(12), rel=1e-6)
+    assert attrs["localization"] == 1.0
+    assert attrs["kernel"] == "nuts"
+    assert attrs["center_loss"] == pytest.approx(center.loss, rel=1e-6)
+    assert attrs["center_smallest_eigenvalue"] == pytest.approx(
+        center.smallest_eigenvalue, rel=1e-3
+    )
+    assert json.loads(attrs["findings"]) == []
+    assert {k: posterior(idata).attrs[k] for k in attrs} == dict(attrs)
+
+
+def test_summary_is_arviz_and_an_interval_of_the_mean(grouped):
+    idata = grouped[0]
+    row = nllc.summary(idata, ci_prob=0.8).loc["llc"]
+    reference = az.summary(idata, var_names=["llc"], round_to="none").loc["llc"]
+    for column in ("mean", "sd", "mcse_mean", "ess_bulk", "ess_tail", "r_hat"):
+        assert row[column] == pytest.approx(float(reference[column]), rel=1e-9)
+    half = stats.norm.ppf(0.9) * row["mcse_mean"]
+    assert row["ci80_lb"] == pytest.approx(row["mean"] - half, rel=1e-6)
+    assert row["ci80_ub"] == pytest.approx(row["mean"] + half, rel=1e-6)
+    assert list(nllc.summary(idata, var_names=["llc", "slope"]).index) == ["llc", "slope"]
+
+
+@pytest.mark.parametrize("prob", [0.0, 1.0, np.nan])
+def test_bad_interval_is_refused(grouped, prob):
+    with pytest.raises(ValueError, match="`ci_prob` must be"):
+        nllc.summary(grouped[0], ci_prob=prob)
+
+
+@pytest.mark.parametrize("file_format", ["netcdf", "zarr"])
+@pytest.mark.filterwarnings("ignore:.*:DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.filterwarnings("ignore:Consolidated metadata", "ignore:Object at")
+def test_files_come_back_as_they_went(grouped, file_format, tmp_path):
+    idata = grouped[0]
+    path = str(tmp_path / f"run.{file_format}")
+    if OLD and file_format == "zarr":  # ArviZ 0.23 has no more of its own for Zarr 3
+        idata.to_datatree().to_zarr(path)
+        read = az.InferenceData.from_datatree(xr.open_datatree(path, engine="zarr"))
+    else:
+        getattr(idata, f"to_{file_format}")(path)
+        read = getattr(az, f"from_{file_format}")(path)
+    for name in ("posterior", "sample_stats", "observed_data", "constant_data", "log_likelihood"):
+        xr.testing.assert_allclose(group(read, name), group(idata, name))
+    assert posterior(read).attrs["num_data"] == 12
+    assert nllc.summary(read).equals(nllc.summary(idata))
+
+
+def test_store_sites_false_keeps_llc_only():
+    idata = nllc.estimate_llc(
+        jax.random.key(0),
+        regression.model,
+        (regression.X, regression.Y),
+        center={"w": regression.OLS},
+        num_warmup=200,
+        store_sites=False,
+        progress_bar=False,
+    )
+    assert set(posterior(idata)) == {"llc"}
+    row = nllc.summary(idata).loc["llc"]
+    assert abs(row["mean"] - regression.exact(regression.OLS, 1.0)) < 4 * row["mcse_mean"]
+
+
+def test_arviz_reads_the_result(fitted):
+    assert float(az.rhat(posterior(fitted)[["llc"]])["llc"]) < 1.02
+    assert "llc" in az.summary(fitted, var_names=["llc", "w"]).index
+
+
+def test_traces_are_drawn_of_saved_results(fitted, tmp_path):
+    from numpyro_llc.plots import plot_traces
+
+    path = str(tmp_path / "run.nc")
+    fitted.to_netcdf(path)
+    axes = plot_traces({"regression": az.from_netcdf(path)})
+    assert axes.shape == (1, 2)
+    trace, running = axes[0]
+    llc = posterior(fitted)["llc"].to_numpy()
+    np.testing.assert_allclose(trace.lines[2].get_ydata(), llc[2])
+    np.testing.assert_allclose([line.get_ydata()[-1] for line in running.lines[:4]], llc.mean(1))
+    assert running.lines[4].get_ydata()[0] == pytest.approx(llc.mean())
+    assert running.lines[5].get_ydata()[0] == 2.5
+
+
+def test_param_pytrees_are_stored_by_leaf():
+    def model(x, y):
+        net = numpyro.param("net$params", {"a": jnp.zeros(()), "b": {"c": jnp.zeros(2)}})
+        numpyro.sample("y", dist.Normal(net["a"] + net["b"]["c"].sum() * x, 1.0), obs=y)
+
+    x = np.linspace(-1, 1, 50)
+    idata = nllc.estimate_llc(
+        jax.random.key(0),
+        model,
+        (x, np.zeros(50)),
+        center={"net$params": {"a": 0.0, "b": {"c": np.zeros(2)}}},
+        num_warmup=200,
+        progress_bar=False,
+    )
+    assert set(posterior(idata)) == {"llc", "net$params.a", "net$params.b.c"}
+    c, h = 50 / np.log(50), np.array([1.0, 2 * np.mean(x**2)])
+    row = nllc.summary(idata).loc["llc"]
+    assert abs(row["mean"] - 0.5 * np.sum(c * h / (c * h + 1))) < 4 * row["mcse_mean"]
