@@ -22,7 +22,7 @@ def check_integer(name: str, value: Any, *, minimum: int, meaning: str) -> int:
 def check_positive(name: str, value: Any, *, meaning: str, zero: bool = False) -> float:
     """Return `value` as a finite float above zero (``zero=True``: or zero), or raise."""
     try:
-        number = float(value)
+        number = float("" if isinstance(value, bool | str) else value)
     except (TypeError, ValueError):
         raise TypeError(f"`{name}` must be a number; got {value!r}. {meaning}") from None
     if not math.isfinite(number) or number < 0 or (number == 0 and not zero):

@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from numpyro_llc.center import total_loss
+from numpyro_llc.curvature import Curvature
 from numpyro_llc.diagnostics import check_convergence
 from numpyro_llc.errors import LLCWarning, NonFiniteLossError
 from numpyro_llc.inference_data import (
@@ -18,6 +19,7 @@ from numpyro_llc.inference_data import (
     inference_data,
     labelled,
     summary,
+    variable_name,
 )
 from numpyro_llc.models import ModelReading, Parameters, Program
 from numpyro_llc.sampling import Draws
@@ -26,16 +28,46 @@ from numpyro_llc.target import LocalTarget, distance_from_center
 _CHAIN_DRAW = ("chain", "draw")
 
 
+def curvature_settings(curvature: Curvature) -> dict[str, float]:
+    """What the result keeps of the centre's check."""
+    return {
+        "center_gradient_norm": curvature.gradient_norm,
+        "center_smallest_eigenvalue": curvature.smallest,
+        "center_largest_eigenvalue": curvature.largest,
+    }
+
+
 def sites_to_store(reading: ModelReading, store_sites: bool | Sequence[str]) -> tuple[str, ...]:
-    """Resolve `store_sites` to names of parameter and deterministic sites."""
+    """Resolve `store_sites` to names of parameter and deterministic sites, all different."""
     if isinstance(store_sites, bool):
-        return reading.program.parameters if store_sites else ()
+        names = reading.program.parameters if store_sites else ()
+    elif isinstance(store_sites, Sequence):
+        names = (store_sites,) if isinstance(store_sites, str) else tuple(store_sites)
+    else:
+        raise TypeError(
+            f"`store_sites` must be True, False or names of sites; got {store_sites!r}."
+        )
     known = (*reading.program.parameters, *reading.deterministic)
-    names = (store_sites,) if isinstance(store_sites, str) else tuple(store_sites)
     unknown = [name for name in names if name not in known]
     if unknown:
-        raise ValueError(f"`store_sites` names {unknown}; the model has {list(known)}.")
+        raise ValueError(
+            f"`store_sites` names {unknown}; the model has {list(known)}. Choose among them."
+        )
+    _check_labels(reading, names)
     return names
+
+
+def _check_labels(reading: ModelReading, names: Sequence[str]) -> None:
+    plates = {name for axes in reading.plate_axes.values() for name in axes.values()}
+    taken = ["llc", *_CHAIN_DRAW, *map(variable_name, sorted(plates))]
+    for name in (*sorted(plates & {"llc", *_CHAIN_DRAW}), *names):
+        if variable_name(name) in taken:
+            raise ValueError(
+                f"The name {name!r} is taken in the result (`llc` is λ̂'s, `chain` and `draw` are "
+                "axes, and '/' becomes '.'). Rename it in the model, or leave the site out with "
+                "`store_sites`."
+            )
+        taken.append(variable_name(name))
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -96,11 +128,13 @@ def assemble(
         ),
         "sample_stats": labelled({**statistics, **draws.statistics}, lead=_CHAIN_DRAW),
         "observed_data": label(reading.observed),
-        "constant_data": label(_constants(reading)),
+        "constant_data": labelled(_constants(reading)),
     }
     if log_likelihood:
-        groups["log_likelihood"] = label(
-            _log_likelihood(reading, draws.positions), lead=_CHAIN_DRAW
+        groups["log_likelihood"] = labelled(
+            _log_likelihood(reading, draws.positions),
+            lead=_CHAIN_DRAW,
+            plate_axes={name: axes.names for name, axes in reading.data_axes.items()},
         )
     localization = {name: float(gamma) for name, gamma in target.localization.items()}
     same = len(set(localization.values())) == 1

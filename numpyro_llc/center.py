@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from numpyro.infer.initialization import init_to_sample
+from numpyro.infer.initialization import init_to_sample, init_to_uniform
 
 from numpyro_llc._checks import check_integer, check_key
 from numpyro_llc.curvature import Curvature, curvature_at_center
@@ -26,6 +26,7 @@ FLAT = {4: 1e-5, 8: 1e-9}
 """Eigenvalues below this share of the largest are rounding, by bytes of the float type."""
 
 _PRIOR_DRAW = init_to_sample()
+_ANYWHERE = init_to_uniform()
 
 
 @dataclass(frozen=True)
@@ -126,9 +127,10 @@ def find_center(
         model,
         model_args,
         model_kwargs,
-        center=None,
+        center={},
         likelihood_factors=likelihood_factors,
         prior_factors=prior_factors,
+        init_strategy=_ANYWHERE,
     )
     program = reading.program if objective == "mle" else reading.program.with_prior()
     key_starts, key_check = jax.random.split(rng_key)

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from numpyro.infer import MCMC
+from numpyro.infer import HMCECS, MCMC
 
 from numpyro_llc._checks import (
     check_integer,
@@ -15,7 +15,13 @@ from numpyro_llc._checks import (
     check_positive,
     inverse_temperature_or_default,
 )
-from numpyro_llc.assemble import assemble, evaluate, sites_to_store, unconstrained_samples
+from numpyro_llc.assemble import (
+    assemble,
+    curvature_settings,
+    evaluate,
+    sites_to_store,
+    unconstrained_samples,
+)
 from numpyro_llc.center import check_is_minimum, total_loss
 from numpyro_llc.curvature import curvature_at_center
 from numpyro_llc.errors import NonFiniteLossError
@@ -120,7 +126,9 @@ def estimate_llc(
     Carlo error; it does not cover the data, γ, or the distance of λ̂ at this n from its limit λ.
     """
     check_key(rng_key)
-    _check_counts(num_warmup, num_samples, num_chains, thinning)
+    num_warmup, num_samples, num_chains, thinning = _check_counts(
+        num_warmup, num_samples, num_chains, thinning
+    )
     _check_choices(chain_method, batch_size, kernel)
     if step_size is not None:
         step_size = check_positive("step_size", step_size, meaning="Leave it out to adapt it.")
@@ -128,6 +136,11 @@ def estimate_llc(
         num_data = check_num_data(num_data)
     inverse_temperature_or_default(inverse_temperature, num_data or 2)
     sampler = make_sampler(kernel, num_warmup=num_warmup, step_size=step_size)
+    if sampler.is_ensemble and num_chains % 2:
+        raise ValueError(
+            f"`num_chains` must be even for the ensemble kernel {type(kernel).__name__}; got "
+            f"{num_chains}."
+        )
     reading = read_model(
         model,
         model_args,
@@ -155,9 +168,7 @@ def estimate_llc(
     )
     settings = {
         "kernel": kernel if isinstance(kernel, str) else type(kernel).__name__,
-        "center_gradient_norm": curvature.gradient_norm,
-        "center_smallest_eigenvalue": curvature.smallest,
-        "center_largest_eigenvalue": curvature.largest,
+        **curvature_settings(curvature),
         "num_warmup": num_warmup,
         "tuning_steps": num_warmup,
         "thinning": thinning,
@@ -200,6 +211,13 @@ def from_numpyro(
             "`mcmc` must be a run of a kernel on numpyro_llc.localize(model, ...); "
             f"got a kernel on {model!r}."
         )
+    if isinstance(mcmc.sampler, HMCECS):
+        raise TypeError(
+            "`mcmc` ran HMCECS, whose subsampling adds noise to λ̂ and whose Taylor proxy undoes "
+            "the tempering. Run NUTS or HMC on the full data."
+        )
+    if mcmc.last_state is None:
+        raise ValueError("`mcmc` has not run yet: call mcmc.run(...) first.")
     args, kwargs = mcmc._args, mcmc._kwargs  # as ArviZ's own converter reads them
     reading = model.read(*args, **kwargs)
     target, num_data = _target(
@@ -219,14 +237,17 @@ def from_numpyro(
         "thinning": mcmc.thinning,
         "chain_method": str(mcmc.chain_method),
     }
+    curvature = curvature_at_center(target, jax.random.key(0))
+    findings = check_is_minimum(curvature, target)
     draws = Draws(excess, statistics, positions, float("nan"), False)
-    return assemble(reading, target, draws, num_data, names, log_likelihood, settings, [])
+    settings |= curvature_settings(curvature)
+    return assemble(reading, target, draws, num_data, names, log_likelihood, settings, findings)
 
 
 def _target(
     reading: ModelReading, num_data: int | None, inverse_temperature: Any, localization: Any
 ) -> tuple[LocalTarget, int]:
-    num_data = check_num_data(reading.num_data() if num_data is None else num_data)
+    num_data = check_num_data(reading.num_data(num_data))
     if not np.isfinite(total_loss(reading.center_losses)):
         bad = {k: int(np.sum(~np.isfinite(v))) for k, v in reading.center_losses.items()}
         raise NonFiniteLossError(
@@ -244,17 +265,21 @@ def _target(
     return target, num_data
 
 
-def _check_counts(num_warmup: Any, num_samples: Any, num_chains: Any, thinning: Any) -> None:
-    steps = "It counts steps of one chain."
-    check_integer("num_warmup", num_warmup, minimum=0, meaning=steps)
-    check_integer("num_samples", num_samples, minimum=1, meaning=steps)
-    check_integer("num_chains", num_chains, minimum=1, meaning="R-hat wants at least 2, better 4.")
-    check_integer("thinning", thinning, minimum=1, meaning="Every thinning-th step is kept.")
+def _check_counts(
+    num_warmup: Any, num_samples: Any, num_chains: Any, thinning: Any
+) -> tuple[int, int, int, int]:
+    steps, chains = "It counts steps of one chain.", "R-hat wants at least 2, better 4."
+    kept = "Every thinning-th step is kept."
+    num_warmup = check_integer("num_warmup", num_warmup, minimum=0, meaning=steps)
+    num_samples = check_integer("num_samples", num_samples, minimum=1, meaning=steps)
+    num_chains = check_integer("num_chains", num_chains, minimum=1, meaning=chains)
+    thinning = check_integer("thinning", thinning, minimum=1, meaning=kept)
     if thinning > num_samples:
         raise ValueError(
             f"`thinning` must be at most `num_samples`; got {thinning} > {num_samples}. "
             "num_samples // thinning draws are kept."
         )
+    return num_warmup, num_samples, num_chains, thinning
 
 
 def _check_choices(chain_method: Any, batch_size: Any, kernel: Any) -> None:

@@ -39,11 +39,6 @@ class LocalizedModel:
         """Run the model with localizing priors and a tempered likelihood."""
         reading = self.read(*args, **kwargs)
         localization = check_localization(self.settings["localization"], reading.center)
-        if any(isinstance(gamma, float) and gamma == 0 for gamma in localization.values()):
-            raise ValueError(
-                "`localization` must be positive here: with 0 there is no Gaussian to sample from. "
-                "Use a small number, or estimate_llc."
-            )
         with _Localize(reading, localization, self.settings["inverse_temperature"]):
             return self.model(*args, **kwargs)
 
@@ -99,13 +94,16 @@ def localize(
         check_positive(
             "inverse_temperature", inverse_temperature, meaning="Use 1 / log(n) for n data points."
         )
+    for gamma in localization.values() if isinstance(localization, Mapping) else [localization]:
+        if not isinstance(gamma, jax.core.Tracer):
+            check_positive("localization", gamma, meaning="Zero leaves no Gaussian to sample from.")
     return LocalizedModel(
         model,
         center=getattr(center, "params", center),
         inverse_temperature=inverse_temperature,
         localization=localization,
-        likelihood_factors=tuple(likelihood_factors),
-        prior_factors=tuple(prior_factors),
+        likelihood_factors=likelihood_factors,
+        prior_factors=prior_factors,
     )
 
 

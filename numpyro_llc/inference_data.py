@@ -102,7 +102,7 @@ def posterior(idata: Any) -> xr.Dataset:
 
 
 def summary(
-    idata: Any, *, var_names: Sequence[str] = ("llc",), ci_prob: float = 0.9
+    idata: Any, *, var_names: str | Sequence[str] = ("llc",), ci_prob: float = 0.9
 ) -> pd.DataFrame:
     """λ̂ and its Monte Carlo error, one row a variable.
 
@@ -111,7 +111,7 @@ def summary(
     idata
         What :func:`~numpyro_llc.estimate_llc` or :func:`~numpyro_llc.from_numpyro` returned, or
         its file read back with ArviZ.
-    var_names : sequence of str
+    var_names : str or sequence of str
         Posterior variables to list.
     ci_prob : float in (0, 1)
         Probability of the interval.
@@ -131,8 +131,14 @@ def summary(
     ci_prob = check_positive("ci_prob", ci_prob, meaning="It is a probability, such as 0.9.")
     if ci_prob >= 1:
         raise ValueError(f"`ci_prob` must be below 1; got {ci_prob}. It is a probability.")
+    names = [var_names] if isinstance(var_names, str) else list(var_names)
+    unknown = [name for name in names if name not in posterior(idata)]
+    if unknown:
+        raise ValueError(
+            f"`var_names` names {unknown}; the posterior has {list(posterior(idata))}."
+        )
     data = posterior(idata).copy()  # ArviZ 1 writes into the attrs of what it is given.
-    table = az.summary(data, var_names=list(var_names), round_to="none")
+    table = az.summary(data, var_names=names, round_to="none")
     table = table[["mean", "sd", "mcse_mean", "ess_bulk", "ess_tail", "r_hat"]].astype(float)
     half = _normal_quantile(0.5 + 0.5 * ci_prob) * table["mcse_mean"]
     percent = f"{100 * ci_prob:g}"

@@ -65,6 +65,13 @@ BAD = {
     "batch": ({"batch_size": 10}, ValueError, "`batch_size` needs a stochastic-gradient kernel"),
     "chain method": ({"chain_method": "pmap"}, ValueError, "`chain_method` must be one of"),
     "sites": ({"store_sites": ["v"]}, ValueError, r"`store_sites` names \['v'\]; the model has"),
+    "odd ensemble": (
+        {"kernel": ESS(regression.model), "num_chains": 3},
+        ValueError,
+        "`num_chains` must be even for the ensemble kernel ESS; got 3",
+    ),
+    "sites None": ({"store_sites": None}, TypeError, "`store_sites` must be True, False or names"),
+    "truth value": ({"localization": True}, TypeError, "`localization` must be a number; got True"),
     "keyword": ({"gamma": 1.0}, TypeError, "unexpected keyword argument 'gamma'"),
 }
 
@@ -81,6 +88,16 @@ def test_bad_argument_is_refused_before_anything_is_sampled(name, monkeypatch):
 def test_bad_key_is_refused(key):
     with pytest.raises(TypeError, match=r"`rng_key` must be one JAX random key.*jax.random.key\(0"):
         nllc.estimate_llc(key, regression.model, DATA, center={"w": regression.OLS})
+
+
+@pytest.mark.parametrize("name", ["llc", "chain"])
+def test_a_site_of_a_taken_name_is_refused(name):
+    def model(x, y):
+        w = numpyro.sample(name, dist.Normal(0.0, 1.0).expand([5]).to_event(1))
+        numpyro.sample("y", dist.Normal(x @ w, 1.0), obs=y)
+
+    with pytest.raises(ValueError, match=f"The name '{name}' is taken in the result"):
+        run(model=model, center={name: regression.OLS})
 
 
 def test_a_loss_that_is_not_finite_at_the_center_is_refused():
@@ -120,8 +137,8 @@ def test_nothing_compiles_twice_for_the_same_shapes():
         center={"w": np.linalg.lstsq(*shifted, rcond=None)[0]},
         localization=7.0,
         inverse_temperature=0.3,
-        num_samples=300,
-        thinning=3,
+        num_samples=np.int64(300),
+        thinning=np.int64(3),
     )
     assert llc(other).shape == (4, 100)
     assert (sampling._advance._cache_size(), sampling._start._cache_size()) == compiled
@@ -260,7 +277,9 @@ def test_parallel_on_one_device_says_so():
 
 
 def test_doubtful_runs_warn_and_keep_the_finding():
-    with pytest.warns(nllc.LLCWarning, match="effective sample size of `llc` is .* Raise `num_samp"):
+    with pytest.warns(
+        nllc.LLCWarning, match="effective sample size of `llc` is .* Raise `num_samp"
+    ):
         idata = run(num_samples=20)
     assert "effective sample size" in "".join(json.loads(idata.attrs["findings"]))
 

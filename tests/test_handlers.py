@@ -8,7 +8,7 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 import regression
-from numpyro.infer import MCMC, NUTS
+from numpyro.infer import HMCECS, MCMC, NUTS
 from numpyro.infer.util import potential_energy
 
 import numpyro_llc as nllc
@@ -115,7 +115,9 @@ def test_a_users_own_run_gives_the_same_estimate(fitted, llc_of, jit_model_args)
     w = idata["posterior"]["w"].to_numpy()
     excess = 0.5 * np.sum((regression.Y - w @ regression.X.T) ** 2, axis=-1)
     excess -= 0.5 * np.sum((regression.Y - regression.X @ regression.OLS) ** 2)
-    np.testing.assert_allclose(idata["posterior"]["llc"], excess / np.log(500), rtol=1e-2, atol=1e-3)
+    np.testing.assert_allclose(
+        idata["posterior"]["llc"], excess / np.log(500), rtol=1e-2, atol=1e-3
+    )
     assert "diverging" in idata["sample_stats"]
     assert idata.attrs["num_data"] == 500
 
@@ -132,16 +134,34 @@ def test_bad_inverse_temperature_is_refused(bad):
         nllc.localize(regression.model, center={"w": regression.OLS}, inverse_temperature=bad)
 
 
-@pytest.mark.parametrize(
-    ("gamma", "message"),
-    [(-1.0, "`localization` must be finite and at least 0"), (0.0, "`localization` must be positive")],
-)
-def test_bad_localization_is_refused_at_the_first_call(gamma, message):
-    model = nllc.localize(
-        regression.model,
-        center={"w": regression.OLS},
-        inverse_temperature=0.1,
-        localization=gamma,
-    )
-    with pytest.raises(ValueError, match=message), numpyro.handlers.seed(rng_seed=0):
+@pytest.mark.parametrize("gamma", [-1.0, 0.0, np.inf, "one", {"w": -1.0}])
+def test_bad_localization_is_refused(gamma):
+    with pytest.raises((ValueError, TypeError), match="`localization` must be"):
+        nllc.localize(
+            regression.model,
+            center={"w": regression.OLS},
+            inverse_temperature=0.1,
+            localization=gamma,
+        )
+
+
+@pytest.mark.parametrize("center", [None, {"w": None}, {}])
+def test_bad_center_is_refused_at_the_first_call(center):
+    model = nllc.localize(regression.model, center=center, inverse_temperature=0.1)
+    with (
+        pytest.raises((ValueError, TypeError), match="`center`|`center.'w'.`"),
+        numpyro.handlers.seed(rng_seed=0),
+    ):
         model(jnp.asarray(regression.X), jnp.asarray(regression.Y))
+
+
+def test_from_numpyro_refuses_what_subsamples_and_what_has_not_run():
+    localized = nllc.localize(
+        regression.model, center={"w": regression.OLS}, inverse_temperature=0.1
+    )
+    for kernel, error, message in (
+        (HMCECS(NUTS(localized)), TypeError, "ran HMCECS"),
+        (NUTS(localized), ValueError, "has not run yet"),
+    ):
+        with pytest.raises(error, match=message):
+            nllc.from_numpyro(MCMC(kernel, num_warmup=1, num_samples=1))

@@ -14,12 +14,13 @@ from numpyro.infer.reparam import LocScaleReparam
 import numpyro_llc as nllc
 from numpyro_llc.models import read_model
 
+FINE_W = {"w": 0.3}
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=20)
 Y = 0.5 * X + RNG.normal(size=20)
 
 
-def read(model, args=(X, Y), center=None, **kwargs):
+def read(model, args=(X, Y), center=FINE_W, **kwargs):
     return read_model(model, args, kwargs.pop("model_kwargs", None), center=center, **kwargs)
 
 
@@ -232,6 +233,8 @@ BAD_CENTERS = {
     "NaN": ({**FINE, "w": np.array([0.0, np.nan])}, r"`center\['w'\]` holds NaN"),
     "text": ({**FINE, "w": "zero"}, r"`center\['w'\]` must hold numbers"),
     "no dict": ([1.0, 2.0], "`center` must be a dict"),
+    "None": (None, "`center` must be a dict.*got NoneType"),
+    "None inside": ({**FINE, "s": None}, r"`center\['s'\]` must hold numbers; got None"),
 }
 
 
@@ -337,7 +340,36 @@ def unequal(x, y):
     numpyro.sample("y", dist.Normal(w * x, 1.0), obs=y)
 
 
-@pytest.mark.parametrize(("model", "message"), [(joint, "to_event"), (unequal, "differ in size")])
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (joint, "to_event"),
+        (unequal, "differ in size"),
+        (two_plates, "differ in size or plate"),
+        (outputs, r"batch shape \(20, 2\), but its plates are {'N': 20}"),
+        (broadcast, r"batch shape \(20, 20\), but its plates are {'N': 20}"),
+    ],
+)
+def outputs(x, y):
+    w = _w()
+    with numpyro.plate("N", 20, dim=-2):
+        numpyro.sample("y", dist.Normal(w * x[:, None], 1.0), obs=jnp.stack([y, y], axis=1))
+
+
+def broadcast(x, y):
+    w = _w()
+    with numpyro.plate("N", 20):
+        numpyro.sample("y", dist.Normal(w * x[:, None], 1.0), obs=y)
+
+
+def two_plates(x, y):
+    w = _w()
+    with numpyro.plate("M", 20):
+        numpyro.sample("x", dist.Normal(w, 1.0), obs=x)
+    with numpyro.plate("N", 20):
+        numpyro.sample("y", dist.Normal(w * x, 1.0), obs=y)
+
+
 def test_doubtful_number_of_data_asks_for_num_data(model, message):
     with pytest.raises(ValueError, match=f"Cannot infer n.*{message}.*`num_data`"):
         read(model, center={"w": 0.3}).num_data()
@@ -359,3 +391,95 @@ def test_bad_arguments_are_refused(args, kwargs, message):
 def test_unknown_factor_is_refused():
     with pytest.raises(ValueError, match="name 'typo', which is no numpyro.factor.*'prior', 'nll'"):
         read(with_factor, center={"w": 0.3}, likelihood_factors=["typo"])
+
+
+def scanned(x, y):
+    def step(level, value):
+        rise = numpyro.sample("w", dist.Normal(0.0, 1.0))
+        numpyro.sample("y", dist.Normal(level + rise, 1.0), obs=value)
+        return level + rise, None
+
+    scan(step, 0.0, y[:5])
+
+
+@pytest.mark.parametrize("wrong", [0.0, np.zeros(4), np.zeros(7), np.zeros((5, 1))])
+def test_center_of_a_scanned_site_must_have_its_length(wrong):
+    assert read(scanned, center={"w": np.zeros(5)}).dimension == 5
+    with pytest.raises(ValueError, match=r"`center\['w'\]` must have shape"):
+        read(scanned, center={"w": wrong})
+
+
+def param_tree(x, y):
+    w = numpyro.param("w", {"a": jnp.zeros(3), "b": jnp.zeros(())})
+    numpyro.sample("y", dist.Normal(w["a"][0] * x + w["b"], 1.0), obs=y)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"a": np.zeros(3)}, "must be a pytree like the param's initial value"),
+        ({"a": np.zeros(3), "b": 0.0, "c": 1.0}, "must be a pytree like the param's initial value"),
+        ({"a": np.zeros(2), "b": 0.0}, r"must have shape \(3,\); got \(2,\)"),
+        (np.zeros(3), "must be a pytree like the param's initial value"),
+    ],
+)
+def test_center_of_a_param_must_look_like_its_initial_value(wrong, message):
+    assert read(param_tree, center={"w": {"a": np.zeros(3), "b": 0.0}}).dimension == 4
+    with pytest.raises(ValueError, match=message):
+        read(param_tree, center={"w": wrong})
+
+
+def test_dropout_is_found_where_it_multiplies_zeros():
+    with pytest.raises(ValueError, match="depends on numpyro.prng_key"):
+        read(dropout, center={"w": 0.0})
+
+
+def test_a_batch_in_place_of_the_data_is_refused():
+    def model(x, y):
+        w = _w()
+        with numpyro.plate("N", 20, subsample_size=1):
+            numpyro.sample("y", dist.Normal(w * x, 1.0), obs=y)
+
+    with pytest.raises(ValueError, match="'y' has shape .1,., which does not fill plate 'N' of si"):
+        read(model, (X[:1], Y[:1]), {"w": 0.3})
+
+
+def test_latents_in_a_plate_as_large_as_the_data_are_refused():
+    def model(x, y):
+        with numpyro.plate("N", 20):
+            theta = numpyro.sample("w", dist.Normal(0.0, 1.0))
+        numpyro.sample("y", dist.Normal(theta, 1.0), obs=y)
+
+    reading = read(model, center={"w": np.zeros(20)})
+    for given in (None, 20, 10):
+        with pytest.raises(ValueError, match="Latent site 'w' has 20 values in its plates"):
+            reading.num_data(given)
+    assert reading.num_data(1000) == 1000
+
+
+def test_data_that_the_model_reads_from_outside_may_change():
+    data = {"y": Y}
+
+    def model():
+        numpyro.sample("y", dist.Normal(_w(), 1.0), obs=data["y"])
+
+    first = read(model, ())
+    data["y"] = Y + 5.0
+    second = read(model, ())
+    assert total(first) == pytest.approx(gaussian(0.3)(Y).sum(), rel=1e-5)
+    assert total(second) == pytest.approx(gaussian(0.3)(Y + 5.0).sum(), rel=1e-5)
+    assert first.program != second.program
+    assert second.program == read(model, ()).program
+
+
+def test_a_model_that_cannot_key_compiled_code_is_refused():
+    class Model:
+        __hash__ = None
+
+        def __call__(self, x, y):
+            plain(x, y)
+
+    with pytest.raises(TypeError, match="`model` is a Model that cannot be hashed"):
+        read(Model())
+    with pytest.raises(TypeError, match="`model` must be a NumPyro model"):
+        read("model")

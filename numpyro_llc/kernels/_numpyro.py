@@ -84,6 +84,7 @@ def check_kernel(kernel: MCMCKernel) -> None:
     if hasattr(kernel, "inner_kernel") or not hasattr(kernel, "_potential_fn"):
         raise TypeError(
             f"`kernel` {type(kernel).__name__} cannot be moved to the localized density (it wraps "
-            "another kernel or a model). Run it yourself: numpyro.infer.MCMC on "
-            "numpyro_llc.localize(model, ...), then numpyro_llc.from_numpyro(mcmc)."
+            "another kernel or a model). Use NUTS or HMC; or, for full-data kernels, run "
+            "numpyro.infer.MCMC on numpyro_llc.localize(model, ...) yourself, then "
+            "numpyro_llc.from_numpyro(mcmc)."
         )

@@ -69,6 +69,20 @@ def split_arguments(
     return StaticArguments(treedef, tuple(static)), tuple(arrays)
 
 
+def check_model(model: Any) -> Callable:
+    """Return `model` if it is a callable that can key compiled code."""
+    if not callable(model):
+        raise TypeError(f"`model` must be a NumPyro model (a callable); got {model!r}.")
+    try:
+        hash(model)
+    except TypeError:
+        raise TypeError(
+            f"`model` is a {type(model).__name__} that cannot be hashed. Give a function, or make "
+            "the class hashable (a dataclass with eq=False or frozen=True)."
+        ) from None
+    return model
+
+
 def _check_hashable(path: Any, leaf: Any) -> Hashable:
     try:
         hash(leaf)

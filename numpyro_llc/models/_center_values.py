@@ -35,8 +35,10 @@ class CenterValues:
 
     def __call__(self, site: dict[str, Any]) -> Any:
         name = site["name"]
+        if site["type"] == "mutable":
+            raise _rules.mutable_state(name)
         if site["type"] == "param":
-            return self.center.get(name)
+            return _checked_param(site, self.center[name]) if name in self.center else None
         if not _rules.is_latent(site) or _rules.is_discrete(site):
             return None
         if name not in self.center:
@@ -44,8 +46,28 @@ class CenterValues:
         shape = site["kwargs"]["sample_shape"] + tuple(site["fn"].shape())
         value = scan_slice(site, self.center[name], shape)
         if jnp.shape(value) != shape:
-            raise ValueError(f"`center[{name!r}]` must have shape {shape}; got {jnp.shape(value)}.")
+            raise _rules.wrong_shape(name, shape, jnp.shape(self.center[name]))
         return value
+
+
+def _checked_param(site: dict[str, Any], value: Any) -> Any:
+    """A param's value, of the structure and shapes of its own initial value where it has one."""
+    initial = jax.eval_shape(lambda: site["fn"](*site["args"]))
+    if initial is None:
+        return value  # A flax module, which checks its parameters itself.
+    name = site["name"]
+    wanted, got = str(jax.tree.structure(initial)), str(jax.tree.structure(value))
+    if wanted != got:
+        raise ValueError(
+            f"`center[{name!r}]` must be a pytree like the param's initial value, {wanted}; "
+            f"got {got}."
+        )
+    for (path, leaf), like in zip(
+        jax.tree_util.tree_leaves_with_path(value), jax.tree.leaves(initial), strict=True
+    ):
+        if jnp.shape(leaf) != like.shape:
+            raise _rules.wrong_shape(name + jax.tree_util.keystr(path), like.shape, jnp.shape(leaf))
+    return value
 
 
 def as_values(center: Mapping[str, Any]) -> dict[str, Any]:
@@ -54,6 +76,9 @@ def as_values(center: Mapping[str, Any]) -> dict[str, Any]:
         raise TypeError(
             f"`center` must be a dict {{site: value}} or a Center; got {type(center).__name__}."
         )
+    for name, value in center.items():
+        if value is None:
+            raise TypeError(f"`center[{name!r}]` must hold numbers; got None.")
     return {k: jax.tree.map(partial(_as_float, k), _array_like(v)) for k, v in center.items()}
 
 

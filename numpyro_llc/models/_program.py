@@ -74,6 +74,7 @@ class Program:
     Every method is pure in ``(z, arrays)``: `z` maps each parameter site to its unconstrained
     value, `arrays` are the model's array arguments in order. `parameters` are the latent sample
     sites (`latents`) and the param sites; `likelihood` are the sites that the loss sums.
+    `fingerprint` tells programs apart whose `model` is one object but reads other numbers.
     """
 
     model: Callable
@@ -82,6 +83,7 @@ class Program:
     latents: tuple[str, ...]
     likelihood: tuple[str, ...]
     prior_factors: tuple[str, ...]
+    fingerprint: str = ""
 
     def trace(
         self, arrays: Sequence[jax.Array], values: Callable, seed: Any = 0
@@ -96,18 +98,21 @@ class Program:
             jax.errors.ConcretizationTypeError,
             jax.errors.TracerArrayConversionError,
             jax.errors.TracerIntegerConversionError,
+            jax.errors.NonConcreteBooleanIndexError,
         ) as error:
             raise ValueError(
                 "The model reads the values of an array argument as Python or NumPy numbers "
-                "(int(...), numpy.unique, a shape, an `if`), so it cannot be compiled with its "
-                "data as runtime arguments. Compute that number outside the model and pass it as "
-                "a Python int, or use jax.numpy."
+                "(int(...), numpy.unique, a shape, an `if`, a boolean index), so it cannot be "
+                "compiled with its data as runtime arguments. Compute that number outside the "
+                "model and pass it as a Python int, or use jax.numpy."
             ) from error
         return trace
 
-    def losses(self, z: Parameters, arrays: Sequence[jax.Array]) -> dict[str, jax.Array]:
+    def losses(
+        self, z: Parameters, arrays: Sequence[jax.Array], seed: Any = 0
+    ) -> dict[str, jax.Array]:
         """Per-datum losses ``-log p(x_i | z)`` in nats, an array for each observed site."""
-        trace = self.trace(arrays, partial(_place, z))
+        trace = self.trace(arrays, partial(_place, z), seed)
         return {name: site_loss(trace[name]) for name in self.likelihood}
 
     def with_prior(self) -> "Program":

@@ -1,5 +1,7 @@
 """Read a NumPyro program: its sites, its centre, its data; refuse what has no λ̂."""
 
+import hashlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,7 +13,7 @@ from numpyro.distributions import biject_to, constraints
 from numpyro.infer.initialization import init_to_uniform
 
 from numpyro_llc.models import _rules
-from numpyro_llc.models._arguments import StaticArguments, split_arguments
+from numpyro_llc.models._arguments import StaticArguments, check_model, split_arguments
 from numpyro_llc.models._center_values import CenterValues, CountKeys, as_values
 from numpyro_llc.models._program import (
     Parameters,
@@ -46,6 +48,8 @@ class ModelReading:
         Data points of each likelihood site that no mask removes.
     plate_axes : dict of str to dict of int to str
         For each sample site, which (negative) axes of its value are which plates.
+    latent_plates : dict of str to tuple of int
+        Sizes of the plates of each latent sample site.
     deterministic : tuple of str
         Names of the deterministic sites.
     """
@@ -58,12 +62,15 @@ class ModelReading:
     data_axes: dict[str, _rules.DataAxes]
     data_counts: dict[str, jax.Array]
     plate_axes: dict[str, dict[int, str]]
+    latent_plates: dict[str, tuple[int, ...]]
     deterministic: tuple[str, ...]
 
-    def num_data(self) -> int:
-        """n, from plates or the shape of the observations; raises where that leaves doubt."""
+    def num_data(self, given: int | None = None) -> int:
+        """n, given or from plates and shapes; raises where it is in doubt, or parameters grow."""
         counts = {name: int(count) for name, count in self.data_counts.items()}
-        return _rules.infer_num_data(self.data_axes, counts)
+        num_data = _rules.infer_num_data(self.data_axes, counts) if given is None else given
+        _rules.check_growth(self.latent_plates, num_data)
+        return num_data
 
     def unconstrain(self, values: Mapping[str, Any]) -> Parameters:
         """Unconstrained parameters of constrained ones, leaves ``[chain, draw, ...]``."""
@@ -80,18 +87,19 @@ def read_model(
     args: Sequence[Any],
     kwargs: Mapping[str, Any] | None,
     *,
-    center: Mapping[str, Any] | None,
+    center: Mapping[str, Any],
     likelihood_factors: Sequence[str] = (),
     prior_factors: Sequence[str] = (),
-    init_strategy: Callable = _UNIFORM,
+    init_strategy: Callable | None = None,
 ) -> ModelReading:
     """Trace `model` without running it, check its structure, then evaluate it at its centre.
 
     Parameters
     ----------
-    center : dict or None
-        Constrained values of every latent sample site and of every ``numpyro.param``. None takes
-        the values from `init_strategy` instead (params from their initial values).
+    center : dict
+        Constrained values of every latent sample site and of every ``numpyro.param``.
+    init_strategy : callable, optional
+        Takes the values from this NumPyro strategy instead (params from their initial values).
     likelihood_factors, prior_factors : sequences of str
         What each ``numpyro.factor`` of the model is.
 
@@ -100,11 +108,11 @@ def read_model(
     ValueError
         For each construct for which λ̂ is undefined or would silently be wrong, by site name.
     """
-    if not callable(model):
-        raise TypeError(f"`model` must be a NumPyro model (a callable); got {model!r}.")
+    check_model(model)
     arguments, arrays = split_arguments(args, kwargs)
-    given = None if center is None else as_values(center)
-    factors = _rules.Factors(tuple(likelihood_factors), tuple(prior_factors))
+    given = as_values(center) if init_strategy is None else None
+    init_strategy = init_strategy or _UNIFORM
+    factors = _rules.Factors(_names(likelihood_factors), _names(prior_factors))
     found = _structure(model, arguments, arrays, given, factors, init_strategy)
     draws_keys = found.pop("draws_keys")
     program = found["program"]
@@ -112,8 +120,10 @@ def read_model(
     _rules.check_center(seen.inside, seen.finite, given)
     _rules.check_observations(seen.bad_observations)
     if draws_keys:
-        again = _measure(program, init_strategy, given, arrays, 1)
-        _rules.check_deterministic_likelihood(seen.losses, again.losses)
+        # Away from the centre, where a dropout mask may multiply zeros.
+        moved = jax.tree.map(lambda leaf: leaf + 0.01, seen.z)
+        one, two = (_losses_of_seed(program, moved, arrays, seed) for seed in (0, 1))
+        _rules.check_deterministic_likelihood(one, two)
     return ModelReading(
         arrays=arrays,
         center=seen.z,
@@ -136,18 +146,33 @@ def _structure(
     unread = Program(model, arguments, (), (), (), factors.prior)
     found: dict[str, Any] = {}
 
-    def look(given: Any, arrays: Any) -> None:
+    def look(given: Any, arrays: Any) -> Any:
         try:
             with CountKeys() as keys:
                 trace = unread.trace(arrays, CenterValues(given, init_strategy))
             found.update(_described(unread, trace, given, factors), draws_keys=keys.count > 0)
+            return [site_loss(trace[name]) for name in found["program"].likelihood]
         except (ValueError, TypeError) as error:
             found["error"] = error  # Raised below: JAX would append its own remarks to it.
 
-    jax.eval_shape(look, given, arrays)
+    jaxpr = jax.make_jaxpr(look)(given, arrays)
     if "error" in found:
         raise found["error"]
+    found["program"] = replace(found["program"], fingerprint=_fingerprint(jaxpr))
     return found
+
+
+def _fingerprint(jaxpr: Any) -> str:
+    """Of what the model computes, numbers and arrays that it reads from outside included.
+
+    A model may close over data, which Python code then changes: compiled code would not notice.
+    """
+    text = re.sub(r" at 0x[0-9a-f]+", "", str(jaxpr.jaxpr))
+    digest = hashlib.sha256(text.encode())
+    for constant in jaxpr.consts:
+        if not isinstance(constant, jax.core.Tracer):
+            digest.update(np.asarray(constant).tobytes())
+    return digest.hexdigest()
 
 
 def _described(
@@ -159,6 +184,9 @@ def _described(
     if given is not None:
         _rules.check_names(trace, given, modules)
     parameters = [k for k in trace if k not in modules and _rules.is_parameter(trace[k])]
+    if given is not None:
+        _rules.check_shapes(trace, given, parameters)
+    _rules.check_full_data(trace, likelihood)
     latents = [k for k in parameters if trace[k]["type"] == "sample"]
     return {
         "program": replace(
@@ -166,6 +194,9 @@ def _described(
         ),
         "data_axes": {name: _rules.data_axes(trace[name]) for name in likelihood},
         "plate_axes": {k: _rules.plate_axes(s) for k, s in trace.items() if s["type"] == "sample"},
+        "latent_plates": {
+            k: tuple(frame.size for frame in trace[k]["cond_indep_stack"]) for k in latents
+        },
         "deterministic": tuple(k for k, s in trace.items() if s["type"] == "deterministic"),
     }
 
@@ -205,6 +236,17 @@ def _measure(
         inside={k: _rules.is_inside(values[k], z[k], supports[k]) for k in z},
         finite={k: _rules.all_finite(value) for k, value in values.items()},
     )
+
+
+@partial(jax.jit, static_argnums=0)
+def _losses_of_seed(
+    program: Program, z: Parameters, arrays: tuple[jax.Array, ...], seed: Any
+) -> dict[str, jax.Array]:
+    return program.losses(z, arrays, seed)
+
+
+def _names(names: str | Sequence[str]) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names)
 
 
 @partial(jax.jit, static_argnums=0)

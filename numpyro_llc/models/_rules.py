@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import DictKey, keystr, tree_leaves_with_path
 from numpyro import distributions as dist
 from numpyro.distributions import constraints
 
@@ -46,14 +47,26 @@ def check_sites(trace: Trace, factors: Factors) -> tuple[str, ...]:
     """Check each site's kind; return the names of the likelihood sites."""
     for name, site in trace.items():
         if site["type"] == "mutable":
-            raise ValueError(
-                f"Site {name!r} is mutable state (batch norm?): it couples the data points, so "
-                "the loss is no sum over data. Use the module in inference mode, with its "
-                "statistics fixed."
-            )
+            raise mutable_state(name)
         if is_latent(site):
             _check_latent(trace, name, site)
     return _likelihood_sites(trace, factors)
+
+
+def mutable_state(name: str) -> ValueError:
+    """The error for a mutable site."""
+    return ValueError(
+        f"Site {name!r} is mutable state (batch norm?): it couples the data points, so the loss is "
+        "no sum over data. Use the module in inference mode, with its statistics fixed."
+    )
+
+
+def wrong_shape(name: str, wanted: tuple[int, ...], got: tuple[int, ...]) -> ValueError:
+    """The error for a centre's value of another shape than its site."""
+    return ValueError(
+        f"`center[{name!r}]` must have shape {wanted}; got {got}. It is the constrained value of "
+        "the site, of the shape that the model gives it."
+    )
 
 
 def _check_latent(trace: Trace, name: str, site: dict[str, Any]) -> None:
@@ -108,11 +121,18 @@ def random_module_params(trace: Trace) -> tuple[str, ...]:
         if site["type"] != "param":
             continue
         module = name.removesuffix("$params")
-        latents = sum(is_latent(s) and k.startswith(module + "/") for k, s in trace.items())
-        leaves = len(jax.tree.leaves(site["value"]))
-        if name.endswith("$params") and latents and leaves in (0, latents):
+        latents = {k for k, s in trace.items() if is_latent(s) and k.startswith(module + "/")}
+        leaves = {f"{module}/{_leaf_name(p)}" for p, _ in tree_leaves_with_path(site["value"])}
+        if name.endswith("$params") and latents and leaves <= latents:
             covered.append(name)
     return tuple(covered)
+
+
+def _leaf_name(path: Any) -> str:
+    """The name that ``random_*_module`` gives a leaf: of dicts ``a.b``, else as in the code."""
+    if all(isinstance(key, DictKey) for key in path):
+        return ".".join(str(key.key) for key in path)
+    return keystr(path)[1:]
 
 
 def check_names(trace: Trace, center: Mapping[str, Any], modules: Sequence[str]) -> None:
@@ -143,6 +163,15 @@ def check_names(trace: Trace, center: Mapping[str, Any], modules: Sequence[str])
             f"`center` names {_listed(unknown)}, which the model does not have. "
             f"Its parameter sites are {_listed(latents + params)}."
         )
+
+
+def check_shapes(trace: Trace, center: Mapping[str, Any], parameters: Sequence[str]) -> None:
+    """Check the values of whole sites, those inside ``scan`` with their leading axis too."""
+    for name in parameters:
+        if trace[name]["type"] == "sample":
+            wanted, got = jnp.shape(trace[name]["value"]), jnp.shape(center[name])
+            if wanted != got:
+                raise wrong_shape(name, wanted, got)
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -189,10 +218,11 @@ def unwrap(fn: dist.Distribution) -> dist.Distribution:
 
 
 class DataAxes(NamedTuple):
-    """Batch shape of an observed site and its plates, ``{name: size}``."""
+    """Batch shape of an observed site, its plates' sizes by name, and their names by axis."""
 
     shape: tuple[int, ...]
     plates: dict[str, int]
+    names: dict[int, str]
 
 
 def data_axes(site: dict[str, Any]) -> DataAxes:
@@ -200,7 +230,10 @@ def data_axes(site: dict[str, Any]) -> DataAxes:
     fn, value_shape = site["fn"], jnp.shape(site["value"])
     kept = len(value_shape) - fn.event_dim
     shape = np.broadcast_shapes(tuple(fn.batch_shape), value_shape[: max(kept, 0)])
-    return DataAxes(shape, {frame.name: frame.size for frame in site["cond_indep_stack"]})
+    frames = site["cond_indep_stack"]
+    return DataAxes(
+        shape, {f.name: f.size for f in frames}, {frame.dim: frame.name for frame in frames}
+    )
 
 
 def plate_axes(site: dict[str, Any]) -> dict[int, str]:
@@ -238,11 +271,22 @@ def infer_num_data(axes: Mapping[str, DataAxes], counts: Mapping[str, int]) -> i
     A site has as many as its batch shape (plates, or the shape of the observations) has entries,
     less those masked out.
     """
-    for name, (shape, _) in axes.items():
+    for name, (shape, plates, _) in axes.items():
         if math.prod(shape) < 2:
             raise ValueError(
-                f"Cannot infer n: observed site {name!r} has batch shape {shape} (to_event?). "
-                "Pass `num_data`, which must be at least 2."
+                f"Cannot infer n: observed site {name!r} has batch shape {shape} (to_event, or one "
+                "row?). Pass `num_data`, which must be at least 2."
+            )
+        if plates and math.prod(plates.values()) != math.prod(shape):
+            raise ValueError(
+                f"Cannot infer n: observed site {name!r} has batch shape {shape}, but its plates "
+                f"are {plates}. Declare the other axes with .to_event() or a plate (is one a "
+                "broadcast by mistake?), or pass `num_data`."
+            )
+        if counts[name] < 2:
+            raise ValueError(
+                f"Observed site {name!r} has {counts[name]} data points that are not masked out; "
+                "at least 2 are needed."
             )
     if len({(counts[name], frozenset(axes[name].plates)) for name in axes}) > 1:
         raise ValueError(
@@ -265,7 +309,7 @@ def check_observations(bad: Mapping[str, Any]) -> None:
 def check_local_latents(trace: Trace, likelihood: Sequence[str]) -> None:
     """Refuse latent sites with one value per datum: the model grows with n."""
     for observed in likelihood:
-        shape, plates = data_axes(trace[observed])
+        shape, plates, _ = data_axes(trace[observed])
         # Data axes that no plate declares mean that a plate indexes something else (outputs).
         if not plates or math.prod(shape) != math.prod(plates.values()):
             continue
@@ -277,6 +321,31 @@ def check_local_latents(trace: Trace, likelihood: Sequence[str]) -> None:
                     f"{_listed(sorted(plates))}), so the number of parameters grows with n and λ "
                     "is undefined. Marginalise it."
                 )
+
+
+def check_full_data(trace: Trace, likelihood: Sequence[str]) -> None:
+    """Refuse observations that a plate would repeat: a batch, or a single row."""
+    for name in likelihood:
+        site = trace[name]
+        event_dim, shape = site["fn"].event_dim, jnp.shape(site["value"])
+        for frame in site["cond_indep_stack"]:
+            axis = frame.dim - event_dim
+            size = shape[axis] if -axis <= len(shape) else 1
+            if size != frame.size and not site["infer"].get("is_auxiliary"):
+                raise ValueError(
+                    f"Observed site {name!r} has shape {shape}, which does not fill plate "
+                    f"{frame.name!r} of size {frame.size}. Pass the full data."
+                )
+
+
+def check_growth(plates: Mapping[str, Sequence[int]], num_data: int) -> None:
+    """Refuse latent sites in plates as large as the data: as many parameters as data points."""
+    for name, sizes in plates.items():
+        if sizes and math.prod(sizes) >= num_data:
+            raise ValueError(
+                f"Latent site {name!r} has {math.prod(sizes)} values in its plates, one or more "
+                f"for each of the {num_data} data points, so λ is undefined. Marginalise it."
+            )
 
 
 def check_deterministic_likelihood(

@@ -1,0 +1,148 @@
+"""Networks of flax, nnx and equinox, as NumPyro takes them."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from flax import linen, nnx
+from numpyro.contrib import module as contrib
+
+from numpyro_llc.models import read_model
+
+X = np.linspace(-1.0, 1.0, 30)[:, None]
+Y = np.sin(2 * X[:, 0])
+WIDTH = 4
+
+
+class Linen(linen.Module):
+    dropout: float = 0.0
+    normalized: bool = False
+
+    @linen.compact
+    def __call__(self, x):
+        x = jnp.tanh(linen.Dense(WIDTH)(x))
+        if self.normalized:
+            x = linen.BatchNorm(use_running_average=False)(x)
+        x = linen.Dropout(self.dropout, deterministic=False)(x) if self.dropout else x
+        return linen.Dense(1)(x)[..., 0]
+
+
+class Nnx(nnx.Module):
+    def __init__(self, rngs):
+        self.first = nnx.Linear(1, WIDTH, rngs=rngs)
+        self.second = nnx.Linear(WIDTH, 1, rngs=rngs)
+
+    def __call__(self, x):
+        return self.second(jnp.tanh(self.first(x)))[..., 0]
+
+
+class Equinox(eqx.Module):
+    first: eqx.nn.Linear
+    second: eqx.nn.Linear
+
+    def __init__(self, key):
+        self.first = eqx.nn.Linear(1, WIDTH, key=key)
+        self.second = eqx.nn.Linear(WIDTH, 1, key=key)
+
+    def __call__(self, x):
+        return self.second(jnp.tanh(self.first(x)))[0]
+
+
+RNG = np.random.default_rng(0)
+W1, B1 = RNG.normal(size=(1, WIDTH)), RNG.normal(size=WIDTH)
+W2, B2 = RNG.normal(size=(WIDTH, 1)), RNG.normal(size=1)
+LOSS = 0.5 * np.sum((Y - (np.tanh(X @ W1 + B1) @ W2 + B2)[:, 0]) ** 2) + 15 * np.log(2 * np.pi)
+PRIOR = dist.Normal(0.0, 1.0)
+EQUINOX = eqx.tree_at(
+    lambda net: (net.first.weight, net.first.bias, net.second.weight, net.second.bias),
+    Equinox(jax.random.key(0)),
+    tuple(jnp.asarray(leaf, float) for leaf in (W1.T, B1, W2.T, B2)),
+)
+
+
+def model_of(make):
+    def model(x, y):
+        net = make()
+        numpyro.sample("y", dist.Normal(net(x), 1.0), obs=y)
+
+    return model
+
+
+FLAX_PARAMS = {"Dense_0": {"kernel": W1, "bias": B1}, "Dense_1": {"kernel": W2, "bias": B2}}
+NNX_PARAMS = {"first": {"kernel": W1, "bias": B1}, "second": {"kernel": W2, "bias": B2}}
+NETWORKS = {
+    "flax_module": (
+        lambda: contrib.flax_module("net", Linen(), input_shape=(1, 1)),
+        {"net$params": FLAX_PARAMS},
+    ),
+    "random_flax_module": (
+        lambda: contrib.random_flax_module("net", Linen(), PRIOR, input_shape=(1, 1)),
+        {f"net/{a}.{b}": leaf for a, part in FLAX_PARAMS.items() for b, leaf in part.items()},
+    ),
+    "nnx_module": (
+        lambda: contrib.nnx_module("net", Nnx(nnx.Rngs(0))),
+        {"net$params": NNX_PARAMS},
+    ),
+    "random_nnx_module": (
+        lambda: contrib.random_nnx_module("net", Nnx(nnx.Rngs(0)), PRIOR),
+        {f"net/{a}.{b}": leaf for a, part in NNX_PARAMS.items() for b, leaf in part.items()},
+    ),
+    "eqx_module": (
+        lambda: jax.vmap(contrib.eqx_module("net", Equinox(jax.random.key(1)))),
+        {"net$params": eqx.partition(EQUINOX, eqx.is_inexact_array)[0]},
+    ),
+    "random_eqx_module": (
+        lambda: jax.vmap(contrib.random_eqx_module("net", Equinox(jax.random.key(1)), PRIOR)),
+        {
+            f"net/{a}.{b}": leaf
+            for a, part in {"first": (W1.T, B1), "second": (W2.T, B2)}.items()
+            for b, leaf in zip(("weight", "bias"), part, strict=True)
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks_read_as_they_are(name):
+    make, center = NETWORKS[name]
+    reading = read_model(model_of(make), (X, Y), None, center=center)
+    assert reading.dimension == 3 * WIDTH + 1
+    assert float(jnp.sum(reading.center_losses["y"])) == pytest.approx(LOSS, rel=1e-5)
+    again = reading.program.losses(reading.center, reading.arrays)["y"]
+    np.testing.assert_allclose(again, reading.center_losses["y"], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["flax_module", "nnx_module", "eqx_module"])
+def test_untold_network_parameters_are_refused(name):
+    with pytest.raises(ValueError, match=r"numpyro.param 'net\$params' is not in `center`"):
+        read_model(model_of(NETWORKS[name][0]), (X, Y), None, center={})
+
+
+@pytest.mark.parametrize("kept", [["Dense_0.kernel"], ["Dense_0.kernel", "Dense_1.kernel"]])
+def test_a_prior_on_part_of_a_network_leaves_the_rest_to_be_told(kept):
+    prior = dict.fromkeys(kept, PRIOR)
+    make = lambda: contrib.random_flax_module("net", Linen(), prior, input_shape=(1, 1))  # noqa: E731
+    center = {f"net/{name}": NETWORKS["random_flax_module"][1][f"net/{name}"] for name in kept}
+    with pytest.raises(ValueError, match=r"numpyro.param 'net\$params' is not in `center`"):
+        read_model(model_of(make), (X, Y), None, center=center)
+
+
+def test_dropout_is_refused_by_name():
+    def model(x, y):
+        net = contrib.flax_module("net", Linen(dropout=0.5), apply_rng=["dropout"], x=x)
+        mean = net(x, rngs={"dropout": numpyro.prng_key()})
+        numpyro.sample("y", dist.Normal(mean, 1.0), obs=y)
+
+    with pytest.raises(ValueError, match="likelihood of 'y' depends on numpyro.prng_key"):
+        read_model(model, (X, Y), None, center={"net$params": FLAX_PARAMS})
+
+
+def test_batch_norm_is_refused_by_name():
+    make = lambda: contrib.flax_module(  # noqa: E731
+        "net", Linen(normalized=True), mutable=["batch_stats"], input_shape=(2, 1)
+    )
+    with pytest.raises(ValueError, match="mutable state|batch norm"):
+        read_model(model_of(make), (X, Y), None, center={"net$params": FLAX_PARAMS})
