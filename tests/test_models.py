@@ -340,16 +340,6 @@ def unequal(x, y):
     numpyro.sample("y", dist.Normal(w * x, 1.0), obs=y)
 
 
-@pytest.mark.parametrize(
-    ("model", "message"),
-    [
-        (joint, "to_event"),
-        (unequal, "differ in size"),
-        (two_plates, "differ in size or plate"),
-        (outputs, r"batch shape \(20, 2\), but its plates are {'N': 20}"),
-        (broadcast, r"batch shape \(20, 20\), but its plates are {'N': 20}"),
-    ],
-)
 def outputs(x, y):
     w = _w()
     with numpyro.plate("N", 20, dim=-2):
@@ -370,6 +360,16 @@ def two_plates(x, y):
         numpyro.sample("y", dist.Normal(w * x, 1.0), obs=y)
 
 
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (joint, "to_event"),
+        (unequal, "differ in size"),
+        (two_plates, "differ in size or plate"),
+        (outputs, r"batch shape \(20, 2\), but its plates are {'N': 20}"),
+        (broadcast, r"batch shape \(20, 20\), but its plates are {'N': 20}"),
+    ],
+)
 def test_doubtful_number_of_data_asks_for_num_data(model, message):
     with pytest.raises(ValueError, match=f"Cannot infer n.*{message}.*`num_data`"):
         read(model, center={"w": 0.3}).num_data()
