@@ -1,0 +1,72 @@
+"""The command line and the examples, run as a user runs them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import arviz as az
+import numpy as np
+import pytest
+
+import numpyro_llc as nllc
+from numpyro_llc.cli import main
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def is_picture(path):
+    return path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size > 10_000
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
+def test_demo_prints_the_table_and_saves_what_it_shows(tmp_path, capsys):
+    main(
+        ["demo", "--num-samples=200", "--num-warmup=200", "--no-progress-bar"]
+        + [f"--output={tmp_path}"]
+    )
+    printed = capsys.readouterr().out
+    header = next(line for line in printed.splitlines() if "mcse_mean" in line).split()
+    assert header == "d/2 loss mean sd mcse_mean ci90_lb ci90_ub ess_bulk ess_tail r_hat".split()
+    rows = [line for line in printed.splitlines() if " component" in line and "." in line]
+    assert len(rows) == 4
+    assert is_picture(tmp_path / "traces.png")
+    losses = []
+    for k, row in enumerate(rows, start=1):
+        half, loss, mean, *_ = map(float, row.split()[2:])
+        saved = az.from_netcdf(str(tmp_path / f"mixture_{k}.nc"))
+        assert half == k
+        assert mean == pytest.approx(nllc.summary(saved).loc["llc", "mean"], abs=6e-4)
+        assert 0.5 * k < mean < 1.2 * k
+        losses.append(loss)
+    # One Gaussian at its best fit to n standardized values: n/2 (log 2π + 1).
+    assert losses[0] == pytest.approx(41 * (np.log(2 * np.pi) + 1), abs=2e-3)
+    assert losses == sorted(losses, reverse=True)
+
+
+def test_the_module_runs_and_unknown_words_are_refused():
+    for arguments, code, expected in ((["--help"], 0, "demo"), (["dmeo"], 2, "invalid choice")):
+        done = subprocess.run(
+            [sys.executable, "-m", "numpyro_llc", *arguments], capture_output=True, text=True
+        )
+        assert done.returncode == code
+        assert expected in done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_quickstart(tmp_path):
+    picture = tmp_path / "picture.png"
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "quickstart.py", "--num-samples=400", "--num-data=200"]
+        + ["--no-progress-bar", f"--output={picture}"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONWARNINGS": "ignore"},
+    )
+
+    assert "mean" in done.stdout.splitlines()[0]
+    mean = float(done.stdout.splitlines()[1].split()[1])
+    assert 0.2 < mean < 0.5
+    assert is_picture(picture)
