@@ -1,6 +1,7 @@
 """The command line and the examples, run as a user runs them."""
 
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -43,6 +44,14 @@ def test_demo_prints_the_table_and_saves_what_it_shows(tmp_path, capsys):
     # One Gaussian at its best fit to n standardized values: n/2 (log 2π + 1).
     assert losses[0] == pytest.approx(41 * (np.log(2 * np.pi) + 1), abs=2e-3)
     assert losses == sorted(losses, reverse=True)
+
+    example = runpy.run_path(str(EXAMPLES / "galaxies.py"))
+    picture = tmp_path / "picture.png"
+    example["main"](
+        ["--num-samples=200", "--num-warmup=200", f"--output={tmp_path}", f"--picture={picture}"]
+    )
+    assert capsys.readouterr().out.splitlines()[1:] == rows
+    assert is_picture(picture)
 
 
 def test_the_module_runs_and_unknown_words_are_refused():
