@@ -48,7 +48,12 @@ def test_demo_prints_the_table_and_saves_what_it_shows(tmp_path, capsys):
     example = runpy.run_path(str(EXAMPLES / "galaxies.py"))
     picture = tmp_path / "picture.png"
     example["main"](
-        ["--num-samples=200", "--num-warmup=200", f"--output={tmp_path}", f"--picture={picture}"]
+        [
+            "--num-samples=200",
+            "--num-warmup=200",
+            f"--output={tmp_path / 'again'}",
+            f"--picture={picture}",
+        ]
     )
     assert capsys.readouterr().out.splitlines()[1:] == rows
     assert is_picture(picture)
