@@ -205,16 +205,16 @@ def from_numpyro(
     TypeError
         If the kernel's model is not the result of ``localize``.
     """
+    if isinstance(getattr(mcmc, "sampler", None), HMCECS):
+        raise TypeError(
+            "`mcmc` ran HMCECS, whose subsampling adds noise to λ̂ and whose Taylor proxy undoes "
+            "the tempering. Run NUTS or HMC on the full data."
+        )
     model = getattr(getattr(mcmc, "sampler", None), "model", None)
     if not isinstance(model, LocalizedModel):
         raise TypeError(
             "`mcmc` must be a run of a kernel on numpyro_llc.localize(model, ...); "
             f"got a kernel on {model!r}."
-        )
-    if isinstance(mcmc.sampler, HMCECS):
-        raise TypeError(
-            "`mcmc` ran HMCECS, whose subsampling adds noise to λ̂ and whose Taylor proxy undoes "
-            "the tempering. Run NUTS or HMC on the full data."
         )
     if mcmc.last_state is None:
         raise ValueError("`mcmc` has not run yet: call mcmc.run(...) first.")

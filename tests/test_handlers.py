@@ -33,7 +33,7 @@ def both_potentials(model, args, center, beta, gamma):
 
 
 def test_handler_and_engine_agree_on_every_kind_of_support():
-    with jax.enable_x64(True):
+    with jax.enable_x64(True) if hasattr(jax, "enable_x64") else jax.experimental.enable_x64():
         x, y = jnp.linspace(0.0, 1.0, 20), jnp.linspace(0.1, 1.1, 20)
         handler, engine, z0 = both_potentials(
             every_support.model, (x, y), every_support.CENTER, 0.3, 1.5

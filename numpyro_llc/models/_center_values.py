@@ -35,8 +35,7 @@ class CenterValues:
 
     def __call__(self, site: dict[str, Any]) -> Any:
         name = site["name"]
-        if site["type"] == "mutable":
-            raise _rules.mutable_state(name)
+        _rules.check_mutable(name, site)
         if site["type"] == "param":
             return _checked_param(site, self.center[name]) if name in self.center else None
         if not _rules.is_latent(site) or _rules.is_discrete(site):

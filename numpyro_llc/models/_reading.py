@@ -114,9 +114,12 @@ def read_model(
     init_strategy = init_strategy or _UNIFORM
     factors = _rules.Factors(_names(likelihood_factors), _names(prior_factors))
     found = _structure(model, arguments, arrays, given, factors, init_strategy)
-    draws_keys = found.pop("draws_keys")
-    program = found["program"]
-    seen = _measure(program, init_strategy, given, arrays, 0)
+    draws_keys, as_read = found.pop("draws_keys"), found.pop("fingerprint")
+    program = found.pop("program")
+    seen = _measure(replace(program, fingerprint=as_read), init_strategy, given, arrays, 0)
+    # Of the losses alone, so that it is the same wherever the centre came from.
+    fingerprint = _fingerprint(jax.make_jaxpr(program.losses)(seen.z, arrays))
+    program = replace(program, fingerprint=fingerprint)
     _rules.check_center(seen.inside, seen.finite, given)
     _rules.check_observations(seen.bad_observations)
     if draws_keys:
@@ -125,6 +128,7 @@ def read_model(
         one, two = (_losses_of_seed(program, moved, arrays, seed) for seed in (0, 1))
         _rules.check_deterministic_likelihood(one, two)
     return ModelReading(
+        program=program,
         arrays=arrays,
         center=seen.z,
         center_losses=seen.losses,
@@ -158,7 +162,7 @@ def _structure(
     jaxpr = jax.make_jaxpr(look)(given, arrays)
     if "error" in found:
         raise found["error"]
-    found["program"] = replace(found["program"], fingerprint=_fingerprint(jaxpr))
+    found["fingerprint"] = _fingerprint(jaxpr)
     return found
 
 
@@ -167,7 +171,7 @@ def _fingerprint(jaxpr: Any) -> str:
 
     A model may close over data, which Python code then changes: compiled code would not notice.
     """
-    text = re.sub(r" at 0x[0-9a-f]+", "", str(jaxpr.jaxpr))
+    text = re.sub(r"0x[0-9a-f]+", "", str(jaxpr.jaxpr))
     digest = hashlib.sha256(text.encode())
     for constant in jaxpr.consts:
         if not isinstance(constant, jax.core.Tracer):

@@ -46,19 +46,19 @@ def is_parameter(site: dict[str, Any]) -> bool:
 def check_sites(trace: Trace, factors: Factors) -> tuple[str, ...]:
     """Check each site's kind; return the names of the likelihood sites."""
     for name, site in trace.items():
-        if site["type"] == "mutable":
-            raise mutable_state(name)
+        check_mutable(name, site)
         if is_latent(site):
             _check_latent(trace, name, site)
     return _likelihood_sites(trace, factors)
 
 
-def mutable_state(name: str) -> ValueError:
-    """The error for a mutable site."""
-    return ValueError(
-        f"Site {name!r} is mutable state (batch norm?): it couples the data points, so the loss is "
-        "no sum over data. Use the module in inference mode, with its statistics fixed."
-    )
+def check_mutable(name: str, site: dict[str, Any]) -> None:
+    """Refuse mutable state, unless it is known to be empty (as some nnx modules declare it)."""
+    if site["type"] == "mutable" and (site["value"] is None or jax.tree.leaves(site["value"])):
+        raise ValueError(
+            f"Site {name!r} is mutable state (batch norm?): it couples the data points, so the "
+            "loss is no sum over data. Use the module in inference mode, with its statistics fixed."
+        )
 
 
 def wrong_shape(name: str, wanted: tuple[int, ...], got: tuple[int, ...]) -> ValueError:
