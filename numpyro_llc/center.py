@@ -134,31 +134,30 @@ def find_center(
     )
     program = reading.program if objective == "mle" else reading.program.with_prior()
     key_starts, key_check = jax.random.split(rng_key)
-    starts = draw_starts(
+    ends = draw_starts(
         reading.program,
         init_strategy or _PRIOR_DRAW,
         reading.arrays,
         jax.random.split(key_starts, num_starts),
     )
     for _ in range(2):
-        ends = starts = _minimize(program, max_steps, starts, reading.arrays)
+        ends = _minimize(program, max_steps, ends, reading.arrays)
     losses = _losses_at(program, ends, reading.arrays)
     excess, best = _best(losses)
-    z, center_losses = jax.tree.map(
-        lambda leaf: jnp.asarray(np.asarray(leaf)[best]), (ends, losses)
-    )
     target = make_target(
         program,
         reading.arrays,
-        z,
+        _item(ends, best),
         inverse_temperature=1.0,
-        localization=dict.fromkeys(z, 1.0),
-        center_losses=center_losses,
+        localization=dict.fromkeys(ends, 1.0),
+        center_losses=_item(losses, best),
     )
     found = curvature_at_center(target, key_check)
     return Center(
-        params=constrain(reading.program, reading.program.parameters, z, reading.arrays),
-        loss=total_loss({name: center_losses[name] for name in reading.program.likelihood}),
+        params=constrain(
+            reading.program, reading.program.parameters, target.center, reading.arrays
+        ),
+        loss=total_loss({name: target.center_losses[name] for name in reading.program.likelihood}),
         gradient_norm=found.gradient_norm,
         smallest_eigenvalue=found.smallest,
         largest_eigenvalue=found.largest,
@@ -167,6 +166,10 @@ def find_center(
         start_objectives=excess,
         objective=objective,
     )
+
+
+def _item(tree: Any, index: int) -> Any:
+    return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)[index]), tree)
 
 
 @partial(jax.jit, static_argnums=(0, 1))

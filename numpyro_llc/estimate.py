@@ -8,11 +8,9 @@ import numpy as np
 from numpyro.infer import HMCECS, MCMC
 
 from numpyro_llc._checks import (
-    check_integer,
     check_key,
     check_localization,
     check_num_data,
-    check_positive,
     inverse_temperature_or_default,
 )
 from numpyro_llc.assemble import (
@@ -28,7 +26,7 @@ from numpyro_llc.errors import NonFiniteLossError
 from numpyro_llc.handlers import LocalizedModel
 from numpyro_llc.kernels import kernel_statistics, make_sampler
 from numpyro_llc.models import ModelReading, read_model
-from numpyro_llc.sampling import CHAIN_METHODS, Draws, run_chains
+from numpyro_llc.sampling import Draws, check_schedule, run_chains
 from numpyro_llc.target import LocalTarget, make_target
 from numpyro_llc.tuning import spread_starts
 
@@ -126,21 +124,19 @@ def estimate_llc(
     Carlo error; it does not cover the data, γ, or the distance of λ̂ at this n from its limit λ.
     """
     check_key(rng_key)
-    num_warmup, num_samples, num_chains, thinning = _check_counts(
-        num_warmup, num_samples, num_chains, thinning
+    schedule = check_schedule(
+        num_warmup, num_samples, num_chains, thinning, chain_method, progress_bar
     )
-    _check_choices(chain_method, batch_size, kernel)
-    if step_size is not None:
-        step_size = check_positive("step_size", step_size, meaning="Leave it out to adapt it.")
+    sampler = make_sampler(
+        kernel,
+        num_warmup=schedule.num_warmup,
+        num_chains=schedule.num_chains,
+        step_size=step_size,
+        batch_size=batch_size,
+    )
     if num_data is not None:
         num_data = check_num_data(num_data)
     inverse_temperature_or_default(inverse_temperature, num_data or 2)
-    sampler = make_sampler(kernel, num_warmup=num_warmup, step_size=step_size)
-    if sampler.is_ensemble and num_chains % 2:
-        raise ValueError(
-            f"`num_chains` must be even for the ensemble kernel {type(kernel).__name__}; got "
-            f"{num_chains}."
-        )
     reading = read_model(
         model,
         model_args,
@@ -154,27 +150,18 @@ def estimate_llc(
     key_check, key_starts, key_chains = jax.random.split(rng_key, 3)
     curvature = curvature_at_center(target, key_check)
     findings = check_is_minimum(curvature, target)
-    draws = run_chains(
-        sampler,
-        target,
-        spread_starts(target, curvature, key_starts, num_chains),
-        key_chains,
-        num_warmup=num_warmup,
-        num_draws=num_samples // thinning,
-        thinning=thinning,
-        method=chain_method,
-        sites=reading.program.parameters if names or log_likelihood else (),
-        progress_bar=progress_bar,
-    )
+    starts = spread_starts(target, curvature, key_starts, schedule.num_chains)
+    sites = reading.program.parameters if names or log_likelihood else ()
+    draws = run_chains(sampler, target, starts, key_chains, schedule, sites=sites)
     settings = {
         "kernel": kernel if isinstance(kernel, str) else type(kernel).__name__,
-        **curvature_settings(curvature),
-        "num_warmup": num_warmup,
-        "tuning_steps": num_warmup,
-        "thinning": thinning,
-        "chain_method": chain_method,
+        "num_warmup": schedule.num_warmup,
+        "tuning_steps": schedule.num_warmup,
+        "thinning": schedule.thinning,
+        "chain_method": schedule.chain_method,
         "sampling_time": draws.seconds,
         "interrupted": draws.interrupted,
+        **curvature_settings(curvature),
     }
     return assemble(reading, target, draws, num_data, names, log_likelihood, settings, findings)
 
@@ -263,30 +250,3 @@ def _target(
         center_losses=reading.center_losses,
     )
     return target, num_data
-
-
-def _check_counts(
-    num_warmup: Any, num_samples: Any, num_chains: Any, thinning: Any
-) -> tuple[int, int, int, int]:
-    steps, chains = "It counts steps of one chain.", "R-hat wants at least 2, better 4."
-    kept = "Every thinning-th step is kept."
-    num_warmup = check_integer("num_warmup", num_warmup, minimum=0, meaning=steps)
-    num_samples = check_integer("num_samples", num_samples, minimum=1, meaning=steps)
-    num_chains = check_integer("num_chains", num_chains, minimum=1, meaning=chains)
-    thinning = check_integer("thinning", thinning, minimum=1, meaning=kept)
-    if thinning > num_samples:
-        raise ValueError(
-            f"`thinning` must be at most `num_samples`; got {thinning} > {num_samples}. "
-            "num_samples // thinning draws are kept."
-        )
-    return num_warmup, num_samples, num_chains, thinning
-
-
-def _check_choices(chain_method: Any, batch_size: Any, kernel: Any) -> None:
-    if chain_method not in CHAIN_METHODS:
-        raise ValueError(f"`chain_method` must be one of {CHAIN_METHODS}; got {chain_method!r}.")
-    if batch_size is not None:
-        raise ValueError(
-            f"`batch_size` needs a stochastic-gradient kernel; {kernel!r} uses the full data. "
-            "Leave it out."
-        )

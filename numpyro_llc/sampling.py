@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 from tqdm.auto import tqdm
 
+from numpyro_llc._checks import check_integer
 from numpyro_llc.errors import LLCWarning
 from numpyro_llc.kernels import Sampler
 from numpyro_llc.models import Parameters
@@ -23,6 +24,46 @@ CHUNK_DRAWS = 64
 """Most draws between two visits to Python: the length of the compiled buffer."""
 CHUNK_SECONDS = 0.3
 """About how often the progress bar moves; chunk lengths change nothing else."""
+
+
+class Schedule(NamedTuple):
+    """How long to run, how many chains, and how."""
+
+    num_warmup: int
+    num_samples: int
+    num_chains: int
+    thinning: int
+    chain_method: str
+    progress_bar: bool
+
+
+def check_schedule(
+    num_warmup: Any,
+    num_samples: Any,
+    num_chains: Any,
+    thinning: Any,
+    chain_method: Any,
+    progress_bar: Any,
+) -> Schedule:
+    """Refuse what cannot be run, by name."""
+    steps, chains = "It counts steps of one chain.", "R-hat wants at least 2, better 4."
+    kept = "Every thinning-th step is kept."
+    schedule = Schedule(
+        check_integer("num_warmup", num_warmup, minimum=0, meaning=steps),
+        check_integer("num_samples", num_samples, minimum=1, meaning=steps),
+        check_integer("num_chains", num_chains, minimum=1, meaning=chains),
+        check_integer("thinning", thinning, minimum=1, meaning=kept),
+        chain_method,
+        bool(progress_bar),
+    )
+    if schedule.thinning > schedule.num_samples:
+        raise ValueError(
+            f"`thinning` must be at most `num_samples`; got {thinning} > {num_samples}. "
+            "num_samples // thinning draws are kept."
+        )
+    if chain_method not in CHAIN_METHODS:
+        raise ValueError(f"`chain_method` must be one of {CHAIN_METHODS}; got {chain_method!r}.")
+    return schedule
 
 
 @dataclass(frozen=True)
@@ -154,27 +195,17 @@ def run_chains(
     target: LocalTarget,
     starts: Parameters,
     rng_key: jax.Array,
+    schedule: Schedule,
     *,
-    num_warmup: int,
-    num_draws: int,
-    thinning: int,
-    method: str,
     sites: tuple[str, ...],
-    progress_bar: bool,
 ) -> Draws:
-    """Run `num_warmup` steps, then keep `num_draws` draws, each after `thinning` steps.
+    """Run the warm-up, then keep each thinning-th step, with the positions of `sites`.
 
     Ctrl-C after the warm-up ends the run and keeps what was drawn.
     """
-    num_chains = jax.tree.leaves(starts)[0].shape[0]
-    if method == "parallel" and _devices_to_use(num_chains) < num_chains:
-        warnings.warn(
-            f"`chain_method='parallel'` spreads {num_chains} chains over "
-            f"{_devices_to_use(num_chains)} device(s). On CPUs call "
-            f"numpyro.set_host_device_count({num_chains}) first.",
-            LLCWarning,
-            stacklevel=3,
-        )
+    num_chains, thinning, method = schedule.num_chains, schedule.thinning, schedule.chain_method
+    num_draws = schedule.num_samples // thinning
+    _warn_of_few_devices(method, num_chains)
     began = time.perf_counter()
     state = _start(
         sampler, method, num_chains, jax.random.split(rng_key, num_chains), starts, target
@@ -182,9 +213,9 @@ def run_chains(
     advance = partial(_advance, sampler, method, num_chains, sites)
     chunks: list[dict[str, Any]] = []
     interrupted = False
-    total = num_warmup + num_draws * thinning
-    with tqdm(total=total, disable=not progress_bar, unit="step") as bar:
-        for steps in _pace(num_warmup, limit=num_warmup):
+    total = schedule.num_warmup + num_draws * thinning
+    with tqdm(total=total, disable=not schedule.progress_bar, unit="step") as bar:
+        for steps in _pace(schedule.num_warmup, limit=schedule.num_warmup):
             bar.set_description("warm-up", refresh=False)
             state, _ = jax.block_until_ready(advance(state, target, 1, steps))
             bar.update(steps)
@@ -199,6 +230,17 @@ def run_chains(
                 raise
             interrupted = True
     return _collect(chunks, time.perf_counter() - began, interrupted)
+
+
+def _warn_of_few_devices(method: str, num_chains: int) -> None:
+    if method == "parallel" and _devices_to_use(num_chains) < num_chains:
+        warnings.warn(
+            f"`chain_method='parallel'` spreads {num_chains} chains over "
+            f"{_devices_to_use(num_chains)} device(s). On CPUs call "
+            f"numpyro.set_host_device_count({num_chains}) first.",
+            LLCWarning,
+            stacklevel=4,
+        )
 
 
 def _pace(total: int, *, limit: int) -> Iterator[int]:

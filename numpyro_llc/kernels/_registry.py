@@ -6,6 +6,7 @@ from typing import Any
 from numpyro.infer import HMC, NUTS
 from numpyro.infer.mcmc import MCMCKernel
 
+from numpyro_llc._checks import check_positive
 from numpyro_llc.kernels._numpyro import NumpyroSampler, check_kernel
 from numpyro_llc.kernels._sampler import Sampler
 
@@ -27,18 +28,48 @@ def _named(name: str, step_size: float | None) -> MCMCKernel:
     return _NUMPYRO[name](potential_fn=potential, target_accept_prob=TARGET_ACCEPT_PROB, **settings)
 
 
-def make_sampler(kernel: Any, *, num_warmup: int, step_size: float | None) -> Sampler:
-    """Resolve `kernel`, a name or a NumPyro kernel object.
+def make_sampler(
+    kernel: Any,
+    *,
+    num_warmup: int,
+    num_chains: int,
+    step_size: Any = None,
+    batch_size: Any = None,
+) -> Sampler:
+    """Resolve `kernel`, a name or a NumPyro kernel object, and refuse what does not go with it.
 
     For "nuts" and "hmc" `step_size` is the first step of the warm-up, which adapts it.
     """
     if isinstance(kernel, str):
-        if kernel not in KERNEL_NAMES:
-            raise ValueError(
-                f"`kernel` {kernel!r} is unknown. Choose one of {', '.join(KERNEL_NAMES)}, or give "
-                "a NumPyro kernel object such as NUTS(model, dense_mass=True)."
-            )
-        return NumpyroSampler(_named(kernel, step_size), num_warmup)
+        sampler = NumpyroSampler(_by_name(kernel, step_size), num_warmup)
+    else:
+        _check_object(kernel, step_size)
+        sampler = NumpyroSampler(kernel, num_warmup)
+    if batch_size is not None:
+        raise ValueError(
+            f"`batch_size` needs a stochastic-gradient kernel; {kernel!r} uses the full data. "
+            "Leave it out."
+        )
+    if sampler.is_ensemble and num_chains % 2:
+        raise ValueError(
+            f"`num_chains` must be even for the ensemble kernel {type(kernel).__name__}; got "
+            f"{num_chains}."
+        )
+    return sampler
+
+
+def _by_name(name: str, step_size: Any) -> MCMCKernel:
+    if name not in KERNEL_NAMES:
+        raise ValueError(
+            f"`kernel` {name!r} is unknown. Choose one of {', '.join(KERNEL_NAMES)}, or give a "
+            "NumPyro kernel object such as NUTS(model, dense_mass=True)."
+        )
+    if step_size is not None:
+        step_size = check_positive("step_size", step_size, meaning="Leave it out to adapt it.")
+    return _named(name, step_size)
+
+
+def _check_object(kernel: Any, step_size: Any) -> None:
     if not isinstance(kernel, MCMCKernel):
         raise TypeError(
             f"`kernel` must be a name ({', '.join(KERNEL_NAMES)}) or a NumPyro MCMC kernel object; "
@@ -47,4 +78,3 @@ def make_sampler(kernel: Any, *, num_warmup: int, step_size: float | None) -> Sa
     check_kernel(kernel)
     if step_size is not None:
         raise ValueError("`step_size` belongs to the kernel object here: NUTS(model, step_size=…).")
-    return NumpyroSampler(kernel, num_warmup)

@@ -12,7 +12,7 @@ import numpy as np
 from numpyro.distributions import biject_to, constraints
 from numpyro.infer.initialization import init_to_uniform
 
-from numpyro_llc.models import _rules
+from numpyro_llc.models import _data, _rules
 from numpyro_llc.models._arguments import StaticArguments, check_model, split_arguments
 from numpyro_llc.models._center_values import CenterValues, CountKeys, as_values
 from numpyro_llc.models._program import (
@@ -59,7 +59,7 @@ class ModelReading:
     center: Parameters
     center_losses: dict[str, jax.Array]
     observed: dict[str, jax.Array]
-    data_axes: dict[str, _rules.DataAxes]
+    data_axes: dict[str, _data.DataAxes]
     data_counts: dict[str, jax.Array]
     plate_axes: dict[str, dict[int, str]]
     latent_plates: dict[str, tuple[int, ...]]
@@ -68,7 +68,7 @@ class ModelReading:
     def num_data(self, given: int | None = None) -> int:
         """n, given or from plates and shapes; raises where it is in doubt, or parameters grow."""
         counts = {name: int(count) for name, count in self.data_counts.items()}
-        num_data = _rules.infer_num_data(self.data_axes, counts) if given is None else given
+        num_data = _data.infer_num_data(self.data_axes, counts) if given is None else given
         _rules.check_growth(self.latent_plates, num_data)
         return num_data
 
@@ -196,8 +196,8 @@ def _described(
         "program": replace(
             unread, parameters=tuple(parameters), latents=tuple(latents), likelihood=likelihood
         ),
-        "data_axes": {name: _rules.data_axes(trace[name]) for name in likelihood},
-        "plate_axes": {k: _rules.plate_axes(s) for k, s in trace.items() if s["type"] == "sample"},
+        "data_axes": {name: _data.data_axes(trace[name]) for name in likelihood},
+        "plate_axes": {k: _data.plate_axes(s) for k, s in trace.items() if s["type"] == "sample"},
         "latent_plates": {
             k: tuple(frame.size for frame in trace[k]["cond_indep_stack"]) for k in latents
         },
@@ -235,8 +235,8 @@ def _measure(
         z=z,
         losses={name: site_loss(site) for name, site in sites.items()},
         observed={name: site["value"] for name, site in sites.items()},
-        counts={name: _rules.count_data(site) for name, site in sites.items()},
-        bad_observations={name: _rules.count_bad(site) for name, site in sites.items()},
+        counts={name: _data.count_data(site) for name, site in sites.items()},
+        bad_observations={name: _data.count_bad(site) for name, site in sites.items()},
         inside={k: _rules.is_inside(values[k], z[k], supports[k]) for k in z},
         finite={k: _rules.all_finite(value) for k, value in values.items()},
     )

@@ -11,6 +11,7 @@ from jax.tree_util import DictKey, keystr, tree_leaves_with_path
 from numpyro import distributions as dist
 from numpyro.distributions import constraints
 
+from numpyro_llc.models import _data
 from numpyro_llc.models._program import is_real
 
 Trace = dict[str, dict[str, Any]]
@@ -217,85 +218,6 @@ def unwrap(fn: dist.Distribution) -> dist.Distribution:
     return fn
 
 
-class DataAxes(NamedTuple):
-    """Batch shape of an observed site, its plates' sizes by name, and their names by axis."""
-
-    shape: tuple[int, ...]
-    plates: dict[str, int]
-    names: dict[int, str]
-
-
-def data_axes(site: dict[str, Any]) -> DataAxes:
-    """Batch shape (of the distribution and the value, broadcast) and plates of an observed site."""
-    fn, value_shape = site["fn"], jnp.shape(site["value"])
-    kept = len(value_shape) - fn.event_dim
-    shape = np.broadcast_shapes(tuple(fn.batch_shape), value_shape[: max(kept, 0)])
-    frames = site["cond_indep_stack"]
-    return DataAxes(
-        shape, {f.name: f.size for f in frames}, {frame.dim: frame.name for frame in frames}
-    )
-
-
-def plate_axes(site: dict[str, Any]) -> dict[int, str]:
-    """Which (negative) axes of a sample site's value are which plates."""
-    return {f.dim - site["fn"].event_dim: f.name for f in site["cond_indep_stack"]}
-
-
-def observation_mask(site: dict[str, Any]) -> jax.Array:
-    """The mask of an observed site (of the handler or the distribution), of its batch shape."""
-    mask, fn = jnp.array(True), site["fn"]
-    while fn is not None:
-        if isinstance(fn, dist.MaskedDistribution):
-            mask = mask & fn._mask
-        fn = getattr(fn, "base_dist", None)
-    return jnp.broadcast_to(mask, data_axes(site).shape)
-
-
-def count_data(site: dict[str, Any]) -> jax.Array:
-    """Data points of an observed site that no mask removes."""
-    return jnp.sum(observation_mask(site))
-
-
-def count_bad(site: dict[str, Any]) -> jax.Array:
-    """NaN or infinite values of an observed site that are not masked out."""
-    if not jnp.issubdtype(jnp.result_type(site["value"]), jnp.inexact):
-        return jnp.array(0)
-    mask = observation_mask(site)
-    mask = jnp.expand_dims(mask, tuple(range(mask.ndim, mask.ndim + site["fn"].event_dim)))
-    return jnp.sum(~jnp.isfinite(site["value"]) & mask)
-
-
-def infer_num_data(axes: Mapping[str, DataAxes], counts: Mapping[str, int]) -> int:
-    """n: the common number of data points of the observed sites.
-
-    A site has as many as its batch shape (plates, or the shape of the observations) has entries,
-    less those masked out.
-    """
-    for name, (shape, plates, _) in axes.items():
-        if math.prod(shape) < 2:
-            raise ValueError(
-                f"Cannot infer n: observed site {name!r} has batch shape {shape} (to_event, or one "
-                "row?). Pass `num_data`, which must be at least 2."
-            )
-        if plates and math.prod(plates.values()) != math.prod(shape):
-            raise ValueError(
-                f"Cannot infer n: observed site {name!r} has batch shape {shape}, but its plates "
-                f"are {plates}. Declare the other axes with .to_event() or a plate (is one a "
-                "broadcast by mistake?), or pass `num_data`."
-            )
-        if counts[name] < 2:
-            raise ValueError(
-                f"Observed site {name!r} has {counts[name]} data points that are not masked out; "
-                "at least 2 are needed."
-            )
-    if len({(counts[name], frozenset(axes[name].plates)) for name in axes}) > 1:
-        raise ValueError(
-            f"Cannot infer n: the observed sites differ in size or plate ({dict(counts)}). Pass "
-            "`num_data`, the number of independent data points."
-        )
-    return counts[next(iter(axes))]
-
-
 def check_observations(bad: Mapping[str, Any]) -> None:
     """Refuse NaN or infinite data that is not masked out."""
     for name, count in bad.items():
@@ -309,7 +231,7 @@ def check_observations(bad: Mapping[str, Any]) -> None:
 def check_local_latents(trace: Trace, likelihood: Sequence[str]) -> None:
     """Refuse latent sites with one value per datum: the model grows with n."""
     for observed in likelihood:
-        shape, plates, _ = data_axes(trace[observed])
+        shape, plates, _ = _data.data_axes(trace[observed])
         # Data axes that no plate declares mean that a plate indexes something else (outputs).
         if not plates or math.prod(shape) != math.prod(plates.values()):
             continue
