@@ -155,3 +155,12 @@ def test_every_start_failing_raises():
 def test_bad_arguments_are_refused(wrong, message):
     with pytest.raises((ValueError, TypeError), match=message):
         nllc.find_center(jax.random.key(0), regression.model, DATA, **wrong)
+
+
+def test_a_found_center_and_its_estimate_share_compiled_code():
+    center = nllc.find_center(jax.random.key(0), regression.model, DATA, num_starts=2)
+    compiled = curvature._gradient_and_hessian._cache_size()
+    nllc.estimate_llc(
+        jax.random.key(0), regression.model, DATA, center=center, num_warmup=200, progress_bar=False
+    )
+    assert curvature._gradient_and_hessian._cache_size() == compiled

@@ -159,3 +159,34 @@ def test_the_stated_error_is_honest():
         row = nllc.summary(idata, ci_prob=0.9).loc["llc"]
         covered += row["ci90_lb"] < exact < row["ci90_ub"]
     assert 80 <= covered <= 97
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["tanh", "circle", "linear_network_2_2_2", "square_plus_fourth"])
+def test_stein_identity_holds_whatever_the_answer(name):
+    """E[(z - z*)·∇U] = d for U = β nL + γ/2 |z - z*|²: a check that needs no known λ̂."""
+    case = cases.CASES[name]
+    arguments, center = cases.arguments(case, 1000), {"w": case.center}
+    idata = nllc.estimate_llc(
+        jax.random.key(11),
+        cases.model,
+        arguments,
+        center=center,
+        num_data=1000,
+        num_samples=2000,
+        progress_bar=False,
+    )
+    beta, w = 1 / np.log(1000), idata["posterior"]["w"].to_numpy()
+
+    def potential(w):
+        outputs, x, y, weight = arguments
+        loss = 0.5 * weight * jax.numpy.sum((outputs(w, x) - y) ** 2)
+        return beta * loss + 0.5 * jax.numpy.sum((w - case.center) ** 2)
+
+    slope = jax.vmap(jax.vmap(jax.grad(potential)))(w)
+    stein = np.sum((w - case.center) * np.asarray(slope, float), axis=-1)
+    batches = stein.reshape(4, 20, -1).mean(axis=-1)
+    error = batches.std() / np.sqrt(batches.size)
+    assert abs(stein.mean() - len(case.center)) < 4 * error
+    untempered = stein + (1 / beta - 1) * (stein - np.sum((w - case.center) ** 2, axis=-1))
+    assert abs(untempered.mean() - len(case.center)) > 4 * error
