@@ -43,6 +43,7 @@ def test_tabulated_values_are_the_integrals(name, n, gamma):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.* of the draws diverged:numpyro_llc.LLCWarning")
 @pytest.mark.parametrize("name", cases.CASES)
 def test_nuts_is_within_four_errors_of_the_exact_value(name, llc_of):
     case = cases.CASES[name]
@@ -162,6 +163,7 @@ def test_the_stated_error_is_honest():
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.* of the draws diverged:numpyro_llc.LLCWarning")
 @pytest.mark.parametrize("name", ["tanh", "circle", "linear_network_2_2_2", "square_plus_fourth"])
 def test_stein_identity_holds_whatever_the_answer(name):
     """E[(z - z*)·∇U] = d for U = β nL + γ/2 |z - z*|²: a check that needs no known λ̂."""
