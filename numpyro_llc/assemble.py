@@ -184,7 +184,7 @@ def _non_finite(groups: Any, settings: dict[str, Any], draws: Draws) -> NonFinit
 
 def unconstrained_samples(reading: ModelReading, samples: dict[str, Any]) -> Parameters:
     """Unconstrained parameters of constrained samples ``[chain, draw, ...]`` by site name."""
-    named = flatten_sites(reading.center)
+    named = flatten_sites(dict(sorted(reading.center.items())))  # the order of a dict's leaves
     missing = [name for name in named if name not in samples]
     if missing:
         raise ValueError(f"The run holds no samples of {missing}; do not exclude sites from it.")

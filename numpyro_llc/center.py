@@ -22,6 +22,8 @@ SHIFT_TOLERANCE = 0.01
 """Shift of λ̂ (relative to the Laplace value, and absolute below 1) that a centre may cause."""
 CONVERGED_NATS = 1e-3
 """What a damped Newton step may still gain at a converged centre."""
+FLAT_CURVATURE = 1e-6
+"""A largest Hessian eigenvalue of nL below this, in nats, is no curvature at all."""
 FLAT = {4: 1e-5, 8: 1e-9}
 """Eigenvalues below this share of the largest are rounding, by bytes of the float type."""
 
@@ -132,10 +134,11 @@ def find_center(
         prior_factors=prior_factors,
         init_strategy=_ANYWHERE,
     )
-    program = reading.program if objective == "mle" else reading.program.with_prior()
+    with_prior = reading.keyed_by_prior()
+    program = reading.program if objective == "mle" else with_prior.with_prior()
     key_starts, key_check = jax.random.split(rng_key)
     ends = draw_starts(
-        reading.program,
+        with_prior,
         init_strategy or _PRIOR_DRAW,
         reading.arrays,
         jax.random.split(key_starts, num_starts),
@@ -229,6 +232,16 @@ def _best(losses: Mapping[str, jax.Array]) -> tuple[np.ndarray, int]:
 
 def _check_converged(found: Curvature, target: LocalTarget) -> bool:
     """Whether the end is a local minimum of the objective; warns with the numbers if not."""
+    curved = found.largest > FLAT_CURVATURE
+    if not curved:
+        warnings.warn(
+            f"`find_center` stopped where the loss is flat (largest Hessian eigenvalue "
+            f"{found.largest:.3g}): the maximum likelihood may not exist (separable classes, a "
+            "scale that goes to zero). Use objective='map'.",
+            LLCWarning,
+            stacklevel=3,
+        )
+        return False
     converged = -found.newton_shift < CONVERGED_NATS and not _is_negative(found, target)
     if not converged:
         warnings.warn(
@@ -265,7 +278,7 @@ def check_is_minimum(curvature: Curvature, target: LocalTarget) -> list[str]:
             "Start find_center here, or choose another point."
         )
     expected = _laplace(curvature, target)
-    if -curvature.newton_shift > SHIFT_TOLERANCE * max(expected, 1.0):
+    if not -curvature.newton_shift <= SHIFT_TOLERANCE * max(expected, 1.0):  # or it is NaN
         findings.append(
             "`center` is no local minimum of the loss: the gradient norm of nL is "
             f"{curvature.gradient_norm:.4g}, which lowers λ̂ by about {-curvature.newton_shift:.3g} "
@@ -276,7 +289,7 @@ def check_is_minimum(curvature: Curvature, target: LocalTarget) -> list[str]:
 
 def _laplace(curvature: Curvature, target: LocalTarget) -> float:
     if curvature.hessian is None:
-        return 0.0
+        return 0.5 * sum(np.size(leaf) for leaf in jax.tree.leaves(target.center))
     tempered = float(target.inverse_temperature) * np.linalg.eigvalsh(curvature.hessian).clip(0)
     gamma = min(float(g) for g in target.localization.values())
     return float(0.5 * np.sum(tempered / np.maximum(tempered + gamma, 1e-300)))

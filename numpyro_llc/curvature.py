@@ -29,7 +29,8 @@ class Curvature:
     newton_shift : float
         By how much a quadratic model expects λ̂ to be shifted because `z*` is no stationary point:
         ``g·m + m'Hm/2`` (tempered) at the mode ``m = -(H + Γ)^-1 g`` of the localized density.
-        NaN where the Hessian plus γ is not positive.
+        Directions that curve down count as nearly flat; NaN where there are any and `d` is above
+        ``DENSE_LIMIT``.
     hessian : array [d, d] or None
         Hessian of ``nL``, if `d` is at most ``DENSE_LIMIT``.
     """
@@ -80,6 +81,13 @@ def _krylov(target: LocalTarget, rng_key: jax.Array) -> tuple[jax.Array, ...]:
     return gradient, largest, smallest, shift
 
 
+def _mode(curved: np.ndarray, slope: np.ndarray) -> np.ndarray:
+    """``-curved⁻¹ slope``, with eigenvalues that are not positive raised to a small one."""
+    values, vectors = np.linalg.eigh(curved)
+    values = np.maximum(values, 1e-6 * max(np.abs(values).max(), 1e-300))
+    return -vectors @ ((vectors.T @ slope) / values)
+
+
 def curvature_at_center(target: LocalTarget, rng_key: jax.Array) -> Curvature:
     """Measure the loss around the centre."""
     beta = float(target.inverse_temperature)
@@ -95,9 +103,8 @@ def curvature_at_center(target: LocalTarget, rng_key: jax.Array) -> Curvature:
         finite = np.all(np.isfinite(hessian))
         eigenvalues = np.linalg.eigvalsh(hessian) if finite else np.array([np.nan])
         smallest, largest = float(eigenvalues[0]), float(eigenvalues[-1])
-        curved = beta * hessian + np.diag(gamma)
-        positive = finite and np.linalg.eigvalsh(curved)[0] > 0
-        mode = -np.linalg.solve(curved, beta * gradient) if positive else 0 * gamma
+        positive = bool(finite)
+        mode = _mode(beta * hessian + np.diag(gamma), beta * gradient) if finite else gamma
         shift = beta * (gradient @ mode + 0.5 * mode @ hessian @ mode)
     return Curvature(
         gradient_norm=float(np.linalg.norm(gradient)),

@@ -1,5 +1,6 @@
 """Checks of a finished run: numbers in, findings out."""
 
+import math
 from collections.abc import Mapping
 
 R_HAT_LIMIT = 1.02
@@ -21,12 +22,17 @@ def check_convergence(
         Share of the draws that ended in a divergence.
     """
     findings = []
-    if row["r_hat"] > R_HAT_LIMIT:
+    if math.isnan(row["r_hat"]):
         findings.append(
-            f"R-hat of `llc` is {row['r_hat']:.3f} (want < {R_HAT_LIMIT}) over {num_chains} "
+            f"R-hat of `llc` cannot be judged from {num_chains} chain(s) this short. Raise "
+            "`num_chains` (to 4) or `num_samples`."
+        )
+    elif row["r_hat"] > R_HAT_LIMIT:
+        findings.append(
+            f"R-hat of `llc` is {row['r_hat']:.4g} (want < {R_HAT_LIMIT}) over {num_chains} "
             "chains: they disagree. Raise `num_warmup` and `num_samples`, or `localization`."
         )
-    if row["ess_bulk"] < ESS_LIMIT:
+    if not row["ess_bulk"] >= ESS_LIMIT:  # or it is NaN
         findings.append(
             f"The bulk effective sample size of `llc` is {row['ess_bulk']:.0f} (want > "
             f"{ESS_LIMIT:.0f}): its error is itself uncertain. Raise `num_samples`."

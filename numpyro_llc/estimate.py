@@ -80,7 +80,7 @@ def estimate_llc(
         γ ≥ 0, the precision of the Gaussian around ``z*`` in unconstrained space, for all sites or
         by site.
     batch_size : int, optional
-        For stochastic-gradient kernels only; NUTS and HMC need the full data.
+        For stochastic-gradient kernels, of which there are none yet: all use the full data.
     step_size : float, optional
         First step size of the warm-up, which adapts it.
     num_warmup, num_samples, num_chains, thinning : int
@@ -178,8 +178,9 @@ def from_numpyro(
     Parameters
     ----------
     mcmc : numpyro.infer.MCMC
-        A finished run of a kernel built on ``localize(model, ...)``. Extra fields collected in
-        the run become ``sample_stats``.
+        A finished run of a kernel built on ``localize(model, ...)``. The extra fields
+        ``diverging``, ``num_steps``, ``accept_prob``, ``energy`` and ``adapt_state.step_size``
+        become ``sample_stats``, if ``mcmc.run`` collected them.
     num_data, store_sites, log_likelihood
         As in :func:`estimate_llc`.
 

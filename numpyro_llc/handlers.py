@@ -13,7 +13,7 @@ from numpyro.distributions.distribution import Unit
 from numpyro.primitives import Messenger
 
 from numpyro_llc._checks import check_localization, check_positive
-from numpyro_llc.models import ModelReading, read_model
+from numpyro_llc.models import FullPlates, ModelReading, read_model
 
 
 class LocalizedModel:
@@ -39,7 +39,7 @@ class LocalizedModel:
         """Run the model with localizing priors and a tempered likelihood."""
         reading = self.read(*args, **kwargs)
         localization = check_localization(self.settings["localization"], reading.center)
-        with _Localize(reading, localization, self.settings["inverse_temperature"]):
+        with FullPlates(), _Localize(reading, localization, self.settings["inverse_temperature"]):
             return self.model(*args, **kwargs)
 
 

@@ -61,5 +61,5 @@ def _mark_estimate(axes: Axes, idata: Any, half_dimension: float) -> None:
     axes.axhspan(row["ci90_lb"], row["ci90_ub"], color="0.8", label="90 % interval")
     axes.axhline(row["mean"], color="black", linewidth=1, label="λ̂")
     axes.axhline(half_dimension, color="black", linestyle="--", linewidth=1, label="d/2")
-    axes.set_ylim(0, 1.25 * max(half_dimension, row["ci90_ub"]))
+    axes.set_ylim(min(0.0, 1.25 * row["ci90_lb"]), 1.25 * max(half_dimension, row["ci90_ub"]))
     axes.set(ylabel="running λ̂", title=f"λ̂ = {row['mean']:.2f} ± {row['mcse_mean']:.2f}")

@@ -11,6 +11,7 @@ from numpyro.infer import init_to_value
 
 import numpyro_llc as nllc
 from numpyro_llc import curvature
+from numpyro_llc.center import check_is_minimum
 from numpyro_llc.curvature import curvature_at_center
 from numpyro_llc.models import read_model
 from numpyro_llc.target import make_target
@@ -164,3 +165,48 @@ def test_a_found_center_and_its_estimate_share_compiled_code():
         jax.random.key(0), regression.model, DATA, center=center, num_warmup=200, progress_bar=False
     )
     assert curvature._gradient_and_hessian._cache_size() == compiled
+
+
+def test_a_prior_that_changes_outside_the_model_changes_the_map():
+    prior = {"scale": 1.0}
+
+    def model(y):
+        w = numpyro.sample("w", dist.Normal(0.0, prior["scale"]))
+        numpyro.sample("y", dist.Normal(w, 1.0), obs=y)
+
+    for scale in (1.0, 0.01):
+        prior["scale"] = scale
+        center = nllc.find_center(
+            jax.random.key(0), model, (np.ones(200),), objective="map", num_starts=2
+        )
+        expected = 200 / (200 + scale**-2)
+        assert float(center.params["w"]) == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_likelihood_without_maximum_is_said_so():
+    def model(x, y):
+        w = numpyro.sample("w", dist.Normal(0.0, 1.0))
+        numpyro.sample("y", dist.Bernoulli(logits=w * x), obs=y)
+
+    x = np.linspace(-1, 1, 40)
+    with pytest.warns(nllc.LLCWarning, match="loss is flat.*objective='map'"):
+        center = nllc.find_center(jax.random.key(0), model, (x, (x > 0).astype(float)))
+    assert not center.converged
+
+
+def test_a_slope_is_seen_without_localization():
+    def model(y):
+        w = numpyro.sample("w", dist.Normal(0.0, 1.0).expand([2]).to_event(1))
+        numpyro.sample("y", dist.Normal(w[0] + w[1] ** 3, 1.0), obs=y)
+
+    reading = read_model(model, (np.ones(200),), None, center={"w": np.zeros(2)})
+    target = make_target(
+        reading.program,
+        reading.arrays,
+        reading.center,
+        inverse_temperature=0.2,
+        localization={"w": 0.0},
+    )
+    found = curvature_at_center(target, jax.random.key(0))
+    assert found.newton_shift == pytest.approx(-0.5 * 0.2 * 200, rel=1e-3)
+    assert "gradient norm of nL is 200" in check_is_minimum(found, target)[0]

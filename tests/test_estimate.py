@@ -284,6 +284,11 @@ def test_doubtful_runs_warn_and_keep_the_finding():
     assert "effective sample size" in "".join(json.loads(idata.attrs["findings"]))
 
 
+def test_one_chain_is_said_to_have_no_r_hat():
+    with pytest.warns(nllc.LLCWarning, match=r"cannot be judged from 1 chain.*`num_chains`"):
+        run(num_chains=1)
+
+
 def test_a_dead_parameter_adds_nothing():
     def model(x, y):
         numpyro.sample("dead", dist.Normal(0.0, 1.0).expand([3]).to_event(1))

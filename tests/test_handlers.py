@@ -122,6 +122,19 @@ def test_a_users_own_run_gives_the_same_estimate(fitted, llc_of, jit_model_args)
     assert idata.attrs["num_data"] == 500
 
 
+def test_a_subsampled_plate_is_full_in_a_localized_model():
+    def model(x, y):
+        w = numpyro.sample("w", dist.Normal(0.0, 1.0))
+        with numpyro.plate("N", 20, subsample_size=5) as rows:
+            numpyro.sample("y", dist.Normal(w * x[rows], 1.0), obs=y[rows])
+
+    x, y = jnp.linspace(0, 1, 20), jnp.linspace(1, 2, 20)
+    handler, engine, z0 = both_potentials(model, (x, y), {"w": 0.5}, 0.3, 2.0)
+    constant = handler(z0)[0] - engine(z0)[0]
+    moved = {"w": jnp.array(0.7)}
+    assert float(handler(moved)[0] - engine(moved)[0] - constant) == pytest.approx(0, abs=1e-5)
+
+
 def test_from_numpyro_refuses_a_run_on_another_model():
     mcmc = MCMC(NUTS(regression.model), num_warmup=1, num_samples=1)
     with pytest.raises(TypeError, match="must be a run of a kernel on numpyro_llc.localize"):

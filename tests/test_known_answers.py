@@ -153,8 +153,6 @@ def test_the_stated_error_is_honest():
             regression.model,
             (regression.X, regression.Y),
             center={"w": regression.OLS},
-            num_warmup=300,
-            num_samples=500,
             progress_bar=False,
         )
         row = nllc.summary(idata, ci_prob=0.9).loc["llc"]

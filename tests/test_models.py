@@ -472,6 +472,20 @@ def test_data_that_the_model_reads_from_outside_may_change():
     assert second.program == read(model, ()).program
 
 
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit, jax.checkpoint])
+def test_outside_numbers_are_noticed_wherever_they_are_used(wrap):
+    outside = {"factor": 2.0 * np.ones(20)}
+
+    def model(y):
+        mean = wrap(lambda w: w * outside["factor"])(_w())
+        numpyro.sample("y", dist.Normal(mean, 1.0), obs=y)
+
+    for factor in (2.0, 4.0):
+        outside["factor"] = factor * np.ones(20)
+        expected = gaussian(0.3 * factor)(Y).sum()
+        assert total(read(model, (Y,))) == pytest.approx(expected, rel=1e-5)
+
+
 def test_a_model_that_cannot_key_compiled_code_is_refused():
     class Model:
         __hash__ = None

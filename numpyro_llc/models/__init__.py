@@ -1,6 +1,14 @@
 """NumPyro program in, centred loss on unconstrained parameters out."""
 
-from numpyro_llc.models._program import Parameters, Program, constrain
+from numpyro_llc.models._program import FullPlates, Parameters, Program, constrain
 from numpyro_llc.models._reading import ModelReading, draw_starts, read_model
 
-__all__ = ["ModelReading", "Parameters", "Program", "constrain", "draw_starts", "read_model"]
+__all__ = [
+    "FullPlates",
+    "ModelReading",
+    "Parameters",
+    "Program",
+    "constrain",
+    "draw_starts",
+    "read_model",
+]

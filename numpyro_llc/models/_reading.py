@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -37,7 +37,7 @@ class ModelReading:
     arrays : tuple of jax.Array
         The model's array arguments: the runtime part.
     center : dict
-        Unconstrained parameters ``z*``, in the model's order of sites.
+        Unconstrained parameters ``z*``.
     center_losses : dict of str to jax.Array
         Per-datum losses at the centre, nats, for each likelihood site.
     observed : dict of str to jax.Array
@@ -71,6 +71,11 @@ class ModelReading:
         num_data = _data.infer_num_data(self.data_axes, counts) if given is None else given
         _rules.check_growth(self.latent_plates, num_data)
         return num_data
+
+    def keyed_by_prior(self) -> Program:
+        """The program for what depends on the prior too: a changed prior compiles again."""
+        jaxpr = jax.make_jaxpr(self.program.with_prior().losses)(self.center, self.arrays)
+        return replace(self.program, fingerprint=_fingerprint(jaxpr))
 
     def unconstrain(self, values: Mapping[str, Any]) -> Parameters:
         """Unconstrained parameters of constrained ones, leaves ``[chain, draw, ...]``."""
@@ -173,10 +178,23 @@ def _fingerprint(jaxpr: Any) -> str:
     """
     text = re.sub(r"0x[0-9a-f]+", "", str(jaxpr.jaxpr))
     digest = hashlib.sha256(text.encode())
-    for constant in jaxpr.consts:
+    for constant in _constants_of(jaxpr):
         if not isinstance(constant, jax.core.Tracer):
             digest.update(np.asarray(constant).tobytes())
     return digest.hexdigest()
+
+
+def _constants_of(part: Any) -> Iterator[Any]:
+    """Constants of a closed jaxpr and of all that are nested in it, as those of a jit inside."""
+    if isinstance(part, list | tuple):
+        for item in part:
+            yield from _constants_of(item)
+    elif hasattr(part, "jaxpr"):
+        yield from part.consts
+        yield from _constants_of(part.jaxpr)
+    elif hasattr(part, "eqns"):
+        for equation in part.eqns:
+            yield from _constants_of(list(equation.params.values()))
 
 
 def _described(
