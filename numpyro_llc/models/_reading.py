@@ -189,10 +189,8 @@ def _constants_of(part: Any) -> Iterator[Any]:
     if isinstance(part, list | tuple):
         for item in part:
             yield from _constants_of(item)
-    elif hasattr(part, "jaxpr"):
-        yield from part.consts
-        yield from _constants_of(part.jaxpr)
     elif hasattr(part, "eqns"):
+        yield from getattr(part, "consts", ())
         for equation in part.eqns:
             yield from _constants_of(list(equation.params.values()))
 
