@@ -93,23 +93,23 @@ def curvature_at_center(target: LocalTarget, rng_key: jax.Array) -> Curvature:
     beta = float(target.inverse_temperature)
     gamma = np.asarray(precision(target), np.float64)
     if gamma.size > DENSE_LIMIT:
-        gradient, *extremes, shift = _krylov(target, rng_key)
-        largest, smallest = map(float, extremes)
-        positive = beta * smallest + gamma.min() > 0
+        gradient, *numbers = _krylov(target, rng_key)
+        largest, smallest, shift = map(float, numbers)
+        if not beta * smallest + gamma.min() > 0:
+            shift = float("nan")
         hessian = None
     else:
         gradient, hessian = (np.asarray(x, np.float64) for x in _gradient_and_hessian(target))
         hessian = 0.5 * (hessian + hessian.T)
-        finite = np.all(np.isfinite(hessian))
-        eigenvalues = np.linalg.eigvalsh(hessian) if finite else np.array([np.nan])
-        smallest, largest = float(eigenvalues[0]), float(eigenvalues[-1])
-        positive = bool(finite)
-        mode = _mode(beta * hessian + np.diag(gamma), beta * gradient) if finite else gamma
-        shift = beta * (gradient @ mode + 0.5 * mode @ hessian @ mode)
+        smallest = largest = shift = float("nan")
+        if np.all(np.isfinite(hessian)):
+            smallest, largest = map(float, np.linalg.eigvalsh(hessian)[[0, -1]])
+            mode = _mode(beta * hessian + np.diag(gamma), beta * gradient)
+            shift = float(beta * (gradient @ mode + 0.5 * mode @ hessian @ mode))
     return Curvature(
         gradient_norm=float(np.linalg.norm(gradient)),
         largest=largest,
         smallest=smallest,
-        newton_shift=float(shift) if positive else float("nan"),
+        newton_shift=shift,
         hessian=hessian,
     )
