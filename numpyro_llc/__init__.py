@@ -5,12 +5,17 @@ from numpyro_llc.errors import LLCWarning, NonFiniteLossError
 from numpyro_llc.estimate import estimate_llc, from_numpyro
 from numpyro_llc.handlers import LocalizedModel, localize
 from numpyro_llc.inference_data import summary
+from numpyro_llc.kernels import PSGLD, SGD, SGLD, SGNHT
 
 __all__ = [
     "Center",
     "LLCWarning",
     "LocalizedModel",
     "NonFiniteLossError",
+    "PSGLD",
+    "SGD",
+    "SGLD",
+    "SGNHT",
     "estimate_llc",
     "find_center",
     "from_numpyro",

@@ -10,6 +10,7 @@ from jax.experimental.sparse.linalg import lobpcg_standard
 from jax.flatten_util import ravel_pytree
 from jax.scipy.sparse.linalg import cg
 
+from numpyro_llc.gradients import make_anchor
 from numpyro_llc.target import LocalTarget
 
 DENSE_LIMIT = 128
@@ -86,6 +87,18 @@ def _mode(curved: np.ndarray, slope: np.ndarray) -> np.ndarray:
     values, vectors = np.linalg.eigh(curved)
     values = np.maximum(values, 1e-6 * max(np.abs(values).max(), 1e-300))
     return -vectors @ ((vectors.T @ slope) / values)
+
+
+@jax.jit
+def _gradient_norm(target: LocalTarget) -> jax.Array:
+    gradient = ravel_pytree(make_anchor(target).gradient)[0]
+    return jnp.linalg.norm(gradient) / target.inverse_temperature
+
+
+def gradient_at_center(target: LocalTarget) -> Curvature:
+    """The gradient alone, one pass over the data: for models too large for more."""
+    unknown = float("nan")
+    return Curvature(float(_gradient_norm(target)), unknown, unknown, unknown, None)
 
 
 def curvature_at_center(target: LocalTarget, rng_key: jax.Array) -> Curvature:

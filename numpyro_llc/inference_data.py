@@ -5,7 +5,7 @@ import json
 import warnings
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -145,6 +145,34 @@ def summary(
     table.insert(3, f"ci{percent}_lb", table["mean"] - half)
     table.insert(4, f"ci{percent}_ub", table["mean"] + half)
     return table
+
+
+class MonteCarlo(NamedTuple):
+    """Mean of a quantity over draws, its Monte Carlo error, effective sample size and R-hat."""
+
+    mean: float
+    error: float
+    ess: float
+    r_hat: float
+
+
+def monte_carlo(values: np.ndarray) -> MonteCarlo:
+    """ArviZ's numbers for draws ``[chain, draw]``; NaN where they cannot be had."""
+    if values.shape[1] < 4 or not np.all(np.isfinite(values)):
+        return MonteCarlo(float(np.mean(values)), *(float("nan"),) * 3)
+    if np.ptp(values) == 0:
+        return MonteCarlo(float(values.flat[0]), 0.0, float(values.size), 1.0)
+    data = xr.Dataset({"x": (("chain", "draw"), values)})
+
+    def number(function: Any, **options: Any) -> float:
+        return float(function(data, **options)["x"])
+
+    return MonteCarlo(
+        float(np.mean(values)),
+        number(az.mcse, method="mean"),
+        number(az.ess, method="bulk"),
+        number(az.rhat) if values.shape[0] > 1 else 1.0,
+    )
 
 
 def _normal_quantile(probability: float) -> float:

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,57 +13,17 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 from tqdm.auto import tqdm
 
-from numpyro_llc._checks import check_integer
 from numpyro_llc.errors import LLCWarning
+from numpyro_llc.evaluation import EvaluationRows, excess_losses
 from numpyro_llc.kernels import Sampler
 from numpyro_llc.models import Parameters
+from numpyro_llc.schedule import Schedule
 from numpyro_llc.target import LocalTarget, distance_from_center
 
-CHAIN_METHODS = ("vectorized", "sequential", "parallel")
 CHUNK_DRAWS = 64
 """Most draws between two visits to Python: the length of the compiled buffer."""
 CHUNK_SECONDS = 0.3
 """About how often the progress bar moves; chunk lengths change nothing else."""
-
-
-class Schedule(NamedTuple):
-    """How long to run, how many chains, and how."""
-
-    num_warmup: int
-    num_samples: int
-    num_chains: int
-    thinning: int
-    chain_method: str
-    progress_bar: bool
-
-
-def check_schedule(
-    num_warmup: Any,
-    num_samples: Any,
-    num_chains: Any,
-    thinning: Any,
-    chain_method: Any,
-    progress_bar: Any,
-) -> Schedule:
-    """Refuse what cannot be run, by name."""
-    steps, chains = "It counts steps of one chain.", "R-hat wants at least 2, better 4."
-    kept = "Every thinning-th step is kept."
-    schedule = Schedule(
-        check_integer("num_warmup", num_warmup, minimum=0, meaning=steps),
-        check_integer("num_samples", num_samples, minimum=1, meaning=steps),
-        check_integer("num_chains", num_chains, minimum=1, meaning=chains),
-        check_integer("thinning", thinning, minimum=1, meaning=kept),
-        chain_method,
-        bool(progress_bar),
-    )
-    if schedule.thinning > schedule.num_samples:
-        raise ValueError(
-            f"`thinning` must be at most `num_samples`; got {thinning} > {num_samples}. "
-            "num_samples // thinning draws are kept."
-        )
-    if chain_method not in CHAIN_METHODS:
-        raise ValueError(f"`chain_method` must be one of {CHAIN_METHODS}; got {chain_method!r}.")
-    return schedule
 
 
 @dataclass(frozen=True)
@@ -74,27 +34,39 @@ class Draws:
     ----------
     excess_loss : float array [chain, draw]
         ``nL(z_t) - nL(z*)`` in nats.
+    by_part : float array [chain, draw, part]
+        The same by parts of the rows it was evaluated on, if these are not all; else one part.
     statistics : dict of str to array [chain, draw]
     positions : dict
         Unconstrained parameters of the sites that were asked for.
-    seconds : float
-        Wall time, compilation included.
-    interrupted : bool
-        Whether Ctrl-C ended the run early.
     """
 
     excess_loss: np.ndarray
+    by_part: np.ndarray
     statistics: dict[str, np.ndarray]
     positions: dict[str, Any]
-    seconds: float
-    interrupted: bool
 
 
-def _observe(target: LocalTarget, sites: tuple[str, ...], z: Parameters) -> dict[str, Any]:
+def _observe(
+    sampler: Sampler,
+    sites: tuple[str, ...],
+    state: Any,
+    target: LocalTarget,
+    rows: EvaluationRows | None,
+) -> dict[str, Any]:
+    z = sampler.position(state)
+    excess, by_part = excess_losses(target, z, rows)
+    chains = excess.shape[0]
+    statistics = {
+        name: jnp.broadcast_to(value, (chains,))
+        for name, value in sampler.statistics(state).items()
+    }
     return {
-        "excess_loss": target.excess_loss(z),
-        "distance": distance_from_center(z, target.center),
+        "excess_loss": excess,
+        "by_part": by_part if rows is not None and by_part.shape[1] > 1 else by_part[:, :1],
+        "distance": jax.vmap(lambda one: distance_from_center(one, target.center))(z),
         "z": {name: z[name] for name in sites},
+        **statistics,
     }
 
 
@@ -103,57 +75,44 @@ def _chunk(
     sites: tuple[str, ...],
     state: Any,
     target: LocalTarget,
+    rows: EvaluationRows | None,
     num_draws: jax.Array,
     thinning: jax.Array,
 ) -> tuple[Any, dict[str, Any]]:
     """`num_draws` draws, each after `thinning` steps, into a buffer of ``CHUNK_DRAWS``."""
-
-    def observe(state: Any) -> dict[str, Any]:
-        z, one = sampler.position(state), partial(_observe, target, sites)
-        seen = jax.vmap(one)(z) if sampler.is_ensemble else one(z)
-        return {**seen, **sampler.statistics(state)}
+    observe = partial(_observe, sampler, sites)
 
     def body(i: jax.Array, carry: Any) -> Any:
         state, buffer = carry
         state = jax.lax.fori_loop(0, thinning, lambda _, s: sampler.step(s, target), state)
-        buffer = jax.tree.map(lambda kept, new: kept.at[i].set(new), buffer, observe(state))
+        seen = observe(state, target, rows)
+        buffer = jax.tree.map(lambda kept, new: kept.at[:, i].set(new), buffer, seen)
         return state, buffer
 
     buffer = jax.tree.map(
-        lambda leaf: jnp.zeros((CHUNK_DRAWS, *leaf.shape), leaf.dtype),
-        jax.eval_shape(observe, state),
+        lambda leaf: jnp.zeros((leaf.shape[0], CHUNK_DRAWS, *leaf.shape[1:]), leaf.dtype),
+        jax.eval_shape(observe, state, target, rows),
     )
-    state, buffer = jax.lax.fori_loop(0, num_draws, body, (state, buffer))
-    if sampler.is_ensemble:
-        chains = buffer["excess_loss"].shape[1]
-        buffer = jax.tree.map(
-            lambda leaf: (
-                jnp.swapaxes(leaf, 0, 1)
-                if leaf.ndim > 1
-                else jnp.broadcast_to(leaf, (chains, CHUNK_DRAWS))
-            ),
-            buffer,
-        )
-    return state, buffer
+    return jax.lax.fori_loop(0, num_draws, body, (state, buffer))
 
 
-def _over_chains(function: Callable, method: str, num_chains: int) -> Callable:
-    """Map ``function(chain's part, *shared)`` over the leading axis of its first argument."""
-    if method == "sequential":
-        return lambda mapped, *shared: jax.lax.map(lambda one: function(one, *shared), mapped)
+def _over_blocks(function: Callable, method: str, num_blocks: int) -> Callable:
+    """Map ``function(a block's part, *shared)`` over the leading axis of its first argument."""
 
-    def vectorized(mapped: Any, *shared: Any) -> Any:
-        return jax.vmap(lambda one: function(one, *shared))(mapped)
+    def mapped_here(mapped: Any, *shared: Any) -> Any:
+        if jax.tree.leaves(mapped)[0].shape[0] == 1:
+            one = function(jax.tree.map(lambda leaf: leaf[0], mapped), *shared)
+            return jax.tree.map(lambda leaf: leaf[None], one)
+        return jax.lax.map(lambda one: function(one, *shared), mapped)
 
-    if method == "vectorized":
-        return vectorized
-    devices = jax.devices()[: _devices_to_use(num_chains)]
-    chains, everywhere = PartitionSpec("chain"), PartitionSpec()
+    if method != "parallel":
+        return mapped_here
+    blocks, everywhere = PartitionSpec("chain"), PartitionSpec()
     return lambda mapped, *shared: jax.shard_map(
-        vectorized,
-        mesh=Mesh(np.array(devices), ("chain",)),
-        in_specs=(chains, *(everywhere for _ in shared)),
-        out_specs=chains,
+        mapped_here,
+        mesh=Mesh(np.array(jax.devices()[:num_blocks]), ("chain",)),
+        in_specs=(blocks, *(everywhere for _ in shared)),
+        out_specs=blocks,
         check_vma=False,
     )(mapped, *shared)
 
@@ -165,71 +124,112 @@ def _devices_to_use(num_chains: int) -> int:
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
 def _start(
-    sampler: Sampler, method: str, num_chains: int, keys: jax.Array, z: Parameters, target: Any
+    sampler: Sampler, method: str, num_blocks: int, keys: jax.Array, z: Parameters, target: Any
 ) -> Any:
-    if sampler.is_ensemble:
-        return sampler.init(keys, z, target)
-    run = _over_chains(lambda own, t: sampler.init(own[0], own[1], t), method, num_chains)
-    return run((keys, z), target)
+    run = _over_blocks(lambda own, t: sampler.init(own[0], own[1], t), method, num_blocks)
+    blocks = jax.tree.map(lambda leaf: leaf.reshape(num_blocks, -1, *leaf.shape[1:]), (keys, z))
+    return run(blocks, target)
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2, 3))
+@partial(jax.jit, static_argnums=(0, 1, 2, 3), donate_argnums=4)
 def _advance(
     sampler: Sampler,
     method: str,
-    num_chains: int,
+    num_blocks: int,
     sites: tuple[str, ...],
     state: Any,
     target: LocalTarget,
+    rows: EvaluationRows | None,
     num_draws: Any,
     thinning: Any,
 ) -> tuple[Any, dict[str, Any]]:
-    if sampler.is_ensemble:
-        return _chunk(sampler, sites, state, target, num_draws, thinning)
-    run = _over_chains(partial(_chunk, sampler, sites), method, num_chains)
-    return run(state, target, num_draws, thinning)
+    run = _over_blocks(partial(_chunk, sampler, sites), method, num_blocks)
+    state, buffer = run(state, target, rows, num_draws, thinning)
+    return state, jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), buffer)
 
 
-def run_chains(
-    sampler: Sampler,
-    target: LocalTarget,
-    starts: Parameters,
-    rng_key: jax.Array,
-    schedule: Schedule,
-    *,
-    sites: tuple[str, ...],
-) -> Draws:
-    """Run the warm-up, then keep each thinning-th step, with the positions of `sites`.
+class Run:
+    """Chains under way: moves them on, and keeps what they draw.
 
-    Ctrl-C after the warm-up ends the run and keeps what was drawn.
+    Chains go through the compiled code in blocks: all in one (vectorized), one by one
+    (sequential), or one block a device (parallel).
     """
-    num_chains, thinning, method = schedule.num_chains, schedule.thinning, schedule.chain_method
-    num_draws = schedule.num_samples // thinning
-    _warn_of_few_devices(method, num_chains)
-    began = time.perf_counter()
-    state = _start(
-        sampler, method, num_chains, jax.random.split(rng_key, num_chains), starts, target
-    )
-    advance = partial(_advance, sampler, method, num_chains, sites)
-    chunks: list[dict[str, Any]] = []
-    interrupted = False
-    total = schedule.num_warmup + num_draws * thinning
-    with tqdm(total=total, disable=not schedule.progress_bar, unit="step") as bar:
-        for steps in _pace(schedule.num_warmup, limit=schedule.num_warmup):
-            bar.set_description("warm-up", refresh=False)
-            state, _ = jax.block_until_ready(advance(state, target, 1, steps))
-            bar.update(steps)
-        try:
-            for draws in _pace(num_draws, limit=CHUNK_DRAWS):
-                bar.set_description("sampling", refresh=False)
-                state, buffer = advance(state, target, draws, thinning)
-                chunks.append(jax.tree.map(lambda leaf, k=draws: np.asarray(leaf)[:, :k], buffer))
-                bar.update(draws * thinning)
-        except KeyboardInterrupt:
-            if not chunks:
-                raise
-            interrupted = True
-    return _collect(chunks, time.perf_counter() - began, interrupted)
+
+    def __init__(
+        self,
+        sampler: Sampler,
+        target: LocalTarget,
+        starts: Parameters,
+        rng_key: jax.Array,
+        schedule: Schedule,
+        *,
+        sites: tuple[str, ...],
+    ) -> None:
+        self.sampler, self.target, self.sites = sampler, target, sites
+        self.num_chains, self.method = schedule.num_chains, schedule.chain_method
+        _warn_of_few_devices(self.method, self.num_chains)
+        self.num_blocks = 1
+        if not sampler.is_ensemble:
+            parallel = _devices_to_use(self.num_chains)
+            self.num_blocks = {"sequential": self.num_chains, "parallel": parallel}.get(
+                self.method, 1
+            )
+        self.rows: EvaluationRows | None = None
+        self.chunks: list[dict[str, Any]] = []
+        self.steps = 0
+        self.began = time.perf_counter()
+        self.bar = tqdm(disable=not schedule.progress_bar, unit="step")
+        keys = jax.random.split(rng_key, self.num_chains)
+        self.state = _start(sampler, self.method, self.num_blocks, keys, starts, target)
+
+    @property
+    def seconds(self) -> float:
+        """Wall time so far, compilation included."""
+        return time.perf_counter() - self.began
+
+    def _advance(self, draws: int, thinning: int) -> dict[str, Any]:
+        self.state, buffer = _advance(
+            self.sampler,
+            self.method,
+            self.num_blocks,
+            self.sites,
+            self.state,
+            self.target,
+            self.rows,
+            draws,
+            thinning,
+        )
+        kept = jax.tree.map(lambda leaf: np.asarray(leaf)[:, :draws], buffer)
+        self.steps += draws * thinning
+        self.bar.update(draws * thinning)
+        return kept
+
+    def walk(self, steps: int) -> None:
+        """Steps without draws: one is made at the end of each chunk and thrown away."""
+        for part in _pace(steps, limit=steps):
+            self._advance(1, part)
+
+    def draw(self, num_draws: int, thinning: int) -> None:
+        """Keep `num_draws` more draws, each after `thinning` steps."""
+        for draws in _pace(num_draws, limit=CHUNK_DRAWS):
+            self.chunks.append(self._advance(draws, thinning))
+
+    def end_warmup(self) -> None:
+        """Tell the sampler that sampling begins, and forget the draws so far."""
+        self.state = self.sampler.end_warmup(self.state)
+        self.chunks = []
+
+    def describe(self, phase: str, total: int | None) -> None:
+        """Name the phase on the progress bar, and the steps it will have at its end."""
+        self.bar.set_description(phase, refresh=False)
+        self.bar.total = total
+
+    def collect(self) -> Draws:
+        """The draws so far."""
+        joined = jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *self.chunks)
+        positions, by_part = joined.pop("z"), joined.pop("by_part")
+        excess = joined.pop("excess_loss").astype(np.float64)
+        return Draws(excess, by_part.astype(np.float64), joined, positions)
 
 
 def _warn_of_few_devices(method: str, num_chains: int) -> None:
@@ -253,10 +253,3 @@ def _pace(total: int, *, limit: int) -> Iterator[int]:
         rate = length / max(time.perf_counter() - began, 1e-9)
         done += length
         length = int(np.clip(CHUNK_SECONDS * rate, 1, min(limit, 4 * length)))
-
-
-def _collect(chunks: list[dict[str, Any]], seconds: float, interrupted: bool) -> Draws:
-    joined = jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *chunks)
-    positions = joined.pop("z")
-    excess = joined.pop("excess_loss").astype(np.float64)
-    return Draws(excess, joined, positions, seconds, interrupted)

@@ -65,13 +65,46 @@ class LocalTarget:
     def excess_loss(self, z: Parameters) -> jax.Array:
         """``nL(z) - nL(z*)`` in nats, a scalar: per-datum differences first, then their sum."""
         losses = self.program.losses(z, self.arrays)
-        terms = [jnp.sum(loss - self.center_losses[name]) for name, loss in losses.items()]
+        terms = [jnp.sum(x - self.center_losses.get(name, 0.0)) for name, x in losses.items()]
         return sum(terms, jnp.zeros(()))
+
+    def penalty(self, z: Parameters) -> jax.Array:
+        """``γ/2 |z - z*|²``, a scalar."""
+        return 0.5 * _squared_distance(z, self.center, self.localization)
 
     def potential(self, z: Parameters) -> jax.Array:
         """``β [nL(z) - nL(z*)] + γ/2 |z - z*|²``, a scalar; zero at the centre."""
-        penalty = 0.5 * _squared_distance(z, self.center, self.localization)
-        return self.inverse_temperature * self.excess_loss(z) + penalty
+        return self.inverse_temperature * self.excess_loss(z) + self.penalty(z)
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of the data that batches are drawn from; 0 if the program has no batching."""
+        return 0 if self.program.batching is None else self.program.batching.num_rows
+
+    def row_terms(self, z: Parameters, rows: jax.Array) -> jax.Array:
+        """``β N ℓ_i(z)`` of `rows`, an array ``[len(rows)]`` whose expectation over rows is β nL."""
+        scale = self.inverse_temperature * self.num_rows
+        return scale * self.program.row_losses(z, self.arrays, rows)
+
+    def tempered_loss(self, z: Parameters, rows: jax.Array | None) -> jax.Array:
+        """``β nL(z)`` up to a constant, or from `rows` an unbiased estimate of it, a scalar."""
+        if rows is None:
+            return self.inverse_temperature * self.excess_loss(z)
+        return jnp.mean(self.row_terms(z, rows))
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["arrays", "center", "center_losses", "inverse_temperature", "localization"],
+    meta_fields=["program"],
+)
+@dataclass(frozen=True)
+class PosteriorTarget(LocalTarget):
+    """The posterior of a model as it is: its prior (and Jacobian) in place of the Gaussian."""
+
+    def penalty(self, z: Parameters) -> jax.Array:
+        """``-log p(w(z)) - log |dw/dz|``, a scalar."""
+        return self.program.prior_potential(z, self.arrays)
 
 
 @partial(jax.jit, static_argnums=0)

@@ -43,23 +43,36 @@ class NumpyroSampler:
                 setattr(kernel, closure, None)
         return kernel
 
-    def init(self, rng_key: jax.Array, z: Parameters, target: LocalTarget) -> Any:
-        return self._bind(target).init(rng_key, self.num_warmup, z, model_args=(), model_kwargs={})
+    def init(self, keys: jax.Array, z: Parameters, target: LocalTarget) -> Any:
+        def init(key: jax.Array, z: Parameters) -> Any:
+            kernel = self._bind(target)
+            return kernel.init(key, self.num_warmup, z, model_args=(), model_kwargs={})
+
+        return init(keys, z) if self.is_ensemble else jax.vmap(init)(keys, z)
 
     def step(self, state: Any, target: LocalTarget) -> Any:
-        kernel = self._bind(target)
-        # `init` sets the closures that `sample` calls; its result is unused and compiled away.
-        z, key = self.position(state), state.rng_key
-        if self.is_ensemble:
-            key = jax.random.split(key, jax.tree.leaves(z)[0].shape[0])
-        kernel.init(key, self.num_warmup, z, (), {})
-        return kernel.sample(state, (), {})
+        def step(state: Any) -> Any:
+            kernel, z, key = self._bind(target), self.position(state), state.rng_key
+            if self.is_ensemble:
+                key = jax.random.split(key, jax.tree.leaves(z)[0].shape[0])
+            # `init` sets the closures that `sample` calls; its result is unused, compiled away.
+            kernel.init(key, self.num_warmup, z, (), {})
+            return kernel.sample(state, (), {})
+
+        return step(state) if self.is_ensemble else jax.vmap(step)(state)
 
     def position(self, state: Any) -> Parameters:
         return getattr(state, self.kernel.sample_field)
 
     def statistics(self, state: Any) -> dict[str, jax.Array]:
         return _read_statistics(state)
+
+    def end_warmup(self, state: Any) -> Any:
+        return state  # The kernel counts its steps itself.
+
+
+    def report(self, state: Any, target: LocalTarget) -> dict[str, Any]:
+        return {}
 
 
 def _read_statistics(state: Any) -> dict[str, jax.Array]:

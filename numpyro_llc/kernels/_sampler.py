@@ -9,30 +9,43 @@ from numpyro_llc.target import LocalTarget
 
 
 class Sampler(Protocol):
-    """One Markov chain that leaves the density of a :class:`LocalTarget` invariant.
+    """Markov chains, stacked, that sample the density of a :class:`LocalTarget`.
 
     An implementation is hashable and equal to another that would compile to the same code, and
-    holds no arrays: target and state are arguments. `init` and `step` are pure and see one chain,
-    unless `is_ensemble`, when they see all chains, stacked.
+    holds no arrays: target and state are arguments. All methods are pure. Keys and the leaves of
+    `z` are stacked along a leading axis, ``[chain, ...]``; a state is any pytree.
     """
 
     @property
     def is_ensemble(self) -> bool:
-        """Whether `init` and `step` see all chains at once."""
+        """Whether the chains need one another, so that they cannot be run apart."""
         ...
 
-    def init(self, rng_key: jax.Array, z: Parameters, target: LocalTarget) -> Any:
-        """State at the unconstrained start `z`."""
+    def init(self, keys: jax.Array, z: Parameters, target: LocalTarget) -> Any:
+        """State at the unconstrained starts `z`."""
         ...
 
     def step(self, state: Any, target: LocalTarget) -> Any:
-        """One transition."""
+        """One transition of each chain."""
         ...
 
     def position(self, state: Any) -> Parameters:
-        """Unconstrained parameters of a state."""
+        """Unconstrained parameters of a state, ``[chain, ...]``."""
         ...
 
     def statistics(self, state: Any) -> dict[str, jax.Array]:
-        """Scalars of the last transition, under ArviZ's ``sample_stats`` names."""
+        """Numbers of the last transition under ArviZ's ``sample_stats`` names, ``[chain]`` or one
+        for all chains.
+        """
+        ...
+
+    def end_warmup(self, state: Any) -> Any:
+        """The state with which sampling begins."""
+        ...
+
+    def report(self, state: Any, target: LocalTarget) -> dict[str, Any]:
+        """What the result keeps of the sampler at its end: numbers and strings.
+
+        Leaves of `state` have one more leading axis, of blocks of chains run apart.
+        """
         ...

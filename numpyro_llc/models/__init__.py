@@ -1,5 +1,7 @@
 """NumPyro program in, centred loss on unconstrained parameters out."""
 
+from numpyro_llc.models._arguments import split_arguments
+from numpyro_llc.models._batching import with_batches
 from numpyro_llc.models._program import FullPlates, Parameters, Program, constrain
 from numpyro_llc.models._reading import ModelReading, draw_starts, read_model
 
@@ -11,4 +13,6 @@ __all__ = [
     "constrain",
     "draw_starts",
     "read_model",
+    "split_arguments",
+    "with_batches",
 ]

@@ -27,13 +27,15 @@ class StaticArguments:
         leaves = [next(remaining) if leaf is _Array else leaf for leaf in self.leaves]
         return jax.tree.unflatten(self.treedef, leaves)
 
+    def bound(self, function: Callable, arrays: Sequence[jax.Array]) -> dict[str, Any]:
+        """The arguments under the names of the function's parameters, in their order."""
+        args, kwargs = self.join(arrays)
+        return dict(inspect.signature(function).bind(*args, **kwargs).arguments)
+
     def names(self, function: Callable, arrays: Sequence[jax.Array]) -> dict[str, jax.Array]:
         """The arrays under the names of the function's parameters (a path within, if nested)."""
-        args, kwargs = self.join(arrays)
-        signature = inspect.signature(function)
-        bound = signature.bind(*args, **kwargs).arguments
         named = {}
-        for path, leaf in jax.tree_util.tree_leaves_with_path(dict(bound)):
+        for path, leaf in jax.tree_util.tree_leaves_with_path(self.bound(function, arrays)):
             if any(leaf is array for array in arrays):
                 keys = [jax.tree_util.keystr((key,), simple=True) for key in path]
                 named[".".join(keys)] = leaf

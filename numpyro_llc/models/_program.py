@@ -18,13 +18,66 @@ Parameters = dict[str, Any]
 
 
 class FullPlates(Messenger):
-    """Give each subsampled plate all its indices, so that a loss is over the whole data."""
+    """Give each subsampled plate all its indices, so that a loss is over the whole data.
+
+    The plate `batched`, if it still has all its `num_rows`, gets `rows` instead.
+    """
+
+    def __init__(
+        self, batched: str | None = None, num_rows: int = 0, rows: jax.Array | None = None
+    ) -> None:
+        super().__init__()
+        self.batched, self.num_rows, self.rows = batched, num_rows, rows
 
     def process_message(self, msg: dict[str, Any]) -> None:
-        if msg["type"] == "plate" and msg["value"] is None:
-            size = msg["args"][0]
+        if msg["type"] != "plate":
+            return
+        size, declared = msg["args"]
+        msg["subsampled"] = declared is not None and declared != size
+        if self.rows is not None and (msg["name"], size) == (self.batched, self.num_rows):
+            msg["args"] = (size, len(self.rows))
+            msg["value"] = self.rows
+        elif msg["value"] is None:
             msg["args"] = (size, None)
             msg["value"] = jnp.arange(size)
+
+
+@dataclass(frozen=True)
+class Batching:
+    """How rows of the data are taken out of a model.
+
+    Attributes
+    ----------
+    num_rows : int
+        N, the size of the axis that is batched.
+    plate : str or None
+        The plate of that axis.
+    indexed : bool
+        Whether the model indexes its data by the plate's indices; if not, its arguments are sliced.
+    axes : tuple of (int or None)
+        For each array argument, the axis to slice.
+    site_axes : tuple of (str, int)
+        The likelihood sites and the axis of their per-datum losses that holds the rows, from the
+        right.
+    """
+
+    num_rows: int
+    plate: str | None
+    indexed: bool
+    axes: tuple[int | None, ...]
+    site_axes: tuple[tuple[str, int], ...] = ()
+
+    def take(self, arrays: Sequence[jax.Array], rows: jax.Array) -> list[jax.Array]:
+        """The arguments with only `rows` of those that are sliced."""
+        return [
+            array if axis is None else jnp.take(array, rows, axis=axis)
+            for array, axis in zip(arrays, self.axes, strict=True)
+        ]
+
+    def plates(self, rows: jax.Array) -> FullPlates:
+        """Puts `rows` (or, of sliced arguments, their places) into the plate."""
+        places = rows if self.indexed else jnp.arange(len(rows))
+        return FullPlates(self.plate, self.num_rows, places)
 
 
 def is_real(support: constraints.Constraint) -> bool:
@@ -84,15 +137,20 @@ class Program:
     likelihood: tuple[str, ...]
     prior_factors: tuple[str, ...]
     fingerprint: str = ""
+    batching: Batching | None = None
 
     def trace(
-        self, arrays: Sequence[jax.Array], values: Callable, seed: Any = 0
+        self,
+        arrays: Sequence[jax.Array],
+        values: Callable,
+        seed: Any = 0,
+        plates: FullPlates | None = None,
     ) -> dict[str, dict[str, Any]]:
         """Run the model on its full data, with ``values(site)`` at each site that it answers."""
         args, kwargs = self.arguments.join(arrays)
         model = handlers.substitute(handlers.seed(self.model, rng_seed=seed), substitute_fn=values)
         try:
-            with handlers.block(), FullPlates(), handlers.trace() as trace:
+            with handlers.block(), plates or FullPlates(), handlers.trace() as trace:
                 model(*args, **kwargs)
         except (
             jax.errors.ConcretizationTypeError,
@@ -115,9 +173,51 @@ class Program:
         trace = self.trace(arrays, partial(_place, z), seed)
         return {name: site_loss(trace[name]) for name in self.likelihood}
 
+    def batch_losses(
+        self, z: Parameters, arrays: Sequence[jax.Array], rows: jax.Array
+    ) -> dict[str, jax.Array]:
+        """Per-datum losses of the rows `rows` alone, at a cost that does not grow with the data."""
+        batching = self.batching
+        if batching is None:
+            raise ValueError("The program has no batching: see find_batching.")
+        trace = self.trace(
+            batching.take(arrays, rows), partial(_place, z), plates=batching.plates(rows)
+        )
+        share = len(rows) / batching.num_rows  # undoes NumPyro's scale of a subsampled plate
+        losses = {}
+        for name in self.likelihood:
+            frames = [f for f in trace[name]["cond_indep_stack"] if f.name == batching.plate]
+            partly = any(f.size != batching.num_rows for f in frames) and batching.plate in trace
+            subsampled = partly and trace[batching.plate]["args"][0] == batching.num_rows
+            losses[name] = site_loss(trace[name]) * (share if subsampled else 1.0)
+        return losses
+
+    def row_losses(
+        self, z: Parameters, arrays: Sequence[jax.Array], rows: jax.Array
+    ) -> jax.Array:
+        """The loss of each of `rows` in nats, summed over sites and inner axes, ``[len(rows)]``."""
+        losses = self.batch_losses(z, arrays, rows)
+        by_row = [
+            jnp.sum(jnp.moveaxis(losses[name], axis, 0).reshape(len(rows), -1), axis=1)
+            for name, axis in self.batching.site_axes  # type: ignore[union-attr]
+        ]
+        return sum(by_row[1:], by_row[0])
+
     def with_prior(self) -> "Program":
         """The same program with the prior in its loss (constrained density, no Jacobian): MAP."""
         return replace(self, likelihood=(*self.likelihood, *self.latents, *self.prior_factors))
+
+    def prior_potential(self, z: Parameters, arrays: Sequence[jax.Array]) -> jax.Array:
+        """``-log p(w(z)) |dw/dz|`` of the latent sites and the prior factors, a scalar."""
+        trace = self.trace(arrays, partial(_place, z))
+        total = jnp.zeros(())
+        for name in (*self.latents, *self.prior_factors):
+            total += jnp.sum(site_loss(trace[name]))
+            if name in self.latents and not is_real(trace[name]["fn"].support):
+                transform = biject_to(trace[name]["fn"].support)
+                log_det = transform.log_abs_det_jacobian(z[name], trace[name]["value"])
+                total -= jnp.sum(log_det)
+        return total
 
     def constrain(
         self, z: Parameters, arrays: Sequence[jax.Array], names: Sequence[str]

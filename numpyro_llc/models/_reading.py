@@ -52,6 +52,8 @@ class ModelReading:
         Sizes of the plates of each latent sample site.
     deterministic : tuple of str
         Names of the deterministic sites.
+    subsampled : tuple of str
+        Names of the plates that declare a `subsample_size`.
     """
 
     program: Program
@@ -64,6 +66,7 @@ class ModelReading:
     plate_axes: dict[str, dict[int, str]]
     latent_plates: dict[str, tuple[int, ...]]
     deterministic: tuple[str, ...]
+    subsampled: tuple[str, ...]
 
     def num_data(self, given: int | None = None) -> int:
         """n, given or from plates and shapes; raises where it is in doubt, or parameters grow."""
@@ -218,6 +221,9 @@ def _described(
             k: tuple(frame.size for frame in trace[k]["cond_indep_stack"]) for k in latents
         },
         "deterministic": tuple(k for k, s in trace.items() if s["type"] == "deterministic"),
+        "subsampled": tuple(
+            k for k, s in trace.items() if s["type"] == "plate" and s.get("subsampled")
+        ),
     }
 
 

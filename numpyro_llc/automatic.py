@@ -1,0 +1,171 @@
+"""From a schedule to a finished run: lengths as given, or chosen from what the chains do."""
+
+from dataclasses import dataclass
+from math import ceil
+
+import jax
+import numpy as np
+
+from numpyro_llc.evaluation import all_rows, some_rows
+from numpyro_llc.inference_data import monte_carlo
+from numpyro_llc.sampling import Draws, Run
+from numpyro_llc.schedule import Schedule
+
+RELATIVE_ERROR = 0.01
+"""The Monte Carlo error of λ̂, relative to it, at which an automatic run ends."""
+R_HAT = 1.01
+MAX_DRAWS = 20_000
+"""Most draws that an automatic run keeps of a chain."""
+WORK_LIMIT = 2e11
+"""Parameters times rows, summed over steps and chains, after which an automatic run ends."""
+STEPS_AT_LEAST, STEPS_AT_MOST = 8192, 4_000_000
+WARMUP_DRAWS = 64
+ROWS_ALWAYS_AFFORDABLE = 65_536
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run that ended.
+
+    Attributes
+    ----------
+    draws : Draws
+    num_warmup, thinning : int
+        As given or chosen.
+    evaluation_rows : int
+        Rows on which the recorded loss was evaluated; 0 for the data as a whole.
+    seconds : float
+        Wall time, compilation included.
+    interrupted : bool
+        Whether Ctrl-C ended the run early.
+    findings : list of str
+        What an automatic run did not reach.
+    """
+
+    draws: Draws
+    num_warmup: int
+    thinning: int
+    evaluation_rows: int
+    seconds: float
+    interrupted: bool
+    findings: list[str]
+
+
+def finish(run: Run, schedule: Schedule, batch_rows: int, rng_key: jax.Array) -> Finished:
+    """Warm up and sample. Ctrl-C after the warm-up ends the run and keeps what was drawn.
+
+    Parameters
+    ----------
+    batch_rows : int
+        Rows of a batch, or of the full data.
+    """
+    budget = _budget(run, batch_rows)
+    rows_used = _choose_rows(run, schedule, batch_rows, rng_key)
+    least = ceil(max(rows_used, 1) / (3 * batch_rows))  # so that evaluation is the smaller cost
+    apart = _warm_up(run, schedule, budget)
+    num_warmup = run.steps
+    run.end_warmup()
+    thinning = schedule.thinning
+    if thinning is None:
+        given = schedule.num_samples is not None
+        thinning = 1 if given else max(1, least, ceil(apart / 2))
+    interrupted, findings = False, []
+    try:
+        findings = _sample(run, schedule, thinning, budget + num_warmup)
+    except KeyboardInterrupt:
+        if not run.chunks:
+            raise
+        interrupted = True
+    finally:
+        run.bar.close()
+    return Finished(
+        run.collect(), num_warmup, thinning, rows_used, run.seconds, interrupted, findings
+    )
+
+
+def _budget(run: Run, batch_rows: int) -> int:
+    size = sum(np.size(leaf) for leaf in jax.tree.leaves(run.target.center))
+    work = run.num_chains * max(size * batch_rows, 20_000)  # a step has a cost of its own
+    return int(np.clip(WORK_LIMIT / work, STEPS_AT_LEAST, STEPS_AT_MOST))
+
+
+def _choose_rows(run: Run, schedule: Schedule, batch_rows: int, rng_key: jax.Array) -> int:
+    """Evaluate on the full data where that is affordable, else on a large fixed batch."""
+    num_rows = run.target.num_rows
+    affordable = max(ROWS_ALWAYS_AFFORDABLE, 3 * batch_rows * (schedule.thinning or 1))
+    if num_rows <= affordable:
+        run.rows = all_rows(run.target)
+        return num_rows
+    run.rows = some_rows(run.target, affordable, rng_key)
+    return run.rows.rows.size
+
+
+def _warm_up(run: Run, schedule: Schedule, budget: int) -> float:
+    """Run the warm-up; returns the steps between nearly independent draws (1 if not measured).
+
+    An automatic warm-up runs in rounds, each twice as long as the last, until the loss of a round
+    shows no drift: its halves agree, the chains agree, and it agrees with the round before.
+    """
+    run.describe("warm-up", schedule.num_warmup)
+    if schedule.num_warmup is not None:
+        run.walk(schedule.num_warmup)
+        return 1.0
+    steps, before = 512, None
+    while True:
+        run.chunks = []
+        run.draw(WARMUP_DRAWS, steps // WARMUP_DRAWS)
+        now = _stable(run.collect().excess_loss)
+        if now is not None and before is not None and _agree(before, now):
+            break
+        before = now
+        if run.steps + 2 * steps > budget / 3:
+            break
+        steps *= 2
+    size = monte_carlo(run.collect().excess_loss).ess
+    return steps * run.num_chains / max(size, 1.0) if np.isfinite(size) else float(steps)
+
+
+def _stable(loss: np.ndarray) -> tuple[float, float] | None:
+    """Mean and standard error of a round, or None if it drifts."""
+    result = monte_carlo(loss)
+    half = loss.shape[1] // 2
+    drift = abs(float(loss[:, half:].mean() - loss[:, :half].mean()))
+    if not (result.r_hat < 1.05 and drift < 4.0 * result.error + 0.005 * abs(result.mean)):
+        # R-hat is NaN where nothing moves, as at a step size of 0.
+        return (result.mean, 0.0) if np.ptp(loss) == 0 else None
+    return result.mean, result.error
+
+
+def _agree(one: tuple[float, float], two: tuple[float, float]) -> bool:
+    return abs(one[0] - two[0]) <= 3.0 * np.hypot(one[1], two[1]) + 0.01 * abs(two[0])
+
+
+def _sample(run: Run, schedule: Schedule, thinning: int, last_step: int) -> list[str]:
+    """Sample as long as asked, or until λ̂ is known to ``RELATIVE_ERROR``."""
+    if schedule.num_samples is not None:
+        run.describe("sampling", run.steps + schedule.num_samples)
+        run.draw(schedule.num_samples // thinning, thinning)
+        return []
+    drawn, more = 0, 250
+    while True:
+        most = min(MAX_DRAWS - drawn, (last_step - run.steps) // thinning)
+        more = max(min(more, most), 1)
+        run.describe("sampling", run.steps + more * thinning)
+        run.draw(more, thinning)
+        drawn += more
+        result = monte_carlo(run.collect().excess_loss)
+        wanted = RELATIVE_ERROR * abs(result.mean)
+        if result.error <= wanted and result.r_hat <= R_HAT or result.error == 0:
+            return []
+        if drawn >= MAX_DRAWS or run.steps + thinning > last_step:
+            break
+        needed = drawn * (result.error / max(wanted, 1e-300)) ** 2 - drawn
+        more = int(np.clip(1.1 * needed if np.isfinite(needed) else drawn, 0.25 * drawn, 2 * drawn))
+    if result.error <= 2.0 * wanted and result.r_hat <= R_HAT:
+        return []
+    return [
+        f"Sampling ended at its limit of {run.steps} steps with a Monte Carlo error of "
+        f"{100 * result.error / max(abs(result.mean), 1e-300):.1f} % of λ̂ (want "
+        f"{100 * RELATIVE_ERROR:g} %) and R-hat {result.r_hat:.3f}. Give `num_warmup`, "
+        "`num_samples` and `thinning` to run longer, or try kernel='sgnht' or 'psgld'."
+    ]

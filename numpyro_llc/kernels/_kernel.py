@@ -1,0 +1,210 @@
+"""The stochastic-gradient kernels as NumPyro's: the same sampler under ``numpyro.infer.MCMC``."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from numpyro.infer.initialization import init_to_uniform
+from numpyro.infer.mcmc import MCMCKernel
+
+from numpyro_llc._checks import check_integer, check_localization, check_positive
+from numpyro_llc.handlers import LocalizedModel
+from numpyro_llc.kernels._stochastic import StochasticSampler, StochasticState
+from numpyro_llc.models import (
+    ModelReading,
+    Parameters,
+    draw_starts,
+    read_model,
+    split_arguments,
+    with_batches,
+)
+from numpyro_llc.target import LocalTarget, PosteriorTarget, make_target
+
+_ANYWHERE = init_to_uniform()
+
+
+def make_stochastic_sampler(
+    rule: Any, step_size: Any, batch_size: Any, control_variates: bool | None = None
+) -> StochasticSampler:
+    """Check the numbers of a stochastic-gradient kernel."""
+    if step_size is not None:
+        meaning = "Leave it out to have it found in the warm-up."
+        step_size = check_positive("step_size", step_size, meaning=meaning, zero=True)
+    if batch_size is not None:
+        meaning = "It counts rows of a minibatch; leave it out for the full data."
+        batch_size = check_integer("batch_size", batch_size, minimum=1, meaning=meaning)
+    return StochasticSampler(rule, batch_size, step_size, control_variates)
+
+
+def check_batch_size(batch_size: int | None, num_rows: int) -> None:
+    """Refuse a batch larger than the data."""
+    if batch_size is not None and batch_size > num_rows:
+        raise ValueError(
+            f"`batch_size` must be at most the {num_rows} rows of the data; got {batch_size}. "
+            "Leave it out for the full data."
+        )
+
+
+class KernelState(NamedTuple):
+    """State under ``numpyro.infer.MCMC``.
+
+    Attributes
+    ----------
+    z : dict
+        Unconstrained parameters at which the chain is observed.
+    i : scalar
+        Steps so far, those of the warm-up included.
+    rng_key : key, or array of keys [chain]
+    num_warmup : scalar
+    inner : StochasticState
+        Always with a leading axis of chains, of length 1 under one key.
+    target : LocalTarget
+        Less the data, which come with each call.
+    """
+
+    z: Parameters
+    i: jax.Array
+    rng_key: jax.Array
+    num_warmup: jax.Array
+    inner: StochasticState
+    target: LocalTarget
+
+
+class StochasticKernel(MCMCKernel):
+    """Base of the stochastic-gradient kernels: a :class:`StochasticSampler` with a model.
+
+    Alone in ``numpyro.infer.MCMC`` it samples the density of what ``localize`` returned, starting
+    at the centre, or the posterior of any other NumPyro model.
+    """
+
+    sample_field = "z"
+    default_fields = ("z",)
+
+    def __init__(
+        self,
+        model: Callable | None,
+        rule: Any,
+        step_size: float | None,
+        batch_size: int | None,
+        control_variates: bool | None,
+        in_axes: Any,
+    ) -> None:
+        self._model = model
+        self.sampler = make_stochastic_sampler(rule, step_size, batch_size, control_variates)
+        self.in_axes = in_axes
+        self._sample_fn: Callable | None = None
+        self._program: Any = None
+
+    @property
+    def model(self) -> Any:
+        """The model given."""
+        return self._model
+
+    def init(
+        self,
+        rng_key: jax.Array,
+        num_warmup: int,
+        init_params: Any,
+        model_args: tuple = (),
+        model_kwargs: dict | None = None,
+    ) -> KernelState:
+        """State of one chain, or of stacked chains under stacked keys."""
+        if self._model is None:
+            raise ValueError("The kernel has no model: give it what numpyro_llc.localize returned.")
+        target = self._read(model_args, model_kwargs)
+        self._program, self._sample_fn = target.program, self._advance
+        single = _is_single(rng_key)
+        keys = rng_key[None] if single else rng_key
+        if init_params is None:
+            z = self._starts(target, keys)
+        else:
+            z = jax.tree.map(lambda leaf: leaf[None], init_params) if single else init_params
+        inner = self.sampler.init(keys, z, target)
+        return self._wrapped(
+            inner, rng_key, jnp.asarray(num_warmup), replace(target, arrays=(), center_losses={})
+        )
+
+    def sample(
+        self, state: KernelState, model_args: tuple = (), model_kwargs: dict | None = None
+    ) -> KernelState:
+        """One step."""
+        return self._advance(state, model_args, model_kwargs)
+
+    def _advance(
+        self, state: KernelState, model_args: tuple, model_kwargs: dict | None
+    ) -> KernelState:
+        _, arrays = split_arguments(model_args, model_kwargs)
+        target = replace(state.target, arrays=arrays)
+        keys = state.rng_key[None] if _is_single(state.rng_key) else state.rng_key
+        inner = state.inner._replace(rng_key=keys, warming=state.i < state.num_warmup)
+        inner = self.sampler.step(inner, target)
+        return self._wrapped(inner, state.rng_key, state.num_warmup, state.target)
+
+    def postprocess_fn(self, model_args: tuple, model_kwargs: dict | None) -> Callable:
+        """From unconstrained to constrained parameters."""
+        _, arrays = split_arguments(model_args, model_kwargs)
+        program = self._program
+
+        def constrain(z: Parameters) -> dict[str, Any]:
+            return program.constrain(z, arrays, program.parameters)
+
+        return constrain
+
+    def get_diagnostics_str(self, state: KernelState) -> str:
+        """Step size, for the progress bar."""
+        return f"step size {float(jnp.max(state.inner.tuning.step_size)):.2e}"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_sample_fn": None}  # `init` sets it again
+
+    def _wrapped(
+        self, inner: StochasticState, rng_key: jax.Array, num_warmup: jax.Array, target: LocalTarget
+    ) -> KernelState:
+        z = self.sampler.position(inner)
+        if _is_single(rng_key):
+            z = jax.tree.map(lambda leaf: leaf[0], z)
+        return KernelState(z, inner.i, rng_key, num_warmup, inner, target)
+
+    def _read(self, args: tuple, kwargs: dict | None) -> LocalTarget:
+        model: Any = self._model
+        if not isinstance(model, LocalizedModel):
+            reading = read_model(model, args, kwargs, center={}, init_strategy=_ANYWHERE)
+            reading = self._batched(reading)
+            return PosteriorTarget(
+                reading.program,
+                reading.arrays,
+                reading.center,
+                reading.center_losses,
+                jnp.ones(()),
+                dict.fromkeys(reading.center, jnp.ones(())),
+            )
+        reading = self._batched(model.read(*args, **(kwargs or {})))
+        return make_target(
+            reading.program,
+            reading.arrays,
+            reading.center,
+            inverse_temperature=model.settings["inverse_temperature"],
+            localization=check_localization(model.settings["localization"], reading.center),
+            center_losses=reading.center_losses,
+        )
+
+    def _batched(self, reading: ModelReading) -> ModelReading:
+        if self.sampler.batch_size is None:
+            return reading
+        program = with_batches(reading, self.in_axes)
+        check_batch_size(self.sampler.batch_size, program.batching.num_rows)  # type: ignore[union-attr]
+        return replace(reading, program=program)
+
+    def _starts(self, target: LocalTarget, keys: jax.Array) -> Parameters:
+        if isinstance(target, PosteriorTarget):
+            return draw_starts(target.program, _ANYWHERE, target.arrays, keys)
+        chains = keys.shape[0]
+        return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (chains, *leaf.shape)), target.center)
+
+
+def _is_single(rng_key: jax.Array) -> bool:
+    """Whether this is one key, of the new or of the old style."""
+    typed = jnp.issubdtype(rng_key.dtype, jax.dtypes.prng_key)
+    return rng_key.ndim == (0 if typed else 1)

@@ -1,0 +1,44 @@
+"""SGLD with a diagonal preconditioner."""
+
+from typing import Any
+
+from numpyro_llc.kernels._kernel import StochasticKernel
+from numpyro_llc.kernels._langevin import LangevinRule
+
+
+class PSGLD(StochasticKernel):
+    r"""SGLD with a diagonal preconditioner: ``z ← z - ε/2 G ∇U + √ε G^½ ξ``.
+
+    ``G_j = 1 / E[(∂_j U)²]``, a running mean over the warm-up and over the chains, then frozen, so
+    that the target stays the target (the adaptive G of Li, Chen, Carlson & Carin 2016 moves it).
+    In equilibrium ``E[(∂_j U)²] = E[∂_j² U]``: G is the inverse of the mean diagonal curvature
+    where the chains go.
+
+    Parameters
+    ----------
+    model : callable, optional
+        What ``localize`` returned, or any NumPyro model, whose posterior is then sampled.
+        ``estimate_llc`` puts its own in its place.
+    step_size : float, optional
+        ε, in units of the metric: of order 1. As in :class:`SGLD` otherwise.
+    batch_size : int, optional
+        Rows of a minibatch; the full data if left out.
+    control_variates : bool, optional
+        Whether the gradient is ``∇U_B(z) - ∇U_B(z*) + ∇U(z*)``; where it lowers the noise, if left
+        out.
+    in_axes : optional
+        Which axes of the model's arguments hold the rows, where that is in doubt, as in
+        ``estimate_llc``.
+    """
+
+    def __init__(
+        self,
+        model: Any = None,
+        *,
+        step_size: float | None = None,
+        batch_size: int | None = None,
+        control_variates: bool | None = None,
+        in_axes: Any = None,
+    ) -> None:
+        rule = LangevinRule(is_corrected=step_size is None, has_metric=True)
+        super().__init__(model, rule, step_size, batch_size, control_variates, in_axes)

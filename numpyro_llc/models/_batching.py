@@ -1,0 +1,201 @@
+"""Find how rows of the data are taken out of a model, and prove it on a few rows."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from numpyro_llc.models._program import Batching, Parameters, Program
+from numpyro_llc.models._reading import ModelReading
+
+_TRIED_ROWS = 3
+_TOLERANCE = {4: 1e-3, 8: 1e-7}
+_SHAPE_ERRORS = (ValueError, TypeError, IndexError)
+
+
+def with_batches(reading: ModelReading, in_axes: Any = None) -> Program:
+    """The reading's program with its :class:`Batching`: rows can be taken out of it.
+
+    Where a plate of the observed sites is indexed in the model (or declares `subsample_size`), the
+    rows go into the plate. Otherwise the array arguments are sliced: those that `in_axes` says, or
+    those whose first axis is as long as the data. What was found is tried on a few rows: their
+    losses must be those that the full data give, here and a little away from the centre.
+
+    Parameters
+    ----------
+    in_axes : None, sequence or dict
+        As in :func:`jax.vmap`: for each of `model_args` the axis that holds the rows, None for an
+        argument without rows; or a dict of these by the name of the argument, others None.
+
+    Raises
+    ------
+    ValueError
+        If no batching was found, or the losses of a batch differ from those of the full data.
+    """
+    program, (plate, num_rows) = reading.program, _batched_axis(reading)
+    if num_rows < 2:
+        raise ValueError("`batch_size` needs data of at least 2 rows; leave it out.")
+    whole = (None,) * len(reading.arrays)
+    if in_axes is None and plate is not None:
+        indexed = Batching(num_rows, plate, True, whole)
+        problem = _problem(reading, indexed)
+        if problem is None:
+            return _accepted(reading, indexed)
+        if _uses_indices(reading, indexed):
+            raise ValueError(
+                f"The observations do not follow the indices of plate {plate!r}: with "
+                f"{_rows_to_try(num_rows).size} of its {num_rows} indices, {problem} Index all "
+                "data in it alike: `with numpyro.plate(...) as idx: "
+                "numpyro.sample(..., obs=y[idx])`, or use numpyro.subsample."
+            )
+    axes = _first_axes(reading, num_rows) if in_axes is None else _given_axes(reading, in_axes)
+    sliced = Batching(num_rows, plate, False, axes)
+    problem = _problem(reading, sliced)
+    if problem is not None:
+        raise ValueError(
+            f"The model cannot be run on a batch of its {num_rows} rows by slicing its array "
+            f"arguments along axes {list(axes)}: {problem} Say which axis of each argument holds "
+            "the rows with `in_axes`, as for jax.vmap (None for no rows), or index the data by a "
+            "plate's indices in the model."
+        )
+    return _accepted(reading, replace(sliced, axes=axes))
+
+
+def _batched_axis(reading: ModelReading) -> tuple[str | None, int]:
+    """The largest plate that all likelihood sites share, or their first axis."""
+    shared: dict[str, int] = {}
+    for k, axes in enumerate(reading.data_axes.values()):
+        here = axes.plates
+        shared = dict(here) if k == 0 else {p: s for p, s in shared.items() if p in here}
+    if shared:
+        plate = max(shared, key=lambda name: shared[name])
+        return plate, shared[plate]
+    lengths = {axes.shape[0] if axes.shape else 1 for axes in reading.data_axes.values()}
+    if len(lengths) > 1 or 1 in lengths:
+        raise ValueError(
+            f"`batch_size` needs observed sites with rows in common: a shared plate, or a first "
+            f"axis of one length; got {({k: v.shape for k, v in reading.data_axes.items()})}. "
+            "Declare the rows with numpyro.plate."
+        )
+    return None, lengths.pop()
+
+
+def _first_axes(reading: ModelReading, num_rows: int) -> tuple[int | None, ...]:
+    return tuple(0 if a.ndim and a.shape[0] == num_rows else None for a in reading.arrays)
+
+
+def _given_axes(reading: ModelReading, in_axes: Any) -> tuple[int | None, ...]:
+    named = reading.program.arguments.bound(reading.program.model, reading.arrays)
+    if isinstance(in_axes, Mapping):
+        by_name = dict(in_axes)
+    elif isinstance(in_axes, Sequence) and not isinstance(in_axes, str):
+        by_name = dict(zip(named, in_axes, strict=False))
+    else:
+        raise TypeError(
+            f"`in_axes` must be a tuple with an axis or None for each of `model_args`, or a dict "
+            f"by argument name; got {in_axes!r}."
+        )
+    if len(by_name) != len(in_axes) or not set(by_name) <= set(named):
+        raise ValueError(
+            f"`in_axes` must have at most one entry for each argument of the model, "
+            f"{list(named)}; got {in_axes!r}."
+        )
+    axes: list[int | None] = []
+    for array in reading.arrays:
+        owner = next((k for k, v in named.items() if _holds(v, array)), None)
+        axis = by_name.get(owner)
+        if axis is not None and not -array.ndim <= axis < array.ndim:
+            raise ValueError(f"`in_axes` gives axis {axis} of {owner!r}, of shape {array.shape}.")
+        axes.append(axis)
+    return tuple(axes)
+
+
+def _holds(value: Any, array: jax.Array) -> bool:
+    return any(leaf is array for leaf in jax.tree.leaves(value))
+
+
+def _rows_to_try(num_rows: int) -> np.ndarray:
+    count = min(_TRIED_ROWS, num_rows - 1)
+    return np.sort(np.random.default_rng(0).permutation(num_rows)[:count])[::-1].copy()
+
+
+def _program(reading: ModelReading, batching: Batching) -> Program:
+    return replace(reading.program, batching=batching)
+
+
+def _problem(reading: ModelReading, batching: Batching) -> str | None:
+    """Why the model cannot be run on a few of its rows; None if it can."""
+    program, rows = _program(reading, batching), _rows_to_try(batching.num_rows)
+    try:
+        shapes = jax.eval_shape(program.batch_losses, reading.center, reading.arrays, rows)
+    except _SHAPE_ERRORS as error:
+        return f"it says: {str(error).splitlines()[0].rstrip('.')}."
+    for name, loss in reading.center_losses.items():
+        if _row_axis(loss.shape, shapes[name].shape, batching.num_rows, rows.size) is None:
+            return (
+                f"the losses of site {name!r} have shape {shapes[name].shape} (of the full data "
+                f"{loss.shape})."
+            )
+    return None
+
+
+def _row_axis(full: tuple[int, ...], part: tuple[int, ...], num_rows: int, k: int) -> int | None:
+    """The one axis, from the right, that went from `num_rows` to `k`."""
+    if len(full) != len(part):
+        return None
+    changed = [axis for axis in range(-len(full), 0) if full[axis] != part[axis]]
+    if len(changed) != 1 or (full[changed[0]], part[changed[0]]) != (num_rows, k):
+        return None
+    return changed[0]
+
+
+def _uses_indices(reading: ModelReading, batching: Batching) -> bool:
+    """Whether the model reads the plate's indices, or declares that it will."""
+    program = _program(reading, batching)
+    rows = jnp.arange(batching.num_rows)
+    jaxpr = jax.make_jaxpr(lambda rows: program.batch_losses(reading.center, reading.arrays, rows))(
+        rows
+    ).jaxpr
+    read = {id(v) for equation in jaxpr.eqns for v in equation.invars}
+    return id(jaxpr.invars[0]) in read or batching.plate in reading.subsampled
+
+
+def _accepted(reading: ModelReading, batching: Batching) -> Program:
+    """The program with the batching, after its losses were compared with those of the full data."""
+    rows = _rows_to_try(batching.num_rows)
+    program = _program(reading, batching)
+    shapes = jax.eval_shape(program.batch_losses, reading.center, reading.arrays, rows)
+    site_axes = []
+    for name, loss in reading.center_losses.items():
+        axis = _row_axis(loss.shape, shapes[name].shape, batching.num_rows, rows.size)
+        assert axis is not None  # `_problem` saw to it
+        site_axes.append((name, axis))
+    program = _program(reading, replace(batching, site_axes=tuple(site_axes)))
+    moved = jax.tree.map(lambda leaf: leaf + 0.01, reading.center)
+    for z in (reading.center, moved):
+        full, part = _both(program, z, reading.arrays, jnp.asarray(rows))
+        _compare(full, part, dict(site_axes), rows)
+    return program
+
+
+@partial(jax.jit, static_argnums=0)
+def _both(program: Program, z: Parameters, arrays: Any, rows: jax.Array) -> Any:
+    return program.losses(z, arrays), program.batch_losses(z, arrays, rows)
+
+
+def _compare(full: Any, part: Any, axes: Mapping[str, int], rows: np.ndarray) -> None:
+    for name, axis in axes.items():
+        wanted = np.take(np.asarray(full[name], np.float64), rows, axis=axis)
+        got = np.asarray(part[name], np.float64)
+        limit = _TOLERANCE[full[name].dtype.itemsize] * (1.0 + np.abs(wanted))
+        if not np.all((np.abs(got - wanted) <= limit) | ~np.isfinite(wanted)):
+            raise ValueError(
+                f"On a batch of {rows.size} rows the losses of site {name!r} are not those of the "
+                "full data (is something normalised over the batch, or an argument without rows "
+                "sliced?). The loss must be a sum over rows; or say which arguments hold rows with "
+                "`in_axes`."
+            )
