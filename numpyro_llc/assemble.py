@@ -18,6 +18,7 @@ from numpyro_llc.inference_data import (
     flatten_sites,
     inference_data,
     labelled,
+    monte_carlo,
     summary,
     variable_name,
 )
@@ -173,11 +174,14 @@ def _convergence(posterior: xr.Dataset, draws: Draws) -> list[str]:
 
 def _non_finite(groups: Any, settings: dict[str, Any], draws: Draws) -> NonFiniteLossError:
     finite = np.isfinite(draws.excess_loss)
-    chain, draw = map(int, np.argwhere(~finite)[0])
+    draw, chain = map(int, np.argwhere(~finite.T)[0])
+    good = settings["inverse_temperature"] * draws.excess_loss[:, :draw]
+    last = f"{good.mean():.4g} ± {monte_carlo(good).error:.2g}" if good.size else "none"
+    step = settings.get("num_warmup", 0) + (draw + 1) * settings.get("thinning", 1)
     return NonFiniteLossError(
-        f"The loss became non-finite in chain {chain} at draw {draw} ({int(np.sum(~finite))} of "
-        f"{finite.size} draws). Lower `step_size` or raise `localization`. The draws are in the "
-        "attribute `idata` of this error.",
+        f"The loss became non-finite in chain {chain} at draw {draw} (step {step}); λ̂ of the "
+        f"draws before it: {last}. Lower `step_size` or raise `localization`. The draws are in "
+        "the attribute `idata` of this error.",
         idata=inference_data(groups, attributes(settings)),
     )
 

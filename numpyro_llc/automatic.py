@@ -8,7 +8,7 @@ import numpy as np
 
 from numpyro_llc.evaluation import all_rows, some_rows
 from numpyro_llc.inference_data import monte_carlo
-from numpyro_llc.sampling import Draws, Run
+from numpyro_llc.sampling import Draws, NonFiniteDraw, Run
 from numpyro_llc.schedule import Schedule
 
 RELATIVE_ERROR = 0.01
@@ -34,6 +34,8 @@ class Finished:
         As given or chosen.
     evaluation_rows : int
         Rows on which the recorded loss was evaluated; 0 for the data as a whole.
+    num_steps : int
+        Steps of each chain in all.
     seconds : float
         Wall time, compilation included.
     interrupted : bool
@@ -46,6 +48,7 @@ class Finished:
     num_warmup: int
     thinning: int
     evaluation_rows: int
+    num_steps: int
     seconds: float
     interrupted: bool
     findings: list[str]
@@ -62,24 +65,24 @@ def finish(run: Run, schedule: Schedule, batch_rows: int, rng_key: jax.Array) ->
     budget = _budget(run, batch_rows)
     rows_used = _choose_rows(run, schedule, batch_rows, rng_key)
     least = ceil(max(rows_used, 1) / (3 * batch_rows))  # so that evaluation is the smaller cost
-    apart = _warm_up(run, schedule, budget)
-    num_warmup = run.steps
-    run.end_warmup()
-    thinning = schedule.thinning
-    if thinning is None:
-        given = schedule.num_samples is not None
-        thinning = 1 if given else max(1, least, ceil(apart / 2))
-    interrupted, findings = False, []
+    interrupted, findings, num_warmup, thinning = False, [], 0, schedule.thinning or 1
     try:
+        apart = _warm_up(run, schedule, budget)
+        num_warmup = run.steps
+        run.end_warmup()
+        if schedule.thinning is None and schedule.num_samples is None:
+            thinning = max(1, least, ceil(apart / 2))
         findings = _sample(run, schedule, thinning, budget + num_warmup)
     except KeyboardInterrupt:
-        if not run.chunks:
+        if not num_warmup or not run.chunks:
             raise
         interrupted = True
+    except NonFiniteDraw:
+        pass  # The draws show it, and whoever puts them together says it.
     finally:
         run.bar.close()
     return Finished(
-        run.collect(), num_warmup, thinning, rows_used, run.seconds, interrupted, findings
+        run.collect(), num_warmup, thinning, rows_used, run.steps, run.seconds, interrupted, findings
     )
 
 

@@ -190,7 +190,7 @@ def estimate_llc(
         "chain_method": schedule.chain_method,
         **_settings(finished),
         **curvature_settings(curvature),
-        **sampler.report(run.state, target),
+        **sampler.report(run.state),
     }
     findings = findings + finished.findings
     return assemble(
@@ -234,6 +234,7 @@ def _settings(finished: Finished) -> dict[str, Any]:
         "num_warmup": finished.num_warmup,
         "tuning_steps": finished.num_warmup,
         "thinning": finished.thinning,
+        "num_steps": finished.num_steps,
         "sampling_time": finished.seconds,
         "interrupted": finished.interrupted,
         "evaluation_rows": finished.evaluation_rows,

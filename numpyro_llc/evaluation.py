@@ -15,7 +15,7 @@ NUM_PARTS = 16
 
 
 class EvaluationRows(NamedTuple):
-    """Rows to evaluate, in slices, with weights that add up to all rows; both ``[slices, rows]``."""
+    """Rows to evaluate, in slices, and weights that add up to all rows: ``[slices, rows]``."""
 
     rows: jax.Array
     weights: jax.Array

@@ -148,6 +148,10 @@ def _advance(
     return state, jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), buffer)
 
 
+class NonFiniteDraw(Exception):  # noqa: N818
+    """The loss of a chain is not finite: the run stops, with that draw as its last."""
+
+
 class Run:
     """Chains under way: moves them on, and keeps what they draw.
 
@@ -187,7 +191,7 @@ class Run:
         """Wall time so far, compilation included."""
         return time.perf_counter() - self.began
 
-    def _advance(self, draws: int, thinning: int) -> dict[str, Any]:
+    def _advance(self, draws: int, thinning: int) -> None:
         self.state, buffer = _advance(
             self.sampler,
             self.method,
@@ -202,17 +206,20 @@ class Run:
         kept = jax.tree.map(lambda leaf: np.asarray(leaf)[:, :draws], buffer)
         self.steps += draws * thinning
         self.bar.update(draws * thinning)
-        return kept
+        self.chunks.append(kept)
+        if not np.all(np.isfinite(kept["excess_loss"])):
+            raise NonFiniteDraw
 
     def walk(self, steps: int) -> None:
         """Steps without draws: one is made at the end of each chunk and thrown away."""
         for part in _pace(steps, limit=steps):
+            self.chunks = []
             self._advance(1, part)
 
     def draw(self, num_draws: int, thinning: int) -> None:
         """Keep `num_draws` more draws, each after `thinning` steps."""
         for draws in _pace(num_draws, limit=CHUNK_DRAWS):
-            self.chunks.append(self._advance(draws, thinning))
+            self._advance(draws, thinning)
 
     def end_warmup(self) -> None:
         """Tell the sampler that sampling begins, and forget the draws so far."""

@@ -82,7 +82,7 @@ class LocalTarget:
         return 0 if self.program.batching is None else self.program.batching.num_rows
 
     def row_terms(self, z: Parameters, rows: jax.Array) -> jax.Array:
-        """``β N ℓ_i(z)`` of `rows`, an array ``[len(rows)]`` whose expectation over rows is β nL."""
+        """``β N ℓ_i(z)`` of `rows`, ``[len(rows)]``; its expectation over random rows is β nL."""
         scale = self.inverse_temperature * self.num_rows
         return scale * self.program.row_losses(z, self.arrays, rows)
 

@@ -10,13 +10,14 @@ import numpyro_llc
 PACKAGE = Path(numpyro_llc.__file__).parent
 FLOORS = [
     {"errors", "_checks"},
-    {"models"},
+    {"models", "schedule"},
     {"handlers", "target"},
-    {"curvature"},
+    {"gradients"},
+    {"curvature", "evaluation"},
     {"center", "kernels", "tuning"},
     {"sampling", "diagnostics"},
     {"inference_data"},
-    {"assemble"},
+    {"assemble", "automatic"},
     {"estimate", "plots"},
     {"demo"},
     {"cli"},

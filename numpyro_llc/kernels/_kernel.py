@@ -201,7 +201,9 @@ class StochasticKernel(MCMCKernel):
         if isinstance(target, PosteriorTarget):
             return draw_starts(target.program, _ANYWHERE, target.arrays, keys)
         chains = keys.shape[0]
-        return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (chains, *leaf.shape)), target.center)
+        return jax.tree.map(
+            lambda leaf: jnp.broadcast_to(leaf, (chains, *leaf.shape)), target.center
+        )
 
 
 def _is_single(rng_key: jax.Array) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from numpyro_llc.kernels._stochastic import Step
+from numpyro_llc.kernels._rule import Step
 from numpyro_llc.models import Parameters
 
 
@@ -32,6 +32,7 @@ class LangevinRule:
     is_corrected: bool
     has_metric: bool = False
     temperature: float = 1.0
+    alertness: float = 0.1
     stiffness: float = 0.12
     quadratic_stiffness: float = 0.5
     noise_limit: float = 0.03
@@ -66,7 +67,7 @@ class LangevinRule:
         return 0.5 * step_size * curvature
 
     def step_of(self, stiffness: Any, curvature: Any) -> Any:
-        return 2.0 * stiffness / jnp.maximum(curvature, jnp.finfo(jnp.result_type(float)).tiny)
+        return 2.0 * stiffness / curvature
 
     def substeps_of(self, stiffness: Any) -> Any:
         return stiffness

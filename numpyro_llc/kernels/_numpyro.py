@@ -70,8 +70,7 @@ class NumpyroSampler:
     def end_warmup(self, state: Any) -> Any:
         return state  # The kernel counts its steps itself.
 
-
-    def report(self, state: Any, target: LocalTarget) -> dict[str, Any]:
+    def report(self, state: Any) -> dict[str, Any]:
         return {}
 
 

@@ -34,16 +34,14 @@ class Sampler(Protocol):
         ...
 
     def statistics(self, state: Any) -> dict[str, jax.Array]:
-        """Numbers of the last transition under ArviZ's ``sample_stats`` names, ``[chain]`` or one
-        for all chains.
-        """
+        """Numbers of the last transition, ``[chain]`` or one, by ArviZ's ``sample_stats`` names."""
         ...
 
     def end_warmup(self, state: Any) -> Any:
         """The state with which sampling begins."""
         ...
 
-    def report(self, state: Any, target: LocalTarget) -> dict[str, Any]:
+    def report(self, state: Any) -> dict[str, Any]:
         """What the result keeps of the sampler at its end: numbers and strings.
 
         Leaves of `state` have one more leading axis, of blocks of chains run apart.

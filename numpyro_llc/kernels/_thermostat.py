@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from numpyro_llc.gradients import square_norm
-from numpyro_llc.kernels._stochastic import Step
+from numpyro_llc.kernels._rule import Step
+from numpyro_llc.kernels._tuning import by_chain
 from numpyro_llc.models import Parameters
 
 
@@ -28,6 +29,7 @@ class ThermostatRule:
     """
 
     friction: float | None = None
+    alertness: float = 0.01
     stiffness: float = 0.12
     quadratic_stiffness: float = 0.4
     noise_limit: float = 0.02
@@ -35,31 +37,36 @@ class ThermostatRule:
 
     def start(self, z: Parameters, noise: Any) -> Any:
         chains = jax.tree.leaves(z)[0].shape[0]
-        return noise(z), jnp.full(chains, jnp.nan)  # ξ starts at the friction, not known yet
+        return noise(z), jnp.zeros(chains)  # of ξ, what it is above the friction
 
     def advance(self, z: Parameters, inner: Any, step: Step) -> tuple[Parameters, Any, Any]:
-        (p, xi), h = inner, step.step_size
+        (p, above), h = inner, step.step_size
         friction = self._friction(step)
-        xi = jnp.where(jnp.isnan(xi), friction, xi)
-        z, xi = _move(z, p, 0.5 * h), xi + 0.5 * h * _heat(p)
+        z, above = _move(z, p, 0.5 * h), above + 0.5 * h * _heat(p)
+        xi = friction + above
         decay = jnp.exp(-h * xi)
         safe = jnp.where(jnp.abs(xi) < 1e-6, 1.0, xi)
         spread = jnp.where(jnp.abs(xi) < 1e-6, 2.0 * h, -jnp.expm1(-2.0 * h * safe) / safe)
         root = jnp.sqrt(friction * spread)
-        p = jax.tree.map(lambda a, x: _by_chain(decay, a) * a + _by_chain(root, a) * x, p, step.noise(p))
-        xi, z = xi + 0.5 * h * _heat(p), _move(z, p, 0.5 * h)
+        p = jax.tree.map(
+            lambda a, x: by_chain(decay, a) * a + by_chain(root, a) * x, p, step.noise(p)
+        )
+        above, z = above + 0.5 * h * _heat(p), _move(z, p, 0.5 * h)
         gradient = step.gradient(z)
         # At the momentum in the middle of the kick: then noise and friction leave the positions of
         # a quadratic as exact as the splitting has them.
         middle = jax.tree.map(lambda a, g: a - 0.5 * h * g, p, gradient)
         excess = step.noise_product(z, middle)
         p = jax.tree.map(lambda a, g, e: a - h * (g + 0.5 * h * e), p, gradient, excess)
-        return z, (p, xi), gradient
+        return z, (p, above), gradient
 
     def _friction(self, step: Step) -> jax.Array:
         if self.friction is not None:
             return jnp.asarray(self.friction)
-        slowest, fastest = 2.0 * jnp.sqrt(step.localization), 0.014 / jnp.maximum(step.whole_step, 1e-30)
+        slowest, fastest = (
+            2.0 * jnp.sqrt(step.localization),
+            0.014 / jnp.maximum(step.whole_step, 1e-30),
+        )
         return slowest + fastest
 
     def observed(self, z: Parameters, noise: Any, metric: Any, step_size: jax.Array) -> Parameters:
@@ -69,7 +76,7 @@ class ThermostatRule:
         return jnp.square(step_size) * curvature
 
     def step_of(self, stiffness: Any, curvature: Any) -> Any:
-        return jnp.sqrt(stiffness / jnp.maximum(curvature, jnp.finfo(jnp.result_type(float)).tiny))
+        return jnp.sqrt(stiffness / curvature)
 
     def substeps_of(self, stiffness: Any) -> Any:
         return jnp.sqrt(stiffness)
@@ -86,7 +93,3 @@ def _heat(p: Parameters) -> jax.Array:
     """``|p|²/d - 1`` of each chain."""
     size = sum(leaf[0].size for leaf in jax.tree.leaves(p))
     return square_norm(p) / size - 1.0
-
-
-def _by_chain(value: jax.Array, like: jax.Array) -> jax.Array:
-    return value.reshape(-1, *[1] * (like.ndim - 1))

@@ -36,7 +36,7 @@ def with_batches(reading: ModelReading, in_axes: Any = None) -> Program:
     ValueError
         If no batching was found, or the losses of a batch differ from those of the full data.
     """
-    program, (plate, num_rows) = reading.program, _batched_axis(reading)
+    plate, num_rows = _batched_axis(reading)
     if num_rows < 2:
         raise ValueError("`batch_size` needs data of at least 2 rows; leave it out.")
     whole = (None,) * len(reading.arrays)
@@ -78,7 +78,7 @@ def _batched_axis(reading: ModelReading) -> tuple[str | None, int]:
     if len(lengths) > 1 or 1 in lengths:
         raise ValueError(
             f"`batch_size` needs observed sites with rows in common: a shared plate, or a first "
-            f"axis of one length; got {({k: v.shape for k, v in reading.data_axes.items()})}. "
+            f"axis of one length; got { ({k: v.shape for k, v in reading.data_axes.items()}) }. "
             "Declare the rows with numpyro.plate."
         )
     return None, lengths.pop()

@@ -186,15 +186,13 @@ class Program:
         share = len(rows) / batching.num_rows  # undoes NumPyro's scale of a subsampled plate
         losses = {}
         for name in self.likelihood:
-            frames = [f for f in trace[name]["cond_indep_stack"] if f.name == batching.plate]
-            partly = any(f.size != batching.num_rows for f in frames) and batching.plate in trace
-            subsampled = partly and trace[batching.plate]["args"][0] == batching.num_rows
+            plates = {frame.name for frame in trace[name]["cond_indep_stack"]}
+            plate = trace[batching.plate] if batching.plate and batching.plate in plates else None
+            subsampled = plate is not None and plate["args"] == (batching.num_rows, len(rows))
             losses[name] = site_loss(trace[name]) * (share if subsampled else 1.0)
         return losses
 
-    def row_losses(
-        self, z: Parameters, arrays: Sequence[jax.Array], rows: jax.Array
-    ) -> jax.Array:
+    def row_losses(self, z: Parameters, arrays: Sequence[jax.Array], rows: jax.Array) -> jax.Array:
         """The loss of each of `rows` in nats, summed over sites and inner axes, ``[len(rows)]``."""
         losses = self.batch_losses(z, arrays, rows)
         by_row = [

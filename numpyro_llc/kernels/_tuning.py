@@ -1,0 +1,229 @@
+"""What the warm-up of the stochastic-gradient kernels measures, and the step size it leads to."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from numpyro_llc.gradients import (
+    Anchor,
+    curvature_product,
+    draw_rows,
+    noise_sample,
+    potential_gradient,
+    square_norm,
+)
+from numpyro_llc.kernels._noise import fold, standard_noise
+from numpyro_llc.kernels._rule import Rule
+from numpyro_llc.models import Parameters
+from numpyro_llc.target import LocalTarget
+
+QUADRATIC_SPREAD = 0.05
+"""Relative variance of the curvature along the chains up to which a model passes for quadratic."""
+LEAST_STIFFNESS = 0.02
+"""However noisy the gradient, a step is not made shorter than this."""
+POWER_ITERATIONS = 4
+MEMORY = 32
+"""Number of calibrations that the running means of curvature and noise look back on."""
+
+
+class Tuning(NamedTuple):
+    """What the warm-up learns; shared by the chains, but for `square_gradient`.
+
+    Curvature, gradients and noise are in the kernel's metric, that is, of ``G^½ ∇U``.
+
+    Attributes
+    ----------
+    step_size : scalar
+        ε, in the kernel's own convention.
+    curvature, curvature_square : scalar
+        Running means of the largest eigenvalue of ``∇²U`` along the chains, and of its square.
+    typical_square : scalar
+        Running mean of ``|∇U|²`` at the same points.
+    square_gradient : array [chain]
+        ``|∇U|²`` over the last few steps.
+    noise, raw_noise : scalar
+        Running means of ``tr V``, V the covariance of a batch gradient, with and without control
+        variates.
+    square_by_coordinate : dict, or None
+        Running mean of the squared gradient by coordinate, of a kernel that has a metric, which
+        is its inverse.
+    calibrations : scalar
+    gradients : scalar
+        Batch gradients evaluated so far by each chain, calibration included.
+    """
+
+    step_size: jax.Array
+    curvature: jax.Array
+    curvature_square: jax.Array
+    typical_square: jax.Array
+    square_gradient: jax.Array
+    noise: jax.Array
+    raw_noise: jax.Array
+    square_by_coordinate: Any
+    calibrations: jax.Array
+    gradients: jax.Array
+
+    @property
+    def metric(self) -> Any:
+        """The diagonal preconditioner G, ``1 / E[(∂U)²]`` by coordinate; None if there is none."""
+        if self.square_by_coordinate is None:
+            return None
+        return jax.tree.map(lambda m: 1.0 / above_zero(m), self.square_by_coordinate)
+
+    @property
+    def spread(self) -> jax.Array:
+        """Relative variance of the largest curvature along the chains; 0 on a quadratic."""
+        return self.curvature_square / above_zero(jnp.square(self.curvature)) - 1.0
+
+    def scaled(self, tree: Parameters) -> Parameters:
+        """``G^½`` times a stacked vector."""
+        metric = self.metric
+        return tree if metric is None else jax.tree.map(lambda a, g: a * jnp.sqrt(g), tree, metric)
+
+    def curvature_where(self, square: jax.Array) -> jax.Array:
+        """A guess of the largest curvature where ``|∇U|²`` is `square`: they go together."""
+        return self.curvature * square / above_zero(self.typical_square)
+
+
+def start_tuning(rule: Rule, step_size: float | None, z: Parameters, chains: int) -> Tuning:
+    """Nothing learned yet."""
+    zero = jnp.zeros((), jnp.result_type(float))
+    ones = jax.tree.map(lambda leaf: jnp.ones_like(leaf[0]), z)
+    return Tuning(
+        step_size=zero if step_size is None else zero + step_size,
+        curvature=zero,
+        curvature_square=zero,
+        typical_square=zero,
+        square_gradient=jnp.zeros(chains, zero.dtype),
+        noise=zero,
+        raw_noise=zero,
+        square_by_coordinate=ones if rule.has_metric else None,
+        calibrations=jnp.zeros((), jnp.int32),
+        gradients=zero,
+    )
+
+
+def wanted_step(rule: Rule, tuning: Tuning) -> jax.Array:
+    """The step size that curvature and noise allow."""
+    noise = jnp.minimum(tuning.noise, tuning.raw_noise)
+    share = noise / above_zero(tuning.typical_square - noise)
+    # The schemes are exact on quadratics, so the less the curvature varies, the longer a step.
+    by_spread = jnp.clip(
+        rule.quadratic_stiffness * QUADRATIC_SPREAD / above_zero(tuning.spread),
+        rule.stiffness,
+        rule.quadratic_stiffness,
+    )
+    by_noise = rule.noise_limit / above_zero(share)
+    stiffness = jnp.maximum(jnp.minimum(by_spread, by_noise), LEAST_STIFFNESS)
+    return rule.step_of(stiffness, above_zero(tuning.curvature))
+
+
+def isotropic(tuning: Tuning) -> Tuning:
+    """The metric to begin with: that in which the largest curvature is 1 everywhere."""
+    scale = above_zero(tuning.curvature)
+    return tuning._replace(
+        square_by_coordinate=jax.tree.map(lambda m: m * scale, tuning.square_by_coordinate),
+        curvature=tuning.curvature / scale,
+        curvature_square=tuning.curvature_square / scale**2,
+        typical_square=tuning.typical_square / scale,
+        noise=tuning.noise / scale,
+        raw_noise=tuning.raw_noise / scale,
+    )
+
+
+class Scene(NamedTuple):
+    """Where to calibrate: the chains' keys, the step, the batch and the anchor."""
+
+    target: LocalTarget
+    anchor: Anchor
+    keys: jax.Array
+    i: jax.Array
+    batch_size: int | None
+
+
+def calibrated(tuning: Tuning, z: Parameters, scene: Scene, use_anchor: jax.Array) -> Tuning:
+    """Measure curvature and noise at `z`, and take them into the running means."""
+    target, size = scene.target, scene.batch_size
+    keys = jax.random.split(
+        jax.random.fold_in(scene.keys[0], 2 * scene.i + 1), POWER_ITERATIONS + 2
+    )
+    rows = draw_rows(keys[0], target, size)
+    gradient = potential_gradient(target, z, rows, scene.anchor, use_anchor)
+    square = square_norm(tuning.scaled(gradient))
+    v = standard_noise(fold(scene.keys, scene.i, 0), z)
+    for key in keys[1:-1]:
+        direction = tuning.scaled(_normalized(v))
+        v = tuning.scaled(curvature_product(target, z, direction, draw_rows(key, target, size)))
+    largest = jnp.sqrt(square_norm(v))
+    noise, raw = _noise(tuning, z, scene, keys[-1])
+    weight = 1.0 / jnp.minimum(tuning.calibrations + 1, MEMORY)
+
+    def mean(old: jax.Array, new: jax.Array) -> jax.Array:
+        new = jnp.mean(new)
+        return jnp.where(jnp.isfinite(new), old + weight * (new - old), old)
+
+    return tuning._replace(
+        curvature=mean(tuning.curvature, largest),
+        curvature_square=mean(tuning.curvature_square, jnp.square(largest)),
+        typical_square=mean(tuning.typical_square, square),
+        noise=mean(tuning.noise, noise),
+        raw_noise=mean(tuning.raw_noise, raw),
+        calibrations=tuning.calibrations + 1,
+        gradients=tuning.gradients + 2 * POWER_ITERATIONS + 3,
+    )
+
+
+def _noise(
+    tuning: Tuning, z: Parameters, scene: Scene, key: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """``tr V`` of a batch with and without control variates, ``[chain]``."""
+    if scene.batch_size is None:
+        return jnp.zeros(()), jnp.zeros(())
+    size = 2 * max(1, scene.batch_size // 2)
+    rows = jax.random.randint(key, (size,), 0, scene.target.num_rows)
+    share = size / scene.batch_size
+
+    def variance(use_anchor: bool) -> jax.Array:
+        sample = noise_sample(scene.target, z, rows, scene.anchor, jnp.array(use_anchor))
+        return share * square_norm(tuning.scaled(sample))
+
+    return variance(True), variance(False)
+
+
+def displaced(z: Parameters, scene: Scene) -> Parameters:
+    """Points around the start as far as the localizing Gaussian and the loss allow."""
+    target, keys = scene.target, fold(scene.keys, 0, 1)
+    rows = draw_rows(jax.random.fold_in(keys[0], 5), target, scene.batch_size)
+    noise = standard_noise(keys, z)
+    for name, gamma in target.localization.items():
+        wide = jnp.maximum(gamma, 1.0) ** -0.5
+        noise[name] = jax.tree.map(lambda leaf, s=wide: s * leaf, noise[name])
+    size = sum(leaf[0].size for leaf in jax.tree.leaves(z))
+
+    def at(scale: jax.Array) -> Parameters:
+        return jax.tree.map(lambda a, x: a + scale * x, z, noise)
+
+    def too_high(scale: jax.Array) -> jax.Array:
+        def potential(one: Parameters) -> jax.Array:
+            rise = target.tempered_loss(one, rows) - target.tempered_loss(target.center, rows)
+            return rise + target.penalty(one)
+
+        return ~(jnp.mean(jax.vmap(potential)(at(scale))) <= 2.0 * size + 10.0) & (scale > 1e-9)
+
+    return at(jax.lax.while_loop(too_high, lambda scale: 0.7 * scale, jnp.ones(())))
+
+
+def above_zero(x: jax.Array) -> jax.Array:
+    """`x`, or the least positive number."""
+    return jnp.maximum(x, jnp.finfo(x.dtype).tiny)
+
+
+def _normalized(v: Parameters) -> Parameters:
+    norm = above_zero(jnp.sqrt(square_norm(v)))
+    return jax.tree.map(lambda leaf: leaf / by_chain(norm, leaf), v)
+
+
+def by_chain(value: jax.Array, like: jax.Array) -> jax.Array:
+    """A number for each chain, in a shape to go with `like`."""
+    return value.reshape(-1, *[1] * (like.ndim - 1))
