@@ -102,7 +102,7 @@ def _over_blocks(function: Callable, method: str, num_blocks: int) -> Callable:
     def mapped_here(mapped: Any, *shared: Any) -> Any:
         if jax.tree.leaves(mapped)[0].shape[0] == 1:
             one = function(jax.tree.map(lambda leaf: leaf[0], mapped), *shared)
-            return jax.tree.map(lambda leaf: leaf[None], one)
+            return jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], one)
         return jax.lax.map(lambda one: function(one, *shared), mapped)
 
     if method != "parallel":

@@ -32,7 +32,6 @@ class LangevinRule:
     is_corrected: bool
     has_metric: bool = False
     temperature: float = 1.0
-    alertness: float = 0.1
     stiffness: float = 0.12
     quadratic_stiffness: float = 0.5
     noise_limit: float = 0.03

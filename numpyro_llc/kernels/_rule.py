@@ -30,8 +30,6 @@ class Rule(Protocol):
 
     Attributes
     ----------
-    alertness : float
-        The weight of the last gradient in the running mean by which a step is cut into substeps.
     stiffness : float
         The value of `stiffness_of` that an automatic step size aims at.
     quadratic_stiffness : float
@@ -42,7 +40,6 @@ class Rule(Protocol):
         Whether a diagonal preconditioner is learned in the warm-up.
     """
 
-    alertness: float
     stiffness: float
     quadratic_stiffness: float
     noise_limit: float

@@ -5,6 +5,7 @@ and each step's batch serves all of them.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -42,8 +43,6 @@ GROWTH = 1.05
 """By how much the step size may grow from one step of the warm-up to the next."""
 EARLY_STEPS, EARLY_PERIOD, WARMUP_PERIOD, PERIOD = 256, 8, 64, 1024
 """Steps between calibrations: at the start, later in the warm-up, and in sampling."""
-METRIC_MEMORY = 512
-"""Number of steps that the running mean behind a metric looks back on."""
 
 
 class StochasticState(NamedTuple):
@@ -179,7 +178,7 @@ class StochasticSampler:
         stiffness = self.rule.stiffness_of
         local = stiffness(tuning.step_size, tuning.curvature_where(jnp.max(tuning.square_gradient)))
         usual = stiffness(tuning.step_size, tuning.curvature)
-        limit = 2.0 * jnp.maximum(self.rule.stiffness, usual)
+        limit = 2.0 * jnp.clip(usual, self.rule.stiffness, self.rule.quadratic_stiffness)
         doublings = jnp.ceil(jnp.log2(self.rule.substeps_of(local / limit)))
         doublings = jnp.clip(jnp.nan_to_num(doublings), 0, MAX_DOUBLINGS).astype(jnp.int32)
         count = jnp.left_shift(1, doublings)
@@ -223,13 +222,11 @@ class StochasticSampler:
         """Running means of the squared gradient, from one more step."""
         tuning, squares = state.tuning, state.tuning.square_by_coordinate
         new = square_norm(tuning.scaled(gradient))
-        recent = tuning.square_gradient + self.rule.alertness * (new - tuning.square_gradient)
-        recent = jnp.maximum(recent, 3.0 * self.rule.alertness * new)
+        recent = jnp.maximum(0.9 * tuning.square_gradient + 0.1 * new, 0.3 * new)
         if squares is not None:
-            weight = jnp.maximum(1.0 / (state.i + 32), 1.0 / METRIC_MEMORY) * state.warming
-            squares = jax.tree.map(
-                lambda m, g: m + weight * (jnp.mean(jnp.square(g), axis=0) - m), squares, gradient
-            )
+            since = state.i - EARLY_STEPS
+            weight = jnp.where(since > 0, 2.0 / (since + 64), 0.0) * state.warming
+            squares = jax.tree.map(partial(_toward, weight), squares, gradient)
         return tuning._replace(
             square_gradient=recent,
             square_by_coordinate=squares,
@@ -254,3 +251,9 @@ class StochasticSampler:
         # ½ |∇U|² / curvature is what the stiffest directions alone hold of λ̂.
         least = 0.5 * tuning.typical_square / above_zero(tuning.curvature)
         return self.rule.noise_share(tuning.step_size, used) > 0.002 * least
+
+
+def _toward(weight: jax.Array, mean: jax.Array, gradient: jax.Array) -> jax.Array:
+    """A running mean of squares over steps and chains; one wild step cannot upset it."""
+    new = jnp.mean(jnp.square(gradient), axis=0)
+    return mean + weight * (jnp.minimum(new, 30.0 * (mean + jnp.mean(mean))) - mean)

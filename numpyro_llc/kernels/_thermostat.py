@@ -29,7 +29,6 @@ class ThermostatRule:
     """
 
     friction: float | None = None
-    alertness: float = 0.01
     stiffness: float = 0.12
     quadratic_stiffness: float = 0.4
     noise_limit: float = 0.02

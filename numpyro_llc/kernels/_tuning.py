@@ -22,6 +22,8 @@ QUADRATIC_SPREAD = 0.05
 """Relative variance of the curvature along the chains up to which a model passes for quadratic."""
 LEAST_STIFFNESS = 0.02
 """However noisy the gradient, a step is not made shorter than this."""
+METRIC_DAMPING = 0.05
+"""In a metric, what is added to the squared gradients of each coordinate, relative to their mean."""
 POWER_ITERATIONS = 4
 MEMORY = 32
 """Number of calibrations that the running means of curvature and noise look back on."""
@@ -66,10 +68,18 @@ class Tuning(NamedTuple):
 
     @property
     def metric(self) -> Any:
-        """The diagonal preconditioner G, ``1 / E[(∂U)²]`` by coordinate; None if there is none."""
-        if self.square_by_coordinate is None:
+        """The diagonal preconditioner G by coordinate; None if there is none.
+
+        ``1 / (E[(∂U)²] + damping)``: without the damping, a coordinate that was flat where the
+        chains have been would take steps far too long where it is not.
+        """
+        squares = self.square_by_coordinate
+        if squares is None:
             return None
-        return jax.tree.map(lambda m: 1.0 / above_zero(m), self.square_by_coordinate)
+        leaves = jax.tree.leaves(squares)
+        total = sum((jnp.sum(leaf) for leaf in leaves), jnp.zeros(()))
+        damping = above_zero(METRIC_DAMPING * total / sum(leaf.size for leaf in leaves))
+        return jax.tree.map(lambda m: 1.0 / (m + damping), squares)
 
     @property
     def spread(self) -> jax.Array:
@@ -157,7 +167,7 @@ def calibrated(tuning: Tuning, z: Parameters, scene: Scene, use_anchor: jax.Arra
         v = tuning.scaled(curvature_product(target, z, direction, draw_rows(key, target, size)))
     largest = jnp.sqrt(square_norm(v))
     noise, raw = _noise(tuning, z, scene, keys[-1])
-    weight = 1.0 / jnp.minimum(tuning.calibrations + 1, MEMORY)
+    weight = 1.0 / jnp.clip(tuning.calibrations / 3.0, 1.0, MEMORY)  # the start is soon forgotten
 
     def mean(old: jax.Array, new: jax.Array) -> jax.Array:
         new = jnp.mean(new)

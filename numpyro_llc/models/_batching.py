@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from numpyro_llc.models import _rules
 from numpyro_llc.models._program import Batching, Parameters, Program
 from numpyro_llc.models._reading import ModelReading
 
@@ -175,6 +176,8 @@ def _accepted(reading: ModelReading, batching: Batching) -> Program:
         assert axis is not None  # `_problem` saw to it
         site_axes.append((name, axis))
     program = _program(reading, replace(batching, site_axes=tuple(site_axes)))
+    if _rules.is_traced(reading.center, reading.arrays):  # Numbers cannot be compared yet.
+        return program
     moved = jax.tree.map(lambda leaf: leaf + 0.01, reading.center)
     for z in (reading.center, moved):
         full, part = _both(program, z, reading.arrays, jnp.asarray(rows))

@@ -24,9 +24,9 @@ class Factors(NamedTuple):
     prior: tuple[str, ...]
 
 
-def _known(*values: Any) -> bool:
-    """Whether the numbers are there to be checked: false inside a user's jit."""
-    return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
+def is_traced(*values: Any) -> bool:
+    """Whether the numbers are not there to be checked, as inside a user's jit."""
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
 
 
 def is_discrete(site: dict[str, Any]) -> bool:
@@ -196,7 +196,7 @@ def check_center(
     inside: Mapping[str, Any], finite: Mapping[str, Any], center: Mapping[str, Any] | None
 ) -> None:
     """Refuse NaN, values outside the support, and values on its edge."""
-    if center is None or not _known(inside, finite):
+    if center is None or is_traced(inside, finite):
         return
     for name, fine in finite.items():
         if not fine:
@@ -221,7 +221,7 @@ def unwrap(fn: dist.Distribution) -> dist.Distribution:
 def check_observations(bad: Mapping[str, Any]) -> None:
     """Refuse NaN or infinite data that is not masked out."""
     for name, count in bad.items():
-        if _known(count) and count:
+        if not is_traced(count) and count:
             raise ValueError(
                 f"Observed site {name!r} holds {count} NaN or infinite value(s). Drop those rows, "
                 "or mask them with numpyro.handlers.mask (with a finite filler in their place)."
@@ -275,7 +275,7 @@ def check_deterministic_likelihood(
 ) -> None:
     """Refuse a likelihood that changes with the random key (dropout)."""
     for name in first:
-        if _known(first, second) and not np.array_equal(first[name], second[name], equal_nan=True):
+        if not is_traced(first, second) and not np.array_equal(first[name], second[name], equal_nan=True):
             raise ValueError(
                 f"The likelihood of {name!r} depends on numpyro.prng_key() (dropout?): it is "
                 "random. Use the module in deterministic mode."
