@@ -1,8 +1,9 @@
 """Local learning coefficients of NumPyro models, with their Monte Carlo error, in ArviZ."""
 
 from numpyro_llc.center import Center, find_center
+from numpyro_llc.conversion import from_numpyro
 from numpyro_llc.errors import LLCWarning, NonFiniteLossError
-from numpyro_llc.estimate import estimate_llc, from_numpyro
+from numpyro_llc.estimate import estimate_llc
 from numpyro_llc.handlers import LocalizedModel, localize
 from numpyro_llc.inference_data import summary
 from numpyro_llc.kernels import PSGLD, SGD, SGLD, SGNHT

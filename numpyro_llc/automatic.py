@@ -82,7 +82,14 @@ def finish(run: Run, schedule: Schedule, batch_rows: int, rng_key: jax.Array) ->
     finally:
         run.bar.close()
     return Finished(
-        run.collect(), num_warmup, thinning, rows_used, run.steps, run.seconds, interrupted, findings
+        run.collect(),
+        num_warmup,
+        thinning,
+        rows_used,
+        run.steps,
+        run.seconds,
+        interrupted,
+        findings,
     )
 
 

@@ -1,4 +1,4 @@
-"""``estimate_llc`` and ``from_numpyro``: from a model, or a finished run, to inference data."""
+"""``estimate_llc``: from a model to inference data."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -6,38 +6,31 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from numpyro.infer import HMCECS, MCMC
 
 from numpyro_llc._checks import (
     check_key,
-    check_localization,
     check_num_data,
     inverse_temperature_or_default,
 )
 from numpyro_llc.assemble import (
     assemble,
     curvature_settings,
-    evaluate,
     sites_to_store,
-    unconstrained_samples,
 )
 from numpyro_llc.automatic import Finished, finish
-from numpyro_llc.center import check_is_minimum, total_loss
+from numpyro_llc.center import check_is_minimum
 from numpyro_llc.curvature import DENSE_LIMIT, Curvature, curvature_at_center, gradient_at_center
-from numpyro_llc.errors import NonFiniteLossError
-from numpyro_llc.handlers import LocalizedModel
 from numpyro_llc.kernels import (
     Sampler,
     StochasticSampler,
     check_batch_size,
-    kernel_statistics,
     make_sampler,
 )
 from numpyro_llc.models import ModelReading, Parameters, read_model, with_batches
-from numpyro_llc.sampling import Draws, Run
+from numpyro_llc.problem import target_of
+from numpyro_llc.sampling import Run
 from numpyro_llc.schedule import DEFAULT_STEPS, check_schedule, with_defaults
-from numpyro_llc.target import LocalTarget, make_target
+from numpyro_llc.target import LocalTarget
 from numpyro_llc.tuning import spread_starts
 
 
@@ -172,7 +165,7 @@ def estimate_llc(
         prior_factors=prior_factors,
     )
     reading = _batched(reading, sampler, getattr(kernel, "in_axes", in_axes))
-    target, num_data = _target(reading, num_data, inverse_temperature, localization)
+    target, num_data = target_of(reading, num_data, inverse_temperature, localization)
     names = sites_to_store(reading, not is_stochastic if store_sites is None else store_sites)
     key_check, key_starts, key_chains = jax.random.split(rng_key, 3)
     curvature, findings = _check_center(target, reading.dimension, is_stochastic, key_check)
@@ -190,7 +183,7 @@ def estimate_llc(
         "chain_method": schedule.chain_method,
         **_settings(finished),
         **curvature_settings(curvature),
-        **sampler.report(run.state),
+        **sampler.report(run.state, finished.draws.statistics),
     }
     findings = findings + finished.findings
     return assemble(
@@ -239,90 +232,3 @@ def _settings(finished: Finished) -> dict[str, Any]:
         "interrupted": finished.interrupted,
         "evaluation_rows": finished.evaluation_rows,
     }
-
-
-def from_numpyro(
-    mcmc: MCMC,
-    *,
-    num_data: int | None = None,
-    store_sites: bool | Sequence[str] = True,
-    log_likelihood: bool = False,
-) -> Any:
-    """Convert an ``MCMC`` run on a localized model to what :func:`estimate_llc` returns.
-
-    Parameters
-    ----------
-    mcmc : numpyro.infer.MCMC
-        A finished run of a kernel built on ``localize(model, ...)``. The extra fields
-        ``diverging``, ``num_steps``, ``accept_prob``, ``energy`` and ``adapt_state.step_size``
-        become ``sample_stats``, if ``mcmc.run`` collected them.
-    num_data, store_sites, log_likelihood
-        As in :func:`estimate_llc`.
-
-    Returns
-    -------
-    arviz.InferenceData (ArviZ 0.x) or xarray.DataTree (ArviZ 1.x)
-
-    Raises
-    ------
-    TypeError
-        If the kernel's model is not the result of ``localize``.
-    """
-    if isinstance(getattr(mcmc, "sampler", None), HMCECS):
-        raise TypeError(
-            "`mcmc` ran HMCECS, whose subsampling adds noise to λ̂ and whose Taylor proxy undoes "
-            "the tempering. Run NUTS or HMC on the full data."
-        )
-    model = getattr(getattr(mcmc, "sampler", None), "model", None)
-    if not isinstance(model, LocalizedModel):
-        raise TypeError(
-            "`mcmc` must be a run of a kernel on numpyro_llc.localize(model, ...); "
-            f"got a kernel on {model!r}."
-        )
-    if mcmc.last_state is None:
-        raise ValueError("`mcmc` has not run yet: call mcmc.run(...) first.")
-    args, kwargs = mcmc._args, mcmc._kwargs  # as ArviZ's own converter reads them
-    reading = model.read(*args, **kwargs)
-    target, num_data = _target(
-        reading,
-        None if num_data is None else check_num_data(num_data),
-        float(model.settings["inverse_temperature"]),
-        model.settings["localization"],
-    )
-    names = sites_to_store(reading, store_sites)
-    positions = unconstrained_samples(reading, mcmc.get_samples(group_by_chain=True))
-    excess, distance = evaluate(target, positions)
-    statistics = {"distance": distance, **kernel_statistics(mcmc)}
-    settings = {
-        "kernel": type(mcmc.sampler).__name__,
-        "num_warmup": mcmc.num_warmup,
-        "tuning_steps": mcmc.num_warmup,
-        "thinning": mcmc.thinning,
-        "chain_method": str(mcmc.chain_method),
-    }
-    curvature = curvature_at_center(target, jax.random.key(0))
-    findings = check_is_minimum(curvature, target)
-    draws = Draws(excess, excess[..., None], statistics, positions)
-    settings |= curvature_settings(curvature)
-    return assemble(reading, target, draws, num_data, names, log_likelihood, settings, findings)
-
-
-def _target(
-    reading: ModelReading, num_data: int | None, inverse_temperature: Any, localization: Any
-) -> tuple[LocalTarget, int]:
-    num_data = check_num_data(reading.num_data(num_data))
-    if not np.isfinite(total_loss(reading.center_losses)):
-        bad = {k: int(np.sum(~np.isfinite(v))) for k, v in reading.center_losses.items()}
-        raise NonFiniteLossError(
-            f"The loss at `center` is not finite: {bad} non-finite values by observed site. Is "
-            "each observation inside the support of its likelihood there?"
-        )
-    target = make_target(
-        reading.program,
-        reading.arrays,
-        reading.center,
-        inverse_temperature=inverse_temperature_or_default(inverse_temperature, num_data),
-        localization=check_localization(localization, reading.center),
-        center_losses=reading.center_losses,
-    )
-    return target, num_data

@@ -70,7 +70,38 @@ BAD = {
         ValueError,
         "`num_chains` must be even for the ensemble kernel ESS; got 3",
     ),
-    "sites None": ({"store_sites": None}, TypeError, "`store_sites` must be True, False or names"),
+    "sites 3": ({"store_sites": 3}, TypeError, "`store_sites` must be True, False or names"),
+    "batch with nuts": ({"batch_size": 10}, ValueError, "`batch_size` needs a stochastic-gradient"),
+    "batch of 0": (
+        {"kernel": "sgld", "batch_size": 0},
+        ValueError,
+        "`batch_size` must be at least 1; got 0",
+    ),
+    "batch above n": (
+        {"kernel": "sgld", "batch_size": 501},
+        ValueError,
+        "`batch_size` must be at most the 500 rows of the data; got 501",
+    ),
+    "negative step": (
+        {"kernel": "sgnht", "step_size": -1.0},
+        ValueError,
+        "`step_size` must be finite and at least 0; got -1.0",
+    ),
+    "NaN step": (
+        {"kernel": "psgld", "step_size": float("nan")},
+        ValueError,
+        "`step_size` must be finite and at least 0; got nan",
+    ),
+    "step beside an object": (
+        {"kernel": nllc.SGLD(), "step_size": 0.1},
+        ValueError,
+        "`step_size` belongs to the kernel object here",
+    ),
+    "axes without a batch": (
+        {"kernel": "sgld", "in_axes": (0, 0)},
+        ValueError,
+        "`in_axes` says where a batch's rows are; give `batch_size` too",
+    ),
     "truth value": ({"localization": True}, TypeError, "`localization` must be a number; got True"),
     "keyword": ({"gamma": 1.0}, TypeError, "unexpected keyword argument 'gamma'"),
 }
@@ -228,7 +259,8 @@ def test_a_chain_that_breaks_raises_with_the_draws():
         numpyro.sample("y", dist.Normal(jnp.sqrt(4.0 - w), 1.0), obs=y)
 
     with pytest.raises(
-        nllc.NonFiniteLossError, match=r"non-finite in chain 0 at draw 8 \(step 9\); λ̂ of the draws before it.*`idata`"
+        nllc.NonFiniteLossError,
+        match=r"non-finite in chain 0 at draw 8 \(step 9\); λ̂ of the draws before it.*`idata`",
     ) as caught:
         run(
             model=model,

@@ -71,6 +71,11 @@ class LangevinRule:
     def substeps_of(self, stiffness: Any) -> Any:
         return stiffness
 
+    def step_bias(self, step_size: float, square: float, spread: float) -> float:
+        # Euler on a quadratic: Σ ε A_j / 8, and |∇U|² has the mean Σ A_j, gradient noise included.
+        euler = step_size / 8.0 * square
+        return 0.2 * min(1.0, spread) * euler if self.is_corrected else euler
+
     def noise_share(self, step_size: Any, noise: Any) -> Any:
         return step_size / 8.0 * noise
 

@@ -1,6 +1,7 @@
 """Any NumPyro kernel as a :class:`Sampler`: its settings kept, its model replaced by the target."""
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
@@ -70,7 +71,7 @@ class NumpyroSampler:
     def end_warmup(self, state: Any) -> Any:
         return state  # The kernel counts its steps itself.
 
-    def report(self, state: Any) -> dict[str, Any]:
+    def report(self, state: Any, statistics: Mapping[str, Any]) -> dict[str, Any]:
         return {}
 
 

@@ -69,6 +69,10 @@ class Rule(Protocol):
         """Into how many parts to cut a step of a stiffness above 1."""
         ...
 
+    def step_bias(self, step_size: float, square: float, spread: float) -> float:
+        """What the finite step may shift λ̂ by, from the mean of ``|∇U|²``."""
+        ...
+
     def noise_share(self, step_size: Any, noise: Any) -> Any:
         """Nats by which uncorrected gradient noise of variance ``tr V`` raises λ̂."""
         ...

@@ -1,5 +1,6 @@
 """The interface between the loop and a kernel."""
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import jax
@@ -41,9 +42,10 @@ class Sampler(Protocol):
         """The state with which sampling begins."""
         ...
 
-    def report(self, state: Any) -> dict[str, Any]:
+    def report(self, state: Any, statistics: Mapping[str, Any]) -> dict[str, Any]:
         """What the result keeps of the sampler at its end: numbers and strings.
 
+        `statistics` are those of the draws, ``[chain, draw]``.
         Leaves of `state` have one more leading axis, of blocks of chains run apart.
         """
         ...

@@ -4,12 +4,14 @@ A kernel is a :class:`Rule`, one file each; :class:`StochasticSampler` runs it. 
 and each step's batch serves all of them.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from numpyro_llc.gradients import (
     Anchor,
@@ -141,14 +143,16 @@ class StochasticSampler:
     def end_warmup(self, state: StochasticState) -> StochasticState:
         return state._replace(warming=jnp.zeros_like(state.warming))
 
-    def report(self, state: StochasticState) -> dict[str, Any]:
+    def report(self, state: StochasticState, statistics: Mapping[str, Any]) -> dict[str, Any]:
         tuning: Any = jax.tree.map(lambda leaf: float(jnp.mean(leaf)), state.tuning)
+        square = float(np.mean(statistics["square_gradient"]))
         return {
+            "step_size_bias": self.rule.step_bias(tuning.step_size, square, tuning.spread),
             "batch_size": self.batch_size or 0,
             "step_size": tuning.step_size,
             "step_size_is_automatic": self.is_adaptive,
             "curvature_along_chains": tuning.curvature,
-            "curvature_spread": tuning.curvature_square / tuning.curvature**2 - 1.0,
+            "curvature_spread": float(tuning.spread),
             "gradient_evaluations": tuning.gradients,
             "gradient_noise": tuning.noise,
             "gradient_noise_raw": tuning.raw_noise,

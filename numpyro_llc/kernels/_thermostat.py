@@ -80,6 +80,9 @@ class ThermostatRule:
     def substeps_of(self, stiffness: Any) -> Any:
         return jnp.sqrt(stiffness)
 
+    def step_bias(self, step_size: float, square: float, spread: float) -> float:
+        return 0.4 * min(1.0, spread) * step_size**2 / 8.0 * square
+
     def noise_share(self, step_size: Any, noise: Any) -> Any:
         return step_size / 4.0 * noise * step_size / 0.014
 

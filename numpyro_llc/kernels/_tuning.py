@@ -19,11 +19,11 @@ from numpyro_llc.models import Parameters
 from numpyro_llc.target import LocalTarget
 
 QUADRATIC_SPREAD = 0.05
-"""Relative variance of the curvature along the chains up to which a model passes for quadratic."""
+"""Relative variance of the curvature along the chains up to which a model counts as quadratic."""
 LEAST_STIFFNESS = 0.02
 """However noisy the gradient, a step is not made shorter than this."""
 METRIC_DAMPING = 0.05
-"""In a metric, what is added to the squared gradients of each coordinate, relative to their mean."""
+"""What a metric adds to the squared gradient of each coordinate, relative to their mean."""
 POWER_ITERATIONS = 4
 MEMORY = 32
 """Number of calibrations that the running means of curvature and noise look back on."""
@@ -224,9 +224,9 @@ def displaced(z: Parameters, scene: Scene) -> Parameters:
     return at(jax.lax.while_loop(too_high, lambda scale: 0.7 * scale, jnp.ones(())))
 
 
-def above_zero(x: jax.Array) -> jax.Array:
+def above_zero(x: Any) -> jax.Array:
     """`x`, or the least positive number."""
-    return jnp.maximum(x, jnp.finfo(x.dtype).tiny)
+    return jnp.maximum(x, jnp.finfo(jnp.result_type(float)).tiny)
 
 
 def _normalized(v: Parameters) -> Parameters:

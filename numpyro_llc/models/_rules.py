@@ -275,7 +275,9 @@ def check_deterministic_likelihood(
 ) -> None:
     """Refuse a likelihood that changes with the random key (dropout)."""
     for name in first:
-        if not is_traced(first, second) and not np.array_equal(first[name], second[name], equal_nan=True):
+        if not is_traced(first, second) and not np.array_equal(
+            first[name], second[name], equal_nan=True
+        ):
             raise ValueError(
                 f"The likelihood of {name!r} depends on numpyro.prng_key() (dropout?): it is "
                 "random. Use the module in deterministic mode."
