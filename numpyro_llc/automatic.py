@@ -34,6 +34,8 @@ class Finished:
         As given or chosen.
     evaluation_rows : int
         Rows on which the recorded loss was evaluated; 0 for the data as a whole.
+    num_rows : int
+        Rows of the data; 0 likewise.
     num_steps : int
         Steps of each chain in all.
     seconds : float
@@ -48,10 +50,20 @@ class Finished:
     num_warmup: int
     thinning: int
     evaluation_rows: int
+    num_rows: int
     num_steps: int
     seconds: float
     interrupted: bool
     findings: list[str]
+
+    @property
+    def evaluation_error(self) -> float:
+        """Standard error of the mean loss, in nats, for the rows that were not evaluated."""
+        parts = self.draws.by_part.mean(axis=(0, 1))
+        if len(parts) < 2 or self.evaluation_rows >= self.num_rows:
+            return 0.0
+        unseen = 1.0 - self.evaluation_rows / self.num_rows
+        return float(np.std(parts, ddof=1) * np.sqrt(len(parts) * unseen))
 
 
 def finish(run: Run, schedule: Schedule, batch_rows: int, rng_key: jax.Array) -> Finished:
@@ -86,6 +98,7 @@ def finish(run: Run, schedule: Schedule, batch_rows: int, rng_key: jax.Array) ->
         num_warmup,
         thinning,
         rows_used,
+        run.target.num_rows,
         run.steps,
         run.seconds,
         interrupted,

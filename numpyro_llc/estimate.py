@@ -181,7 +181,7 @@ def estimate_llc(
     settings = {
         "kernel": kernel if isinstance(kernel, str) else type(kernel).__name__,
         "chain_method": schedule.chain_method,
-        **_settings(finished),
+        **_settings(finished, float(target.inverse_temperature)),
         **curvature_settings(curvature),
         **sampler.report(run.state, finished.draws.statistics),
     }
@@ -222,7 +222,7 @@ def _starts(
     return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (chains, *leaf.shape)), target.center)
 
 
-def _settings(finished: Finished) -> dict[str, Any]:
+def _settings(finished: Finished, inverse_temperature: float) -> dict[str, Any]:
     return {
         "num_warmup": finished.num_warmup,
         "tuning_steps": finished.num_warmup,
@@ -231,4 +231,5 @@ def _settings(finished: Finished) -> dict[str, Any]:
         "sampling_time": finished.seconds,
         "interrupted": finished.interrupted,
         "evaluation_rows": finished.evaluation_rows,
+        "evaluation_error": finished.evaluation_error * inverse_temperature,
     }

@@ -138,7 +138,8 @@ def summary(
             f"`var_names` names {unknown}; the posterior has {list(posterior(idata))}."
         )
     data = posterior(idata).copy()  # ArviZ 1 writes into the attrs of what it is given.
-    table = az.summary(data, var_names=names, round_to="none")
+    with np.errstate(invalid="ignore", divide="ignore"):  # of draws that are all alike
+        table = az.summary(data, var_names=names, round_to="none")
     table = table[["mean", "sd", "mcse_mean", "ess_bulk", "ess_tail", "r_hat"]].astype(float)
     half = _normal_quantile(0.5 + 0.5 * ci_prob) * table["mcse_mean"]
     percent = f"{100 * ci_prob:g}"

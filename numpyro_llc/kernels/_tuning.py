@@ -161,10 +161,15 @@ def calibrated(tuning: Tuning, z: Parameters, scene: Scene, use_anchor: jax.Arra
     rows = draw_rows(keys[0], target, size)
     gradient = potential_gradient(target, z, rows, scene.anchor, use_anchor)
     square = square_norm(tuning.scaled(gradient))
-    v = standard_noise(fold(scene.keys, scene.i, 0), z)
-    for key in keys[1:-1]:
+
+    def power(k: jax.Array, v: Parameters) -> Parameters:
         direction = tuning.scaled(_normalized(v))
-        v = tuning.scaled(curvature_product(target, z, direction, draw_rows(key, target, size)))
+        return tuning.scaled(
+            curvature_product(target, z, direction, draw_rows(keys[k + 1], target, size))
+        )
+
+    v = standard_noise(fold(scene.keys, scene.i, 0), z)
+    v = jax.lax.fori_loop(0, POWER_ITERATIONS, power, v)
     largest = jnp.sqrt(square_norm(v))
     noise, raw = _noise(tuning, z, scene, keys[-1])
     weight = 1.0 / jnp.clip(tuning.calibrations / 3.0, 1.0, MEMORY)  # the start is soon forgotten
@@ -194,11 +199,13 @@ def _noise(
     rows = jax.random.randint(key, (size,), 0, scene.target.num_rows)
     share = size / scene.batch_size
 
-    def variance(use_anchor: bool) -> jax.Array:
-        sample = noise_sample(scene.target, z, rows, scene.anchor, jnp.array(use_anchor))
+    def variance(use_anchor: jax.Array) -> jax.Array:
+        sample = noise_sample(scene.target, z, rows, scene.anchor, use_anchor)
         return share * square_norm(tuning.scaled(sample))
 
-    return variance(True), variance(False)
+    # One after the other, to have fewer gradients in memory at once.
+    noise, raw = jax.lax.map(variance, jnp.array([True, False]))
+    return noise, raw
 
 
 def displaced(z: Parameters, scene: Scene) -> Parameters:
