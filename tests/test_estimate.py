@@ -71,7 +71,6 @@ BAD = {
         "`num_chains` must be even for the ensemble kernel ESS; got 3",
     ),
     "sites 3": ({"store_sites": 3}, TypeError, "`store_sites` must be True, False or names"),
-    "batch with nuts": ({"batch_size": 10}, ValueError, "`batch_size` needs a stochastic-gradient"),
     "batch of 0": (
         {"kernel": "sgld", "batch_size": 0},
         ValueError,
@@ -82,7 +81,7 @@ BAD = {
         ValueError,
         "`batch_size` must be at most the 500 rows of the data; got 501",
     ),
-    "negative step": (
+    "negative step of sgnht": (
         {"kernel": "sgnht", "step_size": -1.0},
         ValueError,
         "`step_size` must be finite and at least 0; got -1.0",

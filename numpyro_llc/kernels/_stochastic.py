@@ -145,14 +145,14 @@ class StochasticSampler:
 
     def report(self, state: StochasticState, statistics: Mapping[str, Any]) -> dict[str, Any]:
         tuning: Any = jax.tree.map(lambda leaf: float(jnp.mean(leaf)), state.tuning)
-        square = float(np.mean(statistics["square_gradient"]))
+        square, spread = float(np.mean(statistics["square_gradient"])), float(tuning.spread)
         return {
-            "step_size_bias": self.rule.step_bias(tuning.step_size, square, tuning.spread),
+            "step_size_bias": self.rule.step_bias(tuning.step_size, square, spread),
             "batch_size": self.batch_size or 0,
             "step_size": tuning.step_size,
             "step_size_is_automatic": self.is_adaptive,
             "curvature_along_chains": tuning.curvature,
-            "curvature_spread": float(tuning.spread),
+            "curvature_spread": spread,
             "gradient_evaluations": tuning.gradients,
             "gradient_noise": tuning.noise,
             "gradient_noise_raw": tuning.raw_noise,
