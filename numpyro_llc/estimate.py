@@ -24,6 +24,7 @@ from numpyro_llc.kernels import (
     Sampler,
     StochasticSampler,
     check_batch_size,
+    in_axes_of,
     make_sampler,
 )
 from numpyro_llc.models import ModelReading, Parameters, read_model, with_batches
@@ -164,7 +165,7 @@ def estimate_llc(
         likelihood_factors=likelihood_factors,
         prior_factors=prior_factors,
     )
-    reading = _batched(reading, sampler, getattr(kernel, "in_axes", in_axes))
+    reading = _batched(reading, sampler, in_axes_of(kernel, in_axes))
     target, num_data = target_of(reading, num_data, inverse_temperature, localization)
     names = sites_to_store(reading, not is_stochastic if store_sites is None else store_sites)
     key_check, key_starts, key_chains = jax.random.split(rng_key, 3)

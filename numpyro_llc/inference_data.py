@@ -68,7 +68,7 @@ def attributes(settings: Mapping[str, Any]) -> dict[str, Any]:
     }
     plain = {
         key: int(value)
-        if isinstance(value, bool)
+        if isinstance(value, bool | np.bool_)
         else value
         if isinstance(value, int | float | str)
         else json.dumps(value)

@@ -96,6 +96,11 @@ BAD = {
         ValueError,
         "`step_size` belongs to the kernel object here",
     ),
+    "axes beside an object": (
+        {"kernel": nllc.SGLD(batch_size=9), "in_axes": (0, 0)},
+        ValueError,
+        "`in_axes` belongs to the kernel object here",
+    ),
     "axes without a batch": (
         {"kernel": "sgld", "in_axes": (0, 0)},
         ValueError,

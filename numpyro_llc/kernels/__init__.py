@@ -2,7 +2,7 @@
 
 from numpyro_llc.kernels._kernel import check_batch_size
 from numpyro_llc.kernels._numpyro import kernel_statistics
-from numpyro_llc.kernels._registry import KERNEL_NAMES, make_sampler
+from numpyro_llc.kernels._registry import KERNEL_NAMES, in_axes_of, make_sampler
 from numpyro_llc.kernels._sampler import Sampler
 from numpyro_llc.kernels._stochastic import StochasticSampler
 from numpyro_llc.kernels.psgld import PSGLD
@@ -19,6 +19,7 @@ __all__ = [
     "Sampler",
     "StochasticSampler",
     "check_batch_size",
+    "in_axes_of",
     "kernel_statistics",
     "make_sampler",
 ]

@@ -72,6 +72,15 @@ def _of_object(kernel: StochasticKernel, step_size: Any, batch_size: Any) -> Sto
     return kernel.sampler
 
 
+def in_axes_of(kernel: Any, in_axes: Any) -> Any:
+    """The axes of the rows, given beside a kernel's name, or in a kernel object."""
+    if not isinstance(kernel, StochasticKernel):
+        return in_axes
+    if in_axes is not None:
+        raise ValueError("`in_axes` belongs to the kernel object here: SGLD(in_axes=…).")
+    return kernel.in_axes
+
+
 def _by_name(name: str, step_size: Any) -> MCMCKernel:
     if name not in KERNEL_NAMES:
         raise ValueError(
