@@ -105,7 +105,8 @@ def main():
     parser.add_argument("--kernels", nargs="+", default=["sgld", "psgld", "sgnht"])
     arguments = parser.parse_args()
     print(
-        "case                  kernel    exact  bias% worst% error%  cover   R-hat  gradients  s/run"
+    columns = "kernel    exact  bias% worst% error%  cover   R-hat  gradients  s/run"
+    print(f"{'case':21s} {columns}")
     )
     for case in arguments.cases:
         for kernel in arguments.kernels:
