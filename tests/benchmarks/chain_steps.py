@@ -367,6 +367,7 @@ class Timed(NamedTuple):
 
     mean: float
     error: float
+    r_hat: float
     compiling: float
     warming: float
     sampling: float
@@ -374,7 +375,7 @@ class Timed(NamedTuple):
     def line(self, name: str) -> str:
         needed = self.warming + self.sampling * (self.error / self.mean / ERROR) ** 2
         return (
-            f"{name:<16s}{self.mean:8.2f}{100 * self.error / self.mean:9.2f}"
+            f"{name:<16s}{self.mean:8.2f}{100 * self.error / self.mean:9.2f}{self.r_hat:8.3f}"
             f"{self.compiling + needed:9.1f}{needed:20.1f}{self.warming + self.sampling:9.1f}"
         )
 
@@ -392,13 +393,15 @@ def ours_timed(net: Network, options: argparse.Namespace, kernel: str) -> Timed:
         progress_bar=False,
     )
     began = time.perf_counter()
-    estimate(num_warmup=8, num_samples=8, thinning=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", nllc.LLCWarning)  # 8 draws are too few, which is said
+        estimate(num_warmup=8, num_samples=8, thinning=1)
     compiling, began = time.perf_counter() - began, time.perf_counter()
     idata = estimate()
     took = time.perf_counter() - began
     found, attrs = monte_carlo(idata["posterior"]["llc"].to_numpy()), idata["posterior"].attrs
     warming = took * attrs["num_warmup"] / attrs["num_steps"]
-    return Timed(found.mean, found.error, compiling, warming, took - warming)
+    return Timed(found.mean, found.error, found.r_hat, compiling, warming, took - warming)
 
 
 def devinterp_timed(net: Network, options: argparse.Namespace, stiffness: float) -> Timed:
@@ -406,7 +409,7 @@ def devinterp_timed(net: Network, options: argparse.Namespace, stiffness: float)
     trace = devinterp_trace(net, options, draws, burn_in=draws, stiffness=stiffness)
     took = time.perf_counter() - began
     found = monte_carlo(trace)
-    return Timed(found.mean, found.error, 0.0, 0.5 * took, 0.5 * took)
+    return Timed(found.mean, found.error, found.r_hat, 0.0, 0.5 * took, 0.5 * took)
 
 
 def nuts_reference(net: Network) -> tuple[float, float]:
@@ -432,7 +435,7 @@ def second_table(options: argparse.Namespace) -> None:
     widths = WIDTHS[400]
     net = network(widths)
     print(f"\nSeconds to a Monte Carlo error of {100 * ERROR:g} %: 400 parameters, n = {ROWS}")
-    print("                      λ̂  error %   to 2 %   without compiling   as run")
+    print("                      λ̂  error %   R-hat   to 2 %   without compiling   as run")
     for kernel in ("sgld", "sgnht"):
         print(ours_timed(net, options, kernel).line(f"{kernel}*"), flush=True)
     for stiffness in (0.5, 0.05) if HAS_DEVINTERP else ():
@@ -452,17 +455,22 @@ def second_table(options: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--nets", type=int, nargs="*", choices=WIDTHS, default=list(WIDTHS))
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--steps", type=int, help="of each timed run; else by --seconds")
     parser.add_argument("--seconds", type=float, default=1.5, help="of each timed run, at least")
     parser.add_argument("--chains", type=int, default=4)
     parser.add_argument("--batch", type=int, default=500)
     parser.add_argument("--warmup", type=int, default=2048, help="steps, where the kernel adapts")
+    parser.add_argument("--threads", type=int, help="of torch; else as many as it takes itself")
     parser.add_argument("--draws", type=int, default=10_000, help="of devinterp in table two")
     options = parser.parse_args()
     jax.config.update("jax_platforms", "cpu")
     # Where others use the machine too, torch's threads, spinning, wait for one another for long.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if HAS_DEVINTERP and options.threads:
+        import torch
+
+        torch.set_num_threads(options.threads)
     first_table(options)
     second_table(options)
 
