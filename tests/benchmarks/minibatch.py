@@ -104,10 +104,8 @@ def main():
     parser.add_argument("--cases", nargs="+", default=list(CASES), choices=CASES)
     parser.add_argument("--kernels", nargs="+", default=["sgld", "psgld", "sgnht"])
     arguments = parser.parse_args()
-    print(
     columns = "kernel    exact  bias% worst% error%  cover   R-hat  gradients  s/run"
     print(f"{'case':21s} {columns}")
-    )
     for case in arguments.cases:
         for kernel in arguments.kernels:
             run(case, kernel, arguments.keys)
