@@ -22,7 +22,7 @@ class LangevinRule:
         which gradient and loss are evaluated by half of the noise to come, ``√ε/2 ξ``: the method
         of Leimkuhler & Matthews (2013) in the form of Vilmart (2015), exact on quadratics for
         every stable ε and of second order otherwise; and takes the gradient noise off the injected
-        noise, ``√ε (I - ε/8 V) ξ``.
+        noise, ``√ε G^½ (I - ε/8 G^½ V G^½) ξ``.
     has_metric : bool
         Whether G is learned in the warm-up; otherwise it is the identity.
     temperature : float
@@ -43,17 +43,17 @@ class LangevinRule:
         if self.temperature == 0:
             gradient = step.gradient(z)
             return _drift(z, gradient, step), None, gradient
-        xi = _scaled(step.noise(z), step.metric)
-        root = jnp.sqrt(step.step_size)
+        root, noise = jnp.sqrt(step.step_size), step.noise(z)
+        xi = _scaled(noise, step.metric)
         if not self.is_corrected:
             gradient = step.gradient(z)
             z = jax.tree.map(lambda new, x: new + root * x, _drift(z, gradient, step), xi)
             return z, None, gradient
         seen = jax.tree.map(lambda a, x: a + 0.5 * root * x, z, xi)
         gradient = step.gradient(seen)
-        excess = step.noise_product(seen, xi)  # V ξ: noise that the gradient brings along
-        pull = jax.tree.map(lambda g, e: g + 0.25 * root * e, gradient, excess)
-        z = jax.tree.map(lambda new, x: new + root * x, _drift(z, pull, step), xi)
+        brought = step.noise_product(seen, noise, step.step_size / 8.0)  # by the gradient itself
+        xi = _scaled(jax.tree.map(jnp.subtract, noise, brought), step.metric)
+        z = jax.tree.map(lambda new, x: new + root * x, _drift(z, gradient, step), xi)
         return z, None, gradient
 
     def observed(self, z: Parameters, noise: Any, metric: Any, step_size: jax.Array) -> Parameters:

@@ -10,10 +10,11 @@ from numpyro_llc.models import Parameters
 class Step(NamedTuple):
     """What a rule is given for one step.
 
-    ``gradient(z)`` is ``∇U(z)`` of each chain from one batch; ``noise_product(z, v)`` estimates
-    ``V v``, or is zero where the noise is too small to matter. `metric` is the diagonal of a
-    preconditioner, or None. `localization` is the mean γ of the sites. `step_size` is ε of this
-    substep, `whole_step` that of the whole step.
+    ``gradient(z)`` is ``∇U(z)`` of each chain from one batch. ``noise_product(z, v, share)``
+    estimates ``share G^½ V G^½ v``, no longer than makes ``v`` minus it shortest, or is zero where
+    the noise is too small to matter. `metric` is the diagonal G of a preconditioner, or None.
+    `localization` is the mean γ of the sites. `step_size` is ε of this substep, `whole_step` that
+    of the whole step.
     """
 
     gradient: Any

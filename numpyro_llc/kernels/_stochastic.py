@@ -199,16 +199,17 @@ class StochasticSampler:
             raw = potential_gradient(target, z, rows, state.anchor, use_anchor)
             return self._tamed(tuning, step_size, raw) if self.is_adaptive else raw
 
-        def product(z: Parameters, v: Parameters) -> Parameters:
+        def product(z: Parameters, v: Parameters, share: jax.Array) -> Parameters:
             nothing = jax.tree.map(jnp.zeros_like, v)
             if rows is None or rows.size < 2 or not self.is_adaptive:
                 return nothing
             some = rows[: max(2, rows.size // 4)]
-            return jax.lax.cond(
-                self._corrects(tuning),
-                lambda: noise_product(target, z, v, some, rows.size, use_anchor),
-                lambda: nothing,
-            )
+
+            def measured() -> Parameters:
+                pushed = noise_product(target, z, tuning.scaled(v), some, rows.size, use_anchor)
+                return _contracting(share, tuning.scaled(pushed), v)
+
+            return jax.lax.cond(self._corrects(tuning), measured, lambda: nothing)
 
         given = Step(
             gradient=gradient,
@@ -255,6 +256,18 @@ class StochasticSampler:
         # ½ |∇U|² / curvature is what the stiffest directions alone hold of λ̂.
         least = 0.5 * tuning.typical_square / above_zero(tuning.curvature)
         return self.rule.noise_share(tuning.step_size, used) > 0.002 * least
+
+
+def _contracting(share: jax.Array, pushed: Parameters, v: Parameters) -> Parameters:
+    """``share V v``, shortened where ``v - share V v`` would overshoot: far out, V is huge."""
+    along = sum(
+        jax.tree.leaves(
+            jax.tree.map(lambda a, b: jnp.sum((a * b).reshape(a.shape[0], -1), axis=1), pushed, v)
+        )
+    )
+    largest = share * square_norm(pushed) / above_zero(along)  # eigenvalue, where V is of rank 1
+    factor = share / jnp.maximum(largest, 1.0)
+    return jax.tree.map(lambda leaf: by_chain(factor, leaf) * leaf, pushed)
 
 
 def _toward(weight: jax.Array, mean: jax.Array, gradient: jax.Array) -> jax.Array:

@@ -55,8 +55,8 @@ class ThermostatRule:
         # At the momentum in the middle of the kick: then noise and friction leave the positions of
         # a quadratic as exact as the splitting has them.
         middle = jax.tree.map(lambda a, g: a - 0.5 * h * g, p, gradient)
-        excess = step.noise_product(z, middle)
-        p = jax.tree.map(lambda a, g, e: a - h * (g + 0.5 * h * e), p, gradient, excess)
+        damped = step.noise_product(z, middle, 0.5 * h * h)
+        p = jax.tree.map(lambda a, g, e: a - h * g - e, p, gradient, damped)
         return z, (p, above), gradient
 
     def _friction(self, step: Step) -> jax.Array:
