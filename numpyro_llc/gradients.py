@@ -84,7 +84,7 @@ def noise_product(
     batch_size: int,
     use_anchor: Any,
 ) -> Parameters:
-    """An unbiased estimate of ``V(z) v``, V the covariance of a batch gradient, for each chain.
+    """An unbiased estimate of ``V(z) v``, V the covariance of a batch gradient, for one chain.
 
     ``V = Cov_i[β N ∇ℓ_i] / batch_size`` (with control variates, of the differences from the
     centre); its product with `direction` takes one Jacobian-vector product, which gives
@@ -107,11 +107,7 @@ def noise_product(
         here, there = jax.linear_transpose(along, z, target.center)(weighted(along(v, v)))
         return jax.tree.map(jnp.add, here, there)
 
-    return jax.lax.cond(
-        use_anchor,
-        lambda: jax.vmap(anchored)(z, direction),
-        lambda: jax.vmap(plain)(z, direction),
-    )
+    return jax.lax.cond(use_anchor, lambda: anchored(z, direction), lambda: plain(z, direction))
 
 
 def square_norm(tree: Any) -> jax.Array:

@@ -1,6 +1,7 @@
 """Minibatch gradients, control variates and noise, against sums over all batches."""
 
 import itertools
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -66,7 +67,8 @@ def test_noise_product_and_sample_have_the_covariance_of_the_batch_gradient(targ
     anchor = make_anchor(target)
     products, samples = [], []
     for rows in batches(3):
-        products.append(noise_product(target, Z, v, rows, size, jnp.array(use_anchor))["w"])
+        product = partial(noise_product, target, rows=rows, batch_size=size, use_anchor=use_anchor)
+        products.append(jax.vmap(product)(Z, v)["w"])
     for rows in batches(2):
         one = noise_sample(target, Z, rows, anchor, jnp.array(use_anchor))["w"]
         samples.append(one[:, :, None] * one[:, None, :])

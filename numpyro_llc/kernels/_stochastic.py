@@ -21,7 +21,7 @@ from numpyro_llc.gradients import (
     potential_gradient,
     square_norm,
 )
-from numpyro_llc.kernels._noise import fold, standard_noise
+from numpyro_llc.kernels._noise import chain_map, fold, standard_noise
 from numpyro_llc.kernels._rule import Rule, Step
 from numpyro_llc.kernels._tuning import (
     Scene,
@@ -122,11 +122,12 @@ class StochasticSampler:
     def step(self, state: StochasticState, target: LocalTarget) -> StochasticState:
         i, warming = state.i, state.warming & self.is_adaptive
         period = jnp.where(warming, jnp.where(i < EARLY_STEPS, EARLY_PERIOD, WARMUP_PERIOD), PERIOD)
-        state = jax.lax.cond(
-            i % period == 0, lambda: self._recalibrated(state, target, period), lambda: state
+        tuning = jax.lax.cond(
+            i % period == 0,
+            lambda: self._recalibrated(state, target, period),
+            lambda: state.tuning,
         )
-        if not self.is_adaptive:
-            return self._substep(0, state, target, state.tuning.step_size)._replace(i=i + 1)
+        state = state._replace(tuning=tuning)
         count, part = self._part(state.tuning)
         state = jax.lax.fori_loop(0, count, lambda k, s: self._substep(k, s, target, part), state)
         return state._replace(i=i + 1)
@@ -164,13 +165,13 @@ class StochasticSampler:
 
     def _recalibrated(
         self, state: StochasticState, target: LocalTarget, period: jax.Array
-    ) -> StochasticState:
+    ) -> Tuning:
         scene, old = self._scene(state, target), state.tuning.step_size
         tuning = calibrated(state.tuning, state.z, scene, self._uses_anchor(state.tuning))
         if self.is_adaptive:
             new = jnp.minimum(wanted_step(self.rule, tuning), old * GROWTH ** period.astype(float))
             tuning = tuning._replace(step_size=jnp.where(state.warming, new, old))
-        return state._replace(tuning=tuning)
+        return tuning
 
     def _part(self, tuning: Tuning) -> tuple[jax.Array, jax.Array]:
         """Into how many substeps the next step is cut, and their size.
@@ -178,7 +179,8 @@ class StochasticSampler:
         More than one where the gradients have been longer than they usually are.
         """
         if not self.is_adaptive:
-            return jnp.ones((), jnp.int32), tuning.step_size
+            one = jnp.minimum(tuning.calibrations, 1)  # is 1, in a form that keeps the loop a loop
+            return one, tuning.step_size
         stiffness = self.rule.stiffness_of
         local = stiffness(tuning.step_size, tuning.curvature_where(jnp.max(tuning.square_gradient)))
         usual = stiffness(tuning.step_size, tuning.curvature)
@@ -205,11 +207,14 @@ class StochasticSampler:
                 return nothing
             some = rows[: max(2, rows.size // 4)]
 
-            def measured() -> Parameters:
+            def one(chain: tuple[Parameters, Parameters]) -> Parameters:
+                z, v = chain
                 pushed = noise_product(target, z, tuning.scaled(v), some, rows.size, use_anchor)
                 return _contracting(share, tuning.scaled(pushed), v)
 
-            return jax.lax.cond(self._corrects(tuning), measured, lambda: nothing)
+            return jax.lax.cond(
+                self._corrects(tuning), lambda: chain_map(one, (z, v)), lambda: nothing
+            )
 
         given = Step(
             gradient=gradient,
@@ -260,14 +265,14 @@ class StochasticSampler:
 
 def _contracting(share: jax.Array, pushed: Parameters, v: Parameters) -> Parameters:
     """``share V v``, shortened where ``v - share V v`` would overshoot: far out, V is huge."""
-    along = sum(
-        jax.tree.leaves(
-            jax.tree.map(lambda a, b: jnp.sum((a * b).reshape(a.shape[0], -1), axis=1), pushed, v)
-        )
-    )
-    largest = share * square_norm(pushed) / above_zero(along)  # eigenvalue, where V is of rank 1
+    square, along = _inner(pushed, pushed), _inner(pushed, v)
+    largest = share * square / above_zero(along)  # of V's eigenvalues, were it of rank 1
     factor = share / jnp.maximum(largest, 1.0)
-    return jax.tree.map(lambda leaf: by_chain(factor, leaf) * leaf, pushed)
+    return jax.tree.map(lambda leaf: factor * leaf, pushed)
+
+
+def _inner(a: Parameters, b: Parameters) -> jax.Array:
+    return sum(jax.tree.leaves(jax.tree.map(jnp.vdot, a, b)), jnp.zeros(()))
 
 
 def _toward(weight: jax.Array, mean: jax.Array, gradient: jax.Array) -> jax.Array:
