@@ -1,12 +1,14 @@
 """Any NumPyro kernel as a :class:`Sampler`: its settings kept, its model replaced by the target."""
 
 import copy
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from numpyro.infer import MCMC
 from numpyro.infer.mcmc import MCMCKernel
@@ -21,6 +23,13 @@ _STATISTICS = {
     "energy": "energy",
     "step_size": "adapt_state.step_size",
 }
+
+
+class Counted(NamedTuple):
+    """The kernel's own state, and the gradients evaluated so far by each chain; NaN if unknown."""
+
+    own: Any
+    gradients: jax.Array
 
 
 @dataclass(frozen=True)
@@ -44,35 +53,38 @@ class NumpyroSampler:
                 setattr(kernel, closure, None)
         return kernel
 
-    def init(self, keys: jax.Array, z: Parameters, target: LocalTarget) -> Any:
+    def init(self, keys: jax.Array, z: Parameters, target: LocalTarget) -> Counted:
         def init(key: jax.Array, z: Parameters) -> Any:
             kernel = self._bind(target)
             return kernel.init(key, self.num_warmup, z, model_args=(), model_kwargs={})
 
-        return init(keys, z) if self.is_ensemble else jax.vmap(init)(keys, z)
+        own = init(keys, z) if self.is_ensemble else jax.vmap(init)(keys, z)
+        return Counted(own, jnp.zeros(keys.shape[:1]))
 
-    def step(self, state: Any, target: LocalTarget) -> Any:
-        def step(state: Any) -> Any:
-            kernel, z, key = self._bind(target), self.position(state), state.rng_key
+    def step(self, state: Counted, target: LocalTarget) -> Counted:
+        def step(own: Any) -> Any:
+            kernel, z, key = self._bind(target), getattr(own, self.kernel.sample_field), own.rng_key
             if self.is_ensemble:
                 key = jax.random.split(key, jax.tree.leaves(z)[0].shape[0])
             # `init` sets the closures that `sample` calls; its result is unused, compiled away.
             kernel.init(key, self.num_warmup, z, (), {})
-            return kernel.sample(state, (), {})
+            return kernel.sample(own, (), {})
 
-        return step(state) if self.is_ensemble else jax.vmap(step)(state)
+        own = step(state.own) if self.is_ensemble else jax.vmap(step)(state.own)
+        return Counted(own, state.gradients + getattr(own, "num_steps", jnp.nan))
 
-    def position(self, state: Any) -> Parameters:
-        return getattr(state, self.kernel.sample_field)
+    def position(self, state: Counted) -> Parameters:
+        return getattr(state.own, self.kernel.sample_field)
 
-    def statistics(self, state: Any) -> dict[str, jax.Array]:
-        return _read_statistics(state)
+    def statistics(self, state: Counted) -> dict[str, jax.Array]:
+        return _read_statistics(state.own)
 
     def end_warmup(self, state: Any) -> Any:
         return state  # The kernel counts its steps itself.
 
     def report(self, state: Any, statistics: Mapping[str, Any]) -> dict[str, Any]:
-        return {}
+        gradients = float(jnp.mean(state.gradients))
+        return {} if math.isnan(gradients) else {"gradient_evaluations": gradients}
 
 
 def _read_statistics(state: Any) -> dict[str, jax.Array]:

@@ -29,7 +29,7 @@ class ThermostatRule:
     """
 
     friction: float | None = None
-    stiffness: float = 0.12
+    stiffness: float = 0.08
     quadratic_stiffness: float = 0.4
     noise_limit: float = 0.02
     has_metric: bool = False
