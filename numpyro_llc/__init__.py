@@ -1,5 +1,7 @@
 """Local learning coefficients of NumPyro models, with their Monte Carlo error, in ArviZ."""
 
+from numpyro_llc import estimators, exact, zoo
+from numpyro_llc.calibration import calibrate
 from numpyro_llc.center import Center, find_center
 from numpyro_llc.conversion import from_numpyro
 from numpyro_llc.errors import LLCWarning, NonFiniteLossError
@@ -17,9 +19,13 @@ __all__ = [
     "SGD",
     "SGLD",
     "SGNHT",
+    "calibrate",
     "estimate_llc",
+    "estimators",
+    "exact",
     "find_center",
     "from_numpyro",
     "localize",
     "summary",
+    "zoo",
 ]

@@ -24,7 +24,7 @@ from numpyro_llc.inference_data import (
 )
 from numpyro_llc.models import ModelReading, Parameters, Program
 from numpyro_llc.sampling import Draws
-from numpyro_llc.target import LocalTarget, distance_from_center
+from numpyro_llc.target import LocalTarget
 
 _CHAIN_DRAW = ("chain", "draw")
 
@@ -78,17 +78,17 @@ def _constrain(program: Program, names: tuple[str, ...], z: Parameters, arrays: 
 
 
 @jax.jit
-def _evaluate(target: LocalTarget, z: Parameters) -> tuple[jax.Array, jax.Array]:
-    def one(z: Parameters) -> tuple[jax.Array, jax.Array]:
-        return target.excess_loss(z), distance_from_center(z, target.center)
+def _evaluate(target: LocalTarget, z: Parameters) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def one(z: Parameters) -> tuple[jax.Array, dict[str, jax.Array]]:
+        return target.excess_loss(z), target.displacement(z)
 
     return jax.lax.map(partial(jax.lax.map, one), z)
 
 
-def evaluate(target: LocalTarget, z: Parameters) -> tuple[np.ndarray, np.ndarray]:
-    """Excess loss (nats) and distance from the centre of draws ``[chain, draw, ...]``."""
-    excess, distance = _evaluate(target, z)
-    return np.asarray(excess, np.float64), np.asarray(distance)
+def evaluate(target: LocalTarget, z: Parameters) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Excess loss (nats) and displacement from the centre of draws ``[chain, draw, ...]``."""
+    excess, displacement = _evaluate(target, z)
+    return np.asarray(excess, np.float64), jax.tree.map(np.asarray, displacement)
 
 
 @partial(jax.jit, static_argnums=0)

@@ -4,6 +4,7 @@ import argparse
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -25,8 +26,60 @@ def main(arguments: Sequence[str] | None = None) -> None:
     demo.add_argument("--num-samples", type=int, default=1000, help="draws of a chain")
     demo.add_argument("--no-progress-bar", action="store_true", help="print the table only")
     demo.set_defaults(run=_demo)
+    _add_calibrate(commands)
     options = parser.parse_args(arguments)
     options.run(options)
+
+
+def _add_calibrate(commands: Any) -> None:
+    command = commands.add_parser(
+        "calibrate",
+        help="estimate λ̂ of models whose answer is known",
+        description="Run kernels over the zoo of models with a known λ̂; print a table of λ̂, its "
+        "error and how far off it is, save it (CSV, netCDF) with a picture. The same command goes "
+        "on where it was stopped.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    command.add_argument("--output", type=Path, default=Path("llc-calibration"), help="folder")
+    command.add_argument("--problems", nargs="+", help="names in the zoo; all by default")
+    command.add_argument("--list", action="store_true", help="print the zoo and stop")
+    command.add_argument(
+        "--kernels", nargs="+", default=["nuts", "sgld", "psgld", "sgnht"], help="kernels to run"
+    )
+    command.add_argument("--num-data", type=int, default=1000, help="n")
+    command.add_argument("--localization", type=float, default=1.0, help="γ")
+    command.add_argument("--num-chains", type=int, default=4, help="chains of a run")
+    command.add_argument("--seed", type=int, default=0, help="seed of all randomness")
+    command.add_argument("--no-progress-bar", action="store_true", help="print the table only")
+    command.set_defaults(run=_calibrate)
+
+
+def _calibrate(options: argparse.Namespace) -> None:
+    os.environ.setdefault("MPLBACKEND", "agg")
+    import jax
+
+    from numpyro_llc import zoo
+    from numpyro_llc.calibration import calibrate
+
+    if options.list:
+        print(zoo.list().to_string())
+        return
+    table = calibrate(
+        jax.random.key(options.seed),
+        options.problems,
+        kernels=options.kernels,
+        num_data=options.num_data,
+        localization=options.localization,
+        num_chains=options.num_chains,
+        output=options.output,
+        progress_bar=not options.no_progress_bar,
+    )
+    from numpyro_llc.plots import plot_calibration
+
+    plot_calibration(table)[0].figure.savefig(options.output / "calibration.png", dpi=120)
+    shown = table.drop(columns=["findings", "learning_coefficient"])
+    print(shown.to_string(float_format=lambda number: f"{number:.4g}"))
+    print(f"\nTable and picture: {options.output.resolve()}")
 
 
 def _demo(options: argparse.Namespace) -> None:

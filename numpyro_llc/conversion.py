@@ -72,8 +72,8 @@ def from_numpyro(
     )
     names = sites_to_store(reading, store_sites)
     positions = unconstrained_samples(reading, mcmc.get_samples(group_by_chain=True))
-    excess, distance = evaluate(target, positions)
-    statistics = {"distance": distance, **kernel_statistics(mcmc)}
+    excess, displacement = evaluate(target, positions)
+    statistics = {**displacement, **kernel_statistics(mcmc)}
     settings = {
         "kernel": type(mcmc.sampler).__name__,
         "num_warmup": mcmc.num_warmup,

@@ -118,7 +118,8 @@ def estimate_llc(
     -------
     arviz.InferenceData (ArviZ 0.x) or xarray.DataTree (ArviZ 1.x)
         ``posterior`` (``llc`` and the stored sites), ``sample_stats`` (``loss`` = nL in nats,
-        ``excess_loss`` = nL(z) - nL(z*), ``distance`` = \|z - z*\|, and the kernel's own),
+        ``excess_loss`` = nL(z) - nL(z*), ``distance`` = \|z - z*\|,
+        ``penalty`` = ½ Σ γ_s \|z_s - z*_s\|², and the kernel's own),
         ``observed_data``, ``constant_data``. attrs hold n, β, γ, the loss and curvature at the
         centre, and the findings of the checks.
 

@@ -18,7 +18,7 @@ from numpyro_llc.evaluation import EvaluationRows, excess_losses
 from numpyro_llc.kernels import Sampler
 from numpyro_llc.models import Parameters
 from numpyro_llc.schedule import Schedule
-from numpyro_llc.target import LocalTarget, distance_from_center
+from numpyro_llc.target import LocalTarget
 
 CHUNK_DRAWS = 64
 """Most draws between two visits to Python: the length of the compiled buffer."""
@@ -64,7 +64,7 @@ def _observe(
     return {
         "excess_loss": excess,
         "by_part": by_part if rows is not None and by_part.shape[1] > 1 else by_part[:, :1],
-        "distance": jax.vmap(lambda one: distance_from_center(one, target.center))(z),
+        **jax.vmap(target.displacement)(z),
         "z": {name: z[name] for name in sites},
         **statistics,
     }

@@ -11,11 +11,6 @@ import jax.numpy as jnp
 from numpyro_llc.models import Parameters, Program
 
 
-def distance_from_center(z: Parameters, center: Parameters) -> jax.Array:
-    """``|z - z*|`` over all sites, a scalar."""
-    return jnp.sqrt(_squared_distance(z, center, dict.fromkeys(center, 1.0)))
-
-
 def _squared_distance(z: Parameters, center: Parameters, weights: Mapping[str, Any]) -> jax.Array:
     terms = [
         weights[name] * jnp.sum(jnp.square(leaf - anchor))
@@ -67,6 +62,12 @@ class LocalTarget:
         losses = self.program.losses(z, self.arrays)
         terms = [jnp.sum(x - self.center_losses.get(name, 0.0)) for name, x in losses.items()]
         return sum(terms, jnp.zeros(()))
+
+    def displacement(self, z: Parameters) -> dict[str, jax.Array]:
+        """``distance`` = |z - z*| over all sites, and ``penalty`` = ½ Σ_s γ_s |z_s - z*_s|²."""
+        ones = dict.fromkeys(self.center, 1.0)
+        distance = jnp.sqrt(_squared_distance(z, self.center, ones))
+        return {"distance": distance, "penalty": self.penalty(z)}
 
     def penalty(self, z: Parameters) -> jax.Array:
         """``γ/2 |z - z*|²``, a scalar."""

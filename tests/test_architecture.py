@@ -10,16 +10,18 @@ import numpyro_llc
 PACKAGE = Path(numpyro_llc.__file__).parent
 FLOORS = [
     {"errors", "_checks"},
-    {"models", "schedule"},
+    {"exact"},
+    {"models", "schedule", "zoo"},
     {"handlers", "target"},
     {"gradients"},
     {"curvature", "evaluation"},
     {"center", "kernels", "tuning"},
     {"sampling", "diagnostics"},
+    {"estimators"},
     {"inference_data"},
     {"assemble", "automatic", "problem"},
     {"conversion", "estimate", "plots"},
-    {"demo"},
+    {"calibration", "demo"},
     {"cli"},
     {"__init__", "__main__"},
 ]
@@ -59,8 +61,9 @@ def test_imports_go_down_only(path):
         ("arviz", {"inference_data"}),
         ("optax", {"center"}),
         ("matplotlib", {"plots"}),
-        ("tqdm", {"sampling"}),
-        ("pandas", {"inference_data", "demo"}),
+        ("scipy", {"exact"}),
+        ("tqdm", {"sampling", "calibration"}),
+        ("pandas", {"calibration", "inference_data", "demo", "zoo"}),
     ],
 )
 def test_third_party_libraries_have_their_place(library, rooms):

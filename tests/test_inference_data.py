@@ -83,6 +83,7 @@ def test_groups_dims_and_values(grouped):
     log_slope = np.log(draws["slope"].to_numpy() / float(center.params["slope"]))
     distance = np.sqrt(np.sum(offsets**2, axis=-1) + log_slope**2)
     np.testing.assert_allclose(statistics["distance"], distance, rtol=1e-3)
+    np.testing.assert_allclose(statistics["penalty"], 0.5 * distance**2, rtol=1e-3)
     for name in ("diverging", "n_steps", "acceptance_rate", "energy", "step_size"):
         assert statistics[name].shape == (4, 500)
     np.testing.assert_allclose(group(idata, "observed_data")["y"], y, rtol=1e-6)

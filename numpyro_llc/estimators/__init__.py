@@ -1,0 +1,34 @@
+"""Estimators of λ from one set of draws: arrays ``[chain, draw]`` in, :class:`Estimate` out.
+
+Each is a function of its own and a line of :data:`ESTIMATORS`; the error of each comes from what
+every draw contributes to it, so it counts effective draws and keeps correlations.
+"""
+
+from numpyro_llc.estimators._estimate import Estimate
+from numpyro_llc.estimators._explain import explain_disagreement
+from numpyro_llc.estimators._formulas import (
+    corrected,
+    localization_corrected,
+    mean,
+    multiplicity_corrected,
+    variance,
+)
+from numpyro_llc.estimators._gamma import gamma_fit
+from numpyro_llc.estimators._table import ESTIMATORS, Row, rows_of
+from numpyro_llc.estimators._temperatures import two_runs, two_temperatures
+
+__all__ = [
+    "ESTIMATORS",
+    "Estimate",
+    "Row",
+    "corrected",
+    "explain_disagreement",
+    "gamma_fit",
+    "localization_corrected",
+    "mean",
+    "multiplicity_corrected",
+    "rows_of",
+    "two_runs",
+    "two_temperatures",
+    "variance",
+]

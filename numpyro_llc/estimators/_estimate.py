@@ -1,0 +1,80 @@
+"""``Estimate``: a number and what each draw contributes to it; means, and what is made of them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+RESOLVED = 3.0
+"""Errors above zero at which a quantity counts as positive."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    r"""A smooth function of means over draws, linearized: ``T̂ - T ≈ mean of influence``.
+
+    Estimates of the same draws are added and subtracted as numbers are; their correlation is kept,
+    since influences are added draw by draw.
+
+    Attributes
+    ----------
+    value : float
+    influence : float array [chain, draw]
+        Of mean zero. The Monte Carlo error of its mean is that of `value` (delta method): to first
+        order in 1/ESS, so not where the function has a kink, such as a root near zero.
+    condition : Estimate or None
+        Must be positive beyond its error; elsewhere `value` is doubtful and its error unknown.
+    doubts : tuple of str
+        Why `value` is not to be trusted, as far as the draws alone tell.
+    """
+
+    value: float
+    influence: np.ndarray
+    condition: "Estimate | None" = None
+    doubts: tuple[str, ...] = ()
+
+    def __add__(self, other: "Estimate") -> "Estimate":
+        return Estimate(
+            self.value + other.value,
+            self.influence + other.influence,
+            doubts=self.doubts + other.doubts,
+        )
+
+    def __mul__(self, factor: float) -> "Estimate":
+        return Estimate(factor * self.value, factor * self.influence, doubts=self.doubts)
+
+    def __sub__(self, other: "Estimate") -> "Estimate":
+        return self + other * -1.0
+
+    def through(self, value: float, slope: float) -> "Estimate":
+        """``f(self)``, where ``f(self.value)`` is `value` and f' there is `slope`."""
+        return Estimate(value, slope * self.influence, doubts=self.doubts)
+
+
+def checked(name: str, values: Any) -> np.ndarray:
+    """Finite float64 draws ``[chain, draw]``, or an error that names them."""
+    array = np.asarray(values, np.float64)
+    if array.ndim != 2 or array.size == 0:
+        raise ValueError(f"`{name}` must be draws of shape [chain, draw]; got shape {array.shape}.")
+    if not np.all(np.isfinite(array)):
+        raise ValueError(
+            f"`{name}` has {int(np.sum(~np.isfinite(array)))} non-finite values among "
+            f"{array.size}: the run broke. Leave out the draws from there on."
+        )
+    return array
+
+
+def average(x: np.ndarray, weights: np.ndarray | None = None) -> Estimate:
+    """``E[x]``, or under weights ``E[w x] / E[w]``; a ratio's influence is ``w (x - value)``."""
+    relative = np.ones_like(x) if weights is None else weights / np.mean(weights)
+    value = float(np.mean(relative * x))
+    return Estimate(value, relative * (x - value))
+
+
+def covariance(x: np.ndarray, y: np.ndarray, weights: np.ndarray | None = None) -> Estimate:
+    """``E[(x - Ex)(y - Ey)]``, biased by 1/ESS of itself, under weights if they are given.
+
+    The means' own errors do not enter: the covariance is stationary in them.
+    """
+    centered = x - average(x, weights).value
+    return average(centered * (y - average(y, weights).value), weights)

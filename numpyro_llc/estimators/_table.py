@@ -1,0 +1,115 @@
+"""The estimators by name, what each needs, and their rows of a table."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from numpyro_llc.estimators._estimate import RESOLVED, Estimate
+from numpyro_llc.estimators._formulas import (
+    corrected,
+    localization_corrected,
+    mean,
+    multiplicity_corrected,
+    variance,
+)
+from numpyro_llc.estimators._gamma import gamma_fit
+from numpyro_llc.estimators._temperatures import two_temperatures
+
+ESTIMATORS: dict[str, tuple[Callable[..., Estimate], tuple[str, ...]]] = {
+    "mean": (mean, ()),
+    "variance": (variance, ()),
+    "two_temperatures": (two_temperatures, ()),
+    "gamma_fit": (gamma_fit, ()),
+    "localization_corrected": (localization_corrected, ("penalty",)),
+    "multiplicity_corrected": (multiplicity_corrected, ("multiplicity",)),
+    "corrected": (corrected, ("penalty", "multiplicity")),
+}
+"""A function of `llc` and of the quantities named after it."""
+
+
+class Row(NamedTuple):
+    """An estimate with its Monte Carlo error; ESS and R-hat are of the draws' contributions."""
+
+    mean: float
+    mcse_mean: float
+    ess_bulk: float
+    r_hat: float
+
+
+def choose(names: str | Sequence[str], known: Iterable[str]) -> tuple[str, ...]:
+    """Resolve ``"all"`` (those whose needs are `known`), one name or several to names.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name, listing the known ones.
+    """
+    if isinstance(names, str) and names == "all":
+        have = set(known)
+        return tuple(name for name, (_, needs) in ESTIMATORS.items() if have.issuperset(needs))
+    chosen = (names,) if isinstance(names, str) else tuple(names)
+    unknown = [name for name in chosen if name not in ESTIMATORS]
+    if unknown or not chosen:
+        raise ValueError(
+            f"`estimators` must be 'all' or among {list(ESTIMATORS)}; got {unknown or '()'}."
+        )
+    return chosen
+
+
+def rows_of(
+    names: str | Sequence[str],
+    llc: Any,
+    known: Mapping[str, Any],
+    remedies: Mapping[str, str],
+    monte_carlo: Callable[[np.ndarray], Any],
+) -> tuple[dict[str, Row], list[str]]:
+    """Rows of estimators of the same draws, and what is doubtful about them.
+
+    Parameters
+    ----------
+    names : str or sequence of str
+        As in :func:`choose`.
+    llc : array [chain, draw]
+    known : dict
+        ``penalty`` and ``multiplicity``, or None for what is not known.
+    remedies : dict of str to str
+        What to do about a quantity that is not known.
+    monte_carlo : callable
+        Draws ``[chain, draw]`` to an object with ``error`` (of their mean), ``ess``, ``r_hat``.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name, and for an estimator that needs what is not known.
+    """
+    rows, findings = {}, []
+    have = {name: value for name, value in known.items() if value is not None}
+    for name in choose(names, have):
+        function, needs = ESTIMATORS[name]
+        for need in needs:
+            if need not in have:
+                remedy = remedies.get(need, "Give it, or leave the estimator out.")
+                raise ValueError(f"The estimator {name!r} needs `{need}`. {remedy}")
+        result = function(llc, *(have[need] for need in needs))
+        rows[name], doubts = _judged(name, result, monte_carlo)
+        findings += doubts
+    return rows, findings
+
+
+def _judged(
+    name: str, result: Estimate, monte_carlo: Callable[[np.ndarray], Any]
+) -> tuple[Row, list[str]]:
+    """Row of an estimate, its error NaN where the linearization does not hold; and doubts."""
+    numbers = monte_carlo(result.influence)
+    error, findings = numbers.error, [f"{name}: {doubt}" for doubt in result.doubts]
+    if result.condition is not None:
+        gap, spread = result.condition.value, monte_carlo(result.condition.influence).error
+        if not gap >= RESOLVED * spread:
+            error = float("nan")
+            findings.append(
+                f"{name}: the difference that its root is taken of is {gap:.3g} ± {spread:.2g} "
+                f"(want {RESOLVED:g} errors above zero), so its error is not known. Raise "
+                "`num_samples`, or use it without a multiplicity."
+            )
+    return Row(result.value, error, numbers.ess, numbers.r_hat), findings

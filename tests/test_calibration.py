@@ -1,0 +1,184 @@
+"""``calibrate``: rows against known answers, failures in their row, runs that go on."""
+
+import functools
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pandas as pd
+import pytest
+import xarray as xr
+
+import numpyro_llc as nllc
+from numpyro_llc.cli import main
+from numpyro_llc.plots import plot_calibration
+
+KEY = jax.random.key(0)
+SHORT = {"num_samples": 300, "num_warmup": 300, "progress_bar": False}
+pytestmark = pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
+
+
+def line(w_center=0.0, name="line"):
+    """y = w x on six points: regular, λ̂ in closed form."""
+    x = jnp.arange(6.0) - 2.5
+
+    def model(x, y):
+        w = numpyro.sample("w", dist.Normal(0.0, 1.0))
+        with numpyro.plate("rows", 6):
+            numpyro.sample("y", dist.Normal(w * x, 1.0), obs=y)
+
+    return nllc.zoo.Problem(model, (x, jnp.zeros(6)), {"w": w_center}, 6, name=name)
+
+
+def test_a_row_says_what_the_run_and_the_exact_value_are():
+    table = nllc.calibrate(KEY, ["gaussian"], kernels=["nuts", "sgnht"], **SHORT)
+    problem = nllc.zoo.load("gaussian")
+    assert list(table.index) == [("gaussian", "nuts"), ("gaussian", "sgnht")]
+    for kernel in ("nuts", "sgnht"):
+        row = table.loc[("gaussian", kernel)]
+        assert row["parameters"] == 3
+        assert row["learning_coefficient"] == 1.5
+        assert row["exact"] == problem.expectation().mean
+        assert row["exact_error"] == 0
+        assert row["z"] == pytest.approx((row["llc"] - row["exact"]) / row["mcse"])
+        assert row["relative_error"] == pytest.approx(row["llc"] / row["exact"] - 1)
+        assert abs(row["z"]) < 4
+        assert row["mcse"] < 0.2
+        assert row["ess"] > 50
+        assert row["seconds"] > 0
+        assert row["failure"] == ""
+    # At least one gradient a step; NUTS takes several.
+    assert table.loc[("gaussian", "nuts"), "gradient_evaluations"] > 2 * 600
+    assert table.loc[("gaussian", "sgnht"), "gradient_evaluations"] >= 600
+
+
+def test_settings_reach_problem_and_run():
+    other = {"num_data": 5000, "localization": 10.0, "inverse_temperature": 0.3}
+    table = nllc.calibrate(KEY, "fourth_power", kernels="nuts", **other, **SHORT)
+    wanted = nllc.zoo.load("fourth_power", 5000).expectation(10.0, 0.3).mean
+    assert table.iloc[0]["exact"] == wanted
+    assert abs(table.iloc[0]["z"]) < 4
+
+
+def test_nuts_stands_in_where_no_value_is_known():
+    table = nllc.calibrate(KEY, line(), kernels=["sgld"], **SHORT)
+    assert list(table.index) == [("line", "nuts"), ("line", "sgld")]
+    nuts, sgld = table.loc[("line", "nuts")], table.loc[("line", "sgld")]
+    assert np.isnan(nuts["exact"])
+    assert np.isnan(nuts["learning_coefficient"])
+    assert (sgld["exact"], sgld["exact_error"]) == (nuts["llc"], nuts["mcse"])
+    error = np.hypot(sgld["mcse"], nuts["mcse"])
+    assert sgld["z"] == pytest.approx((sgld["llc"] - nuts["llc"]) / error)
+    exact = nllc.exact.gaussian_linear(np.array([17.5 / 6]), num_data=6).mean
+    assert abs(nuts["llc"] - exact) < 4 * nuts["mcse"]
+    alone = nllc.calibrate(KEY, line(), kernels=["sgld"], reference=None, **SHORT)
+    assert list(alone.index) == [("line", "sgld")]
+
+
+def test_a_row_does_not_depend_on_what_else_is_run():
+    both = nllc.calibrate(KEY, ["gaussian", "circle"], kernels=["nuts"], **SHORT)
+    one = nllc.calibrate(KEY, "circle", kernels=["nuts"], **SHORT)
+    assert both.loc[("circle", "nuts"), "llc"] == one.loc[("circle", "nuts"), "llc"]
+    assert both["llc"].nunique() == 2
+
+
+def test_a_model_that_fails_is_reported_in_its_row():
+    bad = nllc.zoo.Problem(
+        line().model, (jnp.ones(6), jnp.full(6, jnp.inf)), {"w": 0.0}, 6, name="bad"
+    )
+    table = nllc.calibrate(KEY, [bad, line()], kernels=["nuts", "sgld"], **SHORT)
+    failure = table.loc[("bad", "nuts"), "failure"]
+    assert failure.startswith("ValueError: Observed site 'y' holds 6 NaN")
+    assert np.isnan(table.loc[("bad", "nuts"), "llc"])
+    assert np.isnan(table.loc[("bad", "sgld"), "exact"])
+    assert table.loc[("line", "sgld"), "failure"] == ""
+
+
+def test_findings_of_a_run_are_kept():
+    table = nllc.calibrate(
+        KEY, "gaussian", kernels="nuts", num_samples=8, num_warmup=8, progress_bar=False
+    )
+    assert "effective sample size" in table.iloc[0]["findings"]
+
+
+def test_a_stopped_calibration_goes_on_where_it_was(tmp_path, monkeypatch):
+    settings = {"kernels": ["nuts"], "output": tmp_path, **SHORT}
+    first = nllc.calibrate(KEY, "gaussian", **settings)
+    seen = []
+    real = nllc.calibration.estimate_llc
+
+    @functools.wraps(real)
+    def counted(*args, **kwargs):
+        seen.append(kwargs["kernel"])
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(nllc.calibration, "estimate_llc", counted)
+    both = nllc.calibrate(KEY, ["gaussian", "circle"], **settings)
+    assert seen == ["nuts"]
+    pd.testing.assert_frame_equal(both.iloc[:1], first)
+    saved = pd.read_csv(tmp_path / "calibration.csv")
+    assert list(saved["problem"]) == ["gaussian", "circle"]
+    data = xr.load_dataset(tmp_path / "calibration.nc", engine="h5netcdf")
+    assert data.attrs["num_data"] == 1000
+    assert float(data["llc"].sel(problem="circle", kernel="nuts")) == both["llc"].iloc[1]
+    assert json.loads((tmp_path / "settings.json").read_text())["num_samples"] == 300
+    with pytest.raises(ValueError, match="holds a calibration with `localization` 1.0; got 2.0"):
+        nllc.calibrate(KEY, "gaussian", localization=2.0, **settings)
+
+
+def test_an_interrupt_keeps_the_rows_before_it(tmp_path, monkeypatch):
+    real = nllc.calibration.estimate_llc
+
+    @functools.wraps(real)
+    def interrupted(*args, **kwargs):
+        if (tmp_path / "calibration.csv").exists():
+            raise KeyboardInterrupt
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(nllc.calibration, "estimate_llc", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        nllc.calibrate(KEY, ["gaussian", "circle"], kernels=["nuts"], output=tmp_path, **SHORT)
+    assert list(pd.read_csv(tmp_path / "calibration.csv")["problem"]) == ["gaussian"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"problems": "nothing"}, ValueError, "'nothing' is not in the zoo"),
+        ({"problems": [line(), line()]}, ValueError, "must have a `name` of its own"),
+        ({"problems": line(name="")}, ValueError, "must have a `name` of its own"),
+        ({"localization": -1.0}, ValueError, "`localization` must be"),
+        ({"num_data": 1}, ValueError, "`num_data` must be at least 2"),
+        ({"kernels": ["nutz"]}, ValueError, "`kernels` names \\['nutz'\\]; known are"),
+        ({"num_sample": 5}, TypeError, "got \\['num_sample'\\]; further arguments are"),
+        ({"center": {}}, TypeError, "got \\['center'\\]"),
+    ],
+)
+def test_bad_arguments_are_refused_at_once(arguments, error, message):
+    with pytest.raises(error, match=message):
+        nllc.calibrate(KEY, **{"problems": "gaussian", **arguments})
+
+
+def test_the_picture_has_a_point_for_each_row():
+    table = nllc.calibrate(KEY, ["gaussian", "circle"], kernels=["nuts", "sgld"], **SHORT)
+    axes = plot_calibration(table)
+    assert [text.get_text() for text in axes[0].get_legend().get_texts()] == ["nuts", "sgld"]
+    points = axes[0].containers[0][0].get_xydata()
+    wanted = table.xs("nuts", level="kernel")[["exact", "llc"]].to_numpy()
+    np.testing.assert_allclose(points, wanted)
+
+
+def test_the_command_prints_the_table_and_saves_it(tmp_path, capsys):
+    command = ["calibrate", "--problems", "circle", "--kernels", "sgnht", "--no-progress-bar"]
+    main([*command, f"--output={tmp_path}"])
+    printed = capsys.readouterr().out
+    assert "circle" in printed
+    assert "relative_error" in printed
+    saved = pd.read_csv(tmp_path / "calibration.csv").iloc[0]
+    assert abs(saved["relative_error"]) < 0.05
+    assert (tmp_path / "calibration.png").read_bytes().startswith(b"\x89PNG")
+    main(["calibrate", "--list"])
+    assert "tanh_unit" in capsys.readouterr().out
