@@ -22,28 +22,10 @@ from numpyro_llc._checks import (
 )
 from numpyro_llc.errors import LLCWarning
 from numpyro_llc.estimate import estimate_llc
-from numpyro_llc.inference_data import attributes, posterior, summary
+from numpyro_llc.inference_data import posterior, summary
 from numpyro_llc.kernels import KERNEL_NAMES
+from numpyro_llc.record import Record, fingerprint
 
-COLUMNS = {
-    "problem": str,
-    "kernel": str,
-    "parameters": float,
-    "learning_coefficient": float,
-    "exact": float,
-    "exact_error": float,
-    "llc": float,
-    "mcse": float,
-    "z": float,
-    "relative_error": float,
-    "r_hat": float,
-    "ess": float,
-    "gradient_evaluations": float,
-    "seconds": float,
-    "findings": str,
-    "failure": str,
-}
-KEY = ["problem", "kernel"]
 DEFAULT_KERNELS = ("nuts", "sgld", "psgld", "sgnht")
 
 
@@ -109,16 +91,18 @@ def calibrate(
     _check_settings(settings, kernels, reference)
     chosen = _problems(problems, num_data)
     shared = {"localization": localization, "inverse_temperature": inverse_temperature, **settings}
-    record = _Record(
+    record = Record(
         output, {"num_data": num_data, "seed": _words(rng_key), "reference": reference, **shared}
     )
     plan = [(p, kernel) for p in chosen for kernel in _kernels(p, kernels, reference)]
     with tqdm(plan, disable=not progress_bar, unit="run") as bar:
         for problem, kernel in bar:
-            if not record.has(problem.name, kernel):
+            mark = fingerprint(problem.model_args, dict(problem.center), problem.num_data)
+            if record.get(problem.name, kernel, mark) is None:
                 bar.set_description(f"{problem.name} {kernel}")
-                other = None if kernel == reference else record.get(problem.name, reference)
-                record.add(_row(rng_key, problem, kernel, shared, other))
+                other = None if kernel == reference else record.get(problem.name, reference, mark)
+                row = _row(rng_key, problem, kernel, shared, other)
+                record.add({**row, "fingerprint": mark})
     return record.finish([(problem.name, kernel) for problem, kernel in plan])
 
 
@@ -238,70 +222,3 @@ def _estimated(
         "gradient_evaluations": attrs.get("gradient_evaluations", math.nan),
         "findings": " ".join(json.loads(attrs["findings"])),
     }
-
-
-class _Record:
-    """Rows so far, on disk too if there is a folder."""
-
-    def __init__(self, output: str | Path | None, settings: dict[str, Any]) -> None:
-        self.folder = None if output is None else Path(output)
-        self.rows: dict[tuple[str, str], dict[str, Any]] = {}
-        self.settings = json.loads(json.dumps(settings, default=str))
-        if self.folder is None:
-            return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        if self._settings_path.exists():
-            self._check_settings()
-        else:
-            self._settings_path.write_text(json.dumps(self.settings, indent=1))
-        if self._table_path.exists():
-            for row in _table(pd.read_csv(self._table_path)).to_dict("records"):
-                self.rows[row["problem"], row["kernel"]] = row
-
-    @property
-    def _settings_path(self) -> Path:
-        assert self.folder is not None
-        return self.folder / "settings.json"
-
-    @property
-    def _table_path(self) -> Path:
-        assert self.folder is not None
-        return self.folder / "calibration.csv"
-
-    def _check_settings(self) -> None:
-        before = json.loads(self._settings_path.read_text())
-        for name in sorted(before.keys() | self.settings.keys()):
-            if before.get(name) != self.settings.get(name):
-                raise ValueError(
-                    f"`output` {str(self.folder)!r} holds a calibration with `{name}` "
-                    f"{before.get(name)}; got {self.settings.get(name)}. Choose another folder."
-                )
-
-    def has(self, problem: str, kernel: str) -> bool:
-        return (problem, kernel) in self.rows
-
-    def get(self, problem: str, kernel: str | None) -> dict[str, Any] | None:
-        return self.rows.get((problem, kernel or ""))
-
-    def add(self, row: dict[str, Any]) -> None:
-        self.rows[row["problem"], row["kernel"]] = row
-        if self.folder is not None:
-            is_first = not self._table_path.exists()
-            _table([row]).to_csv(self._table_path, mode="a", header=is_first, index=False)
-
-    def finish(self, keys: list[tuple[str, str]]) -> pd.DataFrame:
-        """The rows of `keys` as a table, indexed by problem and kernel."""
-        table = _table([self.rows[key] for key in keys]).set_index(KEY)
-        if self.folder is not None:
-            data = table.to_xarray().assign_attrs(attributes(self.settings))
-            data.to_netcdf(self.folder / "calibration.nc", engine="h5netcdf")
-        return table
-
-
-def _table(rows: Any) -> pd.DataFrame:
-    """All columns in their order; numbers that are not known are NaN, texts are empty."""
-    table = pd.DataFrame(rows, columns=list(COLUMNS))
-    for name, kind in COLUMNS.items():
-        column = table[name].astype(object if kind is str else float)
-        table[name] = column.fillna("") if kind is str else column
-    return table

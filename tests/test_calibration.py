@@ -129,6 +129,13 @@ def test_a_stopped_calibration_goes_on_where_it_was(tmp_path, monkeypatch):
         nllc.calibrate(KEY, "gaussian", localization=2.0, **settings)
 
 
+def test_a_row_of_another_problem_of_the_same_name_is_not_taken(tmp_path):
+    settings = {"kernels": ["nuts"], "output": tmp_path, **SHORT}
+    nllc.calibrate(KEY, line(), **settings)
+    with pytest.raises(ValueError, match="holds a row of another problem called 'line'"):
+        nllc.calibrate(KEY, line(0.1), **settings)
+
+
 def test_an_interrupt_keeps_the_rows_before_it(tmp_path, monkeypatch):
     real = nllc.calibration.estimate_llc
 
