@@ -84,3 +84,16 @@ def test_quickstart(tmp_path):
     mean = float(done.stdout.splitlines()[1].split()[1])
     assert 0.2 < mean < 0.5
     assert is_picture(picture)
+
+
+def test_calibration_example(tmp_path, capsys):
+    example = runpy.run_path(str(EXAMPLES / "calibration.py"))
+    picture = tmp_path / "picture.png"
+    example["main"](
+        ["--problems", "circle", "--kernels", "sgnht", "--no-progress-bar"]
+        + [f"--output={tmp_path / 'rows'}", f"--picture={picture}"]
+    )
+    name, kernel, exact, llc, *_ = capsys.readouterr().out.splitlines()[-1].split()
+    assert (name, kernel) == ("circle", "sgnht")
+    assert abs(float(llc) / float(exact) - 1) < 0.05
+    assert is_picture(picture)
