@@ -7,8 +7,8 @@ from numpyro_llc.conversion import from_numpyro
 from numpyro_llc.errors import LLCWarning, NonFiniteLossError
 from numpyro_llc.estimate import estimate_llc
 from numpyro_llc.handlers import LocalizedModel, localize
-from numpyro_llc.inference_data import summary
 from numpyro_llc.kernels import PSGLD, SGD, SGLD, SGNHT
+from numpyro_llc.summaries import summary
 
 __all__ = [
     "Center",

@@ -19,11 +19,11 @@ from numpyro_llc.inference_data import (
     inference_data,
     labelled,
     monte_carlo,
-    summary,
     variable_name,
 )
 from numpyro_llc.models import ModelReading, Parameters, Program
 from numpyro_llc.sampling import Draws
+from numpyro_llc.summaries import summary
 from numpyro_llc.target import LocalTarget
 
 _CHAIN_DRAW = ("chain", "draw")

@@ -22,9 +22,10 @@ from numpyro_llc._checks import (
 )
 from numpyro_llc.errors import LLCWarning
 from numpyro_llc.estimate import estimate_llc
-from numpyro_llc.inference_data import posterior, summary
+from numpyro_llc.inference_data import posterior
 from numpyro_llc.kernels import KERNEL_NAMES
 from numpyro_llc.record import Record, fingerprint
+from numpyro_llc.summaries import summary
 
 DEFAULT_KERNELS = ("nuts", "sgld", "psgld", "sgnht")
 

@@ -13,7 +13,7 @@ import pandas as pd
 
 from numpyro_llc.center import find_center
 from numpyro_llc.estimate import estimate_llc
-from numpyro_llc.inference_data import summary
+from numpyro_llc.summaries import summary
 
 
 def galaxies() -> np.ndarray:

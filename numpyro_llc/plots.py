@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from numpyro_llc.inference_data import posterior, summary
+from numpyro_llc.inference_data import posterior
+from numpyro_llc.summaries import summary
 
 try:
     import matplotlib.pyplot as plt

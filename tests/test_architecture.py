@@ -19,6 +19,7 @@ FLOORS = [
     {"sampling", "diagnostics"},
     {"estimators"},
     {"inference_data"},
+    {"summaries"},
     {"assemble", "automatic", "problem", "record"},
     {"conversion", "estimate", "plots"},
     {"calibration", "demo"},
@@ -63,7 +64,7 @@ def test_imports_go_down_only(path):
         ("matplotlib", {"plots"}),
         ("scipy", {"exact"}),
         ("tqdm", {"sampling", "calibration"}),
-        ("pandas", {"calibration", "inference_data", "demo", "record", "zoo"}),
+        ("pandas", {"calibration", "inference_data", "demo", "record", "summaries", "zoo"}),
     ],
 )
 def test_third_party_libraries_have_their_place(library, rooms):

@@ -13,14 +13,8 @@ import numpyro_llc as nllc
 from numpyro_llc import estimators as est
 from numpyro_llc.errors import LLCWarning
 from numpyro_llc.estimators._gamma import _digamma, _trigamma
-from numpyro_llc.inference_data import (
-    attributes,
-    explain,
-    inference_data,
-    labelled,
-    monte_carlo,
-    two_run_summary,
-)
+from numpyro_llc.inference_data import attributes, inference_data, labelled, monte_carlo
+from numpyro_llc.summaries import explain, two_run_summary
 
 C_1000 = 1000 / np.log(1000)
 NAMES = list(est.ESTIMATORS)
@@ -219,7 +213,7 @@ def test_integrals_are_those_of_the_closed_forms():
         assert post.mean(post.x) == pytest.approx(mu, rel=1e-6)
     for name, mu in {"circle": 0.49247832, "product_of_three": 0.03556907}.items():
         post = SINGULAR[name](10.0, C_1000)
-        assert post.mean(post.x) == pytest.approx(mu, rel=1e-6)
+        assert post.mean(post.x) == pytest.approx(mu, rel=1e-5)  # as fine as this grid is
 
 
 @pytest.mark.parametrize("name", SINGULAR)
@@ -489,7 +483,8 @@ def drawn():
 def test_summary_puts_estimators_side_by_side(drawn, container):
     x, penalty = drawn
     idata = make_idata(x, penalty, container=container)
-    table = nllc.summary(idata, estimators="all", multiplicity=2, ci_prob=0.8)
+    with pytest.warns(LLCWarning, match="The mean of `llc` is .* they differ by .* γ holds"):
+        table = nllc.summary(idata, estimators="all", multiplicity=2, ci_prob=0.8)
     assert list(table.index) == NAMES
     columns = ["mean", "mcse_mean", "ci80_lb", "ci80_ub", "ess_bulk", "r_hat"]
     assert list(table.columns) == columns
@@ -528,6 +523,7 @@ def test_summary_without_estimators_is_as_it_was(drawn):
     assert list(table.index) == ["llc"]
 
 
+@pytest.mark.filterwarnings("ignore:The mean of `llc` is:numpyro_llc.LLCWarning")
 def test_all_leaves_out_what_cannot_be_had(drawn):
     assert list(nllc.summary(make_idata(*drawn), estimators="all").index) == NAMES[:5]
     by_site = make_idata(*drawn, localization={"a": 1.0, "b": 2.0})

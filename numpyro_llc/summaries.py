@@ -1,0 +1,199 @@
+"""The summary of a result: λ̂ and its error, and other estimators of the same draws beside it."""
+
+import numbers
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from numpyro_llc._checks import check_positive
+from numpyro_llc.errors import LLCWarning
+from numpyro_llc.estimators import Row, explain_disagreement, rows_of, two_runs
+from numpyro_llc.inference_data import moments, monte_carlo, posterior, statistics
+
+
+def summary(
+    idata: Any,
+    *,
+    var_names: str | Sequence[str] = ("llc",),
+    ci_prob: float = 0.9,
+    estimators: str | Sequence[str] | None = None,
+    multiplicity: int | None = None,
+) -> pd.DataFrame:
+    """λ̂ and its Monte Carlo error, one row a variable; or one row an estimator.
+
+    Parameters
+    ----------
+    idata
+        What :func:`~numpyro_llc.estimate_llc` or :func:`~numpyro_llc.from_numpyro` returned, or
+        its file read back with ArviZ.
+    var_names : str or sequence of str
+        Posterior variables to list.
+    ci_prob : float in (0, 1)
+        Probability of the interval.
+    estimators : str or sequence of str, optional
+        Names in :data:`numpyro_llc.estimators.ESTIMATORS`, or ``"all"`` that the draws and
+        `multiplicity` suffice for: rows of these, all from the same draws, instead of variables.
+    multiplicity : int, optional
+        m, for the estimators that correct for it.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns ``mean`` (λ̂ in row ``llc``), ``sd`` of the draws, ``mcse_mean``, an interval
+        ``ci<percent>_lb`` and ``ci<percent>_ub`` for the mean (normal, from ``mcse_mean``),
+        ``ess_bulk``, ``ess_tail``, ``r_hat``. All but the interval are ArviZ's. Of estimators,
+        ``mean`` is the estimate and the rest is of what each draw contributes to it, without
+        ``sd`` and ``ess_tail``. What is doubtful about one comes as an ``LLCWarning``, and so does
+        the reason if mean and variance disagree: the centre, γ, a multiplicity, or the mixing.
+
+    Notes
+    -----
+    The interval is of λ̂, not of the draws. It covers the Monte Carlo error only: not the data
+    (another data set gives another λ̂), nor the effect of γ or of a finite n.
+    """
+    ci_prob = _check_probability(ci_prob)
+    names = [var_names] if isinstance(var_names, str) else list(var_names)
+    if estimators is not None:
+        if names != ["llc"]:
+            raise ValueError(f"`estimators` are of `llc` alone; leave out `var_names` ({names}).")
+        return _with_interval(_estimates(idata, estimators, multiplicity), ci_prob)
+    if multiplicity is not None:
+        raise ValueError("`multiplicity` is for `estimators`; name them, or leave it out.")
+    unknown = [name for name in names if name not in posterior(idata)]
+    if unknown:
+        raise ValueError(
+            f"`var_names` names {unknown}; the posterior has {list(posterior(idata))}."
+        )
+    return _with_interval(moments(posterior(idata), names), ci_prob)
+
+
+def two_run_summary(idata: Any, other: Any, *, ci_prob: float = 0.9) -> pd.DataFrame:
+    """λ from two runs at different inverse temperatures, without the centre's loss.
+
+    Parameters
+    ----------
+    idata, other
+        Runs on the same data, around the same centre and with the same γ, at two values of
+        ``inverse_temperature``, such as ``1 / log(n)`` and ``1.5 / log(n)``.
+    ci_prob : float in (0, 1)
+        Probability of the interval.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row ``two_temperatures``, with the columns of ``summary`` for estimators;
+        ``ess_bulk`` is the smaller, ``r_hat`` the larger of the two.
+
+    Raises
+    ------
+    ValueError
+        If the runs differ in anything else, or not in temperature.
+
+    Notes
+    -----
+    Watanabe (2013), JMLR 14:867-897: ``(E_b1[nL] - E_b2[nL]) / (1/b1 - 1/b2)``.
+    """
+    ci_prob = _check_probability(ci_prob)
+    runs = (posterior(idata).attrs, posterior(other).attrs)
+    for name in ("num_data", "num_parameters", "localization", "center_loss"):
+        if not _same(*(run.get(name) for run in runs)):
+            raise ValueError(
+                f"The runs must have the same `{name}`; got {runs[0].get(name)} and "
+                f"{runs[1].get(name)}. They may differ in `inverse_temperature` only."
+            )
+    first, second = (_draws(statistics(run), "loss") for run in (idata, other))
+    betas: list[Any] = [run.get("inverse_temperature") for run in runs]
+    parts = two_runs(first, betas[0], second, betas[1])
+    one, two = (monte_carlo(part.influence) for part in parts)
+    row = Row(
+        parts[0].value + parts[1].value,
+        float(np.hypot(one.error, two.error)),
+        min(one.ess, two.ess),
+        max(one.r_hat, two.r_hat),
+    )
+    return _with_interval(_rows({"two_temperatures": row}), ci_prob)
+
+
+def explain(idata: Any) -> list[str]:
+    """Why the estimators of a run disagree, if they do.
+
+    See :func:`numpyro_llc.estimators.explain_disagreement`.
+    """
+    penalty, _ = _penalty(idata)
+    return explain_disagreement(_draws(posterior(idata), "llc"), penalty, monte_carlo=monte_carlo)
+
+
+def _check_probability(ci_prob: Any) -> float:
+    ci_prob = check_positive("ci_prob", ci_prob, meaning="It is a probability, such as 0.9.")
+    if ci_prob >= 1:
+        raise ValueError(f"`ci_prob` must be below 1; got {ci_prob}. It is a probability.")
+    return ci_prob
+
+
+def _same(one: Any, two: Any) -> bool:
+    if isinstance(one, numbers.Real) and isinstance(two, numbers.Real):
+        return bool(np.isclose(float(one), float(two), rtol=1e-5, atol=0.0))
+    return bool(one == two)
+
+
+def _rows(rows: Mapping[str, Row]) -> pd.DataFrame:
+    return pd.DataFrame.from_dict(rows, orient="index", columns=list(Row._fields)).astype(float)
+
+
+def _estimates(
+    idata: Any, estimators: str | Sequence[str], multiplicity: int | None
+) -> pd.DataFrame:
+    """Rows of the estimators, without the interval; warns of what is doubtful."""
+    penalty, remedy = _penalty(idata)
+    llc = _draws(posterior(idata), "llc")
+    rows, findings = rows_of(
+        estimators,
+        llc,
+        {"penalty": penalty, "multiplicity": multiplicity},
+        {"penalty": remedy},
+        monte_carlo,
+    )
+    if {"mean", "variance"} <= rows.keys():
+        findings = [*findings, *explain_disagreement(llc, penalty, monte_carlo=monte_carlo)]
+    if findings:
+        warnings.warn(" ".join(findings), LLCWarning, stacklevel=3)
+    return _rows(rows)
+
+
+def _draws(data: xr.Dataset, name: str) -> np.ndarray:
+    if name not in data:
+        raise ValueError(f"The draws hold {list(data)}, but no `{name}`, which is needed here.")
+    return data[name].transpose("chain", "draw").to_numpy().astype(np.float64)
+
+
+def _penalty(idata: Any) -> tuple[np.ndarray | None, str]:
+    """``½ Σ_s γ_s |z_s - z*_s|²`` of each draw, or None and what to do about it."""
+    kept, gamma = statistics(idata), posterior(idata).attrs.get("localization")
+    if "penalty" in kept:
+        return _draws(kept, "penalty"), ""
+    if not isinstance(gamma, numbers.Real):
+        return None, (
+            f"γ is {gamma}, and the distances by site are not stored. Use one `localization` for "
+            "all sites, or store ½ Σ γ_s |z_s - z*_s|² as `penalty` in sample_stats."
+        )
+    if "distance" not in kept:
+        return None, "sample_stats must hold `distance`, from the centre in unconstrained space."
+    return 0.5 * float(gamma) * _draws(kept, "distance") ** 2, ""
+
+
+def _with_interval(table: pd.DataFrame, ci_prob: float) -> pd.DataFrame:
+    half = _normal_quantile(0.5 + 0.5 * ci_prob) * table["mcse_mean"]
+    percent = f"{100 * ci_prob:g}"
+    place = table.columns.get_loc("mcse_mean")
+    table.insert(place + 1, f"ci{percent}_lb", table["mean"] - half)
+    table.insert(place + 2, f"ci{percent}_ub", table["mean"] + half)
+    return table
+
+
+def _normal_quantile(probability: float) -> float:
+    return float(jax.scipy.special.ndtri(probability))
