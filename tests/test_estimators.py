@@ -51,7 +51,7 @@ def on_log_grid(
 
 def circle(gamma=10.0, c=C_1000):
     """``K = ½ (|w|² - 1)²`` at (1, 0), in ``v = ln r = ± e^t`` and the angle."""
-    t = np.arange(-16.0, 2.3, 0.02)
+    t = np.arange(-24.0, 2.3, 0.03)
     v = np.concatenate([-np.exp(t), np.exp(t)])[:, None]
     angle = np.linspace(0.0, np.pi, 401)[None]
     x = 0.5 * c * (np.exp(2 * v) - 1) ** 2 + 0 * angle
