@@ -611,6 +611,12 @@ def test_two_run_summary_and_what_it_refuses(drawn):
     assert row["mcse_mean"] < 0.2
     parts = est.two_runs(one / b1, b1, two / b2, b2)
     assert row["mean"] == pytest.approx(parts[0].value + parts[1].value)
+    numbers = [monte_carlo(part.influence) for part in parts]
+    spread = np.hypot(numbers[0].error, numbers[1].error)
+    assert row["mcse_mean"] == pytest.approx(spread, rel=1e-3)
+    assert row["ess_bulk"] == pytest.approx(min(n.ess for n in numbers), rel=1e-2)
+    assert row["r_hat"] == pytest.approx(max(n.r_hat for n in numbers), abs=1e-4)
+    assert row["ci90_ub"] - row["mean"] == pytest.approx(1.6449 * row["mcse_mean"], rel=1e-3)
     with pytest.raises(ValueError, match="same `localization`; got 10.0 and 1.0"):
         two_run_summary(first, make_idata(two, two, localization=1.0, inverse_temperature=b2))
     with pytest.raises(ValueError, match="same `num_data`; got 1000 and 500"):
