@@ -15,7 +15,7 @@ RELATIVE_ERROR = 0.01
 """The Monte Carlo error of λ̂, relative to it, at which an automatic run ends."""
 R_HAT = 1.01
 MAX_DRAWS = 20_000
-"""Most draws that an automatic run keeps of a chain."""
+"""Most draws that an automatic run keeps of a chain; even."""
 WORK_LIMIT = 2e11
 """Parameters times rows, summed over steps and chains, after which an automatic run ends."""
 STEPS_AT_LEAST, STEPS_AT_MOST = 8192, 4_000_000
@@ -77,14 +77,15 @@ def finish(run: Run, schedule: Schedule, batch_rows: int, rng_key: jax.Array) ->
     budget = _budget(run, batch_rows)
     rows_used = _choose_rows(run, schedule, batch_rows, rng_key)
     least = ceil(max(rows_used, 1) / (3 * batch_rows))  # so that evaluation is the smaller cost
-    interrupted, findings, num_warmup, thinning = False, [], 0, schedule.thinning or 1
+    findings: list[str] = []
+    interrupted, num_warmup, thinning = False, 0, schedule.thinning or 1
     try:
         apart = _warm_up(run, schedule, budget)
         num_warmup = run.steps
         run.end_warmup()
         if schedule.thinning is None and schedule.num_samples is None:
             thinning = max(1, least, ceil(apart / 2))
-        findings = _sample(run, schedule, thinning, budget + num_warmup)
+        thinning, findings = _sample(run, schedule, thinning, budget + num_warmup)
     except KeyboardInterrupt:
         if not num_warmup or not run.chunks:
             raise
@@ -163,12 +164,16 @@ def _agree(one: tuple[float, float], two: tuple[float, float]) -> bool:
     return abs(one[0] - two[0]) <= 3.0 * np.hypot(one[1], two[1]) + 0.01 * abs(two[0])
 
 
-def _sample(run: Run, schedule: Schedule, thinning: int, last_step: int) -> list[str]:
-    """Sample as long as asked, or until λ̂ is known to ``RELATIVE_ERROR``."""
+def _sample(run: Run, schedule: Schedule, thinning: int, last_step: int) -> tuple[int, list[str]]:
+    """Sample as long as asked, or until λ̂ is known to ``RELATIVE_ERROR``; thinning and findings.
+
+    Where ``MAX_DRAWS`` are too few because they hang together, every other one is dropped, and
+    half as many are kept from then on.
+    """
     if schedule.num_samples is not None:
         run.describe("sampling", run.steps + schedule.num_samples)
         run.draw(schedule.num_samples // thinning, thinning)
-        return []
+        return thinning, []
     drawn, more = 0, 250
     while True:
         most = min(MAX_DRAWS - drawn, (last_step - run.steps) // thinning)
@@ -179,14 +184,17 @@ def _sample(run: Run, schedule: Schedule, thinning: int, last_step: int) -> list
         result = monte_carlo(run.collect().excess_loss)
         wanted = RELATIVE_ERROR * abs(result.mean)
         if result.error <= wanted and result.r_hat <= R_HAT or result.error == 0:
-            return []
+            return thinning, []
+        if drawn >= MAX_DRAWS and result.ess < 0.25 * drawn * run.num_chains:
+            run.drop_every_other()
+            drawn, thinning = drawn // 2, 2 * thinning
         if drawn >= MAX_DRAWS or run.steps + thinning > last_step:
             break
         needed = drawn * (result.error / max(wanted, 1e-300)) ** 2 - drawn
         more = int(np.clip(1.1 * needed if np.isfinite(needed) else drawn, 0.25 * drawn, 2 * drawn))
     if result.error <= 2.0 * wanted and result.r_hat <= R_HAT:
-        return []
-    return [
+        return thinning, []
+    return thinning, [
         f"Sampling ended at its limit of {run.steps} steps with a Monte Carlo error of "
         f"{100 * result.error / max(abs(result.mean), 1e-300):.1f} % of λ̂ (want "
         f"{100 * RELATIVE_ERROR:g} %) and R-hat {result.r_hat:.3f}. Give `num_warmup`, "

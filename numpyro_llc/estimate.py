@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from numpyro_llc._checks import (
     check_key,
@@ -179,7 +180,9 @@ def estimate_llc(
         schedule,
         sites=reading.program.parameters if names or log_likelihood else (),
     )
-    finished = finish(run, schedule, getattr(sampler, "batch_size", None) or num_data, key_starts)
+    # Rows that a step evaluates: of the full data as many as there are losses, whatever they count.
+    rows = max(np.size(losses) for losses in reading.center_losses.values())
+    finished = finish(run, schedule, getattr(sampler, "batch_size", None) or rows, key_starts)
     settings = {
         "kernel": kernel if isinstance(kernel, str) else type(kernel).__name__,
         "chain_method": schedule.chain_method,

@@ -221,6 +221,11 @@ class Run:
         for draws in _pace(num_draws, limit=CHUNK_DRAWS):
             self._advance(draws, thinning)
 
+    def drop_every_other(self) -> None:
+        """Keep the second, fourth, ... of the draws so far."""
+        joined = jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *self.chunks)
+        self.chunks = [jax.tree.map(lambda leaf: leaf[:, 1::2], joined)]
+
     def end_warmup(self) -> None:
         """Tell the sampler that sampling begins, and forget the draws so far."""
         self.state = self.sampler.end_warmup(self.state)

@@ -11,6 +11,7 @@ from jax import random
 from test_estimate import llc, run
 
 import numpyro_llc as nllc
+from numpyro_llc import automatic
 
 KERNELS = ("sgld", "psgld", "sgnht")
 QUADRATIC = (np.sqrt(1000.0) * np.linalg.qr(np.random.default_rng(0).normal(size=(1000, 3)))[0]) * [
@@ -259,3 +260,17 @@ def test_peak_memory_is_a_few_copies_of_the_parameters(kernel, copies, step_size
     )
     memory = many.lower(state, target).compile().memory_analysis()
     assert memory.temp_size_in_bytes < copies * unit
+
+
+def test_draws_that_hang_together_are_thinned_until_they_suffice(monkeypatch, llc_of):
+    monkeypatch.setattr(automatic, "MAX_DRAWS", 2000)
+    monkeypatch.setattr(automatic, "_warm_up", lambda run, *_: run.walk(2000) or 1.0)  # thinning 1
+    idata = run(kernel="sgnht", batch_size=50, num_warmup=None, num_samples=None)
+    attrs, draws = idata.attrs, llc(idata).shape[1]
+    assert 1000 <= draws <= 2000
+    assert attrs["thinning"] > 4
+    assert attrs["num_steps"] == attrs["num_warmup"] + draws * attrs["thinning"]
+    mean, error = llc_of(idata)
+    exact = regression.exact(regression.OLS, 1.0)
+    assert error < 0.021 * exact
+    assert abs(mean - exact) < 4 * error + 0.02 * exact

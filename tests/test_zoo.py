@@ -538,10 +538,10 @@ def estimate(problem, **settings):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LIMIT_ONLY)
-def test_nuts_is_near_the_learning_coefficient_at_a_million_data(name, llc_of):
+def test_sgnht_is_near_the_learning_coefficient_at_a_million_data(name, llc_of):
     problem = zoo.load(name, 10**6)
     gamma = 100.0 if "unaligned" in name else 1.0
-    mean, error = llc_of(estimate(problem, localization=gamma))
+    mean, error = llc_of(estimate(problem, localization=gamma, kernel="sgnht"))
     value = float(problem.learning_coefficient.value)
     assert abs(mean - value) < 4 * error + 0.03 * value
     assert error < 0.05 * value
