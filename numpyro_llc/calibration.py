@@ -25,6 +25,7 @@ from numpyro_llc.estimate import estimate_llc
 from numpyro_llc.inference_data import posterior
 from numpyro_llc.kernels import KERNEL_NAMES
 from numpyro_llc.record import Record, fingerprint
+from numpyro_llc.sampling import forget_compiled
 from numpyro_llc.summaries import summary
 
 DEFAULT_KERNELS = ("nuts", "sgld", "psgld", "sgnht")
@@ -93,7 +94,13 @@ def calibrate(
     chosen = _problems(problems, num_data)
     shared = {"localization": localization, "inverse_temperature": inverse_temperature, **settings}
     record = Record(
-        output, {"num_data": num_data, "seed": _words(rng_key), "reference": reference, **shared}
+        output,
+        {
+            "num_data": num_data,
+            "seed": jax.random.key_data(rng_key).tolist(),
+            "reference": reference,
+            **shared,
+        },
     )
     plan = [(p, kernel) for p in chosen for kernel in _kernels(p, kernels, reference)]
     with tqdm(plan, disable=not progress_bar, unit="run") as bar:
@@ -104,6 +111,7 @@ def calibrate(
                 other = None if kernel == reference else record.get(problem.name, reference, mark)
                 row = _row(rng_key, problem, kernel, shared, other)
                 record.add({**row, "fingerprint": mark})
+                forget_compiled()  # no other row has this model and kernel
     return record.finish([(problem.name, kernel) for problem, kernel in plan])
 
 
@@ -135,11 +143,6 @@ def _kernels(problem: zoo.Problem, kernels: Sequence[str], reference: str | None
     if problem.has_expectation or reference is None:
         return names
     return [reference, *(name for name in names if name != reference)]
-
-
-def _words(rng_key: jax.Array) -> list[int]:
-    typed = jax.numpy.issubdtype(rng_key.dtype, jax.dtypes.prng_key)
-    return jax.random.key_data(rng_key).tolist() if typed else rng_key.tolist()
 
 
 def _row(

@@ -148,6 +148,12 @@ def _advance(
     return state, jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), buffer)
 
 
+def forget_compiled() -> None:
+    """Let go of the compiled code of all runs: each maps memory, of which a process has so much."""
+    _start.clear_cache()  # type: ignore[attr-defined]
+    _advance.clear_cache()  # type: ignore[attr-defined]
+
+
 class NonFiniteDraw(Exception):  # noqa: N818
     """The loss of a chain is not finite: the run stops, with that draw as its last."""
 

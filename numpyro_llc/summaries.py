@@ -3,9 +3,9 @@
 import numbers
 import warnings
 from collections.abc import Mapping, Sequence
+from statistics import NormalDist
 from typing import Any
 
-import jax
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -187,13 +187,9 @@ def _penalty(idata: Any) -> tuple[np.ndarray | None, str]:
 
 
 def _with_interval(table: pd.DataFrame, ci_prob: float) -> pd.DataFrame:
-    half = _normal_quantile(0.5 + 0.5 * ci_prob) * table["mcse_mean"]
+    half = NormalDist().inv_cdf(0.5 + 0.5 * ci_prob) * table["mcse_mean"]
     percent = f"{100 * ci_prob:g}"
     place = table.columns.get_loc("mcse_mean")
     table.insert(place + 1, f"ci{percent}_lb", table["mean"] - half)
     table.insert(place + 2, f"ci{percent}_ub", table["mean"] + half)
     return table
-
-
-def _normal_quantile(probability: float) -> float:
-    return float(jax.scipy.special.ndtri(probability))

@@ -1,9 +1,19 @@
+import gc
+
 import jax
 import numpy as np
 import pytest
 import regression
 
 import numpyro_llc as nllc
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled_code_is_let_go():
+    """Each compiled program maps memory; Linux kills a process at some 65 000 mappings."""
+    yield
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture(scope="session")

@@ -62,7 +62,7 @@ def test_imports_go_down_only(path):
         ("arviz", {"inference_data"}),
         ("optax", {"center"}),
         ("matplotlib", {"plots"}),
-        ("scipy", {"exact"}),
+        ("scipy", {"exact", "estimators"}),
         ("tqdm", {"sampling", "calibration"}),
         ("pandas", {"calibration", "inference_data", "demo", "record", "summaries", "zoo"}),
     ],

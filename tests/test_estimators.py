@@ -12,7 +12,6 @@ from scipy import optimize, special, stats
 import numpyro_llc as nllc
 from numpyro_llc import estimators as est
 from numpyro_llc.errors import LLCWarning
-from numpyro_llc.estimators._gamma import _digamma, _trigamma
 from numpyro_llc.inference_data import attributes, inference_data, labelled, monte_carlo
 from numpyro_llc.summaries import explain, two_run_summary
 
@@ -383,12 +382,6 @@ def test_difference_of_estimates_keeps_their_correlation():
     one, two = est.mean(x), est.localization_corrected(x, penalty)
     assert error((two - one).influence) < 0.5 * np.hypot(error(one.influence), error(two.influence))
     assert (two - one).value == pytest.approx(two.value - one.value)
-
-
-def test_digamma_and_its_derivative():
-    for x in (1e-8, 1e-3, 0.25, 1.0, 3.7, 20.0, 2550.0):
-        assert _digamma(x) == pytest.approx(special.digamma(x), rel=1e-12, abs=1e-12)
-        assert _trigamma(x) == pytest.approx(special.polygamma(1, x), rel=1e-11)
 
 
 @pytest.mark.parametrize("shape", [0.05, 0.25, 0.5, 3.0, 400.0])

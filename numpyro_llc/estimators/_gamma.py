@@ -3,6 +3,8 @@
 from typing import Any
 
 import numpy as np
+from scipy.optimize import brentq
+from scipy.special import digamma, polygamma
 
 from numpyro_llc._checks import check_positive
 from numpyro_llc.estimators._estimate import Estimate, average, checked
@@ -44,35 +46,15 @@ def gamma_fit(llc: Any, *, floor: float = FLOOR) -> Estimate:
         return Estimate(0.0, np.zeros_like(x))
     logs = average(np.log(np.maximum(x, floor)))
     shape = _solve(small.value, logs.value)
-    slope = _trigamma(shape) - small.value / shape**2
+    slope = float(polygamma(1, shape)) - small.value / shape**2
     return (logs - small * (1.0 / shape)).through(shape, 1.0 / slope)
 
 
 def _solve(share: float, target: float) -> float:
     """The root of ``ψ(x) + share/x = target``, whose left side rises from -∞ to ∞."""
-    low, high = -40.0, 40.0  # of ln x
-    for _ in range(100):
-        middle = 0.5 * (low + high)
-        x = float(np.exp(middle))
-        low, high = (middle, high) if _digamma(x) + share / x < target else (low, middle)
-    return float(np.exp(0.5 * (low + high)))
 
+    def gap(log_x: float) -> float:
+        x = np.exp(log_x)
+        return float(digamma(x) + share / x - target)
 
-def _digamma(x: float) -> float:
-    """ψ in float64: up by ``ψ(x) = ψ(x + 1) - 1/x``, then the asymptotic series."""
-    below = 0.0
-    while x < 10.0:
-        below, x = below - 1.0 / x, x + 1.0
-    y = 1.0 / x**2
-    series = y * (1 / 12 - y * (1 / 120 - y * (1 / 252 - y * (1 / 240 - y / 132))))
-    return below + float(np.log(x)) - 0.5 / x - series
-
-
-def _trigamma(x: float) -> float:
-    """ψ' likewise."""
-    below = 0.0
-    while x < 10.0:
-        below, x = below + 1.0 / x**2, x + 1.0
-    y = 1.0 / x**2
-    series = 1 / 6 - y * (1 / 30 - y * (1 / 42 - y * (1 / 30 - y * 5 / 66)))
-    return below + 1.0 / x + 0.5 * y + series * y / x
+    return float(np.exp(brentq(gap, -40.0, 40.0, xtol=1e-14)))

@@ -110,7 +110,7 @@ def start_tuning(rule: Rule, step_size: float | None, z: Parameters, chains: int
         raw_noise=zero,
         square_by_coordinate=ones if rule.has_metric else None,
         calibrations=jnp.zeros((), jnp.int32),
-        gradients=zero,
+        gradients=jnp.zeros((), jnp.int32),
     )
 
 

@@ -71,7 +71,4 @@ def _check_range(name: str, given: tuple[int, int], *, minimum: int) -> None:
 def _generator(key_or_seed: Any) -> np.random.Generator:
     if isinstance(key_or_seed, (int, np.integer)) and not isinstance(key_or_seed, bool):
         return np.random.default_rng(int(key_or_seed))
-    key = check_key(key_or_seed)
-    if jax.numpy.issubdtype(key.dtype, jax.dtypes.prng_key):
-        key = jax.random.key_data(key)
-    return np.random.default_rng(np.asarray(key))
+    return np.random.default_rng(np.asarray(jax.random.key_data(check_key(key_or_seed))))
