@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+MOST_DATA = 10**18
+
 
 def check_integer(name: str, value: Any, *, minimum: int, meaning: str) -> int:
     """Return `value` as an int of at least `minimum`, or raise."""
@@ -25,6 +27,8 @@ def check_positive(name: str, value: Any, *, meaning: str, zero: bool = False) -
         number = float("" if isinstance(value, bool | str) else value)
     except (TypeError, ValueError):
         raise TypeError(f"`{name}` must be a number; got {value!r}. {meaning}") from None
+    except OverflowError:  # of an integer
+        number = math.inf
     if not math.isfinite(number) or number < 0 or (number == 0 and not zero):
         rule = "at least 0" if zero else "positive"
         raise ValueError(f"`{name}` must be finite and {rule}; got {value!r}. {meaning}")
@@ -45,9 +49,11 @@ def check_key(rng_key: Any) -> jax.Array:
 
 def check_num_data(num_data: Any) -> int:
     """Return `num_data` as an int of at least 2."""
-    return check_integer(
-        "num_data", num_data, minimum=2, meaning="It counts data points, not batches."
-    )
+    meaning = "It counts data points, not batches."
+    number = check_integer("num_data", num_data, minimum=2, meaning=meaning)
+    if number > MOST_DATA:
+        raise ValueError(f"`num_data` must be at most {MOST_DATA:.0e}; got a larger one. {meaning}")
+    return number
 
 
 def inverse_temperature_or_default(inverse_temperature: Any, num_data: int) -> float:

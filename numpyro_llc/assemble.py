@@ -6,13 +6,18 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
+from numpyro_llc.automatic import Finished
 from numpyro_llc.center import total_loss
 from numpyro_llc.curvature import Curvature
-from numpyro_llc.diagnostics import check_convergence
+from numpyro_llc.diagnosis import findings_of, text_of
+from numpyro_llc.diagnostics import BELOW_CENTER
 from numpyro_llc.errors import LLCWarning, NonFiniteLossError
+from numpyro_llc.estimators import data_error
+from numpyro_llc.evaluation import Evaluation, excess_losses
 from numpyro_llc.inference_data import (
     attributes,
     flatten_sites,
@@ -21,20 +26,27 @@ from numpyro_llc.inference_data import (
     monte_carlo,
     variable_name,
 )
-from numpyro_llc.models import ModelReading, Parameters, Program
+from numpyro_llc.models import ModelReading, Parameters, Program, constrain
+from numpyro_llc.points import LOWEST_POINT, point_dataset
+from numpyro_llc.problem import Problem
 from numpyro_llc.sampling import Draws
-from numpyro_llc.summaries import summary
+from numpyro_llc.schedule import Until
 from numpyro_llc.target import LocalTarget
 
 _CHAIN_DRAW = ("chain", "draw")
 
 
 def curvature_settings(curvature: Curvature) -> dict[str, float]:
-    """What the result keeps of the centre's check."""
+    """What the result keeps of the centre's check: what was measured."""
+    gradient = {"center_gradient_norm": curvature.gradient_norm}
+    if curvature.hessian is None and np.isnan(curvature.largest):
+        return gradient
     return {
-        "center_gradient_norm": curvature.gradient_norm,
+        **gradient,
         "center_smallest_eigenvalue": curvature.smallest,
         "center_largest_eigenvalue": curvature.largest,
+        "center_shift": curvature.newton_shift,
+        "center_expected_llc": curvature.expected_llc,
     }
 
 
@@ -78,17 +90,21 @@ def _constrain(program: Program, names: tuple[str, ...], z: Parameters, arrays: 
 
 
 @jax.jit
-def _evaluate(target: LocalTarget, z: Parameters) -> tuple[jax.Array, dict[str, jax.Array]]:
-    def one(z: Parameters) -> tuple[jax.Array, dict[str, jax.Array]]:
-        return target.excess_loss(z), target.displacement(z)
+def _evaluate(target: LocalTarget, z: Parameters) -> tuple[Evaluation, dict[str, jax.Array]]:
+    def one_draw(chains: Parameters) -> tuple[Evaluation, dict[str, jax.Array]]:
+        return excess_losses(target, chains, None), jax.vmap(target.displacement)(chains)
 
-    return jax.lax.map(partial(jax.lax.map, one), z)
+    by_draw = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 1, 0), z)
+    return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, 1), jax.lax.map(one_draw, by_draw))
 
 
-def evaluate(target: LocalTarget, z: Parameters) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Excess loss (nats) and displacement from the centre of draws ``[chain, draw, ...]``."""
-    excess, displacement = _evaluate(target, z)
-    return np.asarray(excess, np.float64), jax.tree.map(np.asarray, displacement)
+def evaluated(target: LocalTarget, positions: Parameters, statistics: dict[str, Any]) -> Draws:
+    """Unconstrained draws ``[chain, draw, ...]`` with their losses and distances."""
+    evaluation, displacement = jax.tree.map(np.asarray, _evaluate(target, positions))
+    excess, by_part, contrasts = (np.asarray(part, np.float64) for part in evaluation)
+    place = np.unravel_index(np.nanargmin(excess), excess.shape)
+    lowest = float(excess[place]), jax.tree.map(lambda leaf: leaf[place], positions)
+    return Draws(excess, by_part, contrasts, {**displacement, **statistics}, positions, lowest)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -107,6 +123,26 @@ def _log_likelihood(reading: ModelReading, positions: Parameters) -> dict[str, n
     return {name: np.stack([part[name] for part in parts], axis=1) for name in parts[0]}
 
 
+def run_settings(problem: Problem, finished: Finished) -> dict[str, Any]:
+    """What the result keeps of how a run went."""
+    beta = float(problem.target.inverse_temperature)
+    return {
+        "kernel": problem.kernel,
+        "chain_method": problem.schedule.chain_method,
+        "num_warmup": finished.num_warmup,
+        "tuning_steps": finished.num_warmup,
+        "thinning": finished.thinning,
+        "num_steps": finished.num_steps,
+        "sampling_time": finished.seconds,
+        "ended_by": finished.ended_by,
+        "interrupted": finished.ended_by == "interrupt",
+        "ended_at_limit": finished.ended_at_limit,
+        "relative_error_wanted": (problem.schedule.until or Until()).relative_error,
+        "evaluation_rows": finished.evaluation_rows,
+        "evaluation_error": finished.evaluation_error * beta,
+    }
+
+
 def assemble(
     reading: ModelReading,
     target: LocalTarget,
@@ -115,7 +151,6 @@ def assemble(
     names: tuple[str, ...],
     log_likelihood: bool,
     settings: dict[str, Any],
-    findings: list[str],
 ) -> Any:
     """Inference data of a run; raises for non-finite draws, warns of what is doubtful."""
     beta = float(target.inverse_temperature)
@@ -137,6 +172,7 @@ def assemble(
             lead=_CHAIN_DRAW,
             plate_axes={name: axes.names for name, axes in reading.data_axes.items()},
         )
+    groups |= _lowest_group(reading, beta, draws.lowest)
     localization = {name: float(gamma) for name, gamma in target.localization.items()}
     same = len(set(localization.values())) == 1
     settings = {
@@ -149,10 +185,36 @@ def assemble(
     }
     if not np.all(np.isfinite(draws.excess_loss)):
         raise _non_finite(groups, settings, draws)
-    findings = findings + _convergence(groups["posterior"], draws)
+    # A row that stands for several data has the variance of one, so many times.
+    rows = max(np.size(losses) for losses in reading.center_losses.values())
+    scale = beta * np.sqrt(rows / num_data)
+    settings["data_error"] = data_error(beta * draws.excess_loss, scale * draws.contrasts)
+    idata, findings = _with_findings(groups, settings)
     if findings:
-        warnings.warn(" ".join(findings), LLCWarning, stacklevel=3)
-    return inference_data(groups, attributes({**settings, "findings": findings}))
+        warnings.warn(" ".join(map(text_of, findings)), LLCWarning, stacklevel=3)
+    return idata
+
+
+def _lowest_group(
+    reading: ModelReading, beta: float, lowest: tuple[float, Parameters]
+) -> dict[str, xr.Dataset]:
+    """The lowest point, constrained, if it is lower than the centre by more than rounding."""
+    depth, z = lowest
+    if not beta * depth < BELOW_CENTER:
+        return {}
+    names = reading.program.parameters
+    sites = constrain(reading.program, names, z, reading.arrays)
+    return {LOWEST_POINT: point_dataset(sites, beta * depth)}
+
+
+def _with_findings(
+    groups: dict[str, xr.Dataset], settings: dict[str, Any]
+) -> tuple[Any, list[dict[str, Any]]]:
+    """Inference data that holds what is found in it, and that."""
+    attrs = attributes(settings)
+    groups = {**groups, "posterior": groups["posterior"].assign_attrs(attrs)}
+    findings = findings_of(groups)
+    return inference_data(groups, {**attrs, **attributes({"findings": findings})}), findings
 
 
 def _constants(reading: ModelReading) -> dict[str, Any]:
@@ -166,12 +228,6 @@ def _constants(reading: ModelReading) -> dict[str, Any]:
     }
 
 
-def _convergence(posterior: xr.Dataset, draws: Draws) -> list[str]:
-    row = summary({"posterior": posterior}).loc["llc"]
-    divergent = float(np.mean(draws.statistics.get("diverging", 0.0)))
-    return check_convergence(row, num_chains=posterior.sizes["chain"], divergent_share=divergent)
-
-
 def _non_finite(groups: Any, settings: dict[str, Any], draws: Draws) -> NonFiniteLossError:
     finite = np.isfinite(draws.excess_loss)
     draw, chain = map(int, np.argwhere(~finite.T)[0])
@@ -182,7 +238,7 @@ def _non_finite(groups: Any, settings: dict[str, Any], draws: Draws) -> NonFinit
         f"The loss became non-finite in chain {chain} at draw {draw} (step {step}); λ̂ of the "
         f"draws before it: {last}. Lower `step_size` or raise `localization`. The draws are in "
         "the attribute `idata` of this error.",
-        idata=inference_data(groups, attributes(settings)),
+        idata=_with_findings(groups, settings)[0],
     )
 
 

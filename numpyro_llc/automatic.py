@@ -7,13 +7,10 @@ import jax
 import numpy as np
 
 from numpyro_llc.evaluation import all_rows, some_rows
-from numpyro_llc.inference_data import monte_carlo
+from numpyro_llc.inference_data import MonteCarlo, monte_carlo
 from numpyro_llc.sampling import Draws, NonFiniteDraw, Run
-from numpyro_llc.schedule import Schedule
+from numpyro_llc.schedule import Schedule, Until
 
-RELATIVE_ERROR = 0.01
-"""The Monte Carlo error of λ̂, relative to it, at which an automatic run ends."""
-R_HAT = 1.01
 MAX_DRAWS = 20_000
 """Most draws that an automatic run keeps of a chain; even."""
 WORK_LIMIT = 2e11
@@ -40,10 +37,11 @@ class Finished:
         Steps of each chain in all.
     seconds : float
         Wall time, compilation included.
-    interrupted : bool
-        Whether Ctrl-C ended the run early.
-    findings : list of str
-        What an automatic run did not reach.
+    ended_by : str
+        What ended sampling: "num_samples", "relative_error" (reached, and R-hat), a limit ("steps",
+        "seconds", "draws"), "interrupt" or "non-finite".
+    ended_at_limit : bool
+        Whether an automatic run did not come near its error in the work it may do.
     """
 
     draws: Draws
@@ -53,8 +51,8 @@ class Finished:
     num_rows: int
     num_steps: int
     seconds: float
-    interrupted: bool
-    findings: list[str]
+    ended_by: str
+    ended_at_limit: bool
 
     @property
     def evaluation_error(self) -> float:
@@ -77,23 +75,22 @@ def finish(run: Run, schedule: Schedule, batch_rows: int, rng_key: jax.Array) ->
     budget = _budget(run, batch_rows)
     rows_used = _choose_rows(run, schedule, batch_rows, rng_key)
     least = ceil(max(rows_used, 1) / (3 * batch_rows))  # so that evaluation is the smaller cost
-    findings: list[str] = []
-    interrupted, num_warmup, thinning = False, 0, schedule.thinning or 1
+    ended_by, near, num_warmup, thinning = "", True, 0, schedule.thinning or 1
     try:
         apart = _warm_up(run, schedule, budget)
         num_warmup = run.steps
         run.end_warmup()
         if schedule.thinning is None and schedule.num_samples is None:
             thinning = max(1, least, ceil(apart / 2))
-        thinning, findings = _sample(run, schedule, thinning, budget + num_warmup)
+        thinning, ended_by, near = _sample(run, schedule, thinning, budget + num_warmup)
     except KeyboardInterrupt:
-        if not num_warmup or not run.chunks:
+        if not run.has_warmed or not run.chunks:
             raise
-        interrupted = True
+        ended_by = "interrupt"
     except NonFiniteDraw:
-        pass  # The draws show it, and whoever puts them together says it.
+        ended_by = "non-finite"  # whoever puts the draws together says it
     finally:
-        run.bar.close()
+        run.close()
     return Finished(
         run.collect(),
         num_warmup,
@@ -102,8 +99,8 @@ def finish(run: Run, schedule: Schedule, batch_rows: int, rng_key: jax.Array) ->
         run.target.num_rows,
         run.steps,
         run.seconds,
-        interrupted,
-        findings,
+        ended_by,
+        ended_at_limit=not near,
     )
 
 
@@ -154,8 +151,8 @@ def _stable(loss: np.ndarray) -> tuple[float, float] | None:
     result = monte_carlo(loss)
     half = loss.shape[1] // 2
     drift = abs(float(loss[:, half:].mean() - loss[:, :half].mean()))
-    if not (result.r_hat < 1.05 and drift < 4.0 * result.error + 0.005 * abs(result.mean)):
-        # R-hat is NaN where nothing moves, as at a step size of 0.
+    # R-hat is NaN of one chain, as the error is where nothing moves, as at a step size of 0.
+    if result.r_hat >= 1.05 or not drift < 4.0 * result.error + 0.005 * abs(result.mean):
         return (result.mean, 0.0) if np.ptp(loss) == 0 else None
     return result.mean, result.error
 
@@ -164,8 +161,10 @@ def _agree(one: tuple[float, float], two: tuple[float, float]) -> bool:
     return abs(one[0] - two[0]) <= 3.0 * np.hypot(one[1], two[1]) + 0.01 * abs(two[0])
 
 
-def _sample(run: Run, schedule: Schedule, thinning: int, last_step: int) -> tuple[int, list[str]]:
-    """Sample as long as asked, or until λ̂ is known to ``RELATIVE_ERROR``; thinning and findings.
+def _sample(run: Run, schedule: Schedule, thinning: int, last_step: int) -> tuple[int, str, bool]:
+    """Sample as long as asked, or until λ̂ is known as well as asked.
+
+    Returns the thinning, what ended it, and whether the error is at least near what is wanted.
 
     Where ``MAX_DRAWS`` are too few because they hang together, every other one is dropped, and
     half as many are kept from then on.
@@ -173,30 +172,37 @@ def _sample(run: Run, schedule: Schedule, thinning: int, last_step: int) -> tupl
     if schedule.num_samples is not None:
         run.describe("sampling", run.steps + schedule.num_samples)
         run.draw(schedule.num_samples // thinning, thinning)
-        return thinning, []
+        return thinning, "num_samples", True
+    until, most = schedule.until or Until(), MAX_DRAWS * (10 if schedule.until else 1)
+    last_step = last_step if until.steps is None else run.steps + until.steps
+    deadline = np.inf if until.seconds is None else until.seconds
     drawn, more = 0, 250
     while True:
-        most = min(MAX_DRAWS - drawn, (last_step - run.steps) // thinning)
-        more = max(min(more, most), 1)
+        more = max(min(more, most - drawn, (last_step - run.steps) // thinning), 1)
         run.describe("sampling", run.steps + more * thinning)
-        run.draw(more, thinning)
-        drawn += more
+        drawn += run.draw(more, thinning, deadline=deadline)
         result = monte_carlo(run.collect().excess_loss)
-        wanted = RELATIVE_ERROR * abs(result.mean)
-        if result.error <= wanted and result.r_hat <= R_HAT or result.error == 0:
-            return thinning, []
-        if drawn >= MAX_DRAWS and result.ess < 0.25 * drawn * run.num_chains:
+        missing = _missing(result, until)
+        if missing <= 1.0:
+            return thinning, "relative_error", True
+        if drawn >= most and result.ess < 0.25 * drawn * run.num_chains:
             run.drop_every_other()
             drawn, thinning = drawn // 2, 2 * thinning
-        if drawn >= MAX_DRAWS or run.steps + thinning > last_step:
-            break
-        needed = drawn * (result.error / max(wanted, 1e-300)) ** 2 - drawn
-        more = int(np.clip(1.1 * needed if np.isfinite(needed) else drawn, 0.25 * drawn, 2 * drawn))
-    if result.error <= 2.0 * wanted and result.r_hat <= R_HAT:
-        return thinning, []
-    return thinning, [
-        f"Sampling ended at its limit of {run.steps} steps with a Monte Carlo error of "
-        f"{100 * result.error / max(abs(result.mean), 1e-300):.1f} % of λ̂ (want "
-        f"{100 * RELATIVE_ERROR:g} %) and R-hat {result.r_hat:.3f}. Give `num_warmup`, "
-        "`num_samples` and `thinning` to run longer, or try kernel='sgnht' or 'psgld'."
-    ]
+        limits = {
+            "seconds": run.seconds > deadline,
+            "steps": run.steps + thinning > last_step,
+            "draws": drawn >= most,
+        }
+        if any(limits.values()):
+            return thinning, next(name for name in limits if limits[name]), missing <= 2.0
+        needed = 1.1 * drawn * (missing**2 - 1.0)
+        more = int(np.clip(needed if np.isfinite(needed) else drawn, 0.25 * drawn, 2 * drawn))
+
+
+def _missing(result: MonteCarlo, until: Until) -> float:
+    """The error over what is wanted; infinite while R-hat is too high."""
+    if result.error == 0:
+        return 0.0
+    if result.r_hat > until.r_hat:  # it is NaN of one chain
+        return np.inf
+    return result.error / max(until.relative_error * abs(result.mean), 1e-300)

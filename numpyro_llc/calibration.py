@@ -6,8 +6,9 @@ import math
 import time
 import warnings
 from collections.abc import Iterable, Sequence
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import pandas as pd
@@ -20,11 +21,13 @@ from numpyro_llc._checks import (
     check_positive,
     inverse_temperature_or_default,
 )
+from numpyro_llc._identity import fingerprint
+from numpyro_llc.diagnosis import text_of
 from numpyro_llc.errors import LLCWarning
 from numpyro_llc.estimate import estimate_llc
 from numpyro_llc.inference_data import posterior
 from numpyro_llc.kernels import KERNEL_NAMES
-from numpyro_llc.record import Record, fingerprint
+from numpyro_llc.record import Record
 from numpyro_llc.sampling import forget_compiled
 from numpyro_llc.summaries import summary
 
@@ -78,7 +81,9 @@ def calibrate(
         ``mcse``, ``z = (llc - exact) / √(mcse² + exact_error²)``, ``relative_error``, ``r_hat``,
         ``ess``, ``gradient_evaluations`` of each chain, warm-up and calibration included,
         ``seconds`` with compilation, ``findings`` (warnings of the run), ``failure``: the
-        exception of a run that failed, whose other cells are empty.
+        exception of a run that failed, whose other cells are empty, or of an exact value that
+        failed, for which the reference stands in. Runs that failed are tried again by a second
+        call, and exact values found anew.
 
     Raises
     ------
@@ -99,27 +104,55 @@ def calibrate(
             "num_data": num_data,
             "seed": jax.random.key_data(rng_key).tolist(),
             "reference": reference,
+            "x64": bool(jax.config.read("jax_enable_x64")),
+            "version": version("numpyro_llc"),
             **shared,
         },
     )
-    plan = [(p, kernel) for p in chosen for kernel in _kernels(p, kernels, reference)]
+    known = [_known(problem, shared) for problem in chosen]
+    plan = [
+        (problem, value, kernel)
+        for problem, value in zip(chosen, known, strict=True)
+        for kernel in _kernels(value, kernels, reference)
+    ]
     with tqdm(plan, disable=not progress_bar, unit="run") as bar:
-        for problem, kernel in bar:
-            mark = fingerprint(problem.model_args, dict(problem.center), problem.num_data)
-            if record.get(problem.name, kernel, mark) is None:
+        for problem, value, kernel in bar:
+            mark = fingerprint(
+                problem.model, problem.model_args, dict(problem.center), problem.num_data
+            )
+            row = record.get(problem.name, kernel, mark)
+            if row is None:
                 bar.set_description(f"{problem.name} {kernel}")
-                other = None if kernel == reference else record.get(problem.name, reference, mark)
-                row = _row(rng_key, problem, kernel, shared, other)
-                record.add({**row, "fingerprint": mark})
+                row = _row(rng_key, problem, kernel, shared)
                 forget_compiled()  # no other row has this model and kernel
-    return record.finish([(problem.name, kernel) for problem, kernel in plan])
+            other = None if kernel == reference else record.get(problem.name, reference, mark)
+            record.add({**row, **_compared(row, problem, value, other), "fingerprint": mark})
+    return record.finish([(problem.name, kernel) for problem, _, kernel in plan])
+
+
+class _Known(NamedTuple):
+    """The exact value of λ̂, None where it is not known, and why it is not if it should be."""
+
+    mean: float | None
+    failure: str = ""
+
+
+def _known(problem: zoo.Problem, shared: dict[str, Any]) -> _Known:
+    try:
+        found = problem.expectation(shared["localization"], shared["inverse_temperature"])
+        return _Known(None if found is None else float(found.mean))
+    except Exception as error:
+        return _Known(None, f"No exact value: {type(error).__name__}: {error}")
 
 
 def _check_settings(settings: dict[str, Any], kernels: Any, reference: str | None) -> None:
-    own = {"kernel", "center", "model", "model_args", "model_kwargs", "store_sites"}
+    own = {"kernel", "center", "model", "model_args", "model_kwargs", "store_sites", "checkpoint"}
+    own |= inspect.signature(calibrate).parameters.keys()
     known = set(inspect.signature(estimate_llc).parameters) - own
     if unknown := sorted(set(settings) - known):
         raise TypeError(f"calibrate() got {unknown}; further arguments are {sorted(known)}.")
+    if not isinstance(kernels, str | Sequence) or not len(kernels):
+        raise TypeError(f"`kernels` must be one or more names of {KERNEL_NAMES}; got {kernels!r}.")
     names = [*([kernels] if isinstance(kernels, str) else kernels), reference or "nuts"]
     if strange := [name for name in names if name not in KERNEL_NAMES]:
         raise ValueError(f"`kernels` names {strange}; known are {KERNEL_NAMES}.")
@@ -137,47 +170,52 @@ def _problems(problems: Any, num_data: int) -> list[zoo.Problem]:
     return found
 
 
-def _kernels(problem: zoo.Problem, kernels: Sequence[str], reference: str | None) -> list[str]:
+def _kernels(known: _Known, kernels: Sequence[str], reference: str | None) -> list[str]:
     """The kernels to run, the reference first where one is needed."""
     names = [kernels] if isinstance(kernels, str) else list(dict.fromkeys(kernels))
-    if problem.has_expectation or reference is None:
+    if known.mean is not None or reference is None:
         return names
     return [reference, *(name for name in names if name != reference)]
 
 
 def _row(
-    rng_key: jax.Array,
-    problem: zoo.Problem,
-    kernel: str,
-    shared: dict[str, Any],
-    reference: dict[str, Any] | None,
+    rng_key: jax.Array, problem: zoo.Problem, kernel: str, shared: dict[str, Any]
 ) -> dict[str, Any]:
     """One run; an exception of the model or the sampler becomes the cell ``failure``."""
-    known = problem.learning_coefficient
-    row: dict[str, Any] = {
-        "problem": problem.name,
-        "kernel": kernel,
-        "learning_coefficient": math.nan if known is None else float(known.value),
-    }
+    row: dict[str, Any] = {"problem": problem.name, "kernel": kernel}
     began = time.perf_counter()
     try:
         row["parameters"] = problem.num_parameters
-        row.update(_exact(problem, shared, reference))
         row.update(_estimated(_key_of(rng_key, problem.name, kernel), problem, kernel, shared))
     except Exception as error:
         row["failure"] = f"{type(error).__name__}: {error}"
     row["seconds"] = time.perf_counter() - began
-    if "llc" in row and "exact" in row:
-        off = row["llc"] - row["exact"]
-        row["z"] = _ratio(off, math.hypot(row["mcse"], row["exact_error"]))
-        row["relative_error"] = _ratio(off, row["exact"])
     return row
+
+
+def _compared(
+    row: dict[str, Any], problem: zoo.Problem, known: _Known, reference: dict[str, Any] | None
+) -> dict[str, Any]:
+    """What λ̂ should be, exactly or by the reference, and how far off it is."""
+    coefficient, ran = problem.learning_coefficient, "llc" in row
+    exact, error = (math.nan, math.nan) if known.mean is None else (known.mean, 0.0)
+    if known.mean is None and reference is not None:
+        exact, error = reference["llc"], reference["mcse"]
+    off = row["llc"] - exact if ran else math.nan
+    return {
+        "learning_coefficient": math.nan if coefficient is None else float(coefficient.value),
+        "exact": exact,
+        "exact_error": error,
+        "z": _ratio(off, math.hypot(row["mcse"], error)) if ran else math.nan,
+        "relative_error": _ratio(off, exact),
+        "failure": " ".join(filter(None, ["" if ran else row["failure"], known.failure])),
+    }
 
 
 def _ratio(a: float, b: float) -> float:
     if b:
         return a / b
-    return 0.0 if a == 0 else math.copysign(math.inf, a)
+    return a if a == 0 or math.isnan(a) else math.copysign(math.inf, a)
 
 
 def _key_of(rng_key: jax.Array, problem: str, kernel: str) -> jax.Array:
@@ -185,18 +223,6 @@ def _key_of(rng_key: jax.Array, problem: str, kernel: str) -> jax.Array:
     for byte in f"{problem} {kernel}".encode():
         rng_key = jax.random.fold_in(rng_key, byte)
     return rng_key
-
-
-def _exact(
-    problem: zoo.Problem, shared: dict[str, Any], reference: dict[str, Any] | None
-) -> dict[str, float]:
-    """What λ̂ should be, and the error of that; nothing if it is not known."""
-    found = problem.expectation(shared["localization"], shared["inverse_temperature"])
-    if found is not None:
-        return {"exact": found.mean, "exact_error": 0.0}
-    if reference is None or reference.get("failure"):
-        return {}
-    return {"exact": reference["llc"], "exact_error": reference["mcse"]}
 
 
 def _estimated(
@@ -224,5 +250,5 @@ def _estimated(
         "r_hat": found["r_hat"],
         "ess": found["ess_bulk"],
         "gradient_evaluations": attrs.get("gradient_evaluations", math.nan),
-        "findings": " ".join(json.loads(attrs["findings"])),
+        "findings": " ".join(map(text_of, json.loads(attrs["findings"]))),
     }

@@ -1,4 +1,4 @@
-"""``find_center``: a checked local minimum; and the check that `estimate_llc` makes."""
+"""``find_center``: a checked local minimum."""
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -13,19 +13,15 @@ import optax
 from numpyro.infer.initialization import init_to_sample, init_to_uniform
 
 from numpyro_llc._checks import check_integer, check_key
-from numpyro_llc.curvature import Curvature, curvature_at_center
+from numpyro_llc.curvature import Curvature, curvature_at_center, lowest_curvature
 from numpyro_llc.errors import LLCWarning, NonFiniteLossError
 from numpyro_llc.models import Parameters, Program, constrain, draw_starts, read_model
 from numpyro_llc.target import LocalTarget, make_target
 
-SHIFT_TOLERANCE = 0.01
-"""Shift of λ̂ (relative to the Laplace value, and absolute below 1) that a centre may cause."""
 CONVERGED_NATS = 1e-3
 """What a damped Newton step may still gain at a converged centre."""
 FLAT_CURVATURE = 1e-6
 """A largest Hessian eigenvalue of nL below this, in nats, is no curvature at all."""
-FLAT = {4: 1e-5, 8: 1e-9}
-"""Eigenvalues below this share of the largest are rounding, by bytes of the float type."""
 
 _PRIOR_DRAW = init_to_sample()
 _ANYWHERE = init_to_uniform()
@@ -242,7 +238,9 @@ def _check_converged(found: Curvature, target: LocalTarget) -> bool:
             stacklevel=3,
         )
         return False
-    converged = -found.newton_shift < CONVERGED_NATS and not _is_negative(found, target)
+    beta, gamma = float(target.inverse_temperature), min(map(float, target.localization.values()))
+    lowest = lowest_curvature(found.largest, beta, gamma)
+    converged = -found.newton_shift < CONVERGED_NATS and not found.smallest < lowest
     if not converged:
         warnings.warn(
             f"`find_center` stopped at a point that is no local minimum: gradient norm "
@@ -258,38 +256,3 @@ def _check_converged(found: Curvature, target: LocalTarget) -> bool:
 def total_loss(losses: Mapping[str, jax.Array]) -> float:
     """Sum of per-datum losses, in float64 on the host."""
     return float(sum(np.sum(np.asarray(loss), dtype=np.float64) for loss in losses.values()))
-
-
-def _is_negative(curvature: Curvature, target: LocalTarget) -> bool:
-    """Whether a direction curves down beyond rounding and beyond a twentieth of γ."""
-    beta = float(target.inverse_temperature)
-    gamma = min(float(g) for g in target.localization.values())
-    rounding = FLAT[jnp.result_type(float).itemsize] * abs(curvature.largest)
-    return beta * curvature.smallest < -max(0.05 * gamma, beta * rounding)
-
-
-def check_is_minimum(curvature: Curvature, target: LocalTarget) -> list[str]:
-    """What is wrong with the centre as a local minimum of the loss: messages, or none."""
-    findings = []
-    if _is_negative(curvature, target):
-        findings.append(
-            "`center` is no local minimum of the loss: the smallest Hessian eigenvalue of nL is "
-            f"{curvature.smallest:.4g} (largest {curvature.largest:.4g}), so λ̂ may be negative. "
-            "Start find_center here, or choose another point."
-        )
-    expected = _laplace(curvature, target)
-    if not -curvature.newton_shift <= SHIFT_TOLERANCE * max(expected, 1.0):  # or it is NaN
-        findings.append(
-            "`center` is no local minimum of the loss: the gradient norm of nL is "
-            f"{curvature.gradient_norm:.4g}, which lowers λ̂ by about {-curvature.newton_shift:.3g} "
-            "against that of the minimum near by. Use find_center, if that is not what you mean."
-        )
-    return findings
-
-
-def _laplace(curvature: Curvature, target: LocalTarget) -> float:
-    if curvature.hessian is None:
-        return 0.5 * sum(np.size(leaf) for leaf in jax.tree.leaves(target.center))
-    tempered = float(target.inverse_temperature) * np.linalg.eigvalsh(curvature.hessian).clip(0)
-    gamma = min(float(g) for g in target.localization.values())
-    return float(0.5 * np.sum(tempered / np.maximum(tempered + gamma, 1e-300)))

@@ -28,7 +28,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     demo.set_defaults(run=_demo)
     _add_calibrate(commands)
     options = parser.parse_args(arguments)
-    options.run(options)
+    try:
+        options.run(options)
+    except (TypeError, ValueError) as error:  # of what was typed: failing runs are rows
+        parser.error(str(error))
 
 
 def _add_calibrate(commands: Any) -> None:

@@ -10,16 +10,14 @@ from numpyro_llc._checks import check_num_data
 from numpyro_llc.assemble import (
     assemble,
     curvature_settings,
-    evaluate,
+    evaluated,
     sites_to_store,
     unconstrained_samples,
 )
-from numpyro_llc.center import check_is_minimum
 from numpyro_llc.curvature import curvature_at_center
 from numpyro_llc.handlers import LocalizedModel
 from numpyro_llc.kernels import kernel_statistics
 from numpyro_llc.problem import target_of
-from numpyro_llc.sampling import Draws
 
 
 def from_numpyro(
@@ -72,8 +70,7 @@ def from_numpyro(
     )
     names = sites_to_store(reading, store_sites)
     positions = unconstrained_samples(reading, mcmc.get_samples(group_by_chain=True))
-    excess, displacement = evaluate(target, positions)
-    statistics = {**displacement, **kernel_statistics(mcmc)}
+    draws = evaluated(target, positions, kernel_statistics(mcmc))
     settings = {
         "kernel": type(mcmc.sampler).__name__,
         "num_warmup": mcmc.num_warmup,
@@ -82,7 +79,5 @@ def from_numpyro(
         "chain_method": str(mcmc.chain_method),
     }
     curvature = curvature_at_center(target, jax.random.key(0))
-    findings = check_is_minimum(curvature, target)
-    draws = Draws(excess, excess[..., None], statistics, positions)
     settings |= curvature_settings(curvature)
-    return assemble(reading, target, draws, num_data, names, log_likelihood, settings, findings)
+    return assemble(reading, target, draws, num_data, names, log_likelihood, settings)

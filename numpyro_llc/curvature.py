@@ -16,6 +16,19 @@ from numpyro_llc.target import LocalTarget
 DENSE_LIMIT = 128
 """Up to this many parameters the Hessian is formed, a product a column; above, Krylov methods."""
 
+FLAT = {4: 1e-5, 8: 1e-9}
+"""Eigenvalues below this share of the largest are rounding, by bytes of the float type."""
+
+
+def rounding(largest: float) -> float:
+    """How far from zero rounding alone may put an eigenvalue of a Hessian with this largest one."""
+    return FLAT[jnp.result_type(float).itemsize] * abs(largest)
+
+
+def lowest_curvature(largest: float, inverse_temperature: float, localization: float) -> float:
+    """The eigenvalue of the Hessian of nL below which a point is a saddle: ``-γ/(20 β)``."""
+    return -max(0.05 * localization / inverse_temperature, rounding(largest))
+
 
 @dataclass(frozen=True)
 class Curvature:
@@ -32,6 +45,9 @@ class Curvature:
         ``g·m + m'Hm/2`` (tempered) at the mode ``m = -(H + Γ)^-1 g`` of the localized density.
         Directions that curve down count as nearly flat; NaN where there are any and `d` is above
         ``DENSE_LIMIT``.
+    expected_llc : float
+        λ̂ of a quadratic loss of this Hessian, ``½ tr βH (βH + γ)⁻¹`` with the smallest γ of any
+        site; d/2 if `d` is above ``DENSE_LIMIT``.
     hessian : array [d, d] or None
         Hessian of ``nL``, if `d` is at most ``DENSE_LIMIT``.
     """
@@ -40,6 +56,7 @@ class Curvature:
     largest: float
     smallest: float
     newton_shift: float
+    expected_llc: float
     hessian: np.ndarray | None
 
 
@@ -98,7 +115,7 @@ def _gradient_norm(target: LocalTarget) -> jax.Array:
 def gradient_at_center(target: LocalTarget) -> Curvature:
     """The gradient alone, one pass over the data: for models too large for more."""
     unknown = float("nan")
-    return Curvature(float(_gradient_norm(target)), unknown, unknown, unknown, None)
+    return Curvature(float(_gradient_norm(target)), *(unknown,) * 4, None)
 
 
 def curvature_at_center(target: LocalTarget, rng_key: jax.Array) -> Curvature:
@@ -110,13 +127,16 @@ def curvature_at_center(target: LocalTarget, rng_key: jax.Array) -> Curvature:
         largest, smallest, shift = map(float, numbers)
         if not beta * smallest + gamma.min() > 0:
             shift = float("nan")
-        hessian = None
+        hessian, expected = None, 0.5 * gamma.size
     else:
         gradient, hessian = (np.asarray(x, np.float64) for x in _gradient_and_hessian(target))
         hessian = 0.5 * (hessian + hessian.T)
-        smallest = largest = shift = float("nan")
+        smallest = largest = shift = expected = float("nan")
         if np.all(np.isfinite(hessian)):
-            smallest, largest = map(float, np.linalg.eigvalsh(hessian)[[0, -1]])
+            values = np.linalg.eigvalsh(hessian)
+            smallest, largest = map(float, values[[0, -1]])
+            tempered = beta * values.clip(0)
+            expected = float(0.5 * np.sum(tempered / np.maximum(tempered + gamma.min(), 1e-300)))
             mode = _mode(beta * hessian + np.diag(gamma), beta * gradient)
             shift = float(beta * (gradient @ mode + 0.5 * mode @ hessian @ mode))
     return Curvature(
@@ -124,5 +144,6 @@ def curvature_at_center(target: LocalTarget, rng_key: jax.Array) -> Curvature:
         largest=largest,
         smallest=smallest,
         newton_shift=shift,
+        expected_llc=expected,
         hessian=hessian,
     )

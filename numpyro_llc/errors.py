@@ -19,3 +19,7 @@ class NonFiniteLossError(RuntimeError):
     def __init__(self, message: str, idata: Any = None) -> None:
         super().__init__(message)
         self.idata = idata
+
+
+class CheckpointError(ValueError):
+    """A folder holds a run of another model, other data or other settings: which, it says."""

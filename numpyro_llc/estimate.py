@@ -1,39 +1,19 @@
 """``estimate_llc``: from a model to inference data."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
-from numpyro_llc._checks import (
-    check_key,
-    check_num_data,
-    inverse_temperature_or_default,
-)
-from numpyro_llc.assemble import (
-    assemble,
-    curvature_settings,
-    sites_to_store,
-)
-from numpyro_llc.automatic import Finished, finish
-from numpyro_llc.center import check_is_minimum
-from numpyro_llc.curvature import DENSE_LIMIT, Curvature, curvature_at_center, gradient_at_center
-from numpyro_llc.kernels import (
-    Sampler,
-    StochasticSampler,
-    check_batch_size,
-    in_axes_of,
-    make_sampler,
-)
-from numpyro_llc.models import ModelReading, Parameters, read_model, with_batches
-from numpyro_llc.problem import target_of
-from numpyro_llc.sampling import Run
-from numpyro_llc.schedule import DEFAULT_STEPS, check_schedule, with_defaults
-from numpyro_llc.target import LocalTarget
-from numpyro_llc.tuning import spread_starts
+from numpyro_llc._checks import check_key
+from numpyro_llc._identity import fingerprint
+from numpyro_llc.assemble import assemble, curvature_settings, run_settings, sites_to_store
+from numpyro_llc.automatic import finish
+from numpyro_llc.kernels import metropolis_report
+from numpyro_llc.problem import Problem, prepare
+from numpyro_llc.sampling import Checkpoint, Run
+from numpyro_llc.schedule import check_schedule
 
 
 def estimate_llc(
@@ -54,7 +34,9 @@ def estimate_llc(
     num_samples: int | None = None,
     num_chains: int = 4,
     thinning: int | None = None,
+    until: float | Mapping[str, float] | None = None,
     chain_method: str = "vectorized",
+    checkpoint: str | Path | None = None,
     progress_bar: bool = True,
     store_sites: bool | Sequence[str] | None = None,
     log_likelihood: bool = False,
@@ -102,6 +84,13 @@ def estimate_llc(
         warm-up runs until the loss shows no drift, and sampling until the Monte Carlo error is 1 %
         of λ̂ and R-hat below 1.01, or a limit of work is reached, which is said.
     num_chains : int
+    until : float or dict, optional
+        Sample until the Monte Carlo error is this share of λ̂ and R-hat below 1.01. As a dict with
+        ``relative_error`` (0.01), ``r_hat`` (1.01), and limits: ``steps`` of sampling, ``seconds``
+        of wall time. What ended the run is the attribute ``ended_by``. Not with `num_samples`.
+    checkpoint : path, optional
+        A folder to which the run is written as it goes. The same call again goes on from there, to
+        the same draws bit for bit; a folder of another model, data or setting is refused.
     chain_method : {"vectorized", "sequential", "parallel"}
         "parallel" spreads chains over the devices JAX has.
     progress_bar : bool
@@ -127,7 +116,8 @@ def estimate_llc(
     Warns
     -----
     LLCWarning
-        If the centre is no local minimum of the loss, or the chains have not converged.
+        With what :func:`diagnose` finds, such as a centre that is no local minimum of the loss, or
+        chains that have not converged.
 
     Raises
     ------
@@ -144,97 +134,72 @@ def estimate_llc(
     """
     check_key(rng_key)
     schedule = check_schedule(
-        num_warmup, num_samples, num_chains, thinning, chain_method, progress_bar
+        num_warmup, num_samples, num_chains, thinning, chain_method, progress_bar, until
     )
-    sampler = make_sampler(
-        kernel,
-        num_warmup=DEFAULT_STEPS if schedule.num_warmup is None else schedule.num_warmup,
-        num_chains=schedule.num_chains,
-        step_size=step_size,
-        batch_size=batch_size,
-    )
-    is_stochastic = isinstance(sampler, StochasticSampler)
-    if not is_stochastic:
-        schedule = with_defaults(schedule)
-    if num_data is not None:
-        num_data = check_num_data(num_data)
-    inverse_temperature_or_default(inverse_temperature, num_data or 2)
-    reading = read_model(
+    problem = prepare(
         model,
         model_args,
         model_kwargs,
-        center=getattr(center, "params", center),
+        schedule,
+        center=center,
+        kernel=kernel,
+        num_data=num_data,
+        inverse_temperature=inverse_temperature,
+        localization=localization,
+        batch_size=batch_size,
+        in_axes=in_axes,
+        step_size=step_size,
         likelihood_factors=likelihood_factors,
         prior_factors=prior_factors,
     )
-    reading = _batched(reading, sampler, in_axes_of(kernel, in_axes))
-    target, num_data = target_of(reading, num_data, inverse_temperature, localization)
-    names = sites_to_store(reading, not is_stochastic if store_sites is None else store_sites)
+    parameters = problem.reading.program.parameters
+    names = sites_to_store(
+        problem.reading, not problem.is_stochastic if store_sites is None else store_sites
+    )
+    sites = parameters if names or log_likelihood else ()
+    saved = None
+    if checkpoint is not None:
+        saved = Checkpoint(checkpoint, _identity(rng_key, problem, sites))
     key_check, key_starts, key_chains = jax.random.split(rng_key, 3)
-    curvature, findings = _check_center(target, reading.dimension, is_stochastic, key_check)
+    curvature = problem.curvature(key_check)
     run = Run(
-        sampler,
-        target,
-        _starts(target, curvature, key_starts, schedule.num_chains, is_stochastic),
+        problem.sampler,
+        problem.target,
+        problem.starts(curvature, key_starts),
         key_chains,
-        schedule,
-        sites=reading.program.parameters if names or log_likelihood else (),
+        problem.schedule,
+        sites=sites,
+        checkpoint=saved,
     )
-    # Rows that a step evaluates: of the full data as many as there are losses, whatever they count.
-    rows = max(np.size(losses) for losses in reading.center_losses.values())
-    finished = finish(run, schedule, getattr(sampler, "batch_size", None) or rows, key_starts)
+    finished = finish(run, problem.schedule, problem.rows_of_a_step, key_starts)
     settings = {
-        "kernel": kernel if isinstance(kernel, str) else type(kernel).__name__,
-        "chain_method": schedule.chain_method,
-        **_settings(finished, float(target.inverse_temperature)),
+        **run_settings(problem, finished),
         **curvature_settings(curvature),
-        **sampler.report(run.state, finished.draws.statistics),
+        **problem.sampler.report(run.state, finished.draws.statistics),
+        **metropolis_report(problem.sampler, run.state, problem.target, run.rows, key_check),
     }
-    findings = findings + finished.findings
     return assemble(
-        reading, target, finished.draws, num_data, names, log_likelihood, settings, findings
+        problem.reading,
+        problem.target,
+        finished.draws,
+        problem.num_data,
+        names,
+        log_likelihood,
+        settings,
     )
 
 
-def _batched(reading: ModelReading, sampler: Sampler, in_axes: Any) -> ModelReading:
-    """The reading with rows that can be taken out, for a sampler that takes batches."""
-    batch_size = getattr(sampler, "batch_size", None)
-    if batch_size is None:
-        if in_axes is not None:
-            raise ValueError("`in_axes` says where a batch's rows are; give `batch_size` too.")
-        return reading
-    program = with_batches(reading, in_axes)
-    check_batch_size(batch_size, program.batching.num_rows)  # type: ignore[union-attr]
-    return replace(reading, program=program)
-
-
-def _check_center(
-    target: LocalTarget, dimension: int, is_stochastic: bool, rng_key: jax.Array
-) -> tuple[Curvature, list[str]]:
-    """Curvature at the centre, and what is wrong with it; of a large batched model the gradient."""
-    if is_stochastic and dimension > DENSE_LIMIT:
-        return gradient_at_center(target), []
-    curvature = curvature_at_center(target, rng_key)
-    return curvature, check_is_minimum(curvature, target)
-
-
-def _starts(
-    target: LocalTarget, curvature: Curvature, rng_key: jax.Array, chains: int, is_stochastic: bool
-) -> Parameters:
-    """Around the centre; of the stochastic-gradient kernels, whose warm-up is long, at it."""
-    if not is_stochastic:
-        return spread_starts(target, curvature, rng_key, chains)
-    return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (chains, *leaf.shape)), target.center)
-
-
-def _settings(finished: Finished, inverse_temperature: float) -> dict[str, Any]:
+def _identity(rng_key: jax.Array, problem: Problem, sites: tuple[str, ...]) -> dict[str, Any]:
+    """What the draws of a run depend on, by name."""
+    target = problem.target
     return {
-        "num_warmup": finished.num_warmup,
-        "tuning_steps": finished.num_warmup,
-        "thinning": finished.thinning,
-        "num_steps": finished.num_steps,
-        "sampling_time": finished.seconds,
-        "interrupted": finished.interrupted,
-        "evaluation_rows": finished.evaluation_rows,
-        "evaluation_error": finished.evaluation_error * inverse_temperature,
+        **problem.identity,
+        "center": fingerprint(target.center),
+        "inverse_temperature": float(target.inverse_temperature),
+        "localization": {name: float(gamma) for name, gamma in target.localization.items()},
+        "kernel": problem.sampler.description,
+        **problem.schedule._replace(progress_bar=False)._asdict(),
+        "stored sites": sites,
+        "rng_key": jax.random.key_data(rng_key).tolist(),
+        "x64": bool(jax.config.read("jax_enable_x64")),
     }

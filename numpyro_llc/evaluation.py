@@ -12,6 +12,8 @@ from numpyro_llc.target import LocalTarget
 
 NUM_PARTS = 16
 """Parts of a fixed batch, whose disagreement tells its error."""
+NUM_CONTRASTS = 16
+"""Random signings of the data, whose spread tells what another data set would give."""
 
 
 class EvaluationRows(NamedTuple):
@@ -36,10 +38,26 @@ def some_rows(target: LocalTarget, count: int, rng_key: jax.Array) -> Evaluation
     return EvaluationRows(chosen, jnp.full(chosen.shape, weight))
 
 
-def excess_losses(
-    target: LocalTarget, z: Parameters, rows: EvaluationRows | None
-) -> tuple[jax.Array, jax.Array]:
-    """``nL(z) - nL(z*)`` in nats of each of the stacked `z`, ``[chain]``, and by slice.
+class Evaluation(NamedTuple):
+    """The loss of stacked points against that of the centre.
+
+    Attributes
+    ----------
+    excess : array [chain]
+        ``nL(z) - nL(z*)`` in nats.
+    by_part : array [chain, part]
+        The same by slices of the rows.
+    contrasts : array [chain, NUM_CONTRASTS]
+        ``Σ_i η_i [ℓ_i(z) - ℓ_i(z*)]`` with fixed random signs η: what one more data set would add.
+    """
+
+    excess: jax.Array
+    by_part: jax.Array
+    contrasts: jax.Array
+
+
+def excess_losses(target: LocalTarget, z: Parameters, rows: EvaluationRows | None) -> Evaluation:
+    """Evaluate the stacked points `z` on `rows`, or on the full data (None).
 
     The centre is evaluated beside the chains by the same compiled code on the same rows, so that a
     chain that stands at the centre gives exactly 0, in every precision.
@@ -47,18 +65,34 @@ def excess_losses(
     points = jax.tree.map(lambda a, c: jnp.concatenate([a, c[None]]), z, target.center)
     if rows is None:
         losses = jax.lax.map(partial(target.program.losses, arrays=target.arrays), points)
-        terms = [_less_last(x).reshape(len(x) - 1, -1).sum(axis=1) for x in losses.values()]
-        total = sum(terms[1:], terms[0])
-        return total, total[:, None]
+        sites = [_less_last(x).reshape(len(x) - 1, -1) for x in losses.values()]
+        total = sum((x.sum(axis=1) for x in sites), jnp.zeros(()))
+        return Evaluation(total, total[:, None], sum(map(_contrasts, sites), jnp.zeros(())))
 
-    def one_slice(part: EvaluationRows) -> jax.Array:
+    def one_slice(part: tuple[EvaluationRows, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        (numbers, weights), slice_number = part
+
         def losses_at(one: Parameters) -> jax.Array:
-            return target.program.row_losses(one, target.arrays, part.rows)
+            return target.program.row_losses(one, target.arrays, numbers)
 
-        return _less_last(jax.lax.map(losses_at, points)) @ part.weights
+        excess = _less_last(jax.lax.map(losses_at, points))
+        # A row that stands for w rows adds w times its variance, not w² times.
+        return excess @ weights, _contrasts(excess * jnp.sqrt(weights), slice_number)
 
-    by_slice = jax.lax.map(one_slice, rows)
-    return jnp.sum(by_slice, axis=0), by_slice.T
+    by_slice, contrasts = jax.lax.map(one_slice, (rows, jnp.arange(len(rows.rows))))
+    return Evaluation(by_slice.sum(axis=0), by_slice.T, contrasts.sum(axis=0))
+
+
+def _contrasts(excess: jax.Array, slice_number: Any = 0) -> jax.Array:
+    """Sums over data, ``[chain, datum]``, with random signs that are the same at every call."""
+    key = jax.random.fold_in(jax.random.key(0), slice_number)
+    bits = jax.random.bits(key, excess.shape[1:], jnp.uint16)
+
+    def one(k: jax.Array) -> jax.Array:
+        sign = 2.0 * ((bits >> k) & 1).astype(excess.dtype) - 1.0
+        return excess @ sign
+
+    return jax.lax.map(one, jnp.arange(NUM_CONTRASTS, dtype=jnp.uint16)).T
 
 
 def _less_last(values: Any) -> jax.Array:

@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import numbers
 import warnings
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -100,14 +101,42 @@ def posterior(idata: Any) -> xr.Dataset:
 
 def statistics(idata: Any) -> xr.Dataset:
     """The group ``sample_stats`` as a dataset, empty if there is none, on both majors."""
+    found = group_of(idata, "sample_stats")
+    return xr.Dataset() if found is None else found
+
+
+def group_of(idata: Any, name: str) -> xr.Dataset | None:
+    """A group as a dataset, or None, on both majors."""
     try:
-        return _dataset(idata["sample_stats"])
+        return _dataset(idata[name])
     except KeyError:
-        return xr.Dataset()
+        return None
 
 
 def _dataset(group: Any) -> xr.Dataset:
     return group if isinstance(group, xr.Dataset) else group.to_dataset()
+
+
+def draws_of(data: xr.Dataset, name: str) -> np.ndarray:
+    """A variable as float64 ``[chain, draw]``, or an error that says what there is."""
+    if name not in data:
+        raise ValueError(f"The draws hold {list(data)}, but no `{name}`, which is needed here.")
+    return data[name].transpose("chain", "draw").to_numpy().astype(np.float64)
+
+
+def penalty_of(idata: Any) -> tuple[np.ndarray | None, str]:
+    """``½ Σ_s γ_s |z_s - z*_s|²`` of each draw, or None and what to do about it."""
+    kept, gamma = statistics(idata), posterior(idata).attrs.get("localization")
+    if "penalty" in kept:
+        return draws_of(kept, "penalty"), ""
+    if not isinstance(gamma, numbers.Real):
+        return None, (
+            f"γ is {gamma}, and the distances by site are not stored. Use one `localization` for "
+            "all sites, or store ½ Σ γ_s |z_s - z*_s|² as `penalty` in sample_stats."
+        )
+    if "distance" not in kept:
+        return None, "sample_stats must hold `distance`, from the centre in unconstrained space."
+    return 0.5 * float(gamma) * draws_of(kept, "distance") ** 2, ""
 
 
 def moments(data: xr.Dataset, names: Sequence[str]) -> pd.DataFrame:
@@ -131,16 +160,19 @@ def monte_carlo(values: np.ndarray) -> MonteCarlo:
     """ArviZ's numbers for draws ``[chain, draw]``; NaN where they cannot be had."""
     if values.shape[1] < 4 or not np.all(np.isfinite(values)):
         return MonteCarlo(float(np.mean(values)), *(float("nan"),) * 3)
+    one_chain = len(values) == 1
     if np.ptp(values) == 0:
-        return MonteCarlo(float(values.flat[0]), 0.0, float(values.size), 1.0)
+        r_hat = float("nan") if one_chain else 1.0
+        return MonteCarlo(float(values.flat[0]), 0.0, float(values.size), r_hat)
     data = xr.Dataset({"x": (("chain", "draw"), values)})
 
     def number(function: Any, **options: Any) -> float:
-        return float(function(data, **options)["x"])
+        with np.errstate(invalid="ignore", divide="ignore"):  # of chains that stand still
+            return float(function(data, **options)["x"])
 
     return MonteCarlo(
         float(np.mean(values)),
         number(az.mcse, method="mean"),
         number(az.ess, method="bulk"),
-        number(az.rhat) if values.shape[0] > 1 else 1.0,
+        float("nan") if one_chain else number(az.rhat),
     )

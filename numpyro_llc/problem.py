@@ -1,7 +1,11 @@
-"""The density to sample, from a reading of the model and the user's β and γ."""
+"""From a user's arguments to a density to sample, a sampler, and where its chains start."""
 
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from numpyro_llc._checks import (
@@ -9,10 +13,136 @@ from numpyro_llc._checks import (
     check_num_data,
     inverse_temperature_or_default,
 )
+from numpyro_llc._identity import fingerprint
 from numpyro_llc.center import total_loss
+from numpyro_llc.curvature import DENSE_LIMIT, Curvature, curvature_at_center, gradient_at_center
 from numpyro_llc.errors import NonFiniteLossError
-from numpyro_llc.models import ModelReading
+from numpyro_llc.kernels import (
+    Sampler,
+    StochasticSampler,
+    check_batch_size,
+    in_axes_of,
+    make_sampler,
+)
+from numpyro_llc.models import ModelReading, Parameters, read_model, with_batches
+from numpyro_llc.schedule import DEFAULT_STEPS, Schedule, with_defaults
 from numpyro_llc.target import LocalTarget, make_target
+from numpyro_llc.tuning import spread_starts
+
+
+@dataclass(frozen=True)
+class Problem:
+    """All that a run needs but a key.
+
+    Attributes
+    ----------
+    sampler : Sampler
+    kernel : str
+        Its name.
+    schedule : Schedule
+    reading : ModelReading
+    target : LocalTarget
+    num_data : int
+        n.
+    """
+
+    sampler: Sampler
+    kernel: str
+    schedule: Schedule
+    reading: ModelReading
+    target: LocalTarget
+    num_data: int
+
+    @property
+    def is_stochastic(self) -> bool:
+        """Whether the kernel is of the stochastic-gradient ones."""
+        return isinstance(self.sampler, StochasticSampler)
+
+    @property
+    def rows_of_a_step(self) -> int:
+        """Rows that a step evaluates: of the full data as many as losses, whatever they count."""
+        sizes = map(np.size, self.reading.center_losses.values())
+        return getattr(self.sampler, "batch_size", None) or max(sizes)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What tells the model and its data from others, by name."""
+        program = self.target.program
+        return {
+            "model": fingerprint(program.model) + program.fingerprint,
+            "arguments": fingerprint(program.arguments.leaves),
+            "data": fingerprint(self.target.arrays),
+            "num_data": self.num_data,
+        }
+
+    def curvature(self, rng_key: jax.Array) -> Curvature:
+        """Curvature at the centre; of a large batched model the gradient."""
+        if self.is_stochastic and self.reading.dimension > DENSE_LIMIT:
+            return gradient_at_center(self.target)
+        return curvature_at_center(self.target, rng_key)
+
+    def starts(self, curvature: Curvature, rng_key: jax.Array) -> Parameters:
+        """Around the centre; of stochastic-gradient kernels, whose warm-up is long, at it."""
+        chains = self.schedule.num_chains
+        if not self.is_stochastic:
+            return spread_starts(self.target, curvature, rng_key, chains)
+        return jax.tree.map(lambda x: jnp.broadcast_to(x, (chains, *x.shape)), self.target.center)
+
+
+def prepare(
+    model: Callable,
+    model_args: Sequence[Any],
+    model_kwargs: Mapping[str, Any] | None,
+    schedule: Schedule,
+    *,
+    center: Any,
+    kernel: Any,
+    num_data: int | None,
+    inverse_temperature: float | None,
+    localization: float | Mapping[str, float],
+    batch_size: int | None,
+    in_axes: Any,
+    step_size: float | None,
+    likelihood_factors: Sequence[str] = (),
+    prior_factors: Sequence[str] = (),
+) -> Problem:
+    """Read the model and check the arguments, which are those of ``estimate_llc``."""
+    sampler = make_sampler(
+        kernel,
+        num_warmup=DEFAULT_STEPS if schedule.num_warmup is None else schedule.num_warmup,
+        num_chains=schedule.num_chains,
+        step_size=step_size,
+        batch_size=batch_size,
+    )
+    if not isinstance(sampler, StochasticSampler):
+        schedule = with_defaults(schedule)
+    if num_data is not None:
+        num_data = check_num_data(num_data)
+    inverse_temperature_or_default(inverse_temperature, num_data or 2)
+    reading = read_model(
+        model,
+        model_args,
+        model_kwargs,
+        center=getattr(center, "params", center),
+        likelihood_factors=likelihood_factors,
+        prior_factors=prior_factors,
+    )
+    reading = _batched(reading, sampler, in_axes_of(kernel, in_axes))
+    target, num_data = target_of(reading, num_data, inverse_temperature, localization)
+    name = kernel if isinstance(kernel, str) else type(kernel).__name__
+    return Problem(sampler, name, schedule, reading, target, num_data)
+
+
+def _batched(reading: ModelReading, sampler: Sampler, in_axes: Any) -> ModelReading:
+    """The reading with rows that can be taken out, for a sampler that takes batches."""
+    batch_size = getattr(sampler, "batch_size", None)
+    if batch_size is None:
+        if in_axes is not None:
+            raise ValueError("`in_axes` says where a batch's rows are; give `batch_size` too.")
+        return reading
+    program = with_batches(reading, in_axes)
+    check_batch_size(batch_size, program.batching.num_rows)  # type: ignore[union-attr]
+    return replace(reading, program=program)
 
 
 def target_of(

@@ -1,14 +1,13 @@
 """A table of runs that goes on where it stopped."""
 
-import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
 import pandas as pd
 
+from numpyro_llc._identity import check_same_settings
 from numpyro_llc.inference_data import attributes
 
 COLUMNS = {
@@ -30,6 +29,7 @@ COLUMNS = {
     "failure": str,
     "fingerprint": str,
 }
+TEXTS = [name for name, kind in COLUMNS.items() if kind is str]
 KEY = ["problem", "kernel"]
 
 
@@ -47,40 +47,25 @@ class Record:
         if self.folder is None:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        if self._settings_path.exists():
-            self._check_settings()
-        else:
-            self._settings_path.write_text(json.dumps(self.settings, indent=1))
-        if self._table_path.exists():
-            for row in as_table(pd.read_csv(self._table_path)).to_dict("records"):
-                self.rows[row["problem"], row["kernel"]] = row
-
-    @property
-    def _settings_path(self) -> Path:
-        assert self.folder is not None
-        return self.folder / "settings.json"
+        check_same_settings(self.folder, self.settings, what="calibration", argument="output")
+        for row in read_table(self._table_path).to_dict("records"):
+            self.rows[row["problem"], row["kernel"]] = row
 
     @property
     def _table_path(self) -> Path:
         assert self.folder is not None
         return self.folder / "calibration.csv"
 
-    def _check_settings(self) -> None:
-        before = json.loads(self._settings_path.read_text())
-        for name in sorted(before.keys() | self.settings.keys()):
-            if before.get(name) != self.settings.get(name):
-                raise ValueError(
-                    f"`output` {str(self.folder)!r} holds a calibration with `{name}` "
-                    f"{before.get(name)}; got {self.settings.get(name)}. Choose another folder."
-                )
-
     def get(self, problem: str, kernel: str | None, fingerprint: str) -> dict[str, Any] | None:
-        """The row of a problem and kernel, if it is known; it must be of the same problem."""
+        """The row of a problem and kernel, if it has a λ̂; it must be of the same problem."""
         row = self.rows.get((problem, kernel or ""))
-        if row is not None and row["fingerprint"] != fingerprint:
+        if row is None or math.isnan(row.get("llc", math.nan)):
+            return None
+        if row["fingerprint"] != fingerprint:
             raise ValueError(
                 f"`output` {str(self.folder)!r} holds a row of another problem called {problem!r}: "
-                "its data or its centre differ. Give it another `name`, or choose another folder."
+                "its model (or Python's version), data or centre differ. Give it another `name`, "
+                "or choose another folder."
             )
         return row
 
@@ -98,26 +83,29 @@ class Record:
         table = table.drop(columns="fingerprint")
         if self.folder is not None:
             data = table.to_xarray().assign_attrs(attributes(self.settings))
-            data.to_netcdf(self.folder / "calibration.nc", engine="h5netcdf")
+            part = self.folder / "calibration.nc.part"  # someone may have the last one open
+            data.to_netcdf(part, engine="h5netcdf")
+            part.replace(self.folder / "calibration.nc")
         return table
 
 
-def fingerprint(*trees: Any) -> str:
-    """A short hash of pytrees: two of the same values have the same, in every process."""
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(trees):
-        if isinstance(leaf, jax.Array | np.ndarray | np.generic | bool | int | float | str):
-            value = np.asarray(leaf)
-            digest.update(f"{value.dtype} {value.shape}".encode() + value.tobytes())
-        else:  # a function, say: its address would differ from run to run
-            digest.update(getattr(leaf, "__qualname__", type(leaf).__qualname__).encode())
-    return digest.hexdigest()[:16]
+def read_table(path: Path) -> pd.DataFrame:
+    """The rows of a file, texts as they were written; none if there is no file or it is empty."""
+    if not path.exists() or path.stat().st_size == 0:
+        return as_table([])
+    table = pd.read_csv(
+        path,
+        dtype=dict.fromkeys(TEXTS, str),
+        keep_default_na=False,
+        na_values={name: [""] for name in COLUMNS if name not in TEXTS},
+    )
+    return as_table(table)
 
 
 def as_table(rows: Any) -> pd.DataFrame:
     """All columns in their order; numbers that are not known are NaN, texts are empty."""
     table = pd.DataFrame(rows, columns=list(COLUMNS))
-    for name, kind in COLUMNS.items():
-        column = table[name].astype(object if kind is str else float)
-        table[name] = column.fillna("") if kind is str else column
+    for name in COLUMNS:
+        column = table[name].astype(object if name in TEXTS else float)
+        table[name] = column.fillna("") if name in TEXTS else column
     return table

@@ -8,12 +8,20 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import xarray as xr
 
 from numpyro_llc._checks import check_positive
+from numpyro_llc.budget import error_budget
+from numpyro_llc.diagnostics import explain_disagreement
 from numpyro_llc.errors import LLCWarning
-from numpyro_llc.estimators import Row, explain_disagreement, rows_of, two_runs
-from numpyro_llc.inference_data import moments, monte_carlo, posterior, statistics
+from numpyro_llc.estimators import Row, rows_of, two_runs
+from numpyro_llc.inference_data import (
+    draws_of,
+    moments,
+    monte_carlo,
+    penalty_of,
+    posterior,
+    statistics,
+)
 
 
 def summary(
@@ -23,6 +31,7 @@ def summary(
     ci_prob: float = 0.9,
     estimators: str | Sequence[str] | None = None,
     multiplicity: int | None = None,
+    budget: bool = False,
 ) -> pd.DataFrame:
     """λ̂ and its Monte Carlo error, one row a variable; or one row an estimator.
 
@@ -40,6 +49,9 @@ def summary(
         `multiplicity` suffice for: rows of these, all from the same draws, instead of variables.
     multiplicity : int, optional
         m, for the estimators that correct for it.
+    budget : bool
+        Add the other errors of λ̂ as columns ``evaluation_error``, ``step_size_bias``,
+        ``localization_bias`` and ``data_error``; see :func:`error_budget`.
 
     Returns
     -------
@@ -48,8 +60,10 @@ def summary(
         ``ci<percent>_lb`` and ``ci<percent>_ub`` for the mean (normal, from ``mcse_mean``),
         ``ess_bulk``, ``ess_tail``, ``r_hat``. All but the interval are ArviZ's. Of estimators,
         ``mean`` is the estimate and the rest is of what each draw contributes to it, without
-        ``sd`` and ``ess_tail``. What is doubtful about one comes as an ``LLCWarning``, and so does
-        the reason if mean and variance disagree: the centre, γ, a multiplicity, or the mixing.
+        ``sd`` and ``ess_tail``; the interval of one that takes a root is not symmetric, and its
+        ``mcse_mean`` is half the width of the interval of one standard error. What is doubtful
+        about one comes as an ``LLCWarning``, and so does the reason if mean and variance disagree:
+        the centre, γ, a multiplicity, or the mixing; :func:`diagnose` says that too.
 
     Notes
     -----
@@ -61,7 +75,7 @@ def summary(
     if estimators is not None:
         if names != ["llc"]:
             raise ValueError(f"`estimators` are of `llc` alone; leave out `var_names` ({names}).")
-        return _with_interval(_estimates(idata, estimators, multiplicity), ci_prob)
+        return _named(_estimates(idata, estimators, multiplicity, _errors(ci_prob)), ci_prob)
     if multiplicity is not None:
         raise ValueError("`multiplicity` is for `estimators`; name them, or leave it out.")
     unknown = [name for name in names if name not in posterior(idata)]
@@ -69,7 +83,15 @@ def summary(
         raise ValueError(
             f"`var_names` names {unknown}; the posterior has {list(posterior(idata))}."
         )
-    return _with_interval(moments(posterior(idata), names), ci_prob)
+    table = moments(posterior(idata), names)
+    half = _errors(ci_prob) * table["mcse_mean"]
+    place = table.columns.get_loc("mcse_mean")
+    table.insert(place + 1, "lower", table["mean"] - half)
+    table.insert(place + 2, "upper", table["mean"] + half)
+    if budget:
+        for source, (value, kind) in error_budget(idata).drop(index="monte_carlo").iterrows():
+            table[f"{source}_{kind}"] = np.where(table.index == "llc", value, np.nan)
+    return _named(table, ci_prob)
 
 
 def two_run_summary(idata: Any, other: Any, *, ci_prob: float = 0.9) -> pd.DataFrame:
@@ -92,7 +114,8 @@ def two_run_summary(idata: Any, other: Any, *, ci_prob: float = 0.9) -> pd.DataF
     Raises
     ------
     ValueError
-        If the runs differ in anything else, or not in temperature.
+        If n, the number of parameters, γ or the loss at the centre differ, or if β does not. Data
+        and centre themselves are not compared.
 
     Notes
     -----
@@ -106,26 +129,15 @@ def two_run_summary(idata: Any, other: Any, *, ci_prob: float = 0.9) -> pd.DataF
                 f"The runs must have the same `{name}`; got {runs[0].get(name)} and "
                 f"{runs[1].get(name)}. They may differ in `inverse_temperature` only."
             )
-    first, second = (_draws(statistics(run), "loss") for run in (idata, other))
+    first, second = (draws_of(statistics(run), "loss") for run in (idata, other))
     betas: list[Any] = [run.get("inverse_temperature") for run in runs]
     parts = two_runs(first, betas[0], second, betas[1])
     one, two = (monte_carlo(part.influence) for part in parts)
-    row = Row(
-        parts[0].value + parts[1].value,
-        float(np.hypot(one.error, two.error)),
-        min(one.ess, two.ess),
-        max(one.r_hat, two.r_hat),
-    )
-    return _with_interval(_rows({"two_temperatures": row}), ci_prob)
-
-
-def explain(idata: Any) -> list[str]:
-    """Why the estimators of a run disagree, if they do.
-
-    See :func:`numpyro_llc.estimators.explain_disagreement`.
-    """
-    penalty, _ = _penalty(idata)
-    return explain_disagreement(_draws(posterior(idata), "llc"), penalty, monte_carlo=monte_carlo)
+    value, error = parts[0].value + parts[1].value, float(np.hypot(one.error, two.error))
+    half = _errors(ci_prob) * error
+    ess, r_hat = min(one.ess, two.ess), max(one.r_hat, two.r_hat)
+    row = Row(value, error, value - half, value + half, ess, r_hat)
+    return _named(_rows({"two_temperatures": row}), ci_prob)
 
 
 def _check_probability(ci_prob: Any) -> float:
@@ -146,17 +158,18 @@ def _rows(rows: Mapping[str, Row]) -> pd.DataFrame:
 
 
 def _estimates(
-    idata: Any, estimators: str | Sequence[str], multiplicity: int | None
+    idata: Any, estimators: str | Sequence[str], multiplicity: int | None, errors: float
 ) -> pd.DataFrame:
-    """Rows of the estimators, without the interval; warns of what is doubtful."""
-    penalty, remedy = _penalty(idata)
-    llc = _draws(posterior(idata), "llc")
+    """Rows of the estimators; warns of what is doubtful."""
+    penalty, remedy = penalty_of(idata)
+    llc = draws_of(posterior(idata), "llc")
     rows, findings = rows_of(
         estimators,
         llc,
         {"penalty": penalty, "multiplicity": multiplicity},
         {"penalty": remedy},
         monte_carlo,
+        errors=errors,
     )
     if {"mean", "variance"} <= rows.keys():
         findings = [*findings, *explain_disagreement(llc, penalty, monte_carlo=monte_carlo)]
@@ -165,31 +178,11 @@ def _estimates(
     return _rows(rows)
 
 
-def _draws(data: xr.Dataset, name: str) -> np.ndarray:
-    if name not in data:
-        raise ValueError(f"The draws hold {list(data)}, but no `{name}`, which is needed here.")
-    return data[name].transpose("chain", "draw").to_numpy().astype(np.float64)
+def _errors(ci_prob: float) -> float:
+    """Half the width of an interval, in standard errors."""
+    return NormalDist().inv_cdf(0.5 + 0.5 * ci_prob)
 
 
-def _penalty(idata: Any) -> tuple[np.ndarray | None, str]:
-    """``½ Σ_s γ_s |z_s - z*_s|²`` of each draw, or None and what to do about it."""
-    kept, gamma = statistics(idata), posterior(idata).attrs.get("localization")
-    if "penalty" in kept:
-        return _draws(kept, "penalty"), ""
-    if not isinstance(gamma, numbers.Real):
-        return None, (
-            f"γ is {gamma}, and the distances by site are not stored. Use one `localization` for "
-            "all sites, or store ½ Σ γ_s |z_s - z*_s|² as `penalty` in sample_stats."
-        )
-    if "distance" not in kept:
-        return None, "sample_stats must hold `distance`, from the centre in unconstrained space."
-    return 0.5 * float(gamma) * _draws(kept, "distance") ** 2, ""
-
-
-def _with_interval(table: pd.DataFrame, ci_prob: float) -> pd.DataFrame:
-    half = NormalDist().inv_cdf(0.5 + 0.5 * ci_prob) * table["mcse_mean"]
+def _named(table: pd.DataFrame, ci_prob: float) -> pd.DataFrame:
     percent = f"{100 * ci_prob:g}"
-    place = table.columns.get_loc("mcse_mean")
-    table.insert(place + 1, f"ci{percent}_lb", table["mean"] - half)
-    table.insert(place + 2, f"ci{percent}_ub", table["mean"] + half)
-    return table
+    return table.rename(columns={"lower": f"ci{percent}_lb", "upper": f"ci{percent}_ub"})

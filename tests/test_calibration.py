@@ -2,6 +2,10 @@
 
 import functools
 import json
+import subprocess
+import sys
+from dataclasses import replace
+from importlib import metadata
 
 import jax
 import jax.numpy as jnp
@@ -13,24 +17,44 @@ import pytest
 import xarray as xr
 
 import numpyro_llc as nllc
+from numpyro_llc._identity import fingerprint
 from numpyro_llc.cli import main
 from numpyro_llc.plots import plot_calibration
+from numpyro_llc.record import Record
 
 KEY = jax.random.key(0)
 SHORT = {"num_samples": 300, "num_warmup": 300, "progress_bar": False}
 pytestmark = pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
 
 
-def line(w_center=0.0, name="line"):
+def line(w_center=0.0, name="line", scale=1.0, **more):
     """y = w x on six points: regular, λ̂ in closed form."""
     x = jnp.arange(6.0) - 2.5
 
     def model(x, y):
         w = numpyro.sample("w", dist.Normal(0.0, 1.0))
         with numpyro.plate("rows", 6):
-            numpyro.sample("y", dist.Normal(w * x, 1.0), obs=y)
+            numpyro.sample("y", dist.Normal(w * x, scale), obs=y)
 
-    return nllc.zoo.Problem(model, (x, jnp.zeros(6)), {"w": w_center}, 6, name=name)
+    return nllc.zoo.Problem(model, (x, jnp.zeros(6)), {"w": w_center}, 6, name=name, **more)
+
+
+def exact_line(**settings):
+    return nllc.exact.gaussian_linear(np.array([17.5 / 6]), **settings)
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """The kernels of the runs of ``estimate_llc``, as they come."""
+    seen, real = [], nllc.calibration.estimate_llc
+
+    @functools.wraps(real)
+    def counted(*args, **kwargs):
+        seen.append(kwargs["kernel"])
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(nllc.calibration, "estimate_llc", counted)
+    return seen
 
 
 def test_a_row_says_what_the_run_and_the_exact_value_are():
@@ -104,36 +128,123 @@ def test_findings_of_a_run_are_kept():
     assert "effective sample size" in table.iloc[0]["findings"]
 
 
-def test_a_stopped_calibration_goes_on_where_it_was(tmp_path, monkeypatch):
+def test_a_stopped_calibration_goes_on_where_it_was(tmp_path, runs):
     settings = {"kernels": ["nuts"], "output": tmp_path, **SHORT}
     first = nllc.calibrate(KEY, "gaussian", **settings)
-    seen = []
-    real = nllc.calibration.estimate_llc
-
-    @functools.wraps(real)
-    def counted(*args, **kwargs):
-        seen.append(kwargs["kernel"])
-        return real(*args, **kwargs)
-
-    monkeypatch.setattr(nllc.calibration, "estimate_llc", counted)
+    runs.clear()
     both = nllc.calibrate(KEY, ["gaussian", "circle"], **settings)
-    assert seen == ["nuts"]
+    assert runs == ["nuts"]
     pd.testing.assert_frame_equal(both.iloc[:1], first)
     saved = pd.read_csv(tmp_path / "calibration.csv")
     assert list(saved["problem"]) == ["gaussian", "circle"]
     data = xr.load_dataset(tmp_path / "calibration.nc", engine="h5netcdf")
     assert data.attrs["num_data"] == 1000
     assert float(data["llc"].sel(problem="circle", kernel="nuts")) == both["llc"].iloc[1]
-    assert json.loads((tmp_path / "settings.json").read_text())["num_samples"] == 300
-    with pytest.raises(ValueError, match="holds a calibration with `localization` 1.0; got 2.0"):
+    kept = json.loads((tmp_path / "settings.json").read_text())
+    assert kept["num_samples"] == 300
+    assert kept["x64"] is False
+    assert kept["version"] == metadata.version("numpyro_llc")
+    with pytest.raises(ValueError, match="with another `localization`: 1.0; got 2.0"):
         nllc.calibrate(KEY, "gaussian", localization=2.0, **settings)
 
 
 def test_a_row_of_another_problem_of_the_same_name_is_not_taken(tmp_path):
     settings = {"kernels": ["nuts"], "output": tmp_path, **SHORT}
     nllc.calibrate(KEY, line(), **settings)
-    with pytest.raises(ValueError, match="holds a row of another problem called 'line'"):
-        nllc.calibrate(KEY, line(0.1), **settings)
+    for other in (line(0.1), line(scale=2.0)):
+        with pytest.raises(ValueError, match="holds a row of another problem called 'line'"):
+            nllc.calibrate(KEY, other, **settings)
+
+
+def test_runs_that_failed_are_tried_again_and_exact_values_found_anew(tmp_path, runs):
+    settings = {"kernels": ["nuts"], "output": tmp_path, "reference": None, **SHORT}
+    bad = replace(line(), model=lambda x, y: 1 / 0)
+    table = nllc.calibrate(KEY, [bad, line(name="other")], **settings)
+    assert "ZeroDivisionError" in table.loc[("line", "nuts"), "failure"]
+    assert np.isnan(table.loc[("other", "nuts"), "z"])
+    known = {"learning_coefficient": nllc.exact.regular(1), "finite_n": exact_line}
+    runs.clear()
+    again = nllc.calibrate(KEY, [line(**known), line(name="other", **known)], **settings)
+    assert runs == ["nuts"]
+    assert list(again["failure"]) == ["", ""]
+    assert list(again["learning_coefficient"]) == [0.5, 0.5]
+    assert list(again["exact"]) == [exact_line(num_data=6).mean] * 2
+    other = again.loc[("other", "nuts")]
+    assert other["llc"] == table.loc[("other", "nuts"), "llc"]
+    assert other["z"] == pytest.approx((other["llc"] - other["exact"]) / other["mcse"])
+
+
+@pytest.mark.parametrize("name", ["007", "NA", "None", "1e5"])
+def test_names_that_look_like_numbers_or_nothing_are_read_back(tmp_path, name):
+    row = {"problem": name, "kernel": "nuts", "llc": 0.1, "fingerprint": "0123456789012345"}
+    Record(tmp_path, {}).add(row)
+    kept = Record(tmp_path, {}).get(name, "nuts", "0123456789012345")
+    assert {key: kept[key] for key in row} == row
+    assert kept["failure"] == ""
+    assert np.isnan(kept["exact"])
+
+
+def test_a_failing_exact_value_keeps_the_estimate_and_the_reference_stands_in():
+    broken = line(finite_n=lambda **settings: 1 / 0)
+    table = nllc.calibrate(KEY, broken, kernels=["sgld"], **SHORT)
+    nuts, sgld = table.loc[("line", "nuts")], table.loc[("line", "sgld")]
+    assert (
+        nuts["failure"] == sgld["failure"] == "No exact value: ZeroDivisionError: division by zero"
+    )
+    assert abs(nuts["llc"] - exact_line(num_data=6).mean) < 4 * nuts["mcse"]
+    assert (sgld["exact"], sgld["exact_error"]) == (nuts["llc"], nuts["mcse"])
+    assert np.isfinite(sgld["z"])
+
+
+def test_a_table_that_someone_reads_is_replaced(tmp_path):
+    row = {"problem": "a", "kernel": "nuts", "llc": 0.1, "fingerprint": ""}
+    record = Record(tmp_path, {})
+    record.add(row)
+    record.finish([("a", "nuts")])
+    with xr.open_dataset(tmp_path / "calibration.nc", engine="h5netcdf") as data:
+        record.add({**row, "llc": 0.2})
+        record.finish([("a", "nuts")])
+        assert float(data["llc"].sel(problem="a", kernel="nuts")) == 0.1
+    new = xr.load_dataset(tmp_path / "calibration.nc", engine="h5netcdf")
+    assert new["llc"].to_numpy().tolist() == [[0.2]]
+
+
+def test_empty_files_are_named_or_passed_over(tmp_path):
+    (tmp_path / "calibration.csv").touch()
+    assert Record(tmp_path, {}).rows == {}
+    (tmp_path / "settings.json").write_text("")
+    with pytest.raises(ValueError, match="`output` .* holds a settings.json that cannot be read"):
+        Record(tmp_path, {})
+
+
+MODEL = """
+import functools, jax, numpy as np, numpyro.distributions as dist
+def make(power, scale, half=0.5):
+    def model(x, *, y=half):
+        return jax.nn.relu(x) ** power, dist.Normal(x, scale), [k for k in "ab"], {"c", "d"}
+    return functools.partial(model, y=np.ones(2))
+"""
+
+
+def test_fingerprints_of_models_are_of_what_they_compute():
+    space = {}
+    exec(MODEL, space)
+    make = space["make"]
+    ask = "from numpyro_llc._identity import fingerprint; print(fingerprint(make(2, 3.0)))"
+    elsewhere = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", MODEL + ask],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    marks = [fingerprint(make(2, 3.0)), fingerprint(make(3, 3.0)), fingerprint(make(2, 4.0))]
+    marks += [fingerprint(make(2, 3.0, 0.7)), fingerprint(functools.partial(make(2, 3.0), y=1))]
+    exec(MODEL.replace("Normal", "Laplace").replace("relu", "gelu"), space)
+    marks += [fingerprint(space["make"](2, 3.0))]
+    assert marks[0] == fingerprint(make(2, 3.0)) == elsewhere.stdout.strip()
+    assert len(set(marks)) == len(marks)
+    assert fingerprint(dist.Normal(0.0, 1.0)) != fingerprint(dist.Laplace(0.0, 1.0))
+    assert fingerprint(jax.random.key(0)) != fingerprint(jax.random.key(1))
 
 
 def test_an_interrupt_keeps_the_rows_before_it(tmp_path, monkeypatch):
@@ -160,7 +271,14 @@ def test_an_interrupt_keeps_the_rows_before_it(tmp_path, monkeypatch):
         ({"localization": -1.0}, ValueError, "`localization` must be"),
         ({"num_data": 1}, ValueError, "`num_data` must be at least 2"),
         ({"kernels": ["nutz"]}, ValueError, "`kernels` names \\['nutz'\\]; known are"),
-        ({"num_sample": 5}, TypeError, "got \\['num_sample'\\]; further arguments are"),
+        (
+            {"num_sample": 5},
+            TypeError,
+            "got \\['num_sample'\\]; .* are \\['batch_size', 'chain_method', 'in_axes'",
+        ),
+        ({"kernels": None}, TypeError, "`kernels` must be one or more names"),
+        ({"kernels": []}, TypeError, "`kernels` must be one or more names"),
+        ({"num_data": 10**400}, ValueError, "`num_data` must be at most"),
         ({"center": {}}, TypeError, "got \\['center'\\]"),
     ],
 )
@@ -176,6 +294,8 @@ def test_the_picture_has_a_point_for_each_row():
     points = axes[0].containers[0][0].get_xydata()
     wanted = table.xs("nuts", level="kernel")[["exact", "llc"]].to_numpy()
     np.testing.assert_allclose(points, wanted)
+    axes = plot_calibration(table.assign(exact=np.nan))  # warns of nothing
+    assert axes[0].get_legend() is None
 
 
 def test_the_command_prints_the_table_and_saves_it(tmp_path, capsys):

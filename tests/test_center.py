@@ -11,8 +11,10 @@ from numpyro.infer import init_to_value
 
 import numpyro_llc as nllc
 from numpyro_llc import curvature
-from numpyro_llc.center import check_is_minimum
+from numpyro_llc.assemble import curvature_settings
 from numpyro_llc.curvature import curvature_at_center
+from numpyro_llc.diagnostics import CHECKS, Evidence
+from numpyro_llc.inference_data import monte_carlo
 from numpyro_llc.models import read_model
 from numpyro_llc.target import make_target
 
@@ -76,7 +78,7 @@ def saddle(y):
 def test_a_saddle_is_no_center():
     at_saddle = {"w": np.zeros(2)}
     # nL = ½ Σ (1 - w1 w2)²: the Hessian at 0 is -20 on the anti-diagonal, 0 on the diagonal.
-    with pytest.warns(nllc.LLCWarning, match="smallest Hessian eigenvalue of nL is -20"):
+    with pytest.warns(nllc.LLCWarning, match="eigenvalue of nL at the centre is -20 "):
         idata = nllc.estimate_llc(
             jax.random.key(0),
             saddle,
@@ -86,6 +88,7 @@ def test_a_saddle_is_no_center():
             num_samples=400,
             progress_bar=False,
         )
+    assert "center_curvature" in nllc.diagnose(idata).index
     assert "no local minimum" in idata.attrs["findings"]
     assert idata.attrs["center_smallest_eigenvalue"] == pytest.approx(-20, rel=1e-4)
     with pytest.warns(nllc.LLCWarning, match="no local minimum"):
@@ -209,4 +212,8 @@ def test_a_slope_is_seen_without_localization():
     )
     found = curvature_at_center(target, jax.random.key(0))
     assert found.newton_shift == pytest.approx(-0.5 * 0.2 * 200, rel=1e-3)
-    assert "gradient norm of nL is 200" in check_is_minimum(found, target)[0]
+    attrs = {**curvature_settings(found), "inverse_temperature": 0.2, "localization": 0.0}
+    evidence = Evidence(np.zeros((1, 0)), {}, attrs, {}, monte_carlo)
+    outcome = CHECKS["center_gradient"](evidence)
+    assert outcome.found
+    assert "gradient norm of nL is 200" in outcome.meaning

@@ -59,6 +59,14 @@ def test_demo_prints_the_table_and_saves_what_it_shows(tmp_path, capsys):
     assert is_picture(picture)
 
 
+def test_bad_arguments_are_said_without_a_traceback(tmp_path, capsys):
+    for words in (["--problems", "circel"], ["--num-data", "1"], ["--kernels", "nutz"]):
+        with pytest.raises(SystemExit, match="2"):
+            main(["calibrate", f"--output={tmp_path}", *words])
+        *usage, last = capsys.readouterr().err.splitlines()
+        assert last.startswith("numpyro-llc: error: `")
+
+
 def test_the_module_runs_and_unknown_words_are_refused():
     for arguments, code, expected in ((["--help"], 0, "demo"), (["dmeo"], 2, "invalid choice")):
         done = subprocess.run(

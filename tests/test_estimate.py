@@ -114,7 +114,7 @@ BAD = {
 @pytest.mark.parametrize("name", BAD)
 def test_bad_argument_is_refused_before_anything_is_sampled(name, monkeypatch):
     settings, kind, message = BAD[name]
-    monkeypatch.setattr(sampling, "_advance", None)  # sampling would fail otherwise
+    monkeypatch.setattr(sampling._run, "advance", None)  # sampling would fail otherwise
     with pytest.raises(kind, match=message):
         run(**settings)
 
@@ -164,7 +164,7 @@ def test_chains_start_apart_and_around_the_center():
 
 def test_nothing_compiles_twice_for_the_same_shapes():
     run(0)
-    compiled = sampling._advance._cache_size(), sampling._start._cache_size()
+    compiled = sampling.advance._cache_size(), sampling.start._cache_size()
     shifted = (regression.X + 0.1, regression.Y * 2)
     other = run(
         1,
@@ -176,7 +176,7 @@ def test_nothing_compiles_twice_for_the_same_shapes():
         thinning=np.int64(3),
     )
     assert llc(other).shape == (4, 100)
-    assert (sampling._advance._cache_size(), sampling._start._cache_size()) == compiled
+    assert (sampling.advance._cache_size(), sampling.start._cache_size()) == compiled
 
 
 @pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
@@ -187,7 +187,7 @@ def test_thinning_keeps_every_kth_draw():
 
 def test_chunk_lengths_change_nothing(monkeypatch):
     reference = llc(run(5))
-    monkeypatch.setattr(sampling, "_pace", lambda total, *, limit: iter([1] * total))
+    monkeypatch.setattr(sampling._run, "_pace", lambda total, *, limit: iter([1] * total))
     np.testing.assert_array_equal(llc(run(5)), reference)
 
 
@@ -207,7 +207,7 @@ def test_sequential_chains_draw_from_the_same_density(llc_of):
     ],
     ids=lambda kernel: kernel if isinstance(kernel, str) else type(kernel).__name__,
 )
-@pytest.mark.filterwarnings("ignore:R-hat|The bulk:numpyro_llc.LLCWarning")
+@pytest.mark.filterwarnings("ignore:R-hat|The bulk|The first tenth:numpyro_llc.LLCWarning")
 def test_other_kernels_sample_the_same_density(kernel, llc_of):
     chains = 12 if isinstance(kernel, ESS) else 4
     steps = 6000 if isinstance(kernel, BarkerMH) else 1500
@@ -221,7 +221,7 @@ def test_other_kernels_sample_the_same_density(kernel, llc_of):
 
 def test_interrupted_runs_keep_what_was_drawn(monkeypatch):
     whole = llc(run(2))
-    advance, calls = sampling._advance, []
+    advance, calls = sampling.advance, []
 
     def interrupted(*args):
         calls.append(args)
@@ -229,11 +229,14 @@ def test_interrupted_runs_keep_what_was_drawn(monkeypatch):
             raise KeyboardInterrupt
         return advance(*args)
 
-    monkeypatch.setattr(sampling, "_advance", interrupted)
-    monkeypatch.setattr(sampling, "_pace", lambda total, *, limit: iter([limit] * (total // limit)))
-    idata = run(2)
-    assert llc(idata).shape[1] == 2 * sampling.CHUNK_DRAWS
-    np.testing.assert_array_equal(llc(idata), whole[:, : 2 * sampling.CHUNK_DRAWS])
+    monkeypatch.setattr(sampling._run, "advance", interrupted)
+    monkeypatch.setattr(
+        sampling._run, "_pace", lambda total, *, limit: iter([limit] * (total // limit))
+    )
+    with pytest.warns(nllc.LLCWarning, match="Ctrl-C ended the run after 128 draws"):
+        idata = run(2)
+    assert llc(idata).shape[1] == 2 * sampling._run.CHUNK_DRAWS
+    np.testing.assert_array_equal(llc(idata), whole[:, : 2 * sampling._run.CHUNK_DRAWS])
     assert idata.attrs["interrupted"] == 1
 
 
@@ -276,7 +279,9 @@ def test_a_chain_that_breaks_raises_with_the_draws():
             num_chains=2,
         )
     kept = caught.value.idata["posterior"]
-    np.testing.assert_allclose(kept["w"][1], 0.5 * np.arange(1, 11))
+    draws = kept.sizes["draw"]  # to the end of the chunk, which the clock chooses
+    assert draws in (9, 10)
+    np.testing.assert_allclose(kept["w"][1], 0.5 * np.arange(1, draws + 1))
     assert np.isfinite(llc(caught.value.idata)[:, :8]).all()
 
 
@@ -317,7 +322,7 @@ def test_doubtful_runs_warn_and_keep_the_finding():
         nllc.LLCWarning, match="effective sample size of `llc` is .* Raise `num_samp"
     ):
         idata = run(num_samples=20)
-    assert "effective sample size" in "".join(json.loads(idata.attrs["findings"]))
+    assert "ess_bulk" in [one["check"] for one in json.loads(idata.attrs["findings"])]
 
 
 def test_one_chain_is_said_to_have_no_r_hat():

@@ -907,6 +907,8 @@ def test_quadrature_of_hard_cases():
         (lambda: exact.newton_polyhedron([[1, 0], [0, 0]]), ValueError, "a row of zeros"),
         (lambda: exact.newton_polyhedron([[1, 0], [1]]), ValueError, "must have 2 entries; got 1"),
         (lambda: exact.newton_polyhedron([1, 2]), TypeError, "a sequence of rows"),
+        (lambda: exact.newton_polyhedron([[]]), TypeError, "a sequence of rows"),
+        (lambda: exact.newton_polyhedron(3), TypeError, "a sequence of rows"),
         (lambda: exact.reduced_rank_regression(0, 1, 1), ValueError, "`inputs` must be at least"),
         (lambda: exact.matrix_factorization(1, 0, 1), ValueError, "`inner` must be at least 1"),
         (
@@ -941,15 +943,26 @@ def test_quadrature_of_hard_cases():
         (
             lambda: exact.normal_mixture(2, weights="simplex", concentration=0),
             ValueError,
-            "`concentration` must be positive",
+            "`concentration` must be finite and positive",
         ),
         (
             lambda: exact.normal_mixture(2, weights="simplex", concentration="x"),
             TypeError,
-            "`concentration` must be an integer or a fraction",
+            "`concentration` must be a number",
+        ),
+        (
+            lambda: exact.normal_mixture(2, weights="simplex", concentration=True),
+            TypeError,
+            "`concentration` must be a number",
+        ),
+        (
+            lambda: exact.normal_mixture(2, weights="simplex", concentration=2**0.5),
+            ValueError,
+            "`concentration` must be a fraction",
         ),
         (lambda: exact.binomial_mixture(2, 0), ValueError, "`trials` must be at least 1"),
         (lambda: exact.latent_class(3, "x"), ValueError, "`structure` must be one of"),
+        (lambda: exact.latent_class(2, ["pair"]), ValueError, "`structure` must be one of"),
         (lambda: exact.latent_class(2, "regular"), ValueError, "`features` must be at least 3"),
         (lambda: exact.factor_analysis(4, 2), ValueError, "factor_analysis_bound gives an upper"),
         (lambda: exact.factor_analysis(2, 1, 1), ValueError, "`variables` at least 3"),
@@ -987,6 +1000,13 @@ def test_quadrature_of_hard_cases():
             "`localization` must be at least 0; got -1",
         ),
         (
+            lambda: exact.gaussian_linear(
+                np.eye(2), num_data=9, localization=[[1.0, 2.0], [2.0, 1.0]]
+            ),
+            ValueError,
+            "`localization` must be at least 0; got -1, the smallest entry or eigenvalue",
+        ),
+        (
             lambda: exact.gaussian_linear([[1.0, 2.0], [0.0, 1.0]], num_data=9),
             ValueError,
             "`hessian` must be symmetric",
@@ -1007,6 +1027,11 @@ def test_quadrature_of_hard_cases():
             "`step_size` must be below 1, where",
         ),
         (lambda: exact.product_of_powers([0], num_data=9), ValueError, "`exponents` must be at"),
+        (
+            lambda: exact.product_of_powers([1, 1], sizes=[10**8] * 2, num_data=9),
+            ValueError,
+            "`sizes` must leave min n_i / \\(2 k_i\\) at most 100000",
+        ),
         (
             lambda: exact.product_of_powers([1], scale=0, num_data=9),
             ValueError,
@@ -1043,6 +1068,25 @@ def test_quadrature_of_hard_cases():
 def test_refusals(call, error, match):
     with pytest.raises(error, match=match):
         call()
+
+
+def test_arrays_and_short_fractions_are_taken():
+    rows = np.array([[1, 2], [3, 0]])
+    wanted = exact.newton_polyhedron(rows.tolist())
+    assert exact.newton_polyhedron(rows) == exact.newton_polyhedron(list(rows)) == wanted
+    tenth, third = (
+        exact.normal_mixture(2, weights="simplex", concentration=x) for x in (0.1, np.int64(3))
+    )
+    assert tenth.value == Fraction(1, 2) + Fraction(1, 20)
+    assert third == exact.normal_mixture(2, weights="simplex", concentration=Fraction(3))
+    semidefinite = np.ones((2, 2))
+    assert exact.gaussian_linear(np.eye(2), num_data=9, localization=semidefinite).mean > 0
+
+
+def test_products_of_the_largest_blocks_are_as_good_as_their_limit():
+    """``c |w1|² |w2|²`` in two blocks of n is nearly Gamma(n/2, 1), whose variance is its mean."""
+    found = exact.product_of_powers([1, 1], sizes=[99_999] * 2, num_data=1000)
+    assert found.variance == pytest.approx(found.mean, rel=1e-3)
 
 
 def test_quadrature_gives_up_on_losses_it_cannot_resolve(monkeypatch):

@@ -15,7 +15,7 @@ import xarray as xr
 from scipy import stats
 
 import numpyro_llc as nllc
-from numpyro_llc.inference_data import posterior
+from numpyro_llc.inference_data import moments, monte_carlo, posterior
 
 OLD = version("arviz").startswith("0.")
 
@@ -142,6 +142,16 @@ def test_files_come_back_as_they_went(grouped, file_format, tmp_path):
         xr.testing.assert_allclose(group(read, name), group(idata, name))
     assert posterior(read).attrs["num_data"] == 12
     assert nllc.summary(read).equals(nllc.summary(idata))
+
+
+@pytest.mark.parametrize(
+    "draws", [np.random.default_rng(0).normal(size=(1, 100)), np.zeros((1, 9))]
+)
+def test_one_chain_has_no_r_hat(draws):
+    table = moments(xr.Dataset({"x": (("chain", "draw"), draws)}), ["x"])
+    assert np.isnan(table.loc["x", "r_hat"])
+    assert np.isnan(monte_carlo(draws).r_hat)
+    assert monte_carlo(draws).error == pytest.approx(table.loc["x", "mcse_mean"], nan_ok=True)
 
 
 def test_store_sites_false_keeps_llc_only():

@@ -35,7 +35,7 @@ KNOWN = [name for name in zoo.names() if zoo.load(name).has_expectation]
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.* of the draws diverged:numpyro_llc.LLCWarning")
+@pytest.mark.filterwarnings("ignore:The share of the draws that diverged:numpyro_llc.LLCWarning")
 @pytest.mark.parametrize("name", KNOWN)
 def test_nuts_is_within_four_errors_of_the_exact_value(name, llc_of):
     z_scores, wrong = [], []
@@ -71,7 +71,7 @@ def test_nuts_is_within_four_errors_of_the_exact_value(name, llc_of):
     ],
     ids=["least squares", "truth"],
 )
-@pytest.mark.filterwarnings("ignore:`center` is no local minimum:numpyro_llc.LLCWarning")
+@pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")  # of the centre, and of γ
 def test_noisy_regression(center, listed, gamma, llc_of):
     assert regression.exact(center, gamma) == pytest.approx(listed[gamma], rel=1e-7)
     idata = nllc.estimate_llc(
@@ -165,7 +165,7 @@ LOSSES = {
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.* of the draws diverged:numpyro_llc.LLCWarning")
+@pytest.mark.filterwarnings("ignore:The share of the draws that diverged:numpyro_llc.LLCWarning")
 @pytest.mark.parametrize("name", LOSSES)
 def test_stein_identity_holds_whatever_the_answer(name):
     """E[(z - z*)·∇U] = d for U = β nL + γ/2 |z - z*|²: a check that needs no known λ̂."""
@@ -194,3 +194,42 @@ def test_stein_identity_holds_whatever_the_answer(name):
     assert abs(stein.mean() - len(center)) < 4 * error
     untempered = stein + (1 / beta - 1) * (stein - np.sum((w - center) ** 2, axis=-1))
     assert abs(untempered.mean() - len(center)) > 4 * error
+
+
+@pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
+@pytest.mark.parametrize("name", ["gaussian", "fourth_power"])
+def test_mala_finds_its_step_and_the_exact_value(name, llc_of):
+    problem = zoo.load(name)
+    idata = nllc.estimate_llc(
+        jax.random.key(0),
+        problem.model,
+        problem.model_args,
+        center=problem.center,
+        num_data=problem.num_data,
+        kernel="mala",
+        num_samples=4000,
+        progress_bar=False,
+    )
+    mean, error = llc_of(idata)
+    assert abs(mean - problem.expectation().mean) < 4 * error
+    assert error < 0.1 * mean
+
+
+@pytest.mark.filterwarnings("ignore:R-hat of `llc` cannot be judged:numpyro_llc.LLCWarning")
+def test_an_automatic_run_of_one_chain_ends():
+    problem = zoo.load("gaussian")
+    idata = nllc.estimate_llc(
+        jax.random.key(0),
+        problem.model,
+        problem.model_args,
+        center=problem.center,
+        num_data=problem.num_data,
+        kernel="sgnht",
+        num_chains=1,
+        progress_bar=False,
+    )
+    row = nllc.summary(idata).loc["llc"]
+    assert np.isnan(row["r_hat"])
+    assert row["mcse_mean"] <= 0.011 * row["mean"]
+    assert abs(row["mean"] - problem.expectation().mean) < 4 * row["mcse_mean"]
+    assert idata.attrs["ended_at_limit"] == 0

@@ -4,8 +4,8 @@ Each is a function of its own and a line of :data:`ESTIMATORS`; the error of eac
 every draw contributes to it, so it counts effective draws and keeps correlations.
 """
 
-from numpyro_llc.estimators._estimate import Estimate
-from numpyro_llc.estimators._explain import explain_disagreement
+from numpyro_llc.estimators._data import data_error
+from numpyro_llc.estimators._estimate import RESOLVED, Estimate
 from numpyro_llc.estimators._formulas import (
     corrected,
     localization_corrected,
@@ -19,10 +19,12 @@ from numpyro_llc.estimators._temperatures import two_runs, two_temperatures
 
 __all__ = [
     "ESTIMATORS",
+    "RESOLVED",
     "Estimate",
     "Row",
     "corrected",
-    "explain_disagreement",
+    "covariance",
+    "data_error",
     "gamma_fit",
     "localization_corrected",
     "mean",

@@ -1,5 +1,6 @@
 """``Estimate``: a number and what each draw contributes to it; means, and what is made of them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,15 +23,15 @@ class Estimate:
     influence : float array [chain, draw]
         Of mean zero. The Monte Carlo error of its mean is that of `value` (delta method): to first
         order in 1/ESS, so not where the function has a kink, such as a root near zero.
-    condition : Estimate or None
-        Must be positive beyond its error; elsewhere `value` is doubtful and its error unknown.
+    root : Root or None
+        What `value` is a root of, if it is one.
     doubts : tuple of str
         Why `value` is not to be trusted, as far as the draws alone tell.
     """
 
     value: float
     influence: np.ndarray
-    condition: "Estimate | None" = None
+    root: "Root | None" = None
     doubts: tuple[str, ...] = ()
 
     def __add__(self, other: "Estimate") -> "Estimate":
@@ -49,6 +50,39 @@ class Estimate:
     def through(self, value: float, slope: float) -> "Estimate":
         """``f(self)``, where ``f(self.value)`` is `value` and f' there is `slope`."""
         return Estimate(value, slope * self.influence, doubts=self.doubts)
+
+
+@dataclass(frozen=True)
+class Root:
+    """``first + f(gap)``, f concave and rising from f(0) = 0, where its slope has no bound.
+
+    Within the error of `gap` from zero the slope at `gap` says nothing of that of the sum.
+    """
+
+    first: Estimate
+    gap: Estimate
+    function: Callable[[float], float]
+
+    def end(self, errors: float, error_of: Callable[[np.ndarray], float]) -> float:
+        """End of the interval that many errors up, or down if negative; NaN if draws do not vary.
+
+        f is linearized by its chord over as many errors of `gap` (in the manner of Zou and Donner
+        2008, Statistics in Medicine 27:1693-1702), so that gap and first are correlated as they
+        are. Where f is nearly straight that is the delta method.
+        """
+        here, step = self.gap.value, errors * error_of(self.gap.influence)
+        if not step:
+            return float("nan")
+        value = self._at(here)
+        slope = (self._at(here + step) - value) / step
+        return (
+            self.first.value
+            + value
+            + errors * error_of(self.first.influence + slope * self.gap.influence)
+        )
+
+    def _at(self, gap: float) -> float:
+        return float(self.function(max(gap, 0.0)))
 
 
 def checked(name: str, values: Any) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from numpyro_llc._checks import check_integer
-from numpyro_llc.estimators._estimate import Estimate, average, checked, covariance
+from numpyro_llc.estimators._estimate import Estimate, Root, average, checked, covariance
 from numpyro_llc.estimators._weights import WIDE, tempering_weights
 
 
@@ -91,9 +91,10 @@ def multiplicity_corrected(llc: Any, multiplicity: int) -> Estimate:
     -----
     Valid if ``μ - σ`` comes from the multiplicity; what γ adds to it (in a regular direction
     ½ s(1 - s), with ``s = c h/(c h + γ)``) is taken for it: :func:`corrected` removes that first.
-    The root of a difference: its error holds once the difference is three errors above zero. At
-    n = 1000 that takes some 500 independent draws of ``(w1 w2)²`` with γ = 10, and 20 000 with
-    γ = 1. Where the difference is below zero, the correction is 0.
+    The root of a difference, 0 where that is below zero. Its error is not symmetric before the
+    difference is three errors above zero: at n = 1000 that takes some 500 independent draws of
+    ``(w1 w2)²`` with γ = 10, and 20 000 with γ = 1. `influence` is of the slope there; the ends of
+    an interval, at any number of draws, are those of `root`.
     """
     excess = check_multiplicity(multiplicity) - 1
     x = checked("llc", llc)
@@ -101,10 +102,11 @@ def multiplicity_corrected(llc: Any, multiplicity: int) -> Estimate:
     if excess == 0:
         return first
     gap = first - covariance(x, x)
+    root = Root(first, gap, lambda g: np.sqrt(excess * g))
     if gap.value <= 0:
-        return replace(first, condition=gap)
-    root = float(np.sqrt(excess * gap.value))
-    return replace(first + gap.through(root, 0.5 * root / gap.value), condition=gap)
+        return replace(first, root=root)
+    step = float(root.function(gap.value))
+    return replace(first + gap.through(step, 0.5 * step / gap.value), root=root)
 
 
 def corrected(llc: Any, penalty: Any, multiplicity: int, *, ratio: float | None = None) -> Estimate:
@@ -131,7 +133,8 @@ def corrected(llc: Any, penalty: Any, multiplicity: int, *, ratio: float | None 
     -----
     Where the loss is homogeneous of degree 2k and γ alone bounds its zeros, so that
     ``l = ln c - k ln γ + C``, the rest is ``-k² (m - 1)/(2 l³)``, against ``-(m - 1)/l`` of the
-    mean. What :func:`localization_corrected` does not cover, this does not either.
+    mean. What :func:`localization_corrected` does not cover, this does not either. The error of the
+    root is as in :func:`multiplicity_corrected`.
     """
     first = localization_corrected(llc, penalty)
     excess = check_multiplicity(multiplicity) - 1
@@ -140,13 +143,13 @@ def corrected(llc: Any, penalty: Any, multiplicity: int, *, ratio: float | None 
     x, p = checked("llc", llc), checked("penalty", penalty)
     weights, ratio, doubts = tempering_weights(x, ratio, widest=WIDE)
     second = average(ratio * x, weights) + covariance(ratio * x, p, weights)
-    gap = second - first
+    gap, scale = second - first, 2.0 * excess / np.log(ratio)
+    root = Root(first, gap, lambda g: 0.5 * (g + np.sqrt(g * (g + 2.0 * scale))))
     if gap.value <= 0:
-        return replace(first, condition=gap, doubts=doubts)
-    scale = 2.0 * excess / np.log(ratio)
-    root = np.sqrt(gap.value * (gap.value + 2.0 * scale))
-    step = gap.through(0.5 * (gap.value + root), 0.5 + 0.5 * (gap.value + scale) / root)
-    return replace(first + step, condition=gap, doubts=doubts)
+        return replace(first, root=root, doubts=doubts)
+    step = float(root.function(gap.value))
+    slope = 0.5 + 0.5 * (gap.value + scale) / (2.0 * step - gap.value)
+    return replace(first + gap.through(step, slope), root=root, doubts=doubts)
 
 
 def check_multiplicity(multiplicity: Any) -> int:

@@ -57,4 +57,5 @@ def _solve(share: float, target: float) -> float:
         x = np.exp(log_x)
         return float(digamma(x) + share / x - target)
 
-    return float(np.exp(brentq(gap, -40.0, 40.0, xtol=1e-14)))
+    # ψ(x) < ln x bounds the root from below, and ψ(x) > ln x - 1 from above for x > 1.
+    return float(np.exp(brentq(gap, -40.0, max(40.0, target + 1.0), xtol=1e-14)))

@@ -7,6 +7,7 @@ import numpy as np
 
 from numpyro_llc.estimators._estimate import RESOLVED, Estimate
 from numpyro_llc.estimators._formulas import (
+    check_multiplicity,
     corrected,
     localization_corrected,
     mean,
@@ -29,10 +30,16 @@ ESTIMATORS: dict[str, tuple[Callable[..., Estimate], tuple[str, ...]]] = {
 
 
 class Row(NamedTuple):
-    """An estimate with its Monte Carlo error; ESS and R-hat are of the draws' contributions."""
+    """An estimate, its Monte Carlo error, the ends of its interval; ESS and R-hat are of draws.
+
+    That is, of what each draw contributes. The error of a root is half the width of its interval at
+    one error; the interval is not symmetric.
+    """
 
     mean: float
     mcse_mean: float
+    lower: float
+    upper: float
     ess_bulk: float
     r_hat: float
 
@@ -63,6 +70,8 @@ def rows_of(
     known: Mapping[str, Any],
     remedies: Mapping[str, str],
     monte_carlo: Callable[[np.ndarray], Any],
+    *,
+    errors: float,
 ) -> tuple[dict[str, Row], list[str]]:
     """Rows of estimators of the same draws, and what is doubtful about them.
 
@@ -77,6 +86,8 @@ def rows_of(
         What to do about a quantity that is not known.
     monte_carlo : callable
         Draws ``[chain, draw]`` to an object with ``error`` (of their mean), ``ess``, ``r_hat``.
+    errors : float
+        Half the width of an interval, in errors.
 
     Raises
     ------
@@ -85,6 +96,8 @@ def rows_of(
     """
     rows, findings = {}, []
     have = {name: value for name, value in known.items() if value is not None}
+    if "multiplicity" in have:
+        check_multiplicity(have["multiplicity"])
     for name in choose(names, have):
         function, needs = ESTIMATORS[name]
         for need in needs:
@@ -92,24 +105,31 @@ def rows_of(
                 remedy = remedies.get(need, "Give it, or leave the estimator out.")
                 raise ValueError(f"The estimator {name!r} needs `{need}`. {remedy}")
         result = function(llc, *(have[need] for need in needs))
-        rows[name], doubts = _judged(name, result, monte_carlo)
+        rows[name], doubts = _judged(name, result, monte_carlo, errors)
         findings += doubts
     return rows, findings
 
 
 def _judged(
-    name: str, result: Estimate, monte_carlo: Callable[[np.ndarray], Any]
+    name: str, result: Estimate, monte_carlo: Callable[[np.ndarray], Any], errors: float
 ) -> tuple[Row, list[str]]:
-    """Row of an estimate, its error NaN where the linearization does not hold; and doubts."""
+    """Row of an estimate, and what is doubtful about it."""
     numbers = monte_carlo(result.influence)
-    error, findings = numbers.error, [f"{name}: {doubt}" for doubt in result.doubts]
-    if result.condition is not None:
-        gap, spread = result.condition.value, monte_carlo(result.condition.influence).error
-        if not gap >= RESOLVED * spread:
-            error = float("nan")
+    value, error, root = result.value, numbers.error, result.root
+    ends = value - errors * error, value + errors * error
+    findings = [f"{name}: {doubt}" for doubt in result.doubts]
+    if root is not None:
+
+        def error_of(influence: np.ndarray) -> float:
+            return float(monte_carlo(influence).error)
+
+        error = 0.5 * (root.end(1.0, error_of) - root.end(-1.0, error_of))
+        ends = root.end(-errors, error_of), root.end(errors, error_of)
+        gap, spread = root.gap.value, error_of(root.gap.influence)
+        if not gap > RESOLVED * spread:
             findings.append(
                 f"{name}: the difference that its root is taken of is {gap:.3g} ± {spread:.2g} "
-                f"(want {RESOLVED:g} errors above zero), so its error is not known. Raise "
-                "`num_samples`, or use it without a multiplicity."
+                f"(want more than {RESOLVED:g} errors above zero), so the correction is hardly "
+                "known. Raise `num_samples`, or use an estimator without a multiplicity."
             )
-    return Row(result.value, error, numbers.ess, numbers.r_hat), findings
+    return Row(value, error, *ends, numbers.ess, numbers.r_hat), findings

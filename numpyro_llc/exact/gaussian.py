@@ -150,6 +150,10 @@ def _precision(localization: Any, hessian: Array) -> Array:
             f"`localization` must be a number or have {len(hessian)} rows as `hessian`; "
             f"got shape {precision.shape}."
         )
-    if precision.ndim == 1 and (precision < 0).any():
-        raise ValueError(f"`localization` must be at least 0; got {precision.min()}. {meaning}")
+    values = precision if precision.ndim == 1 else np.linalg.eigvalsh(precision)
+    if values.min() < -1e-12 * np.abs(values).max():
+        raise ValueError(
+            f"`localization` must be at least 0; got {values.min():.3g}, the smallest entry or "
+            f"eigenvalue. {meaning}"
+        )
     return precision

@@ -1,9 +1,10 @@
 """Learning coefficients of mixtures and latent classes with more components than the truth."""
 
+import numbers
 from fractions import Fraction
 from typing import Any
 
-from numpyro_llc._checks import check_integer
+from numpyro_llc._checks import check_integer, check_positive
 from numpyro_llc.exact.values import LearningCoefficient
 
 
@@ -33,7 +34,8 @@ def normal_mixture(
         ``"fixed"``: known, all positive. ``"free"``: parameters, all positive at ``w*``; the local
         value there, which is the same. ``"simplex"``: the global value, weights of 0 included.
     concentration
-        φ of the Dirichlet prior, a positive integer or fraction; only for ``"simplex"``.
+        φ of the Dirichlet prior, a positive integer, fraction or float that is a short fraction
+        (0.1 is 1/10); only for ``"simplex"``.
 
     Returns
     -------
@@ -162,7 +164,7 @@ def latent_class(features: int, structure: str) -> LearningCoefficient:
     positive at ``w*``, for "boundary" at weight 0 too.
     """
     least = {"regular": 3, "pair": 2, "independent": 2, "boundary": 2}
-    if structure not in least:
+    if not isinstance(structure, str) or structure not in least:
         raise ValueError(f"`structure` must be one of {list(least)}; got {structure!r}.")
     meaning = f"The structure {structure!r} needs as many binary features."
     n = check_integer("features", features, minimum=least[structure], meaning=meaning)
@@ -176,15 +178,14 @@ def latent_class(features: int, structure: str) -> LearningCoefficient:
 
 
 def _check_concentration(concentration: Any) -> Fraction:
-    try:
-        value = Fraction(concentration)
-    except (TypeError, ValueError, OverflowError):
-        raise TypeError(
-            f"`concentration` must be an integer or a fraction; got {concentration!r}."
-        ) from None
-    if value <= 0:
+    meaning = "It is that of a Dirichlet prior; 1 is uniform."
+    number = check_positive("concentration", concentration, meaning=meaning)
+    if isinstance(concentration, numbers.Rational):
+        return Fraction(concentration)
+    short = Fraction(number).limit_denominator(1000)
+    if float(short) != number:
         raise ValueError(
-            f"`concentration` must be positive; got {concentration!r}. "
-            "It is that of a Dirichlet prior; 1 is uniform."
+            f"`concentration` must be a fraction, as λ is; got {concentration!r}, which is none of "
+            "a denominator up to 1000. Give fractions.Fraction(p, q)."
         )
-    return value
+    return short

@@ -140,13 +140,19 @@ def newton_polyhedron(
 
 
 def _as_rows(exponents: Any) -> list[Any]:
-    rows = getattr(exponents, "tolist", lambda: exponents)()
-    if not isinstance(rows, Sequence) or not rows or not all(isinstance(r, Sequence) for r in rows):
+    rows = _as_list(exponents)
+    rows = [_as_list(row) for row in rows] if isinstance(rows, Sequence) else []
+    if not rows or not all(isinstance(row, Sequence) and row for row in rows):
         raise TypeError(
             f"`exponents` must be a sequence of rows of integers; got {exponents!r}. "
             "For one monomial use normal_crossing."
         )
-    return list(rows)
+    return rows
+
+
+def _as_list(values: Any) -> Any:
+    """An array as a list, all else as it is."""
+    return getattr(values, "tolist", lambda: values)()
 
 
 def _undominated(rows: list[tuple[int, ...]]) -> list[tuple[int, ...]]:

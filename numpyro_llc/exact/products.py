@@ -16,6 +16,9 @@ Array = NDArray[np.float64]
 _NEGLIGIBLE = 45.0
 """Logarithm of the ratio below which the tails of an integrand are dropped."""
 
+_LARGEST = 1e5
+"""λ̂ at which the variance, a difference of squares, has 5 digits left."""
+
 
 def product_of_powers(
     exponents: Sequence[int],
@@ -76,6 +79,11 @@ def product_of_powers(
         "localization", localization, meaning="It is the precision of the Gaussian around 0."
     )
     powers, halves = np.array(k, float), np.array(n, float) / 2.0
+    if (largest := float(np.min(halves / powers))) > _LARGEST:
+        raise ValueError(
+            f"`sizes` must leave min n_i / (2 k_i) at most {_LARGEST:g}, beyond which the variance "
+            f"is lost in rounding; got {largest:g}."
+        )
     log_x = np.log(c * kappa) + powers.sum() * np.log(2.0 / gamma)
     logs = [_Barnes(powers, halves, log_x, shift).log_integral() for shift in (0, 1, 2)]
     mean, second = (float(np.exp(log - logs[0])) for log in logs[1:])

@@ -1,5 +1,6 @@
 """Samplers: what the loop needs of a kernel, and the kernels by name."""
 
+from numpyro_llc.kernels._acceptance import metropolis_report
 from numpyro_llc.kernels._kernel import check_batch_size
 from numpyro_llc.kernels._numpyro import kernel_statistics
 from numpyro_llc.kernels._registry import KERNEL_NAMES, in_axes_of, make_sampler
@@ -22,4 +23,5 @@ __all__ = [
     "in_axes_of",
     "kernel_statistics",
     "make_sampler",
+    "metropolis_report",
 ]

@@ -39,9 +39,17 @@ class NumpyroSampler:
     kernel: MCMCKernel
     num_warmup: int
 
+    block_axes = 0
+
     @property
     def is_ensemble(self) -> bool:
         return bool(self.kernel.is_ensemble_kernel)
+
+    @property
+    def description(self) -> str:
+        plain = int | float | str | None
+        settings = {k: v for k, v in vars(self.kernel).items() if isinstance(v, plain)}
+        return f"{type(self.kernel).__name__} {sorted(settings.items())}"
 
     def _bind(self, target: LocalTarget) -> MCMCKernel:
         # Bound afresh in each trace, so that the target stays a runtime argument of it.
@@ -81,6 +89,12 @@ class NumpyroSampler:
 
     def end_warmup(self, state: Any) -> Any:
         return state  # The kernel counts its steps itself.
+
+    def with_step_sizes(self, state: Counted, step_sizes: jax.Array) -> Counted:
+        raise ValueError(
+            f"`step_size` cannot be an axis with {type(self.kernel).__name__}, which adapts it. "
+            "Use a stochastic-gradient kernel, without `batch_size` for the full data."
+        )
 
     def report(self, state: Any, statistics: Mapping[str, Any]) -> dict[str, Any]:
         gradients = float(jnp.mean(state.gradients))

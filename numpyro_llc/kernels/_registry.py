@@ -16,7 +16,9 @@ from numpyro_llc.kernels.sgd import SGD
 from numpyro_llc.kernels.sgld import SGLD
 from numpyro_llc.kernels.sgnht import SGNHT
 
-_NUMPYRO = {"nuts": NUTS, "hmc": HMC, "mala": partial(HMC, num_steps=1)}
+# HMC takes trajectory_length, 2π by default, for num_steps times the step: one step would be all.
+_MALA = partial(HMC, num_steps=1, trajectory_length=None)
+_NUMPYRO = {"nuts": NUTS, "hmc": HMC, "mala": _MALA}
 _STOCHASTIC = {"sgld": SGLD, "psgld": PSGLD, "sgnht": SGNHT, "sgd": SGD}
 KERNEL_NAMES = (*_NUMPYRO, *_STOCHASTIC)
 TARGET_ACCEPT_PROB = 0.99

@@ -22,6 +22,19 @@ class Sampler(Protocol):
         """Whether the chains need one another, so that they cannot be run apart."""
         ...
 
+    @property
+    def block_axes(self) -> Any:
+        """Axes of a state's leaves under vmap over blocks of chains, as its ``in_axes``.
+
+        None for what is the same in all blocks, such as a step counter that a ``cond`` reads.
+        """
+        ...
+
+    @property
+    def description(self) -> str:
+        """What its draws depend on, the same in every process."""
+        ...
+
     def init(self, keys: jax.Array, z: Parameters, target: LocalTarget) -> Any:
         """State at the unconstrained starts `z`."""
         ...
@@ -40,6 +53,10 @@ class Sampler(Protocol):
 
     def end_warmup(self, state: Any) -> Any:
         """The state with which sampling begins."""
+        ...
+
+    def with_step_sizes(self, state: Any, step_sizes: jax.Array) -> Any:
+        """The state with a fixed step size for each block, ``[block]``."""
         ...
 
     def report(self, state: Any, statistics: Mapping[str, Any]) -> dict[str, Any]:

@@ -97,6 +97,11 @@ class StochasticSampler:
     control_variates: bool | None = None
 
     is_ensemble = False
+    block_axes = StochasticState(0, 0, 0, None, None, 0, 0)  # type: ignore[arg-type]
+
+    @property
+    def description(self) -> str:
+        return repr(self)
 
     @property
     def is_adaptive(self) -> bool:
@@ -144,8 +149,14 @@ class StochasticSampler:
     def end_warmup(self, state: StochasticState) -> StochasticState:
         return state._replace(warming=jnp.zeros_like(state.warming))
 
+    def with_step_sizes(self, state: StochasticState, step_sizes: jax.Array) -> StochasticState:
+        dtype = state.tuning.step_size.dtype
+        return state._replace(tuning=state.tuning._replace(step_size=step_sizes.astype(dtype)))
+
     def report(self, state: StochasticState, statistics: Mapping[str, Any]) -> dict[str, Any]:
         tuning: Any = jax.tree.map(lambda leaf: float(jnp.mean(leaf)), state.tuning)
+        anchored = bool(jnp.all(self._uses_anchor(state.tuning)))
+        noise = tuning.noise if anchored else tuning.raw_noise
         square, spread = float(np.mean(statistics["square_gradient"])), float(tuning.spread)
         return {
             "step_size_bias": self.rule.step_bias(tuning.step_size, square, spread),
@@ -157,7 +168,11 @@ class StochasticSampler:
             "gradient_evaluations": tuning.gradients,
             "gradient_noise": tuning.noise,
             "gradient_noise_raw": tuning.raw_noise,
-            "control_variates": bool(jnp.all(self._uses_anchor(state.tuning))),
+            "control_variates": anchored,
+            # That of a step that was found is corrected for.
+            "gradient_noise_bias": 0.0
+            if self.is_adaptive
+            else self.rule.noise_share(tuning.step_size, noise),
         }
 
     def _scene(self, state: StochasticState, target: LocalTarget) -> Scene:

@@ -62,6 +62,16 @@ class Problem:
             raise TypeError(
                 f"`center` must be a dict {{site: value}}; got {type(self.center).__name__}."
             )
+        if not isinstance(self.learning_coefficient, exact.LearningCoefficient | None):
+            raise TypeError(
+                "`learning_coefficient` must be an exact.LearningCoefficient(value, multiplicity) "
+                f"or None; got {self.learning_coefficient!r}."
+            )
+        if not (self.finite_n is None or callable(self.finite_n)):
+            raise TypeError(
+                "`finite_n` must be a function that returns an exact.Expectation, or None; got "
+                f"{self.finite_n!r}."
+            )
 
     def expectation(
         self, localization: float = 1.0, inverse_temperature: float | None = None

@@ -79,7 +79,7 @@ def load(name: str, num_data: int = 1000) -> Problem:
         If the name is unknown.
     """
     num_data = check_num_data(num_data)
-    if name not in _ENTRIES:
+    if not isinstance(name, str) or name not in _ENTRIES:
         close = get_close_matches(str(name), names(), n=5, cutoff=0.5)
         hint = f"Did you mean {', '.join(map(repr, close))}?" if close else "See zoo.names()."
         raise ValueError(f"`name` {name!r} is not in the zoo. {hint}")

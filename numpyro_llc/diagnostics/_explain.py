@@ -5,15 +5,19 @@ from typing import Any
 
 import numpy as np
 
-from numpyro_llc.diagnostics import ESS_LIMIT, R_HAT_LIMIT
-from numpyro_llc.estimators._estimate import RESOLVED, Estimate, average, checked, covariance
-from numpyro_llc.estimators._formulas import localization_corrected, mean, variance
-from numpyro_llc.estimators._temperatures import two_temperatures
+from numpyro_llc.diagnostics._center import BELOW_CENTER, GO_THERE
+from numpyro_llc.diagnostics._chains import ESS_LIMIT, R_HAT_LIMIT
+from numpyro_llc.estimators import (
+    RESOLVED,
+    Estimate,
+    localization_corrected,
+    mean,
+    two_temperatures,
+    variance,
+)
 
 DISAGREE = 4.0
 """Errors at which a difference counts as a disagreement; a cause needs fewer, ``RESOLVED``."""
-BELOW_CENTER = -0.05
-"""An `llc` that no rounding explains: the loss there is below the centre's."""
 
 MonteCarlo = Callable[[np.ndarray], Any]
 
@@ -53,8 +57,7 @@ def explain_disagreement(llc: Any, penalty: Any = None, *, monte_carlo: MonteCar
     this number of draws; a flat set that γ alone bounds, where a multiplicity above one looks like
     γ (the loss is then a function of ``c/γ^k``); noise in the evaluated loss.
     """
-    x = checked("llc", llc)
-    first = mean(x)
+    x, first = np.asarray(llc, np.float64), mean(llc)
     others = {"variance": variance(x), "two_temperatures": two_temperatures(x)}
     findings = _mixing({"mean": first, **others}, monte_carlo)
     if findings:
@@ -97,7 +100,7 @@ def _center(x: np.ndarray) -> str:
     if below > 0:
         return (
             f"{100 * below:.2g} % of the draws lie below the loss at the centre (the lowest `llc` "
-            f"is {np.min(x):.3g}): the centre is not the minimum. Start find_center from there."
+            f"is {np.min(x):.3g}): the centre is not the minimum. {GO_THERE}."
         )
     return (
         "A mean below the variance says that the loss has a slope at the centre: it is not the "
@@ -111,7 +114,9 @@ def _bias(x: np.ndarray, penalty: Any, gap: Estimate, monte_carlo: MonteCarlo) -
             "A mean above the variance comes of γ or of a multiplicity above one; which, only the "
             "distances of the draws from the centre tell."
         )
-    pull, error = _with_error(covariance(x, checked("penalty", penalty)), monte_carlo)
+    first = mean(x)
+    without = localization_corrected(x, penalty)
+    pull, error = _with_error(without - first, monte_carlo)
     rest, rest_error = _with_error(gap - pull, monte_carlo)
     if rest.value > RESOLVED * rest_error:
         return (
@@ -120,10 +125,9 @@ def _bias(x: np.ndarray, penalty: Any, gap: Estimate, monte_carlo: MonteCarlo) -
             "(m - 1)/log n that no γ removes; give `multiplicity` if it is known."
         )
     if pull.value > RESOLVED * error:
-        without = localization_corrected(x, penalty).value
         return (
-            f"γ holds the draws back: to first order the mean without it is {without:.4g} "
-            f"(from {average(x).value:.4g}). Lower `localization`. Should the mean go on rising "
+            f"γ holds the draws back: to first order the mean without it is {without.value:.4g} "
+            f"(from {first.value:.4g}). Lower `localization`. Should the mean go on rising "
             "slowly as γ falls, a multiplicity above one is at work too."
         )
     return (

@@ -1,0 +1,97 @@
+"""Whether two runs are the same: of the same data, and with the same settings."""
+
+import functools
+import hashlib
+import json
+import re
+import types
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from numpyro_llc.errors import CheckpointError
+
+_ADDRESS = re.compile(" at 0x[0-9a-f]+")
+
+
+def fingerprint(*trees: Any) -> str:
+    """A short hash of pytrees: two of the same values have the same, in every process.
+
+    Of a function it takes bytecode, constants, names, defaults and closure, of an object what it
+    holds; of modules, classes and globals that a function reads no more than their names.
+    """
+    digest = hashlib.sha256()
+    _feed(digest, trees, set())
+    return digest.hexdigest()[:16]
+
+
+def _feed(digest: Any, tree: Any, seen: set[int]) -> None:
+    leaves, structure = jax.tree.flatten(tree)
+    digest.update(_ADDRESS.sub("", str(structure)).encode())
+    for leaf in leaves:
+        if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
+        if isinstance(leaf, bytes | int | str):
+            digest.update(repr(leaf).encode())
+        elif isinstance(leaf, _VALUES) and np.asarray(leaf).dtype != object:
+            value = np.asarray(leaf)
+            digest.update(f"{value.dtype} {value.shape}".encode() + value.tobytes())
+        else:
+            digest.update(getattr(leaf, "__qualname__", type(leaf).__qualname__).encode())
+            if id(leaf) not in seen:
+                seen.add(id(leaf))
+                _feed(digest, _parts(leaf), seen)
+
+
+_VALUES = (jax.Array, np.ndarray, np.generic, float, complex)
+
+
+def _parts(thing: Any) -> Any:
+    """What a thing is made of, without addresses, which differ from run to run."""
+    match thing:
+        case types.ModuleType() | type():
+            return thing.__name__
+        case types.CodeType():
+            return thing.co_code, thing.co_consts, thing.co_names
+        case types.FunctionType():
+            cells = [cell.cell_contents for cell in thing.__closure__ or ()]
+            return thing.__code__, thing.__defaults__, thing.__kwdefaults__, cells
+        case types.MethodType():
+            return thing.__func__, thing.__self__
+        case functools.partial():
+            return thing.func, thing.args, thing.keywords
+        case set() | frozenset():
+            return sorted(map(fingerprint, thing))
+        case np.ndarray():
+            return thing.tolist()
+    held = getattr(thing, "__dict__", {})  # in a Flax module, `_id` counts modules of the process
+    return getattr(thing, "__wrapped__", None), {k: held[k] for k in held if k != "_id"}
+
+
+def check_same_settings(
+    folder: Path, settings: dict[str, Any], *, what: str, argument: str
+) -> None:
+    """Compare with ``settings.json`` in the folder, by name; written if there is none."""
+    path = folder / "settings.json"
+    settings = json.loads(json.dumps(settings, default=str))
+    if not path.exists():
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps(settings, indent=1))
+        part.replace(path)
+        return
+    try:
+        before = dict(json.loads(path.read_text()))
+    except (TypeError, ValueError):
+        raise CheckpointError(
+            f"`{argument}` {str(folder)!r} holds a settings.json that cannot be read, so that what "
+            "its results are of is not known. Choose another folder, or empty this one."
+        ) from None
+    for name in sorted(before.keys() | settings.keys()):
+        if before.get(name) != settings.get(name):
+            raise CheckpointError(
+                f"`{argument}` {str(folder)!r} holds a {what} with another `{name}`: "
+                f"{before.get(name)}; got {settings.get(name)}. Choose another folder."
+            )

@@ -1,0 +1,49 @@
+"""The error budget of λ̂: what it is uncertain by, source by source."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from numpyro_llc.estimators import localization_corrected, mean
+from numpyro_llc.inference_data import draws_of, monte_carlo, penalty_of, posterior
+
+
+def error_budget(idata: Any) -> pd.DataFrame:
+    """What λ̂ is uncertain by, source by source.
+
+    Parameters
+    ----------
+    idata
+        A result of :func:`~numpyro_llc.estimate_llc`; of ``from_numpyro`` as far as is known.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row for each source: ``value`` in units of λ̂, NaN if not known, and ``kind``, "error" (a
+        standard error) or "bias" (about what the source has added to λ̂). ``monte_carlo``: too few
+        draws. ``evaluation``: the recorded loss saw a part of the data. ``step_size``: the step is
+        not zero (0 for NUTS and HMC, which are exact; with automatic steps an upper bound).
+        ``localization``: what γ takes from λ̂, to first order. ``data``: the standard deviation of
+        λ̂ over data sets of this size at the same ``w*``, see
+        :func:`numpyro_llc.estimators.data_error`.
+
+    Notes
+    -----
+    Not covered: a multiplicity above one and other terms in ``1 / log n``, a centre that is no
+    minimum, regions that no chain visited, gradient noise that is not corrected (see ``diagnose``),
+    rounding, and data sets each with its own minimum, over which λ̂ varies less than ``data`` says.
+    """
+    attrs, llc = posterior(idata).attrs, draws_of(posterior(idata), "llc")
+    penalty, _ = penalty_of(idata)
+    taken = np.nan
+    if penalty is not None:
+        taken = (localization_corrected(llc, penalty) - mean(llc)).value
+    rows = {
+        "monte_carlo": (monte_carlo(llc).error, "error"),
+        "evaluation": (attrs.get("evaluation_error", 0.0), "error"),
+        "step_size": (attrs.get("step_size_bias", 0.0), "bias"),
+        "localization": (-taken, "bias"),
+        "data": (attrs.get("data_error", np.nan), "error"),
+    }
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "kind"])

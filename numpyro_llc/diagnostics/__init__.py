@@ -1,0 +1,20 @@
+"""Checks of a finished run: arrays and numbers in, outcomes out.
+
+A check is a function of :class:`Evidence` and a line of :data:`CHECKS`; one that lacks what it
+needs raises :class:`NoEvidence` and is left out.
+"""
+
+from numpyro_llc.diagnostics._center import BELOW_CENTER
+from numpyro_llc.diagnostics._evidence import Evidence, NoEvidence, Outcome
+from numpyro_llc.diagnostics._explain import explain_disagreement
+from numpyro_llc.diagnostics._table import CHECKS, outcomes
+
+__all__ = [
+    "BELOW_CENTER",
+    "CHECKS",
+    "Evidence",
+    "NoEvidence",
+    "Outcome",
+    "explain_disagreement",
+    "outcomes",
+]

@@ -1,0 +1,135 @@
+"""``Evidence``, what a check looks at; ``Outcome``, what it says."""
+
+import json
+import numbers
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from numpyro_llc.estimators import Estimate
+
+SURE = 4.0
+"""Monte Carlo errors that a number must be beyond its limit by: one in 30 000, were it normal."""
+
+
+class NoEvidence(LookupError):
+    """A result does not hold what a check needs."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A finished run, as arrays and numbers.
+
+    Attributes
+    ----------
+    llc : array [chain, draw]
+        The draws before the first that is not finite in any chain.
+    statistics : mapping of str to array [chain, draw]
+        Of the same draws: ``penalty``, ``distance``, ``diverging``, ...
+    attrs : mapping
+        Numbers and strings known of the run.
+    row : mapping
+        The row ``llc`` of :func:`~numpyro_llc.summary`; empty with fewer than four draws.
+    monte_carlo : callable
+        Draws ``[chain, draw]`` to an object with ``mean``, ``error`` (its own), ``ess``, ``r_hat``.
+    broken : tuple (chain, draw) or None
+        Where the first draw is that is not finite.
+    """
+
+    llc: np.ndarray
+    statistics: Mapping[str, np.ndarray]
+    attrs: Mapping[str, Any]
+    row: Mapping[str, float]
+    monte_carlo: Callable[[np.ndarray], Any]
+    broken: tuple[int, int] | None = None
+
+    def number(self, name: str) -> float:
+        """An attribute that is a number."""
+        value = self.attrs.get(name)
+        if not isinstance(value, numbers.Real):
+            raise NoEvidence(name)
+        return float(value)
+
+    def draws(self, name: str) -> np.ndarray:
+        """A statistic of each draw, all finite."""
+        values = self.statistics.get(name)
+        if values is None or values.size == 0 or not np.all(np.isfinite(values)):
+            raise NoEvidence(name)
+        return np.asarray(values, np.float64)
+
+    def of_llc(self, name: str) -> float:
+        """A column of the summary of `llc`, or `mean` and `mcse_mean` of too few draws."""
+        if not self.row:
+            raise NoEvidence(name)
+        return float(self.row[name])
+
+    def relative(self, amount: float) -> float:
+        """`amount` as a share of λ̂."""
+        value = abs(self.of_llc("mean"))
+        if amount == 0:
+            return 0.0
+        return abs(amount) / value if value > 0 else float("inf")
+
+    def error_of(self, estimate: Estimate) -> float:
+        """Monte Carlo error of an estimate."""
+        return float(self.monte_carlo(estimate.influence).error)
+
+    @property
+    def smallest_localization(self) -> float:
+        """The smallest γ of any site."""
+        gamma = self.attrs.get("localization")
+        if isinstance(gamma, str):
+            return min(map(float, json.loads(gamma).values()))
+        return self.number("localization")
+
+
+class Outcome(NamedTuple):
+    """A check that was made.
+
+    Attributes
+    ----------
+    value, threshold : float
+        What was measured, and where the alarm begins.
+    found : bool
+        Whether it sounds.
+    meaning : str
+        The two numbers in words; if it sounds, also what that says of λ̂.
+    remedy : str
+        What to do; empty if there is nothing to do.
+    """
+
+    value: float
+    threshold: float
+    found: bool
+    meaning: str
+    remedy: str
+
+
+def at_most(
+    value: float, threshold: float, what: str, wrong: str, remedy: str, *, percent: bool = False
+) -> Outcome:
+    """Sound if `value` is above `threshold` or NaN."""
+    return _judged(not value <= threshold, "<", value, threshold, what, wrong, remedy, percent)
+
+
+def at_least(value: float, threshold: float, what: str, wrong: str, remedy: str) -> Outcome:
+    """Sound if `value` is below `threshold` or NaN."""
+    return _judged(not value >= threshold, ">", value, threshold, what, wrong, remedy, False)
+
+
+def _judged(
+    found: bool,
+    sign: str,
+    value: float,
+    threshold: float,
+    what: str,
+    wrong: str,
+    remedy: str,
+    percent: bool,
+) -> Outcome:
+    one, other = (f"{100 * x:.3g} %" if percent else f"{x:.4g}" for x in (value, threshold))
+    said = f"{what} is {one} (want {sign} {other})"
+    meaning = f"{said}: {wrong}." if found else f"{said}."
+    return Outcome(float(value), float(threshold), bool(found), meaning, remedy if found else "")

@@ -1,0 +1,102 @@
+"""What acceptance a Metropolis test would give the steps of an unadjusted Langevin kernel."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+
+from numpyro_llc.evaluation import EvaluationRows
+from numpyro_llc.kernels._langevin import LangevinRule
+from numpyro_llc.kernels._stochastic import StochasticSampler
+from numpyro_llc.models import Parameters
+from numpyro_llc.target import LocalTarget
+
+PROPOSALS = 16
+"""Proposals over all chains, about: enough to tell 0.8 from 0.95."""
+
+
+def metropolis_report(
+    sampler: Any, state: Any, target: LocalTarget, rows: EvaluationRows | None, rng_key: jax.Array
+) -> dict[str, float]:
+    """``mala_acceptance`` of SGLD and PSGLD, from the last positions of the chains; else nothing.
+
+    The mean of ``min(1, p(z') q(z|z') / (p(z) q(z'|z)))`` over proposals ``z' = z - ε/2 G ∇U +
+    √ε G^½ ξ`` with the gradient of the full data (or of the evaluated `rows`): gradient noise has
+    no part in it.
+
+    Parameters
+    ----------
+    state : StochasticState
+        With one more leading axis, of blocks of chains.
+    """
+    rule = getattr(sampler, "rule", None)
+    if not isinstance(sampler, StochasticSampler) or not isinstance(rule, LangevinRule):
+        return {}
+    if rule.temperature == 0:
+        return {}
+    value = float(_acceptance(target, rows, state.z, state.tuning, rng_key))
+    return {"mala_acceptance": value} if jnp.isfinite(value) else {}
+
+
+@jax.jit
+def _acceptance(
+    target: LocalTarget, rows: EvaluationRows | None, z: Any, tuning: Any, rng_key: jax.Array
+) -> jax.Array:
+    blocks, chains = jax.tree.leaves(z)[0].shape[:2]
+    keys = jax.random.split(rng_key, (blocks, chains, -(-PROPOSALS // (blocks * chains))))
+
+    def of_block(block: tuple[Any, Any, jax.Array]) -> jax.Array:
+        z, tuning, keys = block
+
+        def of_chain(chain: tuple[Parameters, jax.Array]) -> jax.Array:
+            return _of_chain(target, rows, tuning, *chain)
+
+        return jax.lax.map(of_chain, (z, keys))
+
+    return jnp.mean(jax.lax.map(of_block, (z, tuning, keys)))
+
+
+def _of_chain(
+    target: LocalTarget, rows: EvaluationRows | None, tuning: Any, z: Parameters, keys: jax.Array
+) -> jax.Array:
+    """Acceptance of a proposal for each key from the position of one chain."""
+    here, unravel = ravel_pytree(z)
+    metric, step_size = tuning.metric, tuning.step_size
+    root = jnp.ones_like(here) if metric is None else jnp.sqrt(ravel_pytree(metric)[0])
+
+    def look(flat: jax.Array) -> tuple[jax.Array, jax.Array]:
+        potential, gradient = _potential_and_gradient(target, unravel(flat), rows)
+        return potential, root * ravel_pytree(gradient)[0]
+
+    def propose(key: jax.Array) -> jax.Array:
+        noise = jax.random.normal(key, here.shape, here.dtype)
+        there = here + root * (jnp.sqrt(step_size) * noise - 0.5 * step_size * slope)
+        after, back = look(there)
+        # The noise that would lead back is `moved - noise`.
+        moved = 0.5 * jnp.sqrt(step_size) * (slope + back)
+        log_ratio = before - after - 0.5 * jnp.sum(moved * (moved - 2.0 * noise))
+        return jnp.exp(jnp.minimum(log_ratio, 0.0))
+
+    before, slope = look(here)
+    return jax.lax.map(propose, keys)
+
+
+def _potential_and_gradient(
+    target: LocalTarget, z: Parameters, rows: EvaluationRows | None
+) -> tuple[jax.Array, Parameters]:
+    """``U`` and its gradient, a slice of rows at a time."""
+    if rows is None:
+        return jax.value_and_grad(target.potential)(z)
+
+    def tempered(z: Parameters, part: EvaluationRows) -> jax.Array:
+        losses, at_center = (
+            target.program.row_losses(point, target.arrays, part.rows)
+            for point in (z, target.center)
+        )
+        return target.inverse_temperature * ((losses - at_center) @ part.weights)
+
+    def add(total: Any, part: EvaluationRows) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, jax.value_and_grad(tempered)(z, part)), None
+
+    return jax.lax.scan(add, jax.value_and_grad(target.penalty)(z), rows)[0]

@@ -1,0 +1,39 @@
+"""What pictures share: the draws they show, and axes to draw on."""
+
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+
+from numpyro_llc.inference_data import draws_of, posterior
+
+LEAST_DRAWS = 4
+"""Fewer draws a chain have no effective sample size."""
+
+
+def sound_draws(idata: Any) -> np.ndarray:
+    """``llc`` [chain, draw], of a run that broke only the draws before.
+
+    Raises
+    ------
+    ValueError
+        If there is no `llc`, or fewer than ``LEAST_DRAWS`` draws a chain.
+    """
+    llc = draws_of(posterior(idata), "llc")
+    is_sound = np.isfinite(llc).all(axis=0)
+    if not is_sound.all():
+        llc = llc[:, : int(np.argmin(is_sound))]
+    if llc.shape[1] < LEAST_DRAWS:
+        raise ValueError(
+            f"A picture needs at least {LEAST_DRAWS} finite draws a chain; got {llc.shape[1]}. "
+            "Raise `num_samples`."
+        )
+    return llc
+
+
+def axes_or_new(axes: Axes | None, width: float, height: float) -> Axes:
+    """The axes given, or those of a new figure of that many inches."""
+    if axes is not None:
+        return axes
+    return plt.subplots(figsize=(width, height), layout="constrained")[1]

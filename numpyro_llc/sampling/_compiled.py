@@ -1,0 +1,186 @@
+"""What is compiled: chunks of steps and draws of chains in blocks."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
+
+from numpyro_llc.evaluation import EvaluationRows, excess_losses
+from numpyro_llc.kernels import Sampler
+from numpyro_llc.models import Parameters
+from numpyro_llc.target import LocalTarget
+
+CHUNK_DRAWS = 64
+"""Most draws between two visits to Python: the length of the compiled buffer."""
+
+
+class Layout(NamedTuple):
+    """How blocks of chains go through the compiled code.
+
+    `method` is "map" (one block after the other), "vmap" (all at once) or "devices" (a share of the
+    blocks on each device).
+    """
+
+    method: str
+    num_blocks: int
+
+
+class Progress(NamedTuple):
+    """Where a block of chains is: the sampler's state, and the lowest loss that a draw had.
+
+    Attributes
+    ----------
+    state : pytree
+    lowest : tuple of a scalar and a dict
+        ``nL(z) - nL(z*)`` in nats, at most 0, and z; the centre, where nothing lower was seen.
+    """
+
+    state: Any
+    lowest: tuple[jax.Array, Parameters]
+
+
+def _observe(
+    sampler: Sampler,
+    sites: tuple[str, ...],
+    state: Any,
+    target: LocalTarget,
+    rows: EvaluationRows | None,
+) -> tuple[dict[str, Any], Parameters]:
+    z = sampler.position(state)
+    excess, by_part, contrasts = excess_losses(target, z, rows)
+    chains = excess.shape[0]
+    statistics = {
+        name: jnp.broadcast_to(value, (chains,))
+        for name, value in sampler.statistics(state).items()
+    }
+    seen = {
+        "excess_loss": excess,
+        "by_part": by_part if rows is not None and by_part.shape[1] > 1 else by_part[:, :1],
+        "contrasts": contrasts,
+        **jax.vmap(target.displacement)(z),
+        "z": {name: z[name] for name in sites},
+        **statistics,
+    }
+    return seen, z
+
+
+def _lower(lowest: Any, excess: jax.Array, z: Parameters) -> Any:
+    """The lower of `lowest` and the lowest of the chains."""
+    chain = jnp.argmin(jnp.where(jnp.isnan(excess), jnp.inf, excess))
+    new = excess[chain], jax.tree.map(lambda leaf: leaf[chain], z)
+    return jax.tree.map(partial(jnp.where, new[0] < lowest[0]), new, lowest)
+
+
+def _chunk(
+    sampler: Sampler,
+    sites: tuple[str, ...],
+    progress: Progress,
+    target: LocalTarget,
+    rows: EvaluationRows | None,
+    num_draws: jax.Array,
+    thinning: jax.Array,
+) -> tuple[Progress, dict[str, Any]]:
+    """`num_draws` draws, each after `thinning` steps, into a buffer of ``CHUNK_DRAWS``."""
+
+    def body(i: jax.Array, carry: Any) -> Any:
+        (state, lowest), buffer = carry
+        state = jax.lax.fori_loop(0, thinning, lambda _, s: sampler.step(s, target), state)
+        seen, z = _observe(sampler, sites, state, target, rows)
+        buffer = jax.tree.map(lambda kept, new: kept.at[:, i].set(new), buffer, seen)
+        return Progress(state, _lower(lowest, seen["excess_loss"], z)), buffer
+
+    shapes, _ = jax.eval_shape(partial(_observe, sampler, sites), progress.state, target, rows)
+    buffer = jax.tree.map(
+        lambda leaf: jnp.zeros((leaf.shape[0], CHUNK_DRAWS, *leaf.shape[1:]), leaf.dtype), shapes
+    )
+    return jax.lax.fori_loop(0, num_draws, body, (progress, buffer))
+
+
+def _over_blocks(function: Callable, layout: Layout, axes: tuple[Any, Any]) -> Callable:
+    """Map ``function(a block's part, *shared)`` over the leading axis of its first argument.
+
+    `axes` are those of the first argument and of the result, under "vmap".
+    """
+    if layout.method == "vmap":
+        in_axes, out_axes = axes
+        return lambda mapped, *shared: jax.vmap(
+            lambda one: function(one, *shared), in_axes=(in_axes,), out_axes=out_axes
+        )(mapped)
+
+    def mapped_here(mapped: Any, *shared: Any) -> Any:
+        if jax.tree.leaves(mapped)[0].shape[0] == 1:
+            one = function(jax.tree.map(lambda leaf: leaf[0], mapped), *shared)
+            return jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], one)
+        return jax.lax.map(lambda one: function(one, *shared), mapped)
+
+    if layout.method != "devices":
+        return mapped_here
+    blocks, everywhere = PartitionSpec("chain"), PartitionSpec()
+    return lambda mapped, *shared: jax.shard_map(
+        mapped_here,
+        mesh=Mesh(np.array(jax.devices()[: layout.num_blocks]), ("chain",)),
+        in_specs=(blocks, *(everywhere for _ in shared)),
+        out_specs=blocks,
+        check_vma=False,
+    )(mapped, *shared)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def start(
+    sampler: Sampler,
+    layout: Layout,
+    keys: jax.Array,
+    z: Parameters,
+    own: dict[str, Any],
+    target: LocalTarget,
+) -> Progress:
+    """Start chains ``[chain, ...]``; `own` are fields of the target that each block has its own."""
+
+    def one(block: Any, target: LocalTarget) -> Progress:
+        keys, z, own = block
+        target = replace(target, **own)
+        return Progress(sampler.init(keys, z, target), (jnp.zeros(()), target.center))
+
+    shape = (layout.num_blocks, -1)
+    blocks = jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), (keys, z))
+    return _over_blocks(one, layout, (0, _axes(sampler)))((*blocks, own), target)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=3)
+def advance(
+    sampler: Sampler,
+    layout: Layout,
+    sites: tuple[str, ...],
+    progress: Progress,
+    own: dict[str, Any],
+    target: LocalTarget,
+    rows: EvaluationRows | None,
+    num_draws: Any,
+    thinning: Any,
+) -> tuple[Progress, dict[str, Any]]:
+    """Make draws of all chains: the progress, and a buffer ``[chain, CHUNK_DRAWS, ...]``."""
+
+    def one(block: Any, target: LocalTarget, *shared: Any) -> tuple[Progress, dict[str, Any]]:
+        progress, own = block
+        return _chunk(sampler, sites, progress, replace(target, **own), *shared)
+
+    axes = (_axes(sampler), 0)
+    run = _over_blocks(one, layout, (axes, axes))
+    progress, buffer = run((progress, own), target, rows, num_draws, thinning)
+    return progress, jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), buffer)
+
+
+def _axes(sampler: Sampler) -> Any:
+    no_arrays: Any = 0
+    return Progress(sampler.block_axes, no_arrays)
+
+
+def forget_compiled() -> None:
+    """Let go of the compiled code of all runs: each maps memory, of which a process has so much."""
+    start.clear_cache()  # type: ignore[attr-defined]
+    advance.clear_cache()  # type: ignore[attr-defined]

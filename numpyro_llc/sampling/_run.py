@@ -1,0 +1,284 @@
+"""``Run``: chains under way."""
+
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm.auto import tqdm
+
+from numpyro_llc.errors import LLCWarning
+from numpyro_llc.evaluation import EvaluationRows
+from numpyro_llc.kernels import Sampler
+from numpyro_llc.models import Parameters
+from numpyro_llc.sampling._checkpoint import Checkpoint
+from numpyro_llc.sampling._compiled import CHUNK_DRAWS, Layout, advance, start
+from numpyro_llc.schedule import Schedule
+from numpyro_llc.target import LocalTarget
+
+CHUNK_SECONDS = 0.3
+"""About how often the progress bar moves; chunk lengths change nothing else."""
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What a run kept, chain axis first: ``[chain, draw, ...]`` NumPy arrays.
+
+    Attributes
+    ----------
+    excess_loss : float array [chain, draw]
+        ``nL(z_t) - nL(z*)`` in nats.
+    by_part : float array [chain, draw, part]
+        The same by parts of the rows it was evaluated on, if these are not all; else one part.
+    contrasts : float array [chain, draw, k]
+        Differences of the losses of the data, with random signs.
+    statistics : dict of str to array [chain, draw]
+    positions : dict
+        Unconstrained parameters of the sites that were asked for.
+    lowest : float and dict
+        ``nL(z) - nL(z*)`` of the lowest point, at most 0, and its unconstrained parameters.
+    """
+
+    excess_loss: np.ndarray
+    by_part: np.ndarray
+    contrasts: np.ndarray
+    statistics: dict[str, np.ndarray]
+    positions: dict[str, Any]
+    lowest: tuple[float, Any]
+
+
+class NonFiniteDraw(Exception):  # noqa: N818
+    """The loss of a chain is not finite: the run stops, with that draw as its last."""
+
+
+class Run:
+    """Chains under way: moves them on, and keeps what they draw.
+
+    Chains go through the compiled code in blocks: all in one (vectorized), one by one
+    (sequential), or one block a device (parallel). With `cells`, fields of the target stacked by
+    cell (its temperature, say), each cell is a block of ``schedule.num_chains`` chains.
+
+    With a checkpoint that was begun, what it holds is handed out again before anything is computed:
+    the caller asks for the same steps as the first time and gets the same draws.
+    """
+
+    def __init__(
+        self,
+        sampler: Sampler,
+        target: LocalTarget,
+        starts: Parameters,
+        rng_key: jax.Array,
+        schedule: Schedule,
+        *,
+        sites: tuple[str, ...],
+        cells: dict[str, Any] | None = None,
+        checkpoint: Checkpoint | None = None,
+    ) -> None:
+        self.sampler, self.target, self.sites = sampler, target, sites
+        self.own = cells or {}
+        self.num_chains = jax.tree.leaves(starts)[0].shape[0]
+        self.layout = _layout(sampler, schedule, jax.tree.leaves(self.own))
+        self.rows: EvaluationRows | None = None
+        self.chunks: list[dict[str, Any]] = []
+        self.steps = 0
+        self.earlier, self.began = 0.0, time.perf_counter()
+        self.bar = tqdm(disable=not schedule.progress_bar, unit="step")
+        keys = jax.random.split(rng_key, self.num_chains)
+        self.progress = start(sampler, self.layout, keys, starts, self.own, target)
+        self.form = jax.tree.structure({name: starts[name] for name in sites})
+        self.checkpoint = checkpoint
+        self.saved: list[dict[str, Any]] = []
+        self.has_warmed = False
+        if checkpoint is not None and (found := checkpoint.load(self.progress)):
+            self.progress, numbers, self.saved = found
+            self.earlier, self.has_warmed = numbers["seconds"], numbers["has_warmed"]
+
+    @property
+    def state(self) -> Any:
+        """The sampler's state, with a leading axis of blocks."""
+        return self.progress.state
+
+    @property
+    def seconds(self) -> float:
+        """Wall time so far, compilation included."""
+        return self.earlier + time.perf_counter() - self.began
+
+    @property
+    def is_broken(self) -> np.ndarray:
+        """Of each block, whether a draw was not finite, ``[block]``."""
+        finite = [np.isfinite(chunk["excess_loss"]).all(axis=1) for chunk in self.chunks]
+        blocks = self.layout.num_blocks if self.own else 1
+        return np.logical_not(np.stack(finite).reshape(len(finite), blocks, -1).all(axis=(0, 2)))
+
+    def walk(self, steps: int) -> None:
+        """Steps without draws: one is made at the end of each chunk and thrown away."""
+        while self.saved and steps > 0:
+            self.chunks = []
+            steps -= self._take_saved()
+        for part in _pace(steps, limit=steps):
+            self.chunks = []
+            self._advance(1, part)
+
+    def draw(self, num_draws: int, thinning: int, *, deadline: float = np.inf) -> int:
+        """Keep `num_draws` more draws, each after `thinning` steps; returns how many it were.
+
+        Fewer, if the time so far passes the `deadline`, in seconds.
+        """
+        left = num_draws
+        while self.saved and left > 0:
+            left -= self._take_saved() // thinning
+        for draws in _pace(left, limit=CHUNK_DRAWS):
+            self._advance(draws, thinning)
+            left -= draws
+            if self.seconds > deadline:
+                break
+        return num_draws - left
+
+    def drop_every_other(self) -> None:
+        """Keep the second, fourth, ... of the draws so far."""
+        joined = jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *self.chunks)
+        self.chunks = [jax.tree.map(lambda leaf: leaf[:, 1::2], joined)]
+
+    def end_warmup(self) -> None:
+        """Tell the sampler that sampling begins, and forget the draws so far."""
+        if not self.has_warmed:
+            state = self.sampler.end_warmup(self.progress.state)
+            self.progress, self.has_warmed = self.progress._replace(state=state), True
+        self.chunks = []
+
+    def describe(self, phase: str, total: int | None) -> None:
+        """Name the phase on the progress bar, and the steps it will have at its end."""
+        self.bar.set_description(phase, refresh=False)
+        self.bar.total = total
+
+    def close(self) -> None:
+        """End the progress bar, and write what the checkpoint lacks."""
+        self.bar.close()
+        if self.checkpoint is not None and self.checkpoint.pending:
+            self._write()
+
+    def collect(self) -> Draws:
+        """The draws so far."""
+        joined = jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *self.chunks)
+        excess, by_part, contrasts = (
+            joined.pop(name).astype(np.float64) for name in ("excess_loss", "by_part", "contrasts")
+        )
+        positions = joined.pop("z")
+        depths, points = self.progress.lowest
+        block = int(np.argmin(depths))
+        lowest = float(depths[block]), jax.tree.map(lambda leaf: leaf[block], points)
+        return Draws(excess, by_part, contrasts, joined, positions, lowest)
+
+    def of_block(self, draws: Draws, block: int) -> Draws:
+        """The draws of one block of chains, without the lowest point."""
+
+        def part(leaf: np.ndarray) -> np.ndarray:
+            return np.split(leaf, self.layout.num_blocks)[block]
+
+        fields = {name: value for name, value in vars(draws).items() if name != "lowest"}
+        return Draws(**jax.tree.map(part, fields), lowest=(0.0, None))
+
+    def state_of_block(self, block: int) -> Any:
+        """The sampler's state of one block, with a leading axis of length 1."""
+
+        def part(leaf: Any) -> Any:
+            return leaf[block : block + 1] if leaf.ndim else leaf
+
+        return jax.tree.map(part, self.state)
+
+    def set_step_sizes(self, step_sizes: Sequence[float]) -> None:
+        """Give each block its step size, of a sampler whose step size is fixed."""
+        state = self.sampler.with_step_sizes(self.state, jnp.asarray(step_sizes, float))
+        self.progress = self.progress._replace(state=state)
+
+    def _advance(self, draws: int, thinning: int) -> None:
+        self.progress, buffer = advance(
+            self.sampler,
+            self.layout,
+            self.sites,
+            self.progress,
+            self.own,
+            self.target,
+            self.rows,
+            draws,
+            thinning,
+        )
+        chunk = jax.tree.map(lambda leaf: np.asarray(leaf)[:, :draws], buffer)
+        if self.checkpoint is not None:
+            self.checkpoint.add(_entry(chunk, thinning))
+        self._keep(chunk, thinning)
+        if self.checkpoint is not None and self.checkpoint.is_due:
+            self._write()
+
+    def _keep(self, chunk: dict[str, Any], thinning: int) -> None:
+        draws = chunk["excess_loss"].shape[1]
+        self.steps += draws * thinning
+        self.bar.update(draws * thinning)
+        self.chunks.append(chunk)
+        if not np.isfinite(chunk["excess_loss"]).all() and self.is_broken.all():
+            raise NonFiniteDraw
+
+    def _take_saved(self) -> int:
+        """Hand out the next entry of the checkpoint; returns the steps it was."""
+        entry, thinning = self._chunk_of(self.saved.pop(0))
+        self._keep(entry, thinning)
+        return entry["excess_loss"].shape[1] * thinning
+
+    def _chunk_of(self, entry: dict[str, np.ndarray]) -> tuple[dict[str, Any], int]:
+        """An entry of the checkpoint as a chunk, and its thinning: the inverse of ``_entry``."""
+        leaves = [entry[name] for name in entry if name.startswith(_POSITION)]
+        chunk = {name: entry[name] for name in entry if not name.startswith(_POSITION)}
+        thinning = int(chunk.pop("thinning")[0, 0])
+        return {**chunk, "z": jax.tree.unflatten(self.form, leaves)}, thinning
+
+    def _write(self) -> None:
+        if self.checkpoint is not None:
+            numbers = {"seconds": self.seconds, "has_warmed": self.has_warmed}
+            self.checkpoint.write(self.progress, numbers)
+
+
+_POSITION = "z "
+
+
+def _entry(chunk: dict[str, Any], thinning: int) -> dict[str, np.ndarray]:
+    """A chunk as a flat dict of arrays ``[chain, draw, ...]``."""
+    flat = {name: array for name, array in chunk.items() if name != "z"}
+    for k, leaf in enumerate(jax.tree.leaves(chunk["z"])):
+        flat[f"{_POSITION}{k:06d}"] = leaf
+    return {**flat, "thinning": np.full((1, chunk["excess_loss"].shape[1]), thinning)}
+
+
+def _layout(sampler: Sampler, schedule: Schedule, cells: list[Any]) -> Layout:
+    method, chains = schedule.chain_method, schedule.num_chains
+    if cells:
+        return Layout("vmap" if method == "vectorized" else "map", cells[0].shape[0])
+    if sampler.is_ensemble or method == "vectorized":
+        return Layout("map", 1)
+    if method == "sequential":
+        return Layout("map", chains)
+    available = min(len(jax.devices()), chains)
+    blocks = max(k for k in range(1, available + 1) if chains % k == 0)
+    if blocks < chains:
+        warnings.warn(
+            f"`chain_method='parallel'` spreads {chains} chains over {blocks} device(s). On CPUs "
+            f"call numpyro.set_host_device_count({chains}) first.",
+            LLCWarning,
+            stacklevel=5,
+        )
+    return Layout("devices", blocks)
+
+
+def _pace(total: int, *, limit: int) -> Iterator[int]:
+    """Chunk lengths that add up to `total`, each of about ``CHUNK_SECONDS`` by the clock."""
+    done, length = 0, min(8, limit)
+    while done < total:
+        length = min(length, total - done)
+        began = time.perf_counter()
+        yield length
+        rate = length / max(time.perf_counter() - began, 1e-9)
+        done += length
+        length = int(np.clip(CHUNK_SECONDS * rate, 1, min(limit, 4 * length)))

@@ -1,0 +1,154 @@
+"""Cells of a grid: their problems, which run side by side, and what each gave."""
+
+import itertools
+import json
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from numpyro_llc._checks import check_localization, inverse_temperature_or_default
+from numpyro_llc.assemble import assemble, run_settings
+from numpyro_llc.automatic import Finished, finish
+from numpyro_llc.diagnosis import text_of
+from numpyro_llc.errors import LLCWarning, NonFiniteLossError
+from numpyro_llc.inference_data import posterior
+from numpyro_llc.kernels import metropolis_report
+from numpyro_llc.problem import Problem
+from numpyro_llc.sampling import Run
+from numpyro_llc.schedule import Schedule
+from numpyro_llc.summaries import summary
+from numpyro_llc.sweep._grid import NUMBERS
+
+
+def is_axis(value: Any) -> bool:
+    return isinstance(value, Sequence | np.ndarray) and not isinstance(value, str)
+
+
+class Problems:
+    """The problem of a cell; the model is read once for each centre and batch size."""
+
+    def __init__(self, given: Mapping[str, Any], make: Callable[..., Problem]) -> None:
+        self.given, self.make = given, make
+        self.known: dict[Any, Problem] = {}
+
+    def __call__(self, cell: Mapping[str, Any]) -> Problem:
+        chosen = {**self.given, **cell}
+        key = (id(chosen["center"]), chosen["batch_size"])
+        if key not in self.known:
+            # Of several step sizes any will do: each cell's own is put into the state.
+            first = self.step_sizes[0] if self.step_sizes else chosen["step_size"]
+            self.known[key] = self.make(chosen["center"], chosen["batch_size"], first)
+        problem = self.known[key]
+        beta, gamma = chosen["inverse_temperature"], chosen["localization"]
+        beta = inverse_temperature_or_default(beta, problem.num_data)
+        scalar = jnp.zeros((), jnp.result_type(float))
+        localization = check_localization(gamma, problem.target.center)
+        target = replace(
+            problem.target,
+            inverse_temperature=scalar + beta,
+            localization={name: scalar + value for name, value in localization.items()},
+        )
+        return replace(problem, target=target)
+
+    @property
+    def step_sizes(self) -> list[float]:
+        """The values of the axis of step sizes; none if it is no axis."""
+        steps = self.given["step_size"]
+        return list(steps) if is_axis(steps) else []
+
+
+def groups(
+    cells: list[dict[str, Any]],
+    todo: list[int],
+    problem_of: Problems,
+    schedule: Schedule,
+    max_memory: float,
+) -> Iterator[list[int]]:
+    """Places of the cells to run at once; all groups of a batch size are equally long."""
+    for _, same in itertools.groupby(todo, key=lambda k: cells[k].get("batch_size")):
+        places = list(same)
+        problem = problem_of(cells[places[0]])
+        given = problem.schedule.num_warmup is not None and problem.schedule.num_samples is not None
+        size = 1
+        if given and schedule.chain_method == "vectorized":
+            size = int(np.clip(max_memory // _bytes(problem), 1, len(places)))
+            size = -(-len(places) // -(-len(places) // size))  # groups as even as they can be
+        for k in range(0, len(places), size):
+            group = places[k : k + size]
+            yield group + group[-1:] * (size - len(group))
+
+
+def _bytes(problem: Problem) -> int:
+    """What the chains of a cell take: states, gradients, noise, and the evaluated losses."""
+    rows = min(problem.rows_of_a_step, 8192)
+    numbers = problem.schedule.num_chains * (16 * problem.reading.dimension + 8 * rows)
+    return numbers * jnp.zeros((), jnp.result_type(float)).dtype.itemsize
+
+
+def run_group(
+    rng_key: jax.Array, cells: list[dict[str, Any]], problem_of: Problems
+) -> list[dict[str, Any]]:
+    """Rows of cells that run side by side."""
+    problems = [problem_of(cell) for cell in cells]
+    key_check, key_starts, key_chains = jax.random.split(rng_key, 3)
+    curvatures = [problem.curvature(key_check) for problem in problems[:1]]
+    starts = [problem.starts(curvatures[0], key_starts) for problem in problems]
+    fields = ["inverse_temperature", "localization"]
+    if len({id(cell.get("center")) for cell in cells}) > 1 or "center" in cells[0]:
+        fields += ["center", "center_losses"]
+    own = [{name: getattr(problem.target, name) for name in fields} for problem in problems]
+    first = problems[0]
+    run = Run(
+        first.sampler,
+        first.target,
+        jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *starts),
+        key_chains,
+        first.schedule,
+        sites=(),
+        cells=jax.tree.map(lambda *leaves: jnp.stack(leaves), *own),
+    )
+    if problem_of.step_sizes:
+        run.set_step_sizes([cell["step_size"] for cell in cells])
+    finished = finish(run, first.schedule, first.rows_of_a_step, key_starts)
+    if finished.ended_by == "interrupt":
+        raise KeyboardInterrupt
+    return [_row(problem, run, finished, k, key_check) for k, problem in enumerate(problems)]
+
+
+def _row(
+    problem: Problem, run: Run, finished: Finished, block: int, rng_key: jax.Array
+) -> dict[str, Any]:
+    """What the grid keeps of one cell."""
+    own = replace(finished, draws=run.of_block(finished.draws, block))
+    state = run.state_of_block(block)
+    settings = {
+        **run_settings(problem, own),
+        **problem.sampler.report(state, own.draws.statistics),
+        **metropolis_report(problem.sampler, state, problem.target, run.rows, rng_key),
+    }
+    status = ""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LLCWarning)  # they are the cell's findings
+        try:
+            idata = assemble(
+                problem.reading, problem.target, own.draws, problem.num_data, (), False, settings
+            )
+        except NonFiniteLossError as error:
+            idata, status = error.idata, "diverged"
+    found = json.loads(posterior(idata).attrs["findings"])
+    row = {} if status else summary(idata).loc["llc"].to_dict()
+    return {
+        **{name: row.get(name, np.nan) for name in NUMBERS},
+        "mcse": row.get("mcse_mean", np.nan),
+        "llc": row.get("mean", np.nan),
+        "step_size_used": float(settings.get("step_size", np.nan)),
+        "gradient_evaluations": float(settings.get("gradient_evaluations", np.nan)),
+        "seconds": finished.seconds / run.layout.num_blocks,
+        "status": status or ("doubtful" if found else "ok"),
+        "findings": " ".join(map(text_of, found)),
+    }

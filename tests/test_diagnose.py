@@ -1,0 +1,321 @@
+"""``diagnose``: planted faults are caught by the check for them; healthy runs are let be."""
+
+import json
+
+import arviz as az
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+import regression
+from numpyro.infer import MCMC, NUTS
+
+import numpyro_llc as nllc
+from numpyro_llc.diagnosis import text_of
+from numpyro_llc.inference_data import posterior, statistics
+
+DATA = (regression.X, regression.Y)
+
+
+def run(seed=0, *, center=regression.OLS, data=DATA, **settings):
+    """The regression, with the warnings of its run kept for who looks at them."""
+    defaults = {"num_warmup": 500, "num_samples": 500, "progress_bar": False}
+    return nllc.estimate_llc(
+        jax.random.key(seed),
+        regression.model,
+        data,
+        center={"w": center},
+        **{**defaults, **settings},
+    )
+
+
+def found(idata):
+    return set(nllc.diagnose(idata).index)
+
+
+def edited(idata, *, llc=None, drop=(), **attrs):
+    """A result as plain datasets, with another `llc`, other attributes, or less in sample_stats."""
+    data, kept = posterior(idata).copy(deep=True), statistics(idata)
+    if llc is not None:
+        data["llc"] = (("chain", "draw"), llc(data["llc"].to_numpy().copy()))
+    data.attrs.update(attrs)
+    return {"posterior": data, "sample_stats": kept.drop_vars([n for n in drop if n in kept])}
+
+
+def test_healthy_run_has_no_finding_and_every_check(fitted):
+    assert nllc.diagnose(fitted).empty
+    assert list(nllc.diagnose(fitted).columns) == [
+        "value",
+        "threshold",
+        "found",
+        "meaning",
+        "remedy",
+    ]
+    table = nllc.diagnose(fitted, all_checks=True)
+    assert table.index.name == "check"
+    assert not table["found"].any()
+    assert set(table["remedy"]) == {""}
+    of_others = {"acceptance", "mala_acceptance", "step_size", "gradient_noise", "flat_directions"}
+    assert set(table.index) == set(nllc.diagnostics.CHECKS) - of_others
+    assert table.loc["r_hat", "value"] == nllc.summary(fitted).loc["llc", "r_hat"]
+    assert table.loc["above_half_dimension", "threshold"] > 2.5
+    assert "R-hat of `llc` over 4 chains is 1.0" in table.loc["r_hat", "meaning"]
+
+
+@pytest.fixture(scope="module")
+def off_center():
+    with pytest.warns(nllc.LLCWarning) as caught:
+        idata = run(center=regression.OLS + 0.3)
+    assert len(caught) == 1
+    return idata, str(caught[0].message)
+
+
+def test_center_off_the_minimum(off_center):
+    idata, message = off_center
+    assert {"center_gradient", "below_center", "negative"} <= found(idata)
+    assert not found(idata) & {"r_hat", "center_curvature", "basin", "divergences"}
+    assert "nllc.lowest_point(idata)" in nllc.diagnose(idata).loc["below_center", "remedy"]
+    shift = nllc.diagnose(idata).loc["center_gradient", "value"]
+    exact = regression.exact(regression.OLS, 1.0) - regression.exact(regression.OLS + 0.3, 1.0)
+    assert shift == pytest.approx(exact, rel=1e-2)
+    assert message.count("the gradient norm of nL is") == 1
+
+
+def test_findings_are_stored_warned_of_and_diagnosed_alike(off_center, tmp_path):
+    idata, message = off_center
+    table = nllc.diagnose(idata)
+    stored = json.loads(idata.attrs["findings"])
+    assert [one["check"] for one in stored] == list(table.index)
+    assert message == " ".join(map(text_of, stored))
+    for one in stored:
+        row = table.loc[one["check"]]
+        assert (one["meaning"], one["remedy"]) == (row["meaning"], row["remedy"])
+        assert (one["value"], one["threshold"]) == (row["value"], row["threshold"])
+    idata.to_netcdf(tmp_path / "run.nc")
+    again = az.from_netcdf(tmp_path / "run.nc")
+    for all_checks in (False, True):
+        there, here = (nllc.diagnose(one, all_checks=all_checks) for one in (again, idata))
+        assert list(there["meaning"]) == list(here["meaning"])
+
+
+def test_one_chain_shifted(fitted):
+    def shift(llc):
+        llc[2] += 2 * llc.mean()
+        return llc
+
+    assert "r_hat" in found(edited(fitted, llc=shift))
+
+
+def test_nan_in_one_chain(fitted):
+    def spoil(llc):
+        llc[1, 400] = np.nan
+        return llc
+
+    table = nllc.diagnose(edited(fitted, llc=spoil), all_checks=True)
+    assert list(table.index[table["found"]]) == ["non_finite"]
+    assert "not finite in chain 1 from draw 400 on" in table.loc["non_finite", "meaning"]
+    assert table.loc["ess_bulk", "value"] < nllc.summary(fitted).loc["llc", "ess_bulk"]
+
+    def spoil_all(llc):
+        return np.full_like(llc, np.inf)
+
+    table = nllc.diagnose(edited(fitted, llc=spoil_all), all_checks=True)
+    assert "center_gradient" in table.index
+    assert "r_hat" not in table.index
+
+
+def test_broken_run_is_diagnosed_from_its_error():
+    with pytest.raises(nllc.NonFiniteLossError) as caught:
+        run(kernel="sgld", step_size=1.0, num_warmup=0)
+    idata = caught.value.idata
+    assert "non_finite" in found(idata)
+    assert json.loads(idata.attrs["findings"])[0]["check"] == "non_finite"
+
+
+def test_checks_without_evidence_are_left_out(fitted):
+    bare = {"posterior": posterior(fitted).assign_attrs({})}
+    bare["posterior"].attrs.clear()
+    table = nllc.diagnose(bare, all_checks=True)
+    assert {"r_hat", "ess_bulk", "gamma_law", "below_center"} <= set(table.index)
+    assert not {"basin", "r_hat_distance", "center_gradient", "divergences"} & set(table.index)
+    without = edited(fitted, drop=("penalty",))  # from the distance and the one γ
+    assert "basin" in nllc.diagnose(without, all_checks=True).index
+    with pytest.raises(ValueError, match="but no `llc`"):
+        nllc.diagnose({"posterior": posterior(fitted).drop_vars("llc")})
+
+
+WIDE = (regression.X[:, :2], regression.Y)
+WIDE_OLS = np.linalg.lstsq(*WIDE, rcond=None)[0]
+STIFF = 1 / 326
+"""One over the largest curvature of ``β nL + γ/2 |z|²`` of this regression."""
+
+
+def langevin(center=WIDE_OLS, data=WIDE, **settings):
+    lengths = {"num_warmup": 2000, "num_samples": 20_000, "thinning": 20}
+    return run(center=center, data=data, **{"kernel": "sgld", **lengths, **settings})
+
+
+@pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
+def test_step_ten_times_too_large():
+    good = langevin(step_size=0.15 * STIFF)
+    assert found(good) == set()
+    assert good.attrs["mala_acceptance"] > 0.98
+    long = langevin(step_size=1.5 * STIFF)
+    assert {"mala_acceptance", "step_size"} <= found(long)
+    assert "gradient_noise" not in found(long)
+    by_itself = langevin()
+    assert by_itself.attrs["step_size"] > 0.2 * STIFF
+    assert found(by_itself) == set()
+
+
+@pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
+def test_minibatch_noise_uncorrected():
+    noisy = nllc.SGLD(step_size=0.15 * STIFF, batch_size=5, control_variates=False)
+    hot = found(langevin(kernel=noisy))
+    assert "gradient_noise" in hot
+    assert "step_size" not in hot
+    anchored = nllc.SGLD(step_size=0.15 * STIFF, batch_size=50)
+    assert found(langevin(kernel=anchored)) == set()
+
+
+@pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
+def test_no_burn_in():
+    x = np.random.default_rng(0).normal(size=(500, 200))
+    ols = np.linalg.lstsq(x, regression.Y, rcond=None)[0]
+    settings = {"step_size": 5e-4, "num_samples": 1000, "thinning": 1, "num_chains": 8}
+    assert "drift" in found(langevin(ols, (x, regression.Y), num_warmup=0, **settings))
+    assert "drift" not in found(langevin(ols, (x, regression.Y), num_warmup=1000, **settings))
+
+
+def test_localization_that_dominates():
+    with pytest.warns(nllc.LLCWarning, match="The share of λ̂ that γ takes"):
+        idata = run(localization=1000.0)
+    assert "localization" in found(idata)
+    assert nllc.diagnose(idata).loc["localization", "value"] > 0.5
+
+
+def two_wells(y):
+    """Minima at ±1; the left one is as deep, or by `y` less so."""
+    w = numpyro.sample("w", dist.Normal(0.0, 1.0))
+    numpyro.sample("y", dist.Normal((w**2 - 1.0) * (1.0 + 0.5 * jnp.tanh(w)), 1.0), obs=y)
+
+
+WELLS = (np.zeros(1000),)
+
+
+@pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
+def test_one_chain_caught_in_another_basin():
+    local = nllc.localize(
+        two_wells, center={"w": 1.0}, inverse_temperature=1 / np.log(1000), localization=1.0
+    )
+    mcmc = MCMC(
+        NUTS(local),
+        num_warmup=300,
+        num_samples=500,
+        num_chains=4,
+        chain_method="vectorized",
+        progress_bar=False,
+    )
+    starts = jnp.array([1.0, 1.0, 1.0, -1.0])
+    mcmc.run(jax.random.key(0), *WELLS, init_params={"w": starts})
+    idata = nllc.from_numpyro(mcmc)
+    assert {"r_hat_distance", "basin"} <= found(idata)
+    assert "of chain 3 is" in nllc.diagnose(idata).loc["basin", "meaning"]
+
+
+def hollow(y):
+    """A shallow minimum at 0, and a loss that falls beyond 1."""
+    w = numpyro.sample("w", dist.Normal(0.0, 1.0))
+    mean = 0.4 * jnp.exp(-(w**2) / 4) * (1 + 0.35 * w**2)
+    numpyro.sample("y", dist.Normal(mean, 1.0), obs=y)
+
+
+@pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
+def test_chains_that_left_the_basin():
+    idata = nllc.estimate_llc(
+        jax.random.key(0),
+        hollow,
+        WELLS,
+        center={"w": 0.0},
+        localization=0.1,
+        num_warmup=300,
+        num_samples=1000,
+        progress_bar=False,
+    )
+    assert {"basin", "below_center"} <= found(idata)
+
+
+def fibre(y):
+    w = numpyro.sample("w", dist.Normal(0.0, 1.0).expand([2]).to_event(1))
+    numpyro.sample("y", dist.Normal(w[0] + w[1], 1.0), obs=y)
+
+
+@pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
+def test_no_localization_on_a_fibre():
+    settings = {"num_warmup": 200, "num_samples": 200, "progress_bar": False}
+    for gamma, caught in ((0.0, True), (1.0, False)):
+        idata = nllc.estimate_llc(
+            jax.random.key(0),
+            fibre,
+            WELLS,
+            center={"w": np.zeros(2)},
+            localization=gamma,
+            **settings,
+        )
+        assert ("flat_directions" in found(idata)) == caught
+
+
+EDITED = {
+    "interrupted": {"interrupted": 1},
+    "step_limit": {"ended_at_limit": 1, "num_steps": 1000},
+    "evaluation": {"evaluation_error": 0.5},
+    "above_half_dimension": {"num_parameters": 2},
+    "center_curvature": {"center_smallest_eigenvalue": -10.0},
+}
+
+
+@pytest.mark.parametrize("check", EDITED)
+def test_attributes_alone_are_enough(check, fitted):
+    assert found(edited(fitted, **EDITED[check])) == {check}
+
+
+def test_draws_edited_to_fail_one_check(fitted):
+    heavy = edited(fitted, llc=lambda llc: 0.2 * llc**2)
+    assert "gamma_law" in found(heavy)
+    assert "Gamma(λ, 1)" in nllc.diagnose(heavy).loc["gamma_law", "meaning"]
+    assert nllc.diagnose(heavy).loc["gamma_law", "remedy"].startswith("The mean of `llc` is")
+    few = edited(fitted, llc=lambda llc: llc[:, :1].repeat(llc.shape[1], 1))
+    assert {"r_hat", "ess_bulk", "ess_tail", "monte_carlo_error"} <= found(few)
+
+
+HEALTHY = [
+    *(("nuts", name) for name in ("square_feature", "fourth_power", "sixth_power", "circle")),
+    *(("nuts", name) for name in ("normal_mixture", "poisson_mixture", "tanh_unit", "relu_unit")),
+    *(("nuts", name) for name in ("relu_unit_at_1_1", "sum_of_two", "square_plus_fourth")),
+    *(("nuts", name) for name in ("product_of_two", "fourth_plus_sixth")),
+    *(("sgld", name) for name in ("fourth_power", "circle", "product_of_two", "relu_unit")),
+    *(("sgnht", name) for name in ("sum_of_two", "fourth_plus_sixth", "tanh_unit")),
+]
+
+
+def of_zoo(kernel, name):
+    p = nllc.zoo.load(name)
+    settings = {"center": p.center, "num_data": p.num_data, "kernel": kernel}
+    return nllc.estimate_llc(
+        jax.random.key(0), p.model, p.model_args, **settings, progress_bar=False
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kernel", "name"), HEALTHY)
+def test_healthy_runs_at_the_defaults_sound_no_alarm(kernel, name):
+    assert found(of_zoo(kernel, name)) == set()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
+def test_lambda_of_zero_deserves_its_alarm():
+    """All of λ̂ is of the next order: its law is far from Gamma, and the step matters to it."""
+    assert {"gamma_law", "step_size"} <= found(of_zoo("sgld", "dead_relu_unit"))
