@@ -28,13 +28,11 @@ def model(x, y=None):
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kernel", default="nuts")
-    parser.add_argument("--num-samples", type=int, default=1000)
-    parser.add_argument("--num-warmup", type=int, default=500)
+    parser.add_argument("--kernel", default="sgnht")
+    parser.add_argument("--num-samples", type=int, default=16000)
+    parser.add_argument("--num-warmup", type=int, default=1000)
     parser.add_argument("--num-data", type=int, default=1000)
-    parser.add_argument(
-        "--localization", type=float, nargs="+", default=[0.1, 0.3, 1, 3, 10, 30, 100, 300]
-    )
+    parser.add_argument("--localization", type=float, nargs="+", default=[1, 3, 10, 30, 100, 300])
     parser.add_argument(
         "--inverse-temperature", type=float, nargs="+", default=[0.01, 0.03, 0.1, 0.3, 1]
     )
@@ -56,6 +54,8 @@ def main(arguments=None):
             inverse_temperature=options.inverse_temperature,
             num_warmup=options.num_warmup,
             num_samples=options.num_samples,
+            thinning=8,
+            batch_size=100,
             progress_bar=not options.no_progress_bar,
         )
     print(grid.attrs["recommendation"])

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import json
+import logging
 import re
 import types
 from pathlib import Path
@@ -29,7 +30,10 @@ def fingerprint(*trees: Any) -> str:
 
 
 def _feed(digest: Any, tree: Any, seen: set[int]) -> None:
-    leaves, structure = jax.tree.flatten(tree)
+    try:
+        leaves, structure = jax.tree.flatten(tree)
+    except ValueError:  # a dict deep in some object, whose keys have no order
+        return
     digest.update(_ADDRESS.sub("", str(structure)).encode())
     for leaf in leaves:
         if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
@@ -54,6 +58,8 @@ def _parts(thing: Any) -> Any:
     match thing:
         case types.ModuleType() | type():
             return thing.__name__
+        case logging.Logger():  # it holds all others
+            return thing.name
         case types.CodeType():
             return thing.co_code, thing.co_consts, thing.co_names
         case types.FunctionType():
@@ -64,7 +70,7 @@ def _parts(thing: Any) -> Any:
         case functools.partial():
             return thing.func, thing.args, thing.keywords
         case set() | frozenset():
-            return sorted(map(fingerprint, thing))
+            return sorted(repr(x) for x in thing if isinstance(x, bytes | int | str))
         case np.ndarray():
             return thing.tolist()
     held = getattr(thing, "__dict__", {})  # in a Flax module, `_id` counts modules of the process

@@ -28,10 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     demo.set_defaults(run=_demo)
     _add_calibrate(commands)
     options = parser.parse_args(arguments)
-    try:
-        options.run(options)
-    except (TypeError, ValueError) as error:  # of what was typed: failing runs are rows
-        parser.error(str(error))
+    options.run(options)
 
 
 def _add_calibrate(commands: Any) -> None:
@@ -54,7 +51,7 @@ def _add_calibrate(commands: Any) -> None:
     command.add_argument("--num-chains", type=int, default=4, help="chains of a run")
     command.add_argument("--seed", type=int, default=0, help="seed of all randomness")
     command.add_argument("--no-progress-bar", action="store_true", help="print the table only")
-    command.set_defaults(run=_calibrate)
+    command.set_defaults(run=_calibrate, refuse=command.error)
 
 
 def _calibrate(options: argparse.Namespace) -> None:
@@ -67,16 +64,19 @@ def _calibrate(options: argparse.Namespace) -> None:
     if options.list:
         print(zoo.list().to_string())
         return
-    table = calibrate(
-        jax.random.key(options.seed),
-        options.problems,
-        kernels=options.kernels,
-        num_data=options.num_data,
-        localization=options.localization,
-        num_chains=options.num_chains,
-        output=options.output,
-        progress_bar=not options.no_progress_bar,
-    )
+    try:
+        table = calibrate(
+            jax.random.key(options.seed),
+            options.problems,
+            kernels=options.kernels,
+            num_data=options.num_data,
+            localization=options.localization,
+            num_chains=options.num_chains,
+            output=options.output,
+            progress_bar=not options.no_progress_bar,
+        )
+    except (TypeError, ValueError) as error:  # of what was typed: failing runs are rows
+        options.refuse(str(error))
     from numpyro_llc.plots import plot_calibration
 
     plot_calibration(table)[0].figure.savefig(options.output / "calibration.png", dpi=120)

@@ -70,7 +70,16 @@ def test_imports_go_down_only(path):
         ("tqdm", {"sampling", "calibration", "sweep"}),
         (
             "pandas",
-            {"calibration", "diagnosis", "inference_data", "demo", "record", "summaries", "zoo"},
+            {
+                "budget",
+                "calibration",
+                "diagnosis",
+                "inference_data",
+                "demo",
+                "record",
+                "summaries",
+                "zoo",
+            },
         ),
     ],
 )

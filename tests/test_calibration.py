@@ -2,6 +2,7 @@
 
 import functools
 import json
+import logging
 import subprocess
 import sys
 from dataclasses import replace
@@ -244,6 +245,8 @@ def test_fingerprints_of_models_are_of_what_they_compute():
     assert marks[0] == fingerprint(make(2, 3.0)) == elsewhere.stdout.strip()
     assert len(set(marks)) == len(marks)
     assert fingerprint(dist.Normal(0.0, 1.0)) != fingerprint(dist.Laplace(0.0, 1.0))
+    strange = [{object(): 1, int: 2}, logging.getLogger("a"), np.array([make, "x"], dtype=object)]
+    assert len({fingerprint(thing) for thing in strange}) == 3
     assert fingerprint(jax.random.key(0)) != fingerprint(jax.random.key(1))
 
 

@@ -64,7 +64,7 @@ def test_bad_arguments_are_said_without_a_traceback(tmp_path, capsys):
         with pytest.raises(SystemExit, match="2"):
             main(["calibrate", f"--output={tmp_path}", *words])
         *usage, last = capsys.readouterr().err.splitlines()
-        assert last.startswith("numpyro-llc: error: `")
+        assert last.startswith("numpyro-llc calibrate: error: `")
 
 
 def test_the_module_runs_and_unknown_words_are_refused():

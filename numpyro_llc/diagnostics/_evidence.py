@@ -60,7 +60,7 @@ class Evidence:
         return np.asarray(values, np.float64)
 
     def of_llc(self, name: str) -> float:
-        """A column of the summary of `llc`, or `mean` and `mcse_mean` of too few draws."""
+        """A column of the summary of `llc`."""
         if not self.row:
             raise NoEvidence(name)
         return float(self.row[name])

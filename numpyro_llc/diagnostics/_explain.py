@@ -84,7 +84,7 @@ def _mixing(estimates: dict[str, Estimate], monte_carlo: MonteCarlo) -> list[str
     findings = []
     for name, estimate in estimates.items():
         numbers = monte_carlo(estimate.influence)
-        if not (numbers.r_hat <= R_HAT_LIMIT and numbers.ess >= ESS_LIMIT):
+        if numbers.r_hat > R_HAT_LIMIT or not numbers.ess >= ESS_LIMIT:  # R-hat of one chain is NaN
             findings.append(
                 f"The draws do not settle {name}: R-hat {numbers.r_hat:.3g} (want <= "
                 f"{R_HAT_LIMIT}), effective sample size {numbers.ess:.0f} (want >= "

@@ -1,5 +1,6 @@
 """What acceptance a Metropolis test would give the steps of an unadjusted Langevin kernel."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -44,7 +45,8 @@ def _acceptance(
     target: LocalTarget, rows: EvaluationRows | None, z: Any, tuning: Any, rng_key: jax.Array
 ) -> jax.Array:
     blocks, chains = jax.tree.leaves(z)[0].shape[:2]
-    keys = jax.random.split(rng_key, (blocks, chains, -(-PROPOSALS // (blocks * chains))))
+    count = -(-PROPOSALS // (blocks * chains))
+    keys = jax.random.split(rng_key, (blocks, chains, 1 + count))
 
     def of_block(block: tuple[Any, Any, jax.Array]) -> jax.Array:
         z, tuning, keys = block
@@ -60,7 +62,7 @@ def _acceptance(
 def _of_chain(
     target: LocalTarget, rows: EvaluationRows | None, tuning: Any, z: Parameters, keys: jax.Array
 ) -> jax.Array:
-    """Acceptance of a proposal for each key from the position of one chain."""
+    """Acceptance of a proposal for each key but one from the position of one chain."""
     here, unravel = ravel_pytree(z)
     metric, step_size = tuning.metric, tuning.step_size
     root = jnp.ones_like(here) if metric is None else jnp.sqrt(ravel_pytree(metric)[0])
@@ -69,17 +71,21 @@ def _of_chain(
         potential, gradient = _potential_and_gradient(target, unravel(flat), rows)
         return potential, root * ravel_pytree(gradient)[0]
 
-    def propose(key: jax.Array) -> jax.Array:
+    def propose(start: Any, at: tuple[jax.Array, jax.Array]) -> tuple[Any, jax.Array]:
+        (before, slope), (key, is_first) = start, at
         noise = jax.random.normal(key, here.shape, here.dtype)
-        there = here + root * (jnp.sqrt(step_size) * noise - 0.5 * step_size * slope)
-        after, back = look(there)
+        move = root * (jnp.sqrt(step_size) * noise - 0.5 * step_size * slope)
+        after, back = look(here + jnp.where(is_first, 0.0, move))
         # The noise that would lead back is `moved - noise`.
         moved = 0.5 * jnp.sqrt(step_size) * (slope + back)
         log_ratio = before - after - 0.5 * jnp.sum(moved * (moved - 2.0 * noise))
-        return jnp.exp(jnp.minimum(log_ratio, 0.0))
+        start = jax.tree.map(partial(jnp.where, is_first), (after, back), start)
+        return start, jnp.exp(jnp.minimum(log_ratio, 0.0))
 
-    before, slope = look(here)
-    return jax.lax.map(propose, keys)
+    # The first looks at the position itself: in the same loop, which then compiles one gradient.
+    start = (jnp.zeros((), here.dtype), jnp.zeros_like(here))
+    _, accepted = jax.lax.scan(propose, start, (keys, jnp.arange(len(keys)) == 0))
+    return accepted[1:]
 
 
 def _potential_and_gradient(

@@ -8,7 +8,7 @@ from scipy.stats import gamma
 
 from numpyro_llc.estimators import variance
 from numpyro_llc.inference_data import monte_carlo
-from numpyro_llc.plots._shared import axes_or_new, sound_draws
+from numpyro_llc.plots._common import axes_or_new, sound_draws
 
 
 def plot_gamma(idata: Any, *, axes: Axes | None = None) -> Axes:

@@ -10,7 +10,7 @@ from matplotlib.colors import LogNorm
 
 from numpyro_llc.center import Center
 from numpyro_llc.inference_data import flatten_sites, labelled, posterior
-from numpyro_llc.plots._shared import axes_or_new, sound_draws
+from numpyro_llc.plots._common import axes_or_new, sound_draws
 
 _POINTS = 201
 """Of the grid on which the loss is evaluated, each way."""

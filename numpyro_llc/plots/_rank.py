@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from scipy.stats import rankdata
 
 from numpyro_llc.inference_data import monte_carlo
-from numpyro_llc.plots._shared import axes_or_new, sound_draws
+from numpyro_llc.plots._common import axes_or_new, sound_draws
 
 _ROW = 0.4
 """Height of a bar as high as expected, where the rows of chains are 1 apart, or less if one of the

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from numpyro_llc.inference_data import posterior
-from numpyro_llc.plots._shared import sound_draws
+from numpyro_llc.plots._common import sound_draws
 from numpyro_llc.summaries import summary
 
 
@@ -53,6 +53,7 @@ def plot_traces(
     """
     if not results:
         raise ValueError("`results` is empty; give {label: inference data}.")
+    given = {} if half_dimensions is None else half_dimensions
     height = max(2.2 * len(results), 2.8)
     figure, axes = plt.subplots(
         len(results), 2, figsize=(9, height), squeeze=False, layout="constrained"
@@ -65,7 +66,7 @@ def plot_traces(
         trace.set(ylabel="llc", title=f"{label}, then it broke" if is_broken else label)
         running.plot(draws, (llc.cumsum(axis=1) / draws).T, linewidth=1)
         half = 0.5 * float(posterior(idata).attrs.get("num_parameters", np.nan))
-        _mark_estimate(running, idata, len(draws), (half_dimensions or {}).get(label, half))
+        _mark_estimate(running, idata, len(draws), given.get(label, half))
     for bottom in axes[-1]:
         bottom.set_xlabel("draw")
     figure.legend(*axes[0, 1].get_legend_handles_labels(), loc="outside lower right", ncols=3)

@@ -21,7 +21,8 @@ def plateau(llc: np.ndarray, error: np.ndarray, is_sound: np.ndarray) -> np.ndar
     llc, error : arrays of the grid's shape
         λ̂ of each cell and its Monte Carlo error.
     is_sound : bool array
-        Cells that may belong to it.
+        Cells that may belong to it, if their error is below ``WIDTH`` of λ̂: one noisy cell would
+        join what differs.
 
     Returns
     -------
@@ -30,6 +31,7 @@ def plateau(llc: np.ndarray, error: np.ndarray, is_sound: np.ndarray) -> np.ndar
         axis.
     """
     best = np.zeros(llc.shape, bool)
+    is_sound = is_sound & (error <= WIDTH * np.abs(llc))
     for cell in zip(*np.nonzero(is_sound), strict=True):
         limit = WIDTH * abs(llc[cell]) + 3.0 * np.hypot(error, error[cell])
         found = _connected(is_sound & (np.abs(llc - llc[cell]) <= limit), cell)
