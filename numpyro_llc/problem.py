@@ -81,12 +81,12 @@ class Problem:
             return gradient_at_center(self.target)
         return curvature_at_center(self.target, rng_key)
 
-    def starts(self, curvature: Curvature, rng_key: jax.Array) -> Parameters:
+    def starts(self, curvature: Curvature | None, rng_key: jax.Array) -> Parameters:
         """Around the centre; of stochastic-gradient kernels, whose warm-up is long, at it."""
-        chains = self.schedule.num_chains
-        if not self.is_stochastic:
-            return spread_starts(self.target, curvature, rng_key, chains)
-        return jax.tree.map(lambda x: jnp.broadcast_to(x, (chains, *x.shape)), self.target.center)
+        chains, center = self.schedule.num_chains, self.target.center
+        if self.is_stochastic or curvature is None:
+            return jax.tree.map(lambda x: jnp.broadcast_to(x, (chains, *x.shape)), center)
+        return spread_starts(self.target, curvature, rng_key, chains)
 
 
 def prepare(

@@ -18,6 +18,7 @@ from numpyro_llc.diagnosis import text_of
 from numpyro_llc.errors import LLCWarning, NonFiniteLossError
 from numpyro_llc.inference_data import posterior
 from numpyro_llc.kernels import metropolis_report
+from numpyro_llc.models import Parameters
 from numpyro_llc.problem import Problem
 from numpyro_llc.sampling import Run
 from numpyro_llc.schedule import Schedule
@@ -75,7 +76,8 @@ def groups(
         problem = problem_of(cells[places[0]])
         given = problem.schedule.num_warmup is not None and problem.schedule.num_samples is not None
         size = 1
-        if given and schedule.chain_method == "vectorized":
+        # Steps of NUTS are of unequal cost: side by side, all cells would wait for the longest.
+        if given and problem.is_stochastic and schedule.chain_method == "vectorized":
             size = int(np.clip(max_memory // _bytes(problem), 1, len(places)))
             size = -(-len(places) // -(-len(places) // size))  # groups as even as they can be
         for k in range(0, len(places), size):
@@ -96,8 +98,7 @@ def run_group(
     """Rows of cells that run side by side."""
     problems = [problem_of(cell) for cell in cells]
     key_check, key_starts, key_chains = jax.random.split(rng_key, 3)
-    curvatures = [problem.curvature(key_check) for problem in problems[:1]]
-    starts = [problem.starts(curvatures[0], key_starts) for problem in problems]
+    starts = [_starts(problem, key_check, key_starts) for problem in problems]
     fields = ["inverse_temperature", "localization"]
     if len({id(cell.get("center")) for cell in cells}) > 1 or "center" in cells[0]:
         fields += ["center", "center_losses"]
@@ -118,6 +119,12 @@ def run_group(
     if finished.ended_by == "interrupt":
         raise KeyboardInterrupt
     return [_row(problem, run, finished, k, key_check) for k, problem in enumerate(problems)]
+
+
+def _starts(problem: Problem, key_check: jax.Array, key_starts: jax.Array) -> Parameters:
+    if problem.is_stochastic:
+        return problem.starts(None, key_starts)
+    return problem.starts(problem.curvature(key_check), key_starts)
 
 
 def _row(

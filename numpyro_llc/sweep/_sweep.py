@@ -62,8 +62,8 @@ def sweep(
         Of every cell. With stochastic-gradient kernels they may be left out: each cell then runs,
         one after the other, until it is known to 1 %.
     chain_method : {"vectorized", "sequential"}
-        "vectorized" runs as many cells at once as `max_memory` allows, if their lengths are given;
-        "sequential" one after the other.
+        "vectorized" runs as many cells at once as `max_memory` allows, of stochastic-gradient
+        kernels whose lengths are given; "sequential" one after the other.
     max_memory : float
         Bytes that cells under way may take: about 16 times the parameters of their chains.
     output : path, optional
