@@ -85,3 +85,21 @@ def check_localization(localization: Any, sites: Iterable[str]) -> dict[str, Any
         else check_positive("localization", given[name], meaning=meaning, zero=True)
         for name in names
     }
+
+
+def check_other_data(evaluate_on: Any) -> dict[str, Any]:
+    """Return `evaluate_on` as a dict by name, each a tuple of arguments or a dict of them."""
+    if evaluate_on is None:
+        return {}
+    if not isinstance(evaluate_on, Mapping):
+        raise TypeError(
+            "`evaluate_on` must be a dict {name: arguments}; got "
+            f"{type(evaluate_on).__name__}. Write evaluate_on={{'test': (x, y)}}."
+        )
+    for name, data in evaluate_on.items():
+        if not isinstance(name, str) or not isinstance(data, tuple | list | Mapping):
+            raise TypeError(
+                f"`evaluate_on[{name!r}]` must be a tuple in place of `model_args`, or a dict in "
+                f"place of entries of `model_kwargs`; got {type(data).__name__}."
+            )
+    return dict(evaluate_on)

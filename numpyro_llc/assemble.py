@@ -26,10 +26,10 @@ from numpyro_llc.inference_data import (
     monte_carlo,
     variable_name,
 )
-from numpyro_llc.models import ModelReading, Parameters, Program, constrain
+from numpyro_llc.models import ModelReading, Parameters, constrain
 from numpyro_llc.points import LOWEST_POINT, point_dataset
 from numpyro_llc.problem import Problem
-from numpyro_llc.sampling import Draws
+from numpyro_llc.sampling import ELSEWHERE, Draws
 from numpyro_llc.schedule import Until
 from numpyro_llc.target import LocalTarget
 
@@ -72,7 +72,7 @@ def sites_to_store(reading: ModelReading, store_sites: bool | Sequence[str]) -> 
 
 def _check_labels(reading: ModelReading, names: Sequence[str]) -> None:
     plates = {name for axes in reading.plate_axes.values() for name in axes.values()}
-    taken = ["llc", *_CHAIN_DRAW, *map(variable_name, sorted(plates))]
+    taken = ["llc", "llc_on", *_CHAIN_DRAW, *map(variable_name, sorted(plates))]
     for name in (*sorted(plates & {"llc", *_CHAIN_DRAW}), *names):
         if variable_name(name) in taken:
             raise ValueError(
@@ -83,9 +83,11 @@ def _check_labels(reading: ModelReading, names: Sequence[str]) -> None:
         taken.append(variable_name(name))
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def _constrain(program: Program, names: tuple[str, ...], z: Parameters, arrays: Any) -> Any:
-    one = partial(program.constrain, arrays=arrays, names=names)
+@partial(jax.jit, static_argnums=0)
+def _constrain(names: tuple[str, ...], z: Parameters, target: LocalTarget) -> Any:
+    def one(z: Parameters) -> dict[str, Any]:
+        return target.program.constrain(target.whole(z), target.arrays, names)
+
     return jax.vmap(jax.vmap(one))(z)
 
 
@@ -107,18 +109,18 @@ def evaluated(target: LocalTarget, positions: Parameters, statistics: dict[str, 
     return Draws(excess, by_part, contrasts, {**displacement, **statistics}, positions, lowest)
 
 
-@partial(jax.jit, static_argnums=0)
-def _losses_of_chain_draws(program: Program, z: Parameters, arrays: Any) -> dict[str, jax.Array]:
-    return jax.vmap(lambda one: program.losses(one, arrays))(z)
+@jax.jit
+def _losses_of_chain_draws(target: LocalTarget, z: Parameters) -> dict[str, jax.Array]:
+    return jax.vmap(target.losses)(z)
 
 
-def _log_likelihood(reading: ModelReading, positions: Parameters) -> dict[str, np.ndarray]:
+def _log_likelihood(target: LocalTarget, positions: Parameters) -> dict[str, np.ndarray]:
     """``log p(x_i | z_t)``, float32 ``[chain, draw, n]``, evaluated a draw at a time."""
     num_draws = jax.tree.leaves(positions)[0].shape[1]
     parts = []
     for draw in range(num_draws):
         z = jax.tree.map(lambda leaf, t=draw: leaf[:, t], positions)
-        losses = _losses_of_chain_draws(reading.program, z, reading.arrays)
+        losses = _losses_of_chain_draws(target, z)
         parts.append({name: -np.asarray(loss) for name, loss in losses.items()})
     return {name: np.stack([part[name] for part in parts], axis=1) for name in parts[0]}
 
@@ -155,29 +157,30 @@ def assemble(
     """Inference data of a run; raises for non-finite draws, warns of what is doubtful."""
     beta = float(target.inverse_temperature)
     center_loss = total_loss(reading.center_losses)
-    sites = _constrain(reading.program, names, draws.positions, reading.arrays) if names else {}
+    sites = _constrain(names, draws.positions, target) if names else {}
     statistics = {"loss": center_loss + draws.excess_loss, "excess_loss": draws.excess_loss}
+    others, own = _by_prefix(draws.statistics, ELSEWHERE)
     label = partial(labelled, plate_axes=reading.plate_axes)
     groups = {
         "posterior": label(
             {"llc": beta * draws.excess_loss, **flatten_sites(sites)}, lead=_CHAIN_DRAW
-        ),
-        "sample_stats": labelled({**statistics, **draws.statistics}, lead=_CHAIN_DRAW),
+        ).assign(_llc_on(beta, others)),
+        "sample_stats": labelled({**statistics, **own}, lead=_CHAIN_DRAW),
         "observed_data": label(reading.observed),
         "constant_data": labelled(_constants(reading)),
     }
     if log_likelihood:
         groups["log_likelihood"] = labelled(
-            _log_likelihood(reading, draws.positions),
+            _log_likelihood(target, draws.positions),
             lead=_CHAIN_DRAW,
             plate_axes={name: axes.names for name, axes in reading.data_axes.items()},
         )
-    groups |= _lowest_group(reading, beta, draws.lowest)
+    groups |= _lowest_group(reading, target, draws.lowest)
     localization = {name: float(gamma) for name, gamma in target.localization.items()}
     same = len(set(localization.values())) == 1
     settings = {
         "num_data": num_data,
-        "num_parameters": reading.dimension,
+        "num_parameters": target.dimension,
         "inverse_temperature": beta,
         "localization": next(iter(localization.values())) if same else localization,
         "center_loss": center_loss,
@@ -195,16 +198,32 @@ def assemble(
     return idata
 
 
+def _by_prefix(arrays: dict[str, Any], prefix: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Those whose names begin so, without it, and the others."""
+    found = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
+    return found, {k: v for k, v in arrays.items() if not k.startswith(prefix)}
+
+
+def _llc_on(beta: float, others: dict[str, np.ndarray]) -> dict[str, xr.DataArray]:
+    """The variable ``llc_on[chain, draw, data]``, if there are other data."""
+    if not others:
+        return {}
+    draws = beta * np.stack([array.astype(np.float64) for array in others.values()], axis=-1)
+    dims = (*_CHAIN_DRAW, "data")
+    return {"llc_on": xr.DataArray(draws, dims=dims, coords={"data": list(others)})}
+
+
 def _lowest_group(
-    reading: ModelReading, beta: float, lowest: tuple[float, Parameters]
+    reading: ModelReading, target: LocalTarget, lowest: tuple[float, Parameters]
 ) -> dict[str, xr.Dataset]:
     """The lowest point, constrained, if it is lower than the centre by more than rounding."""
     depth, z = lowest
-    if not beta * depth < BELOW_CENTER:
+    llc = float(target.inverse_temperature) * depth
+    if not llc < BELOW_CENTER:
         return {}
     names = reading.program.parameters
-    sites = constrain(reading.program, names, z, reading.arrays)
-    return {LOWEST_POINT: point_dataset(sites, beta * depth)}
+    sites = constrain(reading.program, names, target.whole(z), reading.arrays)
+    return {LOWEST_POINT: point_dataset(sites, llc)}
 
 
 def _with_findings(

@@ -6,7 +6,7 @@ from math import ceil
 import jax
 import numpy as np
 
-from numpyro_llc.evaluation import all_rows, some_rows
+from numpyro_llc.evaluation import ROWS_ALWAYS_AFFORDABLE, rows_to_evaluate
 from numpyro_llc.inference_data import MonteCarlo, monte_carlo
 from numpyro_llc.sampling import Draws, NonFiniteDraw, Run
 from numpyro_llc.schedule import Schedule, Until
@@ -17,7 +17,6 @@ WORK_LIMIT = 2e11
 """Parameters times rows, summed over steps and chains, after which an automatic run ends."""
 STEPS_AT_LEAST, STEPS_AT_MOST = 8192, 4_000_000
 WARMUP_DRAWS = 64
-ROWS_ALWAYS_AFFORDABLE = 65_536
 
 
 @dataclass(frozen=True)
@@ -112,13 +111,11 @@ def _budget(run: Run, batch_rows: int) -> int:
 
 def _choose_rows(run: Run, schedule: Schedule, batch_rows: int, rng_key: jax.Array) -> int:
     """Evaluate on the full data where that is affordable, else on a large fixed batch."""
-    num_rows = run.target.num_rows
     affordable = max(ROWS_ALWAYS_AFFORDABLE, 3 * batch_rows * (schedule.thinning or 1))
-    if num_rows <= affordable:
-        run.rows = all_rows(run.target)
-        return num_rows
-    run.rows = some_rows(run.target, affordable, rng_key)
-    return run.rows.rows.size
+    run.rows = rows_to_evaluate(run.target, affordable, rng_key)
+    if run.target.num_rows <= affordable:
+        return run.target.num_rows
+    return run.rows.rows.size  # type: ignore[union-attr]
 
 
 def _warm_up(run: Run, schedule: Schedule, budget: int) -> float:

@@ -30,6 +30,8 @@ def estimate_llc(
     batch_size: int | None = None,
     in_axes: Any = None,
     step_size: float | None = None,
+    sites: Any = None,
+    evaluate_on: Mapping[str, Any] | None = None,
     num_warmup: int | None = None,
     num_samples: int | None = None,
     num_chains: int = 4,
@@ -78,6 +80,14 @@ def estimate_llc(
     step_size : float, optional
         For NUTS, HMC and MALA the first step of the warm-up, which adapts it. For the
         stochastic-gradient kernels ε, kept as it is; left out, it is found in the warm-up.
+    sites : str, sequence of str or dict, optional
+        What to sample, the rest being held at ``w*`` (the weight-refined λ̂): names of sites or of
+        parts of a network (``"net$params.Dense_0"``, as results name them), or masks
+        ``{site: True, False, array or pytree of them}`` over unconstrained values. Default: all.
+    evaluate_on : dict, optional
+        Other data by name (the data-refined λ̂), each a tuple in place of `model_args` or a dict in
+        place of entries of `model_kwargs`. The same draws give, in the variable ``llc_on``,
+        ``nβ [L'(z) - L'(z*)]`` of each, L' the mean loss over those data.
     num_warmup, num_samples, thinning : int, optional
         As in :class:`numpyro.infer.MCMC`: each chain keeps ``num_samples // thinning`` draws.
         Left out: 1000, 1000 and 1 for NUTS, HMC and MALA; for the stochastic-gradient kernels the
@@ -110,7 +120,8 @@ def estimate_llc(
         ``posterior`` (``llc`` and the stored sites), ``sample_stats`` (``loss`` = nL in nats,
         ``excess_loss`` = nL(z) - nL(z*), ``distance`` = \|z - z*\|,
         ``penalty`` = ½ Σ γ_s \|z_s - z*_s\|², and the kernel's own),
-        ``observed_data``, ``constant_data``. attrs hold n, β, γ, the loss and curvature at the
+        ``observed_data``, ``constant_data``. With `sites`, distance and penalty are of what is
+        sampled. attrs hold n, β, γ, the loss and curvature at the
         centre, and the findings of the checks.
 
     Warns
@@ -149,17 +160,18 @@ def estimate_llc(
         batch_size=batch_size,
         in_axes=in_axes,
         step_size=step_size,
+        sites=sites,
+        evaluate_on=evaluate_on,
         likelihood_factors=likelihood_factors,
         prior_factors=prior_factors,
     )
-    parameters = problem.reading.program.parameters
     names = sites_to_store(
         problem.reading, not problem.is_stochastic if store_sites is None else store_sites
     )
-    sites = parameters if names or log_likelihood else ()
+    stored = tuple(problem.target.center) if names or log_likelihood else ()
     saved = None
     if checkpoint is not None:
-        saved = Checkpoint(checkpoint, _identity(rng_key, problem, sites))
+        saved = Checkpoint(checkpoint, _identity(rng_key, problem, stored))
     key_check, key_starts, key_chains = jax.random.split(rng_key, 3)
     curvature = problem.curvature(key_check)
     run = Run(
@@ -168,7 +180,8 @@ def estimate_llc(
         problem.starts(curvature, key_starts),
         key_chains,
         problem.schedule,
-        sites=sites,
+        sites=stored,
+        elsewhere=problem.elsewhere,
         checkpoint=saved,
     )
     finished = finish(run, problem.schedule, problem.rows_of_a_step, key_starts)

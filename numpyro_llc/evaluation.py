@@ -1,6 +1,5 @@
 """The loss of chains, centred datum by datum, over the full data or a large fixed part of it."""
 
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -38,6 +37,32 @@ def some_rows(target: LocalTarget, count: int, rng_key: jax.Array) -> Evaluation
     return EvaluationRows(chosen, jnp.full(chosen.shape, weight))
 
 
+ROWS_ALWAYS_AFFORDABLE = 65_536
+"""Up to this many rows the loss of a draw is evaluated on all of them."""
+
+
+def rows_to_evaluate(target: LocalTarget, most: int, rng_key: jax.Array) -> EvaluationRows | None:
+    """All rows if they are at most `most`, else about `most` of them."""
+    return all_rows(target) if target.num_rows <= most else some_rows(target, most, rng_key)
+
+
+class Elsewhere(NamedTuple):
+    """Other data on which the same draws are evaluated.
+
+    Attributes
+    ----------
+    target : LocalTarget
+        With that data, and the same centre.
+    rows : EvaluationRows or None
+    scale : scalar
+        n over the number of those data, so that the loss counts n of them.
+    """
+
+    target: LocalTarget
+    rows: EvaluationRows | None
+    scale: Any
+
+
 class Evaluation(NamedTuple):
     """The loss of stacked points against that of the centre.
 
@@ -64,7 +89,7 @@ def excess_losses(target: LocalTarget, z: Parameters, rows: EvaluationRows | Non
     """
     points = jax.tree.map(lambda a, c: jnp.concatenate([a, c[None]]), z, target.center)
     if rows is None:
-        losses = jax.lax.map(partial(target.program.losses, arrays=target.arrays), points)
+        losses = jax.lax.map(target.losses, points)
         sites = [_less_last(x).reshape(len(x) - 1, -1) for x in losses.values()]
         total = sum((x.sum(axis=1) for x in sites), jnp.zeros(()))
         return Evaluation(total, total[:, None], sum(map(_contrasts, sites), jnp.zeros(())))
@@ -73,7 +98,7 @@ def excess_losses(target: LocalTarget, z: Parameters, rows: EvaluationRows | Non
         (numbers, weights), slice_number = part
 
         def losses_at(one: Parameters) -> jax.Array:
-            return target.program.row_losses(one, target.arrays, numbers)
+            return target.row_losses(one, numbers)
 
         excess = _less_last(jax.lax.map(losses_at, points))
         # A row that stands for w rows adds w times its variance, not w² times.

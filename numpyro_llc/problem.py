@@ -11,12 +11,14 @@ import numpy as np
 from numpyro_llc._checks import (
     check_localization,
     check_num_data,
+    check_other_data,
     inverse_temperature_or_default,
 )
 from numpyro_llc._identity import fingerprint
 from numpyro_llc.center import total_loss
 from numpyro_llc.curvature import DENSE_LIMIT, Curvature, curvature_at_center, gradient_at_center
 from numpyro_llc.errors import NonFiniteLossError
+from numpyro_llc.evaluation import ROWS_ALWAYS_AFFORDABLE, Elsewhere, rows_to_evaluate
 from numpyro_llc.kernels import (
     Sampler,
     StochasticSampler,
@@ -25,6 +27,7 @@ from numpyro_llc.kernels import (
     make_sampler,
 )
 from numpyro_llc.models import ModelReading, Parameters, read_model, with_batches
+from numpyro_llc.parts import split
 from numpyro_llc.schedule import DEFAULT_STEPS, Schedule, with_defaults
 from numpyro_llc.target import LocalTarget, make_target
 from numpyro_llc.tuning import spread_starts
@@ -44,6 +47,8 @@ class Problem:
     target : LocalTarget
     num_data : int
         n.
+    elsewhere : dict of str to Elsewhere
+        Other data on which the draws are evaluated, by name.
     """
 
     sampler: Sampler
@@ -52,6 +57,7 @@ class Problem:
     reading: ModelReading
     target: LocalTarget
     num_data: int
+    elsewhere: dict[str, Elsewhere]
 
     @property
     def is_stochastic(self) -> bool:
@@ -73,11 +79,13 @@ class Problem:
             "arguments": fingerprint(program.arguments.leaves),
             "data": fingerprint(self.target.arrays),
             "num_data": self.num_data,
+            "sites": fingerprint(self.target.held),
+            "evaluate_on": {k: fingerprint(x.target.arrays) for k, x in self.elsewhere.items()},
         }
 
     def curvature(self, rng_key: jax.Array) -> Curvature:
         """Curvature at the centre; of a large batched model the gradient."""
-        if self.is_stochastic and self.reading.dimension > DENSE_LIMIT:
+        if self.is_stochastic and self.target.dimension > DENSE_LIMIT:
             return gradient_at_center(self.target)
         return curvature_at_center(self.target, rng_key)
 
@@ -103,6 +111,8 @@ def prepare(
     batch_size: int | None,
     in_axes: Any,
     step_size: float | None,
+    sites: Any = None,
+    evaluate_on: Mapping[str, Any] | None = None,
     likelihood_factors: Sequence[str] = (),
     prior_factors: Sequence[str] = (),
 ) -> Problem:
@@ -119,18 +129,44 @@ def prepare(
     if num_data is not None:
         num_data = check_num_data(num_data)
     inverse_temperature_or_default(inverse_temperature, num_data or 2)
-    reading = read_model(
-        model,
-        model_args,
-        model_kwargs,
-        center=getattr(center, "params", center),
-        likelihood_factors=likelihood_factors,
-        prior_factors=prior_factors,
-    )
-    reading = _batched(reading, sampler, in_axes_of(kernel, in_axes))
-    target, num_data = target_of(reading, num_data, inverse_temperature, localization)
+
+    def read(args: Any, kwargs: Any) -> ModelReading:
+        reading = read_model(
+            model,
+            args,
+            kwargs,
+            center=getattr(center, "params", center),
+            likelihood_factors=likelihood_factors,
+            prior_factors=prior_factors,
+        )
+        return _batched(reading, sampler, in_axes_of(kernel, in_axes))
+
+    reading = read(model_args, model_kwargs)
+    target, num_data = target_of(reading, num_data, inverse_temperature, localization, sites)
     name = kernel if isinstance(kernel, str) else type(kernel).__name__
-    return Problem(sampler, name, schedule, reading, target, num_data)
+    elsewhere = {}
+    for key, data in check_other_data(evaluate_on).items():
+        is_named = isinstance(data, Mapping)
+        other = read(
+            model_args if is_named else data,
+            {**(model_kwargs or {}), **data} if is_named else model_kwargs,
+        )
+        elsewhere[key] = _elsewhere(target, reading, other)
+    return Problem(sampler, name, schedule, reading, target, num_data, elsewhere)
+
+
+def _elsewhere(target: LocalTarget, reading: ModelReading, other: ModelReading) -> Elsewhere:
+    """The target with other data."""
+    _refuse_non_finite(other, "on the data of `evaluate_on`")
+    there = replace(
+        target,
+        program=other.program,
+        arrays=other.arrays,
+        center_losses=other.center_losses,
+    )
+    here, count = (max(map(int, one.data_counts.values())) for one in (reading, other))
+    rows = rows_to_evaluate(there, ROWS_ALWAYS_AFFORDABLE, jax.random.key(0))
+    return Elsewhere(there, rows, jnp.asarray(here / count, jnp.result_type(float)))
 
 
 def _batched(reading: ModelReading, sampler: Sampler, in_axes: Any) -> ModelReading:
@@ -146,22 +182,32 @@ def _batched(reading: ModelReading, sampler: Sampler, in_axes: Any) -> ModelRead
 
 
 def target_of(
-    reading: ModelReading, num_data: int | None, inverse_temperature: Any, localization: Any
+    reading: ModelReading,
+    num_data: int | None,
+    inverse_temperature: Any,
+    localization: Any,
+    sites: Any = None,
 ) -> tuple[LocalTarget, int]:
     """The local target and n; refuses a centre where the loss is not finite."""
     num_data = check_num_data(reading.num_data(num_data))
-    if not np.isfinite(total_loss(reading.center_losses)):
-        bad = {k: int(np.sum(~np.isfinite(v))) for k, v in reading.center_losses.items()}
-        raise NonFiniteLossError(
-            f"The loss at `center` is not finite: {bad} non-finite values by observed site. Is "
-            "each observation inside the support of its likelihood there?"
-        )
+    _refuse_non_finite(reading, "at `center`")
+    center, held = (reading.center, None) if sites is None else split(reading.center, sites)
     target = make_target(
         reading.program,
         reading.arrays,
-        reading.center,
+        center,
         inverse_temperature=inverse_temperature_or_default(inverse_temperature, num_data),
         localization=check_localization(localization, reading.center),
         center_losses=reading.center_losses,
+        held=held,
     )
     return target, num_data
+
+
+def _refuse_non_finite(reading: ModelReading, where: str) -> None:
+    if not np.isfinite(total_loss(reading.center_losses)):
+        bad = {k: int(np.sum(~np.isfinite(v))) for k, v in reading.center_losses.items()}
+        raise NonFiniteLossError(
+            f"The loss {where} is not finite: {bad} non-finite values by observed site. Is "
+            "each observation inside the support of its likelihood there?"
+        )

@@ -9,6 +9,16 @@ import jax
 import jax.numpy as jnp
 
 from numpyro_llc.models import Parameters, Program
+from numpyro_llc.parts import Held
+
+_FIELDS = [
+    "arrays",
+    "center",
+    "center_losses",
+    "inverse_temperature",
+    "localization",
+    "held",
+]
 
 
 def _squared_distance(z: Parameters, center: Parameters, weights: Mapping[str, Any]) -> jax.Array:
@@ -24,7 +34,7 @@ def _squared_distance(z: Parameters, center: Parameters, weights: Mapping[str, A
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["arrays", "center", "center_losses", "inverse_temperature", "localization"],
+    data_fields=_FIELDS,
     meta_fields=["program"],
 )
 @dataclass(frozen=True)
@@ -41,13 +51,15 @@ class LocalTarget:
     arrays : tuple of jax.Array
         The model's array arguments.
     center : dict
-        Unconstrained ``z*``.
+        Unconstrained ``z*``, of the parameters that are sampled.
     center_losses : dict of str to jax.Array
         ``ℓ_i(z*)`` in nats, per datum, for each likelihood site.
     inverse_temperature : jax.Array
         β, a scalar.
     localization : dict of str to jax.Array
         γ of each site, scalars.
+    held : Held or None
+        The parameters that stay at ``z*``, if not all are sampled.
     """
 
     program: Program
@@ -56,10 +68,28 @@ class LocalTarget:
     center_losses: dict[str, jax.Array]
     inverse_temperature: jax.Array
     localization: dict[str, Any]
+    held: Held | None = None
+
+    @property
+    def dimension(self) -> int:
+        """How many parameters are sampled."""
+        return sum(jnp.size(leaf) for leaf in jax.tree.leaves(self.center))
+
+    def whole(self, z: Parameters) -> Parameters:
+        """All unconstrained parameters, of those that are sampled."""
+        return z if self.held is None else self.held.whole(z)
+
+    def losses(self, z: Parameters) -> dict[str, jax.Array]:
+        """Per-datum losses in nats, an array for each observed site."""
+        return self.program.losses(self.whole(z), self.arrays)
+
+    def row_losses(self, z: Parameters, rows: jax.Array) -> jax.Array:
+        """The loss of each of `rows` in nats, ``[len(rows)]``."""
+        return self.program.row_losses(self.whole(z), self.arrays, rows)
 
     def excess_loss(self, z: Parameters) -> jax.Array:
         """``nL(z) - nL(z*)`` in nats, a scalar: per-datum differences first, then their sum."""
-        losses = self.program.losses(z, self.arrays)
+        losses = self.losses(z)
         terms = [jnp.sum(x - self.center_losses.get(name, 0.0)) for name, x in losses.items()]
         return sum(terms, jnp.zeros(()))
 
@@ -85,7 +115,7 @@ class LocalTarget:
     def row_terms(self, z: Parameters, rows: jax.Array) -> jax.Array:
         """``β N ℓ_i(z)`` of `rows`, ``[len(rows)]``; its expectation over random rows is β nL."""
         scale = self.inverse_temperature * self.num_rows
-        return scale * self.program.row_losses(z, self.arrays, rows)
+        return scale * self.row_losses(z, rows)
 
     def tempered_loss(self, z: Parameters, rows: jax.Array | None) -> jax.Array:
         """``β nL(z)`` up to a constant, or from `rows` an unbiased estimate of it, a scalar."""
@@ -96,7 +126,7 @@ class LocalTarget:
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["arrays", "center", "center_losses", "inverse_temperature", "localization"],
+    data_fields=_FIELDS,
     meta_fields=["program"],
 )
 @dataclass(frozen=True)
@@ -105,7 +135,7 @@ class PosteriorTarget(LocalTarget):
 
     def penalty(self, z: Parameters) -> jax.Array:
         """``-log p(w(z)) - log |dw/dz|``, a scalar."""
-        return self.program.prior_potential(z, self.arrays)
+        return self.program.prior_potential(self.whole(z), self.arrays)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -121,6 +151,7 @@ def make_target(
     inverse_temperature: float,
     localization: Mapping[str, float],
     center_losses: dict[str, jax.Array] | None = None,
+    held: Held | None = None,
 ) -> LocalTarget:
     """Put the target together; `center_losses` are evaluated unless they are known."""
     if center_losses is None:
@@ -132,5 +163,6 @@ def make_target(
         center=center,
         center_losses=center_losses,
         inverse_temperature=scalar(inverse_temperature),
-        localization={name: scalar(gamma) for name, gamma in localization.items()},
+        localization={name: scalar(localization[name]) for name in center},
+        held=held,
     )

@@ -115,6 +115,44 @@ def test_networks_read_as_they_are(name):
     np.testing.assert_allclose(again, reading.center_losses["y"], rtol=1e-5, atol=1e-6)
 
 
+NNX = Nnx(nnx.Rngs(0))
+nnx.update(NNX, jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), NNX_PARAMS))
+TRAINED = {
+    "flax": {"params": FLAX_PARAMS},  # what linen.Module.init returns
+    "nnx": NNX,
+    "eqx": EQUINOX,
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_trained_module_is_a_center_as_it_is(name):
+    make, center = NETWORKS[name]
+    trained = TRAINED[name.removeprefix("random_").removesuffix("_module")]
+    one, two = (
+        read_model(model_of(make), (X, Y), None, center=c) for c in (center, {"net": trained})
+    )
+    assert set(one.center) == set(two.center)
+    np.testing.assert_allclose(*(np.asarray(x.center_losses["y"]) for x in (one, two)), rtol=1e-6)
+
+
+def test_a_module_of_another_form_is_refused():
+    wrong = {**FLAX_PARAMS, "Dense_7": {"bias": B1}}
+    with pytest.raises(ValueError, match="names 'net/Dense_7.bias', which the model does not"):
+        read_model(model_of(NETWORKS["random_flax_module"][0]), (X, Y), None, center={"net": wrong})
+
+
+def test_a_module_and_other_sites_make_one_center():
+    def model(x, y):
+        net = contrib.random_flax_module("net", Linen(), PRIOR, input_shape=(1, 1))
+        sigma = numpyro.sample("sigma", dist.HalfNormal())
+        numpyro.sample("y", dist.Normal(net(x), sigma), obs=y)
+
+    reading = read_model(model, (X, Y), None, center={"net": FLAX_PARAMS, "sigma": 1.0})
+    assert reading.dimension == 3 * WIDTH + 2
+    with pytest.raises(ValueError, match="'sigma'"):
+        read_model(model, (X, Y), None, center={"net": FLAX_PARAMS})
+
+
 @pytest.mark.parametrize("name", ["flax_module", "nnx_module", "eqx_module"])
 def test_untold_network_parameters_are_refused(name):
     with pytest.raises(ValueError, match=r"numpyro.param 'net\$params' is not in `center`"):

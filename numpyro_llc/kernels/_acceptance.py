@@ -96,10 +96,7 @@ def _potential_and_gradient(
         return jax.value_and_grad(target.potential)(z)
 
     def tempered(z: Parameters, part: EvaluationRows) -> jax.Array:
-        losses, at_center = (
-            target.program.row_losses(point, target.arrays, part.rows)
-            for point in (z, target.center)
-        )
+        losses, at_center = (target.row_losses(point, part.rows) for point in (z, target.center))
         return target.inverse_temperature * ((losses - at_center) @ part.weights)
 
     def add(total: Any, part: EvaluationRows) -> tuple[Any, None]:

@@ -2,8 +2,9 @@
 
 from numpyro_llc.models._arguments import split_arguments
 from numpyro_llc.models._batching import with_batches
+from numpyro_llc.models._measured import draw_starts
 from numpyro_llc.models._program import FullPlates, Parameters, Program, constrain
-from numpyro_llc.models._reading import ModelReading, draw_starts, read_model
+from numpyro_llc.models._reading import ModelReading, read_model
 
 __all__ = [
     "FullPlates",

@@ -10,6 +10,7 @@ import numpy as np
 from numpyro.primitives import Messenger
 
 from numpyro_llc.models import _rules
+from numpyro_llc.models._modules import pure_parameters, with_module_leaves
 from numpyro_llc.models._program import scan_slice
 
 
@@ -30,7 +31,7 @@ class CenterValues:
     """``substitute_fn`` that hands out the centre's values, checking shapes on the way."""
 
     def __init__(self, center: Mapping[str, Any] | None, init_strategy: Callable) -> None:
-        self.center = {} if center is None else center
+        self.center = {} if center is None else with_module_leaves(center)
         self.init = init_strategy
 
     def __call__(self, site: dict[str, Any]) -> Any:
@@ -70,7 +71,7 @@ def _checked_param(site: dict[str, Any], value: Any) -> Any:
 
 
 def as_values(center: Mapping[str, Any]) -> dict[str, Any]:
-    """Arrays of the default float type, from whatever the user wrote."""
+    """Arrays of the default float type, from whatever the user wrote; of modules, a pytree."""
     if not isinstance(center, Mapping):
         raise TypeError(
             f"`center` must be a dict {{site: value}} or a Center; got {type(center).__name__}."
@@ -78,7 +79,8 @@ def as_values(center: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in center.items():
         if value is None:
             raise TypeError(f"`center[{name!r}]` must hold numbers; got None.")
-    return {k: jax.tree.map(partial(_as_float, k), _array_like(v)) for k, v in center.items()}
+    given = {name: _array_like(pure_parameters(value)) for name, value in center.items()}
+    return {name: jax.tree.map(partial(_as_float, name), value) for name, value in given.items()}
 
 
 def _array_like(value: Any) -> Any:

@@ -9,21 +9,17 @@ from typing import Any
 
 import jax
 import numpy as np
-from numpyro.distributions import biject_to, constraints
-from numpyro.infer.initialization import init_to_uniform
 
 from numpyro_llc.models import _data, _rules
 from numpyro_llc.models._arguments import StaticArguments, check_model, split_arguments
 from numpyro_llc.models._center_values import CenterValues, CountKeys, as_values
+from numpyro_llc.models._measured import UNIFORM, measure, unconstrain_draws
+from numpyro_llc.models._modules import by_site
 from numpyro_llc.models._program import (
     Parameters,
     Program,
-    is_real,
     site_loss,
-    support_of,
 )
-
-_UNIFORM = init_to_uniform()
 
 
 @dataclass(frozen=True)
@@ -80,9 +76,21 @@ class ModelReading:
         jaxpr = jax.make_jaxpr(self.program.with_prior().losses)(self.center, self.arrays)
         return replace(self.program, fingerprint=_fingerprint(jaxpr))
 
+    def at(self, center: Mapping[str, Any]) -> "ModelReading":
+        """The same model at another centre: numbers only, nothing is read again."""
+        given = by_site(as_values(center), frozenset(self.program.parameters))
+        if set(given) != set(self.program.parameters):
+            raise ValueError(
+                f"`centers` must all have the parameters of the first, {sorted(self.center)}; got "
+                f"{sorted(given)}."
+            )
+        seen = measure(self.program, UNIFORM, given, self.arrays, 0)
+        _rules.check_center(seen.inside, seen.finite, given)
+        return replace(self, center=seen.z, center_losses=seen.losses)
+
     def unconstrain(self, values: Mapping[str, Any]) -> Parameters:
         """Unconstrained parameters of constrained ones, leaves ``[chain, draw, ...]``."""
-        return _unconstrain_draws(self.program, values, self.arrays)
+        return unconstrain_draws(self.program, values, self.arrays)
 
     @property
     def dimension(self) -> int:
@@ -119,12 +127,14 @@ def read_model(
     check_model(model)
     arguments, arrays = split_arguments(args, kwargs)
     given = as_values(center) if init_strategy is None else None
-    init_strategy = init_strategy or _UNIFORM
+    init_strategy = init_strategy or UNIFORM
     factors = _rules.Factors(_names(likelihood_factors), _names(prior_factors))
     found = _structure(model, arguments, arrays, given, factors, init_strategy)
     draws_keys, as_read = found.pop("draws_keys"), found.pop("fingerprint")
     program = found.pop("program")
-    seen = _measure(replace(program, fingerprint=as_read), init_strategy, given, arrays, 0)
+    if given is not None:
+        given = by_site(given, frozenset(program.parameters))
+    seen = measure(replace(program, fingerprint=as_read), init_strategy, given, arrays, 0)
     # Of the losses alone, so that it is the same wherever the centre came from.
     fingerprint = _fingerprint(jax.make_jaxpr(program.losses)(seen.z, arrays))
     program = replace(program, fingerprint=fingerprint)
@@ -204,10 +214,10 @@ def _described(
     likelihood = _rules.check_sites(trace, factors)
     _rules.check_local_latents(trace, likelihood)
     modules = _rules.random_module_params(trace)
-    if given is not None:
-        _rules.check_names(trace, given, modules)
     parameters = [k for k in trace if k not in modules and _rules.is_parameter(trace[k])]
     if given is not None:
+        given = by_site(given, frozenset(parameters))
+        _rules.check_names(trace, given, modules)
         _rules.check_shapes(trace, given, parameters)
     _rules.check_full_data(trace, likelihood)
     latents = [k for k in parameters if trace[k]["type"] == "sample"]
@@ -227,43 +237,6 @@ def _described(
     }
 
 
-@partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["z", "losses", "observed", "counts", "bad_observations", "inside", "finite"],
-    meta_fields=[],
-)
-@dataclass(frozen=True)
-class _Measured:
-    z: Parameters
-    losses: dict[str, jax.Array]
-    observed: dict[str, jax.Array]
-    counts: dict[str, jax.Array]
-    bad_observations: dict[str, jax.Array]
-    inside: dict[str, jax.Array]
-    finite: dict[str, jax.Array]
-
-
-@partial(jax.jit, static_argnums=(0, 1))
-def _measure(
-    program: Program, init_strategy: Callable, given: Any, arrays: Sequence[jax.Array], seed: Any
-) -> _Measured:
-    """Everything about the centre and the data that takes numbers, in one compiled function."""
-    trace = program.trace(arrays, CenterValues(given, init_strategy), seed)
-    sites = {name: trace[name] for name in program.likelihood}
-    values = {name: trace[name]["value"] for name in program.parameters}
-    supports = {name: support_of(trace[name]) for name in program.parameters}
-    z = {name: _unconstrain(name, values[name], supports[name]) for name in values}
-    return _Measured(
-        z=z,
-        losses={name: site_loss(site) for name, site in sites.items()},
-        observed={name: site["value"] for name, site in sites.items()},
-        counts={name: _data.count_data(site) for name, site in sites.items()},
-        bad_observations={name: _data.count_bad(site) for name, site in sites.items()},
-        inside={k: _rules.is_inside(values[k], z[k], supports[k]) for k in z},
-        finite={k: _rules.all_finite(value) for k, value in values.items()},
-    )
-
-
 @partial(jax.jit, static_argnums=0)
 def _losses_of_seed(
     program: Program, z: Parameters, arrays: tuple[jax.Array, ...], seed: Any
@@ -273,30 +246,3 @@ def _losses_of_seed(
 
 def _names(names: str | Sequence[str]) -> tuple[str, ...]:
     return (names,) if isinstance(names, str) else tuple(names)
-
-
-@partial(jax.jit, static_argnums=0)
-def _unconstrain_draws(
-    program: Program, values: Mapping[str, Any], arrays: tuple[jax.Array, ...]
-) -> Parameters:
-    return jax.lax.map(
-        partial(jax.lax.map, lambda given: _measure(program, _UNIFORM, given, arrays, 0).z), values
-    )
-
-
-@partial(jax.jit, static_argnums=(0, 1))
-def draw_starts(
-    program: Program, init_strategy: Callable, arrays: tuple[jax.Array, ...], keys: jax.Array
-) -> Parameters:
-    """Unconstrained parameters that a NumPyro initialization strategy gives, one for each key."""
-    return jax.lax.map(lambda key: _measure(program, init_strategy, None, arrays, key).z, keys)
-
-
-def _unconstrain(name: str, value: Any, support: constraints.Constraint) -> Any:
-    if is_real(support):
-        return value
-    if len(jax.tree.leaves(value)) != 1:
-        raise ValueError(
-            f"numpyro.param {name!r} is a pytree with a constraint; only arrays can have one."
-        )
-    return biject_to(support).inv(value)

@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import DictKey, keystr, tree_leaves_with_path
+from jax.tree_util import tree_leaves_with_path
 from numpyro import distributions as dist
 from numpyro.distributions import constraints
 
 from numpyro_llc.models import _data
+from numpyro_llc.models._modules import PARAMS, leaf_name
 from numpyro_llc.models._program import is_real
 
 Trace = dict[str, dict[str, Any]]
@@ -121,19 +122,12 @@ def random_module_params(trace: Trace) -> tuple[str, ...]:
     for name, site in trace.items():
         if site["type"] != "param":
             continue
-        module = name.removesuffix("$params")
+        module = name.removesuffix(PARAMS)
         latents = {k for k, s in trace.items() if is_latent(s) and k.startswith(module + "/")}
-        leaves = {f"{module}/{_leaf_name(p)}" for p, _ in tree_leaves_with_path(site["value"])}
-        if name.endswith("$params") and latents and leaves <= latents:
+        leaves = {f"{module}/{leaf_name(p)}" for p, _ in tree_leaves_with_path(site["value"])}
+        if name.endswith(PARAMS) and latents and leaves <= latents:
             covered.append(name)
     return tuple(covered)
-
-
-def _leaf_name(path: Any) -> str:
-    """The name that ``random_*_module`` gives a leaf: of dicts ``a.b``, else as in the code."""
-    if all(isinstance(key, DictKey) for key in path):
-        return ".".join(str(key.key) for key in path)
-    return keystr(path)[1:]
 
 
 def check_names(trace: Trace, center: Mapping[str, Any], modules: Sequence[str]) -> None:

@@ -5,10 +5,11 @@ writes them as they come.
 """
 
 from numpyro_llc.sampling._checkpoint import Checkpoint
-from numpyro_llc.sampling._compiled import Layout, advance, forget_compiled, start
+from numpyro_llc.sampling._compiled import ELSEWHERE, Layout, advance, forget_compiled, start
 from numpyro_llc.sampling._run import Draws, NonFiniteDraw, Run
 
 __all__ = [
+    "ELSEWHERE",
     "Checkpoint",
     "Draws",
     "Layout",

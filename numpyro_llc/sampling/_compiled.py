@@ -10,13 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
-from numpyro_llc.evaluation import EvaluationRows, excess_losses
+from numpyro_llc.evaluation import Elsewhere, EvaluationRows, excess_losses
 from numpyro_llc.kernels import Sampler
 from numpyro_llc.models import Parameters
 from numpyro_llc.target import LocalTarget
 
 CHUNK_DRAWS = 64
 """Most draws between two visits to Python: the length of the compiled buffer."""
+ELSEWHERE = "excess_loss on "
+"""What stands before the name of other data, among a draw's statistics."""
 
 
 class Layout(NamedTuple):
@@ -50,6 +52,7 @@ def _observe(
     state: Any,
     target: LocalTarget,
     rows: EvaluationRows | None,
+    elsewhere: dict[str, Elsewhere],
 ) -> tuple[dict[str, Any], Parameters]:
     z = sampler.position(state)
     excess, by_part, contrasts = excess_losses(target, z, rows)
@@ -58,6 +61,10 @@ def _observe(
         name: jnp.broadcast_to(value, (chains,))
         for name, value in sampler.statistics(state).items()
     }
+    others = {
+        ELSEWHERE + name: other.scale * excess_losses(other.target, z, other.rows).excess
+        for name, other in elsewhere.items()
+    }
     seen = {
         "excess_loss": excess,
         "by_part": by_part if rows is not None and by_part.shape[1] > 1 else by_part[:, :1],
@@ -65,6 +72,7 @@ def _observe(
         **jax.vmap(target.displacement)(z),
         "z": {name: z[name] for name in sites},
         **statistics,
+        **others,
     }
     return seen, z
 
@@ -82,6 +90,7 @@ def _chunk(
     progress: Progress,
     target: LocalTarget,
     rows: EvaluationRows | None,
+    elsewhere: dict[str, Elsewhere],
     num_draws: jax.Array,
     thinning: jax.Array,
 ) -> tuple[Progress, dict[str, Any]]:
@@ -90,11 +99,13 @@ def _chunk(
     def body(i: jax.Array, carry: Any) -> Any:
         (state, lowest), buffer = carry
         state = jax.lax.fori_loop(0, thinning, lambda _, s: sampler.step(s, target), state)
-        seen, z = _observe(sampler, sites, state, target, rows)
+        seen, z = _observe(sampler, sites, state, target, rows, elsewhere)
         buffer = jax.tree.map(lambda kept, new: kept.at[:, i].set(new), buffer, seen)
         return Progress(state, _lower(lowest, seen["excess_loss"], z)), buffer
 
-    shapes, _ = jax.eval_shape(partial(_observe, sampler, sites), progress.state, target, rows)
+    shapes, _ = jax.eval_shape(
+        partial(_observe, sampler, sites), progress.state, target, rows, elsewhere
+    )
     buffer = jax.tree.map(
         lambda leaf: jnp.zeros((leaf.shape[0], CHUNK_DRAWS, *leaf.shape[1:]), leaf.dtype), shapes
     )
@@ -160,6 +171,7 @@ def advance(
     own: dict[str, Any],
     target: LocalTarget,
     rows: EvaluationRows | None,
+    elsewhere: dict[str, Elsewhere],
     num_draws: Any,
     thinning: Any,
 ) -> tuple[Progress, dict[str, Any]]:
@@ -171,7 +183,7 @@ def advance(
 
     axes = (_axes(sampler), 0)
     run = _over_blocks(one, layout, (axes, axes))
-    progress, buffer = run((progress, own), target, rows, num_draws, thinning)
+    progress, buffer = run((progress, own), target, rows, elsewhere, num_draws, thinning)
     return progress, jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), buffer)
 
 

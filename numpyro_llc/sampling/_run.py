@@ -12,7 +12,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from numpyro_llc.errors import LLCWarning
-from numpyro_llc.evaluation import EvaluationRows
+from numpyro_llc.evaluation import Elsewhere, EvaluationRows
 from numpyro_llc.kernels import Sampler
 from numpyro_llc.models import Parameters
 from numpyro_llc.sampling._checkpoint import Checkpoint
@@ -76,10 +76,11 @@ class Run:
         *,
         sites: tuple[str, ...],
         cells: dict[str, Any] | None = None,
+        elsewhere: dict[str, Elsewhere] | None = None,
         checkpoint: Checkpoint | None = None,
     ) -> None:
         self.sampler, self.target, self.sites = sampler, target, sites
-        self.own = cells or {}
+        self.own, self.elsewhere = cells or {}, elsewhere or {}
         self.num_chains = jax.tree.leaves(starts)[0].shape[0]
         self.layout = _layout(sampler, schedule, jax.tree.leaves(self.own))
         self.rows: EvaluationRows | None = None
@@ -204,6 +205,7 @@ class Run:
             self.own,
             self.target,
             self.rows,
+            self.elsewhere,
             draws,
             thinning,
         )

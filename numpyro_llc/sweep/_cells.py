@@ -48,11 +48,11 @@ class Problems:
         beta, gamma = chosen["inverse_temperature"], chosen["localization"]
         beta = inverse_temperature_or_default(beta, problem.num_data)
         scalar = jnp.zeros((), jnp.result_type(float))
-        localization = check_localization(gamma, problem.target.center)
+        localization = check_localization(gamma, problem.reading.center)
         target = replace(
             problem.target,
             inverse_temperature=scalar + beta,
-            localization={name: scalar + value for name, value in localization.items()},
+            localization={name: scalar + localization[name] for name in problem.target.center},
         )
         return replace(problem, target=target)
 
@@ -88,7 +88,7 @@ def groups(
 def _bytes(problem: Problem) -> int:
     """What the chains of a cell take: states, gradients, noise, and the evaluated losses."""
     rows = min(problem.rows_of_a_step, 8192)
-    numbers = problem.schedule.num_chains * (16 * problem.reading.dimension + 8 * rows)
+    numbers = problem.schedule.num_chains * (16 * problem.target.dimension + 8 * rows)
     return numbers * jnp.zeros((), jnp.result_type(float)).dtype.itemsize
 
 

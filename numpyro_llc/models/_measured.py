@@ -1,0 +1,81 @@
+"""A model at numbers: what its centre and its data are worth, in one compiled function."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+from numpyro.distributions import biject_to, constraints
+from numpyro.infer.initialization import init_to_uniform
+
+from numpyro_llc.models import _data, _rules
+from numpyro_llc.models._center_values import CenterValues
+from numpyro_llc.models._program import Parameters, Program, is_real, site_loss, support_of
+
+UNIFORM = init_to_uniform()
+"""Stands where a strategy is wanted and the centre is given."""
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["z", "losses", "observed", "counts", "bad_observations", "inside", "finite"],
+    meta_fields=[],
+)
+@dataclass(frozen=True)
+class Measured:
+    z: Parameters
+    losses: dict[str, jax.Array]
+    observed: dict[str, jax.Array]
+    counts: dict[str, jax.Array]
+    bad_observations: dict[str, jax.Array]
+    inside: dict[str, jax.Array]
+    finite: dict[str, jax.Array]
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def measure(
+    program: Program, init_strategy: Callable, given: Any, arrays: Sequence[jax.Array], seed: Any
+) -> Measured:
+    """Everything about the centre and the data that takes numbers, in one compiled function."""
+    trace = program.trace(arrays, CenterValues(given, init_strategy), seed)
+    sites = {name: trace[name] for name in program.likelihood}
+    values = {name: trace[name]["value"] for name in program.parameters}
+    supports = {name: support_of(trace[name]) for name in program.parameters}
+    z = {name: _unconstrain(name, values[name], supports[name]) for name in values}
+    return Measured(
+        z=z,
+        losses={name: site_loss(site) for name, site in sites.items()},
+        observed={name: site["value"] for name, site in sites.items()},
+        counts={name: _data.count_data(site) for name, site in sites.items()},
+        bad_observations={name: _data.count_bad(site) for name, site in sites.items()},
+        inside={k: _rules.is_inside(values[k], z[k], supports[k]) for k in z},
+        finite={k: _rules.all_finite(value) for k, value in values.items()},
+    )
+
+
+@partial(jax.jit, static_argnums=0)
+def unconstrain_draws(
+    program: Program, values: Mapping[str, Any], arrays: tuple[jax.Array, ...]
+) -> Parameters:
+    return jax.lax.map(
+        partial(jax.lax.map, lambda given: measure(program, UNIFORM, given, arrays, 0).z), values
+    )
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def draw_starts(
+    program: Program, init_strategy: Callable, arrays: tuple[jax.Array, ...], keys: jax.Array
+) -> Parameters:
+    """Unconstrained parameters that a NumPyro initialization strategy gives, one for each key."""
+    return jax.lax.map(lambda key: measure(program, init_strategy, None, arrays, key).z, keys)
+
+
+def _unconstrain(name: str, value: Any, support: constraints.Constraint) -> Any:
+    if is_real(support):
+        return value
+    if len(jax.tree.leaves(value)) != 1:
+        raise ValueError(
+            f"numpyro.param {name!r} is a pytree with a constraint; only arrays can have one."
+        )
+    return biject_to(support).inv(value)

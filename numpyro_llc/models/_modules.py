@@ -1,0 +1,70 @@
+"""Trained networks as they are, under the names that NumPyro gives their parameters.
+
+``{"net": trained}`` stands for the param site ``net$params`` of ``flax_module`` and its sisters,
+and for the sample sites ``net/Dense_0.kernel``, ... of ``random_flax_module`` and its sisters.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from jax.tree_util import DictKey, keystr, tree_leaves_with_path
+
+PARAMS = "$params"
+"""What NumPyro appends to the name of a module for the param site of its parameters."""
+
+
+def leaf_name(path: Any) -> str:
+    """The name that ``random_*_module`` gives a leaf: of dicts ``a.b``, else as in the code."""
+    if all(isinstance(key, DictKey) for key in path):
+        return ".".join(str(key.key) for key in path)
+    return keystr(path)[1:]
+
+
+def pure_parameters(value: Any) -> Any:
+    """The pytree of parameters of a trained module or of its state; anything else as it is."""
+    libraries = {base.__module__.split(".")[0] for base in type(value).__mro__}
+    if "equinox" in libraries:
+        import equinox as eqx
+
+        return eqx.filter(value, eqx.is_inexact_array)
+    if "flax" in libraries:
+        from flax import nnx
+
+        if isinstance(value, nnx.Module):
+            return nnx.to_pure_dict(nnx.state(value, nnx.Param))
+        if isinstance(value, nnx.State):
+            return nnx.to_pure_dict(nnx.filter_state(value, nnx.Param))
+    if (
+        isinstance(value, Mapping)
+        and set(value) == {"params"}
+        and isinstance(value["params"], Mapping)
+    ):
+        return value["params"]  # the variables of a Linen module
+    return value
+
+
+def _leaves(name: str, tree: Any) -> dict[str, Any]:
+    """The leaves of a module's pytree by the sites of ``random_*_module``; none of an array."""
+    paths = tree_leaves_with_path(tree)
+    if name.endswith(PARAMS) or not paths or not paths[0][0]:
+        return {}
+    return {f"{name}/{leaf_name(path)}": leaf for path, leaf in paths}
+
+
+def with_module_leaves(center: Mapping[str, Any]) -> dict[str, Any]:
+    """The centre, and the leaves of each pytree in it also by the sites of a random module."""
+    return {**center, **{k: v for name in center for k, v in _leaves(name, center[name]).items()}}
+
+
+def by_site(center: Mapping[str, Any], sites: frozenset[str]) -> dict[str, Any]:
+    """The centre as given, each module of it replaced by those of the `sites` it stands for."""
+    resolved: dict[str, Any] = {}
+    for name, tree in center.items():
+        leaves, whole = _leaves(name, tree), name + PARAMS
+        if name in sites or not (whole in sites or sites & leaves.keys()):
+            resolved[name] = tree
+        elif whole in sites:  # of leaves without a prior
+            resolved |= {whole: tree, **{k: v for k, v in leaves.items() if k in sites}}
+        else:
+            resolved |= leaves
+    return resolved

@@ -1,0 +1,160 @@
+"""Parts of the parameters: which are sampled, while the rest is held at ``w*``."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from numpyro_llc.models import Parameters
+
+_FREE, _HELD, _SOME = "free", "held", "some"
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["center", "places"],
+    meta_fields=["form", "kinds"],
+)
+@dataclass(frozen=True)
+class Held:
+    """What is not sampled, and where the sampled coordinates belong.
+
+    A leaf is free (sampled as it is), held, or some of its coordinates are free: then the chains
+    move a vector of these.
+
+    Attributes
+    ----------
+    center : tuple of arrays
+        The leaves of ``z*`` that are not free.
+    places : tuple of int arrays
+        Of each leaf of which some coordinates are free, their places in the raveled leaf.
+    form : treedef
+        Of all parameters.
+    kinds : tuple of str
+        Of each leaf.
+    """
+
+    center: tuple[jax.Array, ...]
+    places: tuple[jax.Array, ...]
+    form: Any
+    kinds: tuple[str, ...]
+
+    def whole(self, z: Parameters) -> Parameters:
+        """All parameters, of the free ones."""
+        free, center, places = map(iter, (jax.tree.leaves(z), self.center, self.places))
+
+        def leaf(kind: str) -> jax.Array:
+            if kind == _FREE:
+                return next(free)
+            held = next(center)
+            if kind == _HELD:
+                return held
+            return held.reshape(-1).at[next(places)].set(next(free)).reshape(held.shape)
+
+        return jax.tree.unflatten(self.form, [leaf(kind) for kind in self.kinds])
+
+
+def split(center: Parameters, sites: Any) -> tuple[Parameters, Held | None]:
+    """Cut `z*` into the part to sample and the rest; None if there is no rest.
+
+    Parameters
+    ----------
+    center : dict
+        Unconstrained ``z*``.
+    sites
+        Names of sites, or of parts of pytree sites (``"net$params.Dense_0"``); or a dict of masks
+        ``{site: bool, array of bools, or a pytree of them}``.
+    """
+    masks = _masks_by_name(center, sites) if _are_names(sites) else _masks(center, sites)
+    leaves, form = jax.tree.flatten(center)
+    kinds = [_FREE if mask.all() else _SOME if mask.any() else _HELD for mask in masks]
+    if set(kinds) == {_HELD}:
+        raise ValueError("`sites` leaves nothing to sample. Name a site, or give a mask with True.")
+    if set(kinds) == {_FREE}:
+        return center, None
+    by_leaf = list(zip(kinds, leaves, map(np.flatnonzero, masks), strict=True))
+    sampled = jax.tree.unflatten(form, [_sampled(*one) for one in by_leaf])
+    held = Held(
+        tuple(leaf for kind, leaf, _ in by_leaf if kind != _FREE),
+        tuple(jnp.asarray(places) for kind, _, places in by_leaf if kind == _SOME),
+        form,
+        tuple(kinds),
+    )
+    return {name: tree for name, tree in sampled.items() if jax.tree.leaves(tree)}, held
+
+
+def _sampled(kind: str, leaf: jax.Array, places: np.ndarray) -> jax.Array | None:
+    if kind == _HELD:
+        return None  # which a pytree does without
+    return leaf if kind == _FREE else leaf.reshape(-1)[places]
+
+
+def _are_names(sites: Any) -> bool:
+    return isinstance(sites, str) or (
+        isinstance(sites, Sequence) and all(isinstance(name, str) for name in sites)
+    )
+
+
+def _masks_by_name(center: Parameters, sites: str | Sequence[str]) -> list[np.ndarray]:
+    wanted = (sites,) if isinstance(sites, str) else tuple(sites)
+    named = _named_leaves(center)
+    for name in wanted:
+        if not any(_is_part(leaf, name) for leaf in named):
+            raise ValueError(
+                f"`sites` names {name!r}; the parameters of the model are {list(named)}. Name one, "
+                "or the beginning of a name up to a dot."
+            )
+    chosen = [any(_is_part(leaf, name) for name in wanted) for leaf in named]
+    return [np.full(jnp.shape(x), is_in) for x, is_in in zip(named.values(), chosen, strict=True)]
+
+
+def _is_part(leaf: str, name: str) -> bool:
+    return leaf == name or leaf.startswith(name + ".")
+
+
+def _named_leaves(center: Parameters) -> dict[str, Any]:
+    """Leaves under the names that results give them, in the order of ``jax.tree.leaves``."""
+    named = {}
+    for (site, *path), leaf in jax.tree_util.tree_leaves_with_path(center):
+        keys = [jax.tree_util.keystr((key,), simple=True) for key in path]
+        named[".".join([site.key, *keys])] = leaf
+    return named
+
+
+def _masks(center: Parameters, sites: Any) -> list[np.ndarray]:
+    if not isinstance(sites, Mapping):
+        raise TypeError(
+            f"`sites` must be names of sites or a dict of masks; got {type(sites).__name__}."
+        )
+    if unknown := [name for name in sites if name not in center]:
+        raise ValueError(f"`sites` names {unknown}; the model has {list(center)}.")
+    full = {name: sites.get(name, False) for name in center}
+    try:
+        spread = jax.tree.map(
+            lambda mask, part: jax.tree.map(lambda _: np.asarray(mask), part), full, center
+        )
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            "`sites` must hold, for each site, True, False, or masks in a pytree like the site's: "
+            f"{error}"
+        ) from None
+    masks = jax.tree.leaves(spread)
+    return [
+        _checked(name, mask, jnp.shape(leaf))
+        for (name, leaf), mask in zip(_named_leaves(center).items(), masks, strict=True)
+    ]
+
+
+def _checked(name: str, mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    if mask.dtype != bool:
+        raise TypeError(f"`sites` must hold masks of True and False; got {mask.dtype} at {name!r}.")
+    if mask.shape not in ((), shape):
+        raise ValueError(
+            f"`sites` holds a mask of shape {mask.shape} at {name!r}; the unconstrained value "
+            f"there has shape {shape}."
+        )
+    return np.broadcast_to(mask, shape)
