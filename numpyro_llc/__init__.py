@@ -10,9 +10,12 @@ from numpyro_llc.errors import CheckpointError, LLCWarning, NonFiniteLossError
 from numpyro_llc.estimate import estimate_llc
 from numpyro_llc.handlers import LocalizedModel, localize
 from numpyro_llc.kernels import PSGLD, SGD, SGLD, SGNHT
+from numpyro_llc.models import network_model
 from numpyro_llc.points import lowest_point
+from numpyro_llc.refined import refined_llc
 from numpyro_llc.summaries import summary, two_run_summary
 from numpyro_llc.sweep import sweep
+from numpyro_llc.trajectory import llc_trajectory
 
 __all__ = [
     "Center",
@@ -33,8 +36,11 @@ __all__ = [
     "exact",
     "find_center",
     "from_numpyro",
+    "llc_trajectory",
     "localize",
     "lowest_point",
+    "network_model",
+    "refined_llc",
     "summary",
     "two_run_summary",
     "sweep",

@@ -11,7 +11,7 @@ from numpyro_llc._identity import fingerprint
 from numpyro_llc.assemble import assemble, curvature_settings, run_settings, sites_to_store
 from numpyro_llc.automatic import finish
 from numpyro_llc.kernels import metropolis_report
-from numpyro_llc.problem import Problem, prepare
+from numpyro_llc.problem import prepare
 from numpyro_llc.sampling import Checkpoint, Run
 from numpyro_llc.schedule import check_schedule
 
@@ -171,7 +171,8 @@ def estimate_llc(
     stored = tuple(problem.target.center) if names or log_likelihood else ()
     saved = None
     if checkpoint is not None:
-        saved = Checkpoint(checkpoint, _identity(rng_key, problem, stored))
+        own = {"center": fingerprint(problem.target.center), "stored sites": stored}
+        saved = Checkpoint(checkpoint, {**problem.run_identity(rng_key), **own})
     key_check, key_starts, key_chains = jax.random.split(rng_key, 3)
     curvature = problem.curvature(key_check)
     run = Run(
@@ -200,19 +201,3 @@ def estimate_llc(
         log_likelihood,
         settings,
     )
-
-
-def _identity(rng_key: jax.Array, problem: Problem, sites: tuple[str, ...]) -> dict[str, Any]:
-    """What the draws of a run depend on, by name."""
-    target = problem.target
-    return {
-        **problem.identity,
-        "center": fingerprint(target.center),
-        "inverse_temperature": float(target.inverse_temperature),
-        "localization": {name: float(gamma) for name, gamma in target.localization.items()},
-        "kernel": problem.sampler.description,
-        **problem.schedule._replace(progress_bar=False)._asdict(),
-        "stored sites": sites,
-        "rng_key": jax.random.key_data(rng_key).tolist(),
-        "x64": bool(jax.config.read("jax_enable_x64")),
-    }

@@ -27,7 +27,7 @@ from numpyro_llc.kernels import (
     make_sampler,
 )
 from numpyro_llc.models import ModelReading, Parameters, read_model, with_batches
-from numpyro_llc.parts import split
+from numpyro_llc.parts import Held, split
 from numpyro_llc.schedule import DEFAULT_STEPS, Schedule, with_defaults
 from numpyro_llc.target import LocalTarget, make_target
 from numpyro_llc.tuning import spread_starts
@@ -49,6 +49,8 @@ class Problem:
         n.
     elsewhere : dict of str to Elsewhere
         Other data on which the draws are evaluated, by name.
+    sites
+        What is sampled, as the user said it; None is all.
     """
 
     sampler: Sampler
@@ -58,6 +60,7 @@ class Problem:
     target: LocalTarget
     num_data: int
     elsewhere: dict[str, Elsewhere]
+    sites: Any = None
 
     @property
     def is_stochastic(self) -> bool:
@@ -82,6 +85,30 @@ class Problem:
             "sites": fingerprint(self.target.held),
             "evaluate_on": {k: fingerprint(x.target.arrays) for k, x in self.elsewhere.items()},
         }
+
+    def run_identity(self, rng_key: jax.Array) -> dict[str, Any]:
+        """What the draws of a run depend on beside its centre, by name."""
+        target = self.target
+        return {
+            **self.identity,
+            "inverse_temperature": float(target.inverse_temperature),
+            "localization": {name: float(gamma) for name, gamma in target.localization.items()},
+            "kernel": self.sampler.description,
+            **self.schedule._replace(progress_bar=False)._asdict(),
+            "rng_key": jax.random.key_data(rng_key).tolist(),
+            "x64": bool(jax.config.read("jax_enable_x64")),
+        }
+
+    def at(self, center: Any) -> "Problem":
+        """The same problem at another centre: nothing is read or compiled again."""
+        if self.elsewhere:
+            raise ValueError("A problem with other data to evaluate on has one centre.")
+        reading = self.reading.at(getattr(center, "params", center))
+        _refuse_non_finite(reading, "at `center`")
+        z, held = _split(reading, self.sites)
+        losses = reading.center_losses
+        target = replace(self.target, center=z, center_losses=losses, held=held)
+        return replace(self, reading=reading, target=target)
 
     def curvature(self, rng_key: jax.Array) -> Curvature:
         """Curvature at the centre; of a large batched model the gradient."""
@@ -152,7 +179,7 @@ def prepare(
             {**(model_kwargs or {}), **data} if is_named else model_kwargs,
         )
         elsewhere[key] = _elsewhere(target, reading, other)
-    return Problem(sampler, name, schedule, reading, target, num_data, elsewhere)
+    return Problem(sampler, name, schedule, reading, target, num_data, elsewhere, sites)
 
 
 def _elsewhere(target: LocalTarget, reading: ModelReading, other: ModelReading) -> Elsewhere:
@@ -191,7 +218,7 @@ def target_of(
     """The local target and n; refuses a centre where the loss is not finite."""
     num_data = check_num_data(reading.num_data(num_data))
     _refuse_non_finite(reading, "at `center`")
-    center, held = (reading.center, None) if sites is None else split(reading.center, sites)
+    center, held = _split(reading, sites)
     target = make_target(
         reading.program,
         reading.arrays,
@@ -202,6 +229,10 @@ def target_of(
         held=held,
     )
     return target, num_data
+
+
+def _split(reading: ModelReading, sites: Any) -> tuple[Parameters, Held | None]:
+    return (reading.center, None) if sites is None else split(reading.center, sites)
 
 
 def _refuse_non_finite(reading: ModelReading, where: str) -> None:

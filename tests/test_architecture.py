@@ -12,6 +12,7 @@ FLOORS = [
     {"errors", "_checks"},
     {"exact", "_identity"},
     {"models", "schedule", "zoo"},
+    {"parts"},
     {"handlers", "target"},
     {"gradients"},
     {"curvature", "evaluation"},
@@ -24,7 +25,9 @@ FLOORS = [
     {"summaries"},
     {"automatic", "problem", "record"},
     {"assemble"},
-    {"conversion", "estimate", "sweep"},
+    {"rows"},
+    {"conversion", "estimate", "sweep", "trajectory"},
+    {"refined"},
     {"plots"},
     {"calibration", "demo"},
     {"cli"},
@@ -67,7 +70,7 @@ def test_imports_go_down_only(path):
         ("optax", {"center"}),
         ("matplotlib", {"plots"}),
         ("scipy", {"exact", "estimators", "plots"}),
-        ("tqdm", {"sampling", "calibration", "sweep"}),
+        ("tqdm", {"sampling", "calibration", "sweep", "trajectory"}),
         (
             "pandas",
             {

@@ -10,7 +10,7 @@ import numpy as np
 from numpyro.primitives import Messenger
 
 from numpyro_llc.models import _rules
-from numpyro_llc.models._modules import pure_parameters, with_module_leaves
+from numpyro_llc.models._modules import as_array, pure_parameters, with_module_leaves
 from numpyro_llc.models._program import scan_slice
 
 
@@ -44,7 +44,7 @@ class CenterValues:
         if name not in self.center:
             return self.init(site)
         shape = site["kwargs"]["sample_shape"] + tuple(site["fn"].shape())
-        value = scan_slice(site, self.center[name], shape)
+        value = scan_slice(site, as_array(self.center[name]), shape)
         if jnp.shape(value) != shape:
             raise _rules.wrong_shape(name, shape, jnp.shape(self.center[name]))
         return value
@@ -85,7 +85,14 @@ def as_values(center: Mapping[str, Any]) -> dict[str, Any]:
 
 def _array_like(value: Any) -> Any:
     """A list of numbers is one array; any other pytree keeps its leaves."""
-    return np.asarray(value) if isinstance(value, list | tuple) else value
+    is_list = isinstance(value, list | tuple)
+    return np.asarray(value) if is_list and _holds_numbers(value) else value
+
+
+def _holds_numbers(value: Any) -> bool:
+    return not isinstance(value, Mapping) and (
+        all(map(_holds_numbers, value)) if isinstance(value, list | tuple) else np.ndim(value) == 0
+    )
 
 
 def _as_float(name: str, value: Any) -> jax.Array:

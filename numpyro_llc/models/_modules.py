@@ -4,9 +4,10 @@
 and for the sample sites ``net/Dense_0.kernel``, ... of ``random_flax_module`` and its sisters.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax.numpy as jnp
 from jax.tree_util import DictKey, keystr, tree_leaves_with_path
 
 PARAMS = "$params"
@@ -56,8 +57,19 @@ def with_module_leaves(center: Mapping[str, Any]) -> dict[str, Any]:
     return {**center, **{k: v for name in center for k, v in _leaves(name, center[name]).items()}}
 
 
-def by_site(center: Mapping[str, Any], sites: frozenset[str]) -> dict[str, Any]:
-    """The centre as given, each module of it replaced by those of the `sites` it stands for."""
+def as_array(value: Any) -> Any:
+    """A list of arrays as one array: what a sample site takes, which no pytree can be."""
+    return jnp.asarray(value) if isinstance(value, list | tuple) else value
+
+
+def by_site(
+    center: Mapping[str, Any], parameters: Sequence[str], latents: Sequence[str]
+) -> dict[str, Any]:
+    """The centre as given, each module of it replaced by the sites that it stands for.
+
+    `parameters` are the sites of the model, `latents` those that are sample sites.
+    """
+    sites = set(parameters)
     resolved: dict[str, Any] = {}
     for name, tree in center.items():
         leaves, whole = _leaves(name, tree), name + PARAMS
@@ -67,4 +79,4 @@ def by_site(center: Mapping[str, Any], sites: frozenset[str]) -> dict[str, Any]:
             resolved |= {whole: tree, **{k: v for k, v in leaves.items() if k in sites}}
         else:
             resolved |= leaves
-    return resolved
+    return {name: as_array(v) if name in latents else v for name, v in resolved.items()}

@@ -78,7 +78,7 @@ class ModelReading:
 
     def at(self, center: Mapping[str, Any]) -> "ModelReading":
         """The same model at another centre: numbers only, nothing is read again."""
-        given = by_site(as_values(center), frozenset(self.program.parameters))
+        given = by_site(as_values(center), self.program.parameters, self.program.latents)
         if set(given) != set(self.program.parameters):
             raise ValueError(
                 f"`centers` must all have the parameters of the first, {sorted(self.center)}; got "
@@ -133,7 +133,7 @@ def read_model(
     draws_keys, as_read = found.pop("draws_keys"), found.pop("fingerprint")
     program = found.pop("program")
     if given is not None:
-        given = by_site(given, frozenset(program.parameters))
+        given = by_site(given, program.parameters, program.latents)
     seen = measure(replace(program, fingerprint=as_read), init_strategy, given, arrays, 0)
     # Of the losses alone, so that it is the same wherever the centre came from.
     fingerprint = _fingerprint(jax.make_jaxpr(program.losses)(seen.z, arrays))
@@ -215,12 +215,12 @@ def _described(
     _rules.check_local_latents(trace, likelihood)
     modules = _rules.random_module_params(trace)
     parameters = [k for k in trace if k not in modules and _rules.is_parameter(trace[k])]
+    latents = [k for k in parameters if trace[k]["type"] == "sample"]
     if given is not None:
-        given = by_site(given, frozenset(parameters))
+        given = by_site(given, parameters, latents)
         _rules.check_names(trace, given, modules)
         _rules.check_shapes(trace, given, parameters)
     _rules.check_full_data(trace, likelihood)
-    latents = [k for k in parameters if trace[k]["type"] == "sample"]
     return {
         "program": replace(
             unread, parameters=tuple(parameters), latents=tuple(latents), likelihood=likelihood

@@ -18,6 +18,7 @@ from numpyro_llc.plots._landscape import plot_landscape
 from numpyro_llc.plots._rank import plot_rank
 from numpyro_llc.plots._sweep import plot_sweep
 from numpyro_llc.plots._trace import plot_trace, plot_traces
+from numpyro_llc.plots._trajectory import plot_trajectory
 
 __all__ = [
     "plot_calibration",
@@ -28,4 +29,5 @@ __all__ = [
     "plot_sweep",
     "plot_trace",
     "plot_traces",
+    "plot_trajectory",
 ]

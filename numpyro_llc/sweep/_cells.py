@@ -1,8 +1,6 @@
 """Cells of a grid: their problems, which run side by side, and what each gave."""
 
 import itertools
-import json
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,18 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from numpyro_llc._checks import check_localization, inverse_temperature_or_default
-from numpyro_llc.assemble import assemble, run_settings
-from numpyro_llc.automatic import Finished, finish
-from numpyro_llc.diagnosis import text_of
-from numpyro_llc.errors import LLCWarning, NonFiniteLossError
-from numpyro_llc.inference_data import posterior
-from numpyro_llc.kernels import metropolis_report
+from numpyro_llc.automatic import finish
 from numpyro_llc.models import Parameters
 from numpyro_llc.problem import Problem
+from numpyro_llc.rows import row_of
 from numpyro_llc.sampling import Run
 from numpyro_llc.schedule import Schedule
-from numpyro_llc.summaries import summary
-from numpyro_llc.sweep._grid import NUMBERS
 
 
 def is_axis(value: Any) -> bool:
@@ -118,44 +110,10 @@ def run_group(
     finished = finish(run, first.schedule, first.rows_of_a_step, key_starts)
     if finished.ended_by == "interrupt":
         raise KeyboardInterrupt
-    return [_row(problem, run, finished, k, key_check) for k, problem in enumerate(problems)]
+    return [row_of(problem, run, finished, key_check, k) for k, problem in enumerate(problems)]
 
 
 def _starts(problem: Problem, key_check: jax.Array, key_starts: jax.Array) -> Parameters:
     if problem.is_stochastic:
         return problem.starts(None, key_starts)
     return problem.starts(problem.curvature(key_check), key_starts)
-
-
-def _row(
-    problem: Problem, run: Run, finished: Finished, block: int, rng_key: jax.Array
-) -> dict[str, Any]:
-    """What the grid keeps of one cell."""
-    own = replace(finished, draws=run.of_block(finished.draws, block))
-    state = run.state_of_block(block)
-    settings = {
-        **run_settings(problem, own),
-        **problem.sampler.report(state, own.draws.statistics),
-        **metropolis_report(problem.sampler, state, problem.target, run.rows, rng_key),
-    }
-    status = ""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", LLCWarning)  # they are the cell's findings
-        try:
-            idata = assemble(
-                problem.reading, problem.target, own.draws, problem.num_data, (), False, settings
-            )
-        except NonFiniteLossError as error:
-            idata, status = error.idata, "diverged"
-    found = json.loads(posterior(idata).attrs["findings"])
-    row = {} if status else summary(idata).loc["llc"].to_dict()
-    return {
-        **{name: row.get(name, np.nan) for name in NUMBERS},
-        "mcse": row.get("mcse_mean", np.nan),
-        "llc": row.get("mean", np.nan),
-        "step_size_used": float(settings.get("step_size", np.nan)),
-        "gradient_evaluations": float(settings.get("gradient_evaluations", np.nan)),
-        "seconds": finished.seconds / run.layout.num_blocks,
-        "status": status or ("doubtful" if found else "ok"),
-        "findings": " ".join(map(text_of, found)),
-    }

@@ -13,9 +13,10 @@ from tqdm.auto import tqdm
 from numpyro_llc._checks import check_key, check_positive
 from numpyro_llc.errors import LLCWarning
 from numpyro_llc.problem import prepare
+from numpyro_llc.rows import empty, save, write
 from numpyro_llc.schedule import check_schedule
 from numpyro_llc.sweep._cells import Problems, groups, is_axis, run_group
-from numpyro_llc.sweep._grid import empty, identity, resumed, save, write
+from numpyro_llc.sweep._grid import identity, resumed
 from numpyro_llc.sweep._plateau import recommend
 
 AXES = ("center", "batch_size", "step_size", "localization", "inverse_temperature")
@@ -75,9 +76,10 @@ def sweep(
     -------
     xarray.Dataset
         Dimensions are the axes; variables ``llc`` (λ̂), ``mcse``, ``sd`` of the draws, ``ess_bulk``,
-        ``ess_tail``, ``r_hat``, ``step_size_used``, ``seconds``, ``status`` ("ok"; "doubtful": with
-        ``findings``; "diverged": of the draws before; "": not run), ``findings``. attrs:
-        ``recommendation``, the plateau that was found or that there is none, and ``recommended``.
+        ``ess_tail``, ``r_hat``, ``center_loss`` (nL(w*) in nats), ``step_size_used``, ``seconds``,
+        ``status`` ("ok"; "doubtful": with ``findings``; "diverged": of the draws before; "": not
+        run), ``findings``. attrs: ``recommendation``, the plateau that was found or that there is
+        none, and ``recommended``.
 
     Raises
     ------
@@ -116,7 +118,6 @@ def sweep(
             step_size=step_size,
         ),
     )
-    cells = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
     grid = empty(axes)
     if output is not None:
         grid = resumed(Path(output), grid, problem_of(cells[0]), identity(rng_key, given, schedule))
@@ -128,7 +129,8 @@ def sweep(
                 rows = run_group(jax.random.fold_in(rng_key, places[0]), group, problem_of)
                 for place, row in zip(places, rows, strict=False):  # the last group is padded
                     write(grid, place, row)
-                save(grid, output)
+                if output is not None:
+                    save(grid, Path(output) / "sweep.nc")
                 bar.update(len(set(places)))
         except KeyboardInterrupt:
             warnings.warn(
@@ -136,7 +138,8 @@ def sweep(
             )
     if "center" not in axes:
         grid.attrs |= recommend(grid, list(axes))
-    save(grid, output)
+    if output is not None:
+        save(grid, Path(output) / "sweep.nc")
     return grid
 
 

@@ -1,0 +1,103 @@
+"""The rows of a trajectory, in memory and on disk."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+
+from numpyro_llc._identity import check_same_settings, fingerprint
+from numpyro_llc.errors import CheckpointError
+from numpyro_llc.rows import NUMBERS, TEXTS, save
+from numpyro_llc.trajectory._carry import Carried
+
+COLUMNS = (*NUMBERS, "carried", "step", *TEXTS)
+
+
+class Record:
+    """Rows as they come: ``trajectory.jsonl``, and what the next checkpoint starts from.
+
+    A kill loses the checkpoint under way alone: its chains are written before its
+    row.
+    """
+
+    def __init__(self, output: str | Path | None, settings: dict[str, Any]) -> None:
+        self.folder = None if output is None else Path(output)
+        self.rows: list[dict[str, Any]] = []
+        self.known: list[dict[str, Any]] = []
+        if self.folder is None:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        check_same_settings(self.folder, settings, what="trajectory", argument="output")
+        if self._table.exists():
+            lines = self._table.read_text().splitlines(keepends=True)
+            self.known = [json.loads(line) for line in lines if line.endswith("\n")]
+
+    @property
+    def _table(self) -> Path:
+        assert self.folder is not None
+        return self.folder / "trajectory.jsonl"
+
+    def recall(self, center: Any, step: float) -> bool:
+        """Take the next row from the folder, if it is there; it must be of the same centre."""
+        place = len(self.rows)
+        if place >= len(self.known):
+            return False
+        row = self.known[place]
+        if row["center"] != fingerprint(center) or row["step"] != step:
+            raise CheckpointError(
+                f"`output` {str(self.folder)!r} holds another checkpoint {place} (step "
+                f"{row['step']:g}) than `centers` now gives (step {step:g}). Choose another folder."
+            )
+        self.rows.append(row)
+        return True
+
+    def carried(self, form: Any) -> Carried | None:
+        """Where the chains of the last row ended, if the folder holds it.
+
+        `form` is the pytree structure of the parameters.
+        """
+        path = None if self.folder is None else self.folder / "chains.npz"
+        if path is None or not path.exists():
+            return None
+        with np.load(path) as file:
+            if int(file["rows"]) != len(self.rows):
+                return None
+            offsets = [jnp.asarray(file[f"offsets_{k}"]) for k in range(form.num_leaves)]
+            return Carried(jax.tree.unflatten(form, offsets), jnp.asarray(file["highest"]))
+
+    def add(self, row: dict[str, Any], center: Any, carried: Carried | None) -> None:
+        """Keep a row, and on disk the chains that the next one starts from."""
+        row = {**row, "center": fingerprint(center)}
+        self.rows.append(row)
+        if self.folder is None:
+            return
+        if carried is not None:
+            part = self.folder / "chains.part"
+            leaves = map(np.asarray, jax.tree.leaves(carried.offsets))
+            offsets = {f"offsets_{k}": leaf for k, leaf in enumerate(leaves)}
+            with part.open("wb") as file:
+                np.savez(file, rows=len(self.rows), highest=carried.highest, **offsets)
+            part.replace(self.folder / "chains.npz")
+        with self._table.open("w" if len(self.rows) == 1 else "a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def table(self, attrs: dict[str, Any]) -> xr.Dataset:
+        """The rows so far, over ``checkpoint``; written to ``trajectory.nc`` too."""
+        columns = {
+            name: ("checkpoint", np.asarray([row[name] for row in self.rows], _kind(name)))
+            for name in COLUMNS
+        }
+        step = columns.pop("step")
+        coords = {"checkpoint": np.arange(len(self.rows)), "step": step}
+        table = xr.Dataset(columns, coords=coords, attrs=attrs)
+        if self.folder is not None:
+            save(table, self.folder / "trajectory.nc")
+        return table
+
+
+def _kind(name: str) -> Any:
+    return object if name in TEXTS else float
