@@ -153,8 +153,7 @@ def test_lengths_that_are_given_are_kept_and_others_are_chosen():
 def test_an_automatic_run_that_meets_its_limit_says_so(monkeypatch):
     monkeypatch.setattr("numpyro_llc.automatic.STEPS_AT_LEAST", 1000)
     monkeypatch.setattr("numpyro_llc.automatic.STEPS_AT_MOST", 1000)
-    monkeypatch.setattr("numpyro_llc.automatic.RELATIVE_ERROR", 1e-3)
-    idata = run(kernel="sgld", batch_size=50, num_warmup=100, num_samples=None)
+    idata = run(kernel="sgld", batch_size=50, num_warmup=100, num_samples=None, until=1e-3)
     assert "Sampling ended at its limit" in idata.attrs["findings"]
 
 
