@@ -82,8 +82,9 @@ class Record:
             with part.open("wb") as file:
                 np.savez(file, rows=len(self.rows), highest=carried.highest, **offsets)
             part.replace(self.folder / "chains.npz")
-        with self._table.open("w" if len(self.rows) == 1 else "a") as file:
-            file.write(json.dumps(row) + "\n")
+        part = self._table.with_suffix(".part")
+        part.write_text("".join(json.dumps(one) + "\n" for one in self.rows))
+        part.replace(self._table)
 
     def table(self, attrs: dict[str, Any]) -> xr.Dataset:
         """The rows so far, over ``checkpoint``; written to ``trajectory.nc`` too."""

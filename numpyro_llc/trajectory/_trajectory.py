@@ -130,11 +130,12 @@ def llc_trajectory(
                     record = Record(output, settings)
                     form = jax.tree.structure(problem.target.center)
                 if not record.recall(center, step):
+                    if warm_start and carried is None:
+                        carried = record.carried(form)
                     key = jax.random.fold_in(rng_key, k)
-                    row, carried = _checkpoint(
-                        key, problem, center, carried or record.carried(form)
-                    )
-                    record.add({**row, "step": step}, center, carried if warm_start else None)
+                    row, ended = _checkpoint(key, problem, center, carried)
+                    carried = ended if warm_start else None
+                    record.add({**row, "step": step}, center, carried)
                 bar.update()
         except KeyboardInterrupt:
             if record is None or not record.rows:

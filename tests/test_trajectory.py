@@ -1,0 +1,177 @@
+"""``llc_trajectory``: rows against exact values, one compilation, forms of centers, resumption."""
+
+import json
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+import regression
+import xarray as xr
+
+import numpyro_llc as nllc
+from numpyro_llc import plots, sampling
+
+LENGTHS = {"num_warmup": 300, "num_samples": 2000}
+SHIFTS = np.array([0.0, 0.05, 0.1, 0.2])
+CENTERS = [{"w": regression.OLS + shift} for shift in SHIFTS]
+
+
+def trajectory(centers=CENTERS, key=0, **settings):
+    chosen = {"batch_size": 50, "progress_bar": False, **LENGTHS, **settings}
+    data = regression.X, regression.Y
+    return nllc.llc_trajectory(jax.random.key(key), regression.model, centers, data, **chosen)
+
+
+@pytest.fixture(scope="module")
+def table():
+    sampling.advance.clear_cache()
+    found = trajectory(kernel="sgnht", num_samples=8000)
+    assert sampling.advance._cache_size() == 1
+    return found
+
+
+def test_each_checkpoint_has_its_exact_value(table):
+    assert dict(table.sizes) == {"checkpoint": 4}
+    for k, shift in enumerate(SHIFTS):
+        row, exact = table.isel(checkpoint=k), regression.exact(regression.OLS + shift, 1.0)
+        assert abs(row["llc"] - exact) < 4 * row["mcse"] + 0.01 * abs(exact)
+        other = regression.exact(regression.OLS + SHIFTS[k - 1], 1.0)
+        assert abs(row["llc"] - other) > 4 * row["mcse"] or abs(exact - other) < 0.1
+        residual = regression.Y - regression.X @ (regression.OLS + shift)
+        loss = 0.5 * np.sum(residual**2) + 0.5 * len(residual) * np.log(2 * np.pi)
+        assert float(row["center_loss"]) == pytest.approx(loss, rel=1e-5)
+
+
+def test_chains_are_carried_on_and_change_no_expectation(table):
+    assert table["carried"].to_numpy().tolist()[0] == 0
+    assert (table["carried"][1:] > 0).any()
+    cold = trajectory(kernel="sgnht", num_samples=8000, warm_start=False)
+    assert (cold["carried"] == 0).all()
+    z = (cold["llc"] - table["llc"]) / np.hypot(cold["mcse"], table["mcse"])
+    assert float(abs(z).max()) < 4
+
+
+def product(y):
+    w = numpyro.sample("w", dist.Normal(0.0, 1.0).expand([2]).to_event(1))
+    with numpyro.plate("data", len(y)):
+        numpyro.sample("y", dist.Normal(w[0] * w[1], 1.0), obs=y)
+
+
+def test_a_chain_is_not_carried_to_where_the_loss_is_steep():
+    # At 0 the axes are flat and chains go far along them; at (0, 100) the first is a steep wall.
+    centers = [{"w": np.array([0.0, second])} for second in (0.0, 0.0, 100.0)]
+    found = nllc.llc_trajectory(
+        jax.random.key(0), product, centers, (np.zeros(1000),), progress_bar=False, **LENGTHS
+    )
+    carried = found["carried"].to_numpy()
+    assert carried[1] >= 3
+    assert carried[2] <= 1
+
+
+def stacked():
+    return {"w": np.stack([center["w"] for center in CENTERS])}
+
+
+def test_every_form_of_centers_gives_the_same_rows(table, tmp_path):
+    ocp = pytest.importorskip("orbax.checkpoint")
+    with ocp.CheckpointManager(tmp_path / "orbax") as manager:
+        for step, center in zip((0, 10, 200, 3000), CENTERS, strict=True):
+            state = {"params": jnp.asarray(center["w"]), "count": jnp.zeros(2)}
+            manager.save(step, args=ocp.args.StandardSave(state))
+    forms = {
+        "stacked": trajectory(stacked()),
+        "iterator": trajectory(iter(CENTERS)),
+        "orbax": trajectory(tmp_path / "orbax", center_of=lambda state: {"w": state["params"]}),
+    }
+    expected = trajectory()
+    for form in forms.values():
+        np.testing.assert_array_equal(form["llc"], expected["llc"])
+    assert forms["orbax"]["step"].to_numpy().tolist() == [0, 10, 200, 3000]
+    assert forms["stacked"]["step"].to_numpy().tolist() == [0, 1, 2, 3]
+
+
+def test_an_interrupted_trajectory_goes_on_to_the_same_rows(tmp_path):
+    def until_interrupted():
+        yield from CENTERS[:2]
+        raise KeyboardInterrupt
+
+    with pytest.warns(nllc.LLCWarning, match="interrupted after 2 checkpoints"):
+        part = trajectory(until_interrupted(), output=tmp_path)
+    assert part.sizes["checkpoint"] == 2
+    lines = (tmp_path / "trajectory.jsonl").read_text()
+    (tmp_path / "trajectory.jsonl").write_text(lines + '{"llc": 1.')  # as a kill may leave it
+    resumed, whole = trajectory(output=tmp_path), trajectory()
+    np.testing.assert_array_equal(resumed["llc"], whole["llc"])
+    np.testing.assert_array_equal(resumed["seconds"][:2], part["seconds"])
+    read_back = xr.load_dataset(tmp_path / "trajectory.nc", engine="h5netcdf")
+    np.testing.assert_array_equal(read_back["llc"], resumed["llc"])
+    assert len((tmp_path / "trajectory.jsonl").read_text().splitlines()) == 4
+    with pytest.raises(nllc.CheckpointError, match="another checkpoint 1"):
+        trajectory([CENTERS[0], {"w": regression.TRUTH}], output=tmp_path)
+    with pytest.raises(nllc.CheckpointError, match="another `rng_key`"):
+        trajectory(key=1, output=tmp_path)
+
+
+def test_a_broken_checkpoint_has_its_row_and_the_others_go_on():
+    broken = [CENTERS[0], {"w": regression.OLS * 1e30}, CENTERS[1]]
+    found = trajectory(broken)
+    assert found["status"].to_numpy()[1] == "failed"
+    assert "not finite" in str(found["findings"].to_numpy()[1])
+    assert np.isnan(found["llc"][1])
+    assert np.isfinite(found["llc"][[0, 2]]).all()
+    diverged = trajectory(CENTERS[:2], step_size=10.0)
+    assert (diverged["status"] == "diverged").all()
+
+
+def test_the_memory_of_a_trajectory_is_that_of_one_checkpoint():
+    """Draws of a checkpoint are let go before the next: live arrays do not add up."""
+    live = []
+
+    def watched():
+        for center in CENTERS * 2:
+            live.append(sum(array.nbytes for array in jax.live_arrays()))
+            yield center
+
+    trajectory(watched(), num_samples=200, thinning=10)
+    assert max(live[2:]) <= 1.05 * live[2]
+
+
+@pytest.mark.parametrize(
+    ("centers", "settings", "error", "message"),
+    [
+        ([], {}, ValueError, "`centers` holds no checkpoint"),
+        (iter([]), {}, ValueError, "`centers` holds no checkpoint"),
+        ({"w": 1.0}, {}, ValueError, "stacked along a leading axis"),
+        ({"w": np.ones((3, 4)), "v": np.ones(2)}, {}, ValueError, "stacked along a leading axis"),
+        (3, {}, TypeError, "`centers` must be a dict of stacked arrays"),
+        ("no such folder", {}, ValueError, "no folder of Orbax checkpoints"),
+        (CENTERS, {"steps": [1, 2]}, ValueError, "`steps` must be as many"),
+        (iter(CENTERS), {"steps": [1, 2]}, ValueError, "`steps` has 2 numbers"),
+        ([CENTERS[0], {"u": 1.0}], {}, ValueError, "parameters of the first"),
+        ([CENTERS[0], {"w": np.ones(9)}], {}, ValueError, "must have shape"),
+    ],
+)
+def test_bad_centers_are_refused_by_name(centers, settings, error, message):
+    with pytest.raises(error, match=message):
+        trajectory(centers, num_warmup=5, num_samples=5, **settings)
+
+
+def test_a_picture_shows_the_rows(table):
+    left, right = plots.plot_trajectory(table)
+    (loss,) = left.lines
+    np.testing.assert_allclose(loss.get_ydata(), table["center_loss"] / len(regression.Y))
+    drawn = np.concatenate([container.lines[0].get_ydata() for container in right.containers])
+    np.testing.assert_allclose(np.sort(drawn), np.sort(table["llc"]))
+    with pytest.raises(ValueError, match="what `llc_trajectory` returns"):
+        plots.plot_trajectory(table.drop_vars("mcse"))
+
+
+def test_rows_on_disk_are_plain_json(tmp_path):
+    trajectory(CENTERS[:1], output=tmp_path, num_samples=100)
+    (row,) = map(json.loads, (tmp_path / "trajectory.jsonl").read_text().splitlines())
+    assert row["status"] in ("ok", "doubtful")
+    assert os.path.exists(tmp_path / "chains.npz")
