@@ -15,7 +15,7 @@ import numpyro_llc as nllc
 from numpyro_llc import zoo
 
 RNG = np.random.default_rng(0)
-N = 20_000
+N = 10_000
 X = 1.5 * np.random.default_rng(1).normal(size=(N, 3))
 
 
@@ -42,11 +42,14 @@ def hessian(apply, params):
     return jacobian.T @ jacobian
 
 
-@pytest.mark.parametrize("kernel", ["nuts", "sgnht"])
 @pytest.mark.parametrize(
-    ("apply", "params"),
-    [(tanh_network, REGULAR), (deep_linear, BOTTLENECK)],
-    ids=["tanh", "linear"],
+    ("apply", "params", "kernel"),
+    [
+        (tanh_network, REGULAR, "sgnht"),
+        (tanh_network, REGULAR, "sgld"),
+        (deep_linear, BOTTLENECK, "sgnht"),
+    ],
+    ids=["tanh-sgnht", "tanh-sgld", "linear-sgnht"],
 )
 def test_a_regular_network_has_half_the_rank_of_its_jacobian(apply, params, kernel, llc_of):
     """At the truth, without noise in the data, so that z* is the minimum at every n."""
@@ -60,15 +63,15 @@ def test_a_regular_network_has_half_the_rank_of_its_jacobian(apply, params, kern
         (X, np.asarray(apply(params, X))),
         center={"params": params},
         kernel=kernel,
-        batch_size=None if kernel == "nuts" else 500,
+        batch_size=500,
         localization=1.0,
         progress_bar=False,
     )
     llc, error = llc_of(idata)
     shares = values / (values + np.log(N))
     of_gamma = 0.5 * (rank - shares.sum())  # what γ = 1 takes of a quadratic loss, exactly
-    assert of_gamma < 0.15
-    assert abs(llc + of_gamma - 0.5 * rank) < 4 * error + (0.02 * llc if kernel != "nuts" else 0)
+    assert of_gamma < 0.2
+    assert abs(llc + of_gamma - 0.5 * rank) < 4 * error + 0.01 * llc
     assert abs(llc - 0.5 * sum(map(np.size, jax.tree.leaves(params)))) > 4 * error or rank == 15
 
 

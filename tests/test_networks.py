@@ -10,7 +10,8 @@ import pytest
 from flax import linen, nnx
 from numpyro.contrib import module as contrib
 
-from numpyro_llc.models import read_model
+import numpyro_llc as nllc
+from numpyro_llc.models import read_model, with_batches
 
 X = np.linspace(-1.0, 1.0, 30)[:, None]
 Y = np.sin(2 * X[:, 0])
@@ -184,3 +185,63 @@ def test_batch_norm_is_refused_by_name():
     )
     with pytest.raises(ValueError, match="mutable state|batch norm"):
         read_model(model_of(make), (X, Y), None, center={"net$params": FLAX_PARAMS})
+
+
+def linear(params, x):
+    return x @ params["w"] + params["b"]
+
+
+ROWS = np.linspace(-1.0, 1.0, 20).reshape(10, 2)
+LABELS = np.arange(10) % 3
+LIKELIHOODS = {
+    "normal": (1, "normal", ROWS[:, 0], lambda out: dist.Normal(out, 0.5)),
+    "normal of rows": (2, "normal", ROWS, lambda out: dist.Normal(out, 0.5).to_event(1)),
+    "categorical": (3, "categorical", LABELS, lambda out: dist.Categorical(logits=out)),
+    "bernoulli": (1, "bernoulli", LABELS % 2, lambda out: dist.Bernoulli(logits=out)),
+    "student": (
+        1,
+        lambda out: dist.StudentT(3.0, out),
+        ROWS[:, 1],
+        lambda o: dist.StudentT(3.0, o),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_a_network_model_has_the_loss_of_its_likelihood(name):
+    size, likelihood, y, expected = LIKELIHOODS[name]
+    shape = () if size == 1 else (size,)
+    params = {"w": RNG.normal(size=(2, *shape)), "b": RNG.normal(size=shape)}
+    model = nllc.network_model(linear, params, likelihood, scale=0.5)
+    reading = read_model(model, (ROWS, y), None, center={"params": params})
+    wanted = -expected(linear(params, ROWS)).log_prob(y)
+    np.testing.assert_allclose(reading.center_losses["y"], wanted, rtol=1e-5)
+    assert reading.num_data() == 10
+    assert with_batches(reading).batching.num_rows == 10
+
+
+def test_network_models_of_one_kind_are_one_key_of_compiled_code():
+    one, two = (
+        nllc.network_model(linear, {"w": w, "b": 0.0}, scale=0.5) for w in (np.ones(2), np.zeros(2))
+    )
+    assert one == two
+    assert hash(one) == hash(two)
+    assert one != nllc.network_model(linear, {"w": np.ones(3), "b": 0.0}, scale=0.5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ((linear, {}, "gauss"), ValueError, "`likelihood` must be one of"),
+        ((3, {}), TypeError, "`apply` must be a function"),
+        ((linear, {}, 3), TypeError, "`likelihood` a name or a function"),
+    ],
+)
+def test_a_bad_network_model_is_refused_by_name(arguments, error, message):
+    with pytest.raises(error, match=message):
+        nllc.network_model(*arguments)
+    params = {"w": np.ones((2, 1)), "b": np.zeros(1)}
+    with pytest.raises(ValueError, match=r"makes data of shape \(10, 1\)"):
+        read_model(
+            nllc.network_model(linear, params), (ROWS, ROWS[:, 0]), None, center={"params": params}
+        )
