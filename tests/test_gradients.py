@@ -49,29 +49,35 @@ def per_datum(w):
 def test_gradient_is_unbiased_over_all_batches(target, use_anchor):
     anchor = make_anchor(target)
     wanted = jax.vmap(jax.grad(target.potential))(Z)["w"]
-    got = [potential_gradient(target, Z, r, anchor, jnp.array(use_anchor))["w"] for r in batches(2)]
+    gradient = jax.jit(lambda rows: potential_gradient(target, Z, rows, anchor, use_anchor)["w"])
+    got = [gradient(rows) for rows in batches(2)]
     np.testing.assert_allclose(np.mean(got, axis=0), wanted, rtol=1e-4)
 
 
 def test_anchored_gradient_has_no_noise_at_the_center(target):
     anchor, here = make_anchor(target), {"w": target.center["w"][None]}
     wanted = jax.grad(target.potential)(target.center)["w"]
+    gradient = jax.jit(lambda rows: potential_gradient(target, here, rows, anchor, True)["w"][0])
     for rows in batches(1):
-        got = potential_gradient(target, here, rows, anchor, jnp.array(True))["w"][0]
-        np.testing.assert_allclose(got, wanted, rtol=1e-5)
+        np.testing.assert_allclose(gradient(rows), wanted, rtol=1e-5)
 
 
 @pytest.mark.parametrize("use_anchor", [False, True])
 def test_noise_product_and_sample_have_the_covariance_of_the_batch_gradient(target, use_anchor):
     size, v = 2, {"w": jnp.array([[1.0, 2.0], [-0.5, 0.3]])}
     anchor = make_anchor(target)
-    products, samples = [], []
-    for rows in batches(3):
-        product = partial(noise_product, target, rows=rows, batch_size=size, use_anchor=use_anchor)
-        products.append(jax.vmap(product)(Z, v)["w"])
-    for rows in batches(2):
+
+    @jax.jit
+    def product(rows):
+        one = partial(noise_product, target, rows=rows, batch_size=size, use_anchor=use_anchor)
+        return jax.vmap(one)(Z, v)["w"]
+
+    @jax.jit
+    def square(rows):
         one = noise_sample(target, Z, rows, anchor, jnp.array(use_anchor))["w"]
-        samples.append(one[:, :, None] * one[:, None, :])
+        return one[:, :, None] * one[:, None, :]
+
+    products, samples = list(map(product, batches(3))), list(map(square, batches(2)))
     for chain in range(2):
         terms = per_datum(np.asarray(Z["w"][chain]))
         if use_anchor:

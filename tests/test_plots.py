@@ -15,7 +15,7 @@ from scipy.stats import gamma
 import numpyro_llc as nllc
 from numpyro_llc import plots
 from numpyro_llc.inference_data import attributes, inference_data, labelled, posterior
-from numpyro_llc.sweep._grid import empty
+from numpyro_llc.rows import empty
 from numpyro_llc.sweep._plateau import recommend
 
 EXAMPLES = Path(__file__).parents[1] / "examples"

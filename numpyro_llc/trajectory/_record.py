@@ -20,8 +20,7 @@ COLUMNS = (*NUMBERS, "carried", "step", *TEXTS)
 class Record:
     """Rows as they come: ``trajectory.jsonl``, and what the next checkpoint starts from.
 
-    A kill loses the checkpoint under way alone: its chains are written before its
-    row.
+    A kill loses the checkpoint under way alone.
     """
 
     def __init__(self, output: str | Path | None, settings: dict[str, Any]) -> None:
@@ -40,6 +39,12 @@ class Record:
     def _table(self) -> Path:
         assert self.folder is not None
         return self.folder / "trajectory.jsonl"
+
+    @property
+    def _chains(self) -> Path:
+        """Of the last row; those of the row before stay, lest a kill comes before the row."""
+        assert self.folder is not None
+        return self.folder / f"chains-{len(self.rows) % 2}.npz"
 
     def recall(self, center: Any, step: float) -> bool:
         """Take the next row from the folder, if it is there; it must be of the same centre."""
@@ -60,10 +65,9 @@ class Record:
 
         `form` is the pytree structure of the parameters.
         """
-        path = None if self.folder is None else self.folder / "chains.npz"
-        if path is None or not path.exists():
+        if self.folder is None or not self._chains.exists():
             return None
-        with np.load(path) as file:
+        with np.load(self._chains) as file:
             if int(file["rows"]) != len(self.rows):
                 return None
             offsets = [jnp.asarray(file[f"offsets_{k}"]) for k in range(form.num_leaves)]
@@ -79,9 +83,10 @@ class Record:
             part = self.folder / "chains.part"
             leaves = map(np.asarray, jax.tree.leaves(carried.offsets))
             offsets = {f"offsets_{k}": leaf for k, leaf in enumerate(leaves)}
+            numbers = {"rows": len(self.rows), "highest": np.asarray(carried.highest)}
             with part.open("wb") as file:
-                np.savez(file, rows=len(self.rows), highest=carried.highest, **offsets)
-            part.replace(self.folder / "chains.npz")
+                np.savez(file, **numbers, **offsets)  # type: ignore[arg-type]
+            part.replace(self._chains)
         part = self._table.with_suffix(".part")
         part.write_text("".join(json.dumps(one) + "\n" for one in self.rows))
         part.replace(self._table)
