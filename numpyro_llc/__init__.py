@@ -4,12 +4,19 @@ from numpyro_llc import diagnostics, estimators, exact, zoo
 from numpyro_llc.budget import error_budget
 from numpyro_llc.calibration import calibrate
 from numpyro_llc.center import Center, find_center
+from numpyro_llc.comparison import FreeEnergy, bic, compare, local_free_energy, wbic
 from numpyro_llc.conversion import from_numpyro
 from numpyro_llc.diagnosis import diagnose
 from numpyro_llc.errors import CheckpointError, LLCWarning, NonFiniteLossError
 from numpyro_llc.estimate import estimate_llc
 from numpyro_llc.handlers import LocalizedModel, localize
 from numpyro_llc.kernels import PSGLD, SGD, SGLD, SGNHT
+from numpyro_llc.ladder import (
+    fit_multiplicity,
+    free_energy,
+    free_energy_curve,
+    temperature_ladder,
+)
 from numpyro_llc.points import lowest_point
 from numpyro_llc.summaries import summary, two_run_summary
 from numpyro_llc.sweep import sweep
@@ -17,6 +24,7 @@ from numpyro_llc.sweep import sweep
 __all__ = [
     "Center",
     "CheckpointError",
+    "FreeEnergy",
     "LLCWarning",
     "LocalizedModel",
     "NonFiniteLossError",
@@ -24,7 +32,9 @@ __all__ = [
     "SGD",
     "SGLD",
     "SGNHT",
+    "bic",
     "calibrate",
+    "compare",
     "diagnose",
     "diagnostics",
     "error_budget",
@@ -32,11 +42,17 @@ __all__ = [
     "estimators",
     "exact",
     "find_center",
+    "fit_multiplicity",
+    "free_energy",
+    "free_energy_curve",
     "from_numpyro",
+    "local_free_energy",
     "localize",
     "lowest_point",
     "summary",
-    "two_run_summary",
     "sweep",
+    "temperature_ladder",
+    "two_run_summary",
+    "wbic",
     "zoo",
 ]
