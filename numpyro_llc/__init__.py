@@ -18,6 +18,16 @@ from numpyro_llc.ladder import (
     temperature_ladder,
 )
 from numpyro_llc.points import lowest_point
+from numpyro_llc.pointwise import (
+    SingularFluctuation,
+    learning_curve,
+    loss_covariance,
+    pointwise_losses,
+    pointwise_statistics,
+    singular_fluctuation,
+    susceptibilities,
+    waic,
+)
 from numpyro_llc.summaries import summary, two_run_summary
 from numpyro_llc.sweep import sweep
 
@@ -32,6 +42,7 @@ __all__ = [
     "SGD",
     "SGLD",
     "SGNHT",
+    "SingularFluctuation",
     "bic",
     "calibrate",
     "compare",
@@ -46,13 +57,20 @@ __all__ = [
     "free_energy",
     "free_energy_curve",
     "from_numpyro",
+    "learning_curve",
     "local_free_energy",
     "localize",
+    "loss_covariance",
     "lowest_point",
+    "pointwise_losses",
+    "pointwise_statistics",
+    "singular_fluctuation",
     "summary",
+    "susceptibilities",
     "sweep",
     "temperature_ladder",
     "two_run_summary",
+    "waic",
     "wbic",
     "zoo",
 ]

@@ -5,6 +5,7 @@ every draw contributes to it, so it counts effective draws and keeps correlation
 """
 
 from numpyro_llc.estimators._bennett import bennett
+from numpyro_llc.estimators._covariances import covariances, means_less_covariances
 from numpyro_llc.estimators._data import data_error
 from numpyro_llc.estimators._estimate import RESOLVED, Estimate, covariance
 from numpyro_llc.estimators._formulas import (
@@ -28,10 +29,12 @@ __all__ = [
     "check_multiplicity",
     "corrected",
     "covariance",
+    "covariances",
     "data_error",
     "gamma_fit",
     "localization_corrected",
     "mean",
+    "means_less_covariances",
     "multiplicity_corrected",
     "rows_of",
     "two_runs",
