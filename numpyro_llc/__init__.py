@@ -30,6 +30,7 @@ from numpyro_llc.pointwise import (
 )
 from numpyro_llc.summaries import summary, two_run_summary
 from numpyro_llc.sweep import sweep
+from numpyro_llc.volume import VolumeScaling, volume_scaling
 
 __all__ = [
     "Center",
@@ -43,6 +44,7 @@ __all__ = [
     "SGLD",
     "SGNHT",
     "SingularFluctuation",
+    "VolumeScaling",
     "bic",
     "calibrate",
     "compare",
@@ -70,6 +72,7 @@ __all__ = [
     "sweep",
     "temperature_ladder",
     "two_run_summary",
+    "volume_scaling",
     "waic",
     "wbic",
     "zoo",

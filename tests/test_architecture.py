@@ -24,7 +24,7 @@ FLOORS = [
     {"comparison", "summaries"},
     {"automatic", "problem", "record"},
     {"assemble"},
-    {"conversion", "estimate", "ladder", "pointwise", "sweep"},
+    {"conversion", "estimate", "ladder", "pointwise", "sweep", "volume"},
     {"plots"},
     {"calibration", "demo"},
     {"cli"},
@@ -66,7 +66,7 @@ def test_imports_go_down_only(path):
         ("arviz", {"inference_data"}),
         ("optax", {"center"}),
         ("matplotlib", {"plots"}),
-        ("scipy", {"exact", "estimators", "ladder", "plots", "pointwise"}),
+        ("scipy", {"exact", "estimators", "ladder", "plots", "pointwise", "volume"}),
         ("tqdm", {"sampling", "calibration", "sweep"}),
         (
             "pandas",
