@@ -17,6 +17,7 @@ from numpyro_llc.ladder import (
     free_energy_curve,
     temperature_ladder,
 )
+from numpyro_llc.phases import Crossing, crossings, phases
 from numpyro_llc.points import lowest_point
 from numpyro_llc.pointwise import (
     SingularFluctuation,
@@ -35,6 +36,7 @@ from numpyro_llc.volume import VolumeScaling, volume_scaling
 __all__ = [
     "Center",
     "CheckpointError",
+    "Crossing",
     "FreeEnergy",
     "LLCWarning",
     "LocalizedModel",
@@ -48,6 +50,7 @@ __all__ = [
     "bic",
     "calibrate",
     "compare",
+    "crossings",
     "diagnose",
     "diagnostics",
     "error_budget",
@@ -64,6 +67,7 @@ __all__ = [
     "localize",
     "loss_covariance",
     "lowest_point",
+    "phases",
     "pointwise_losses",
     "pointwise_statistics",
     "singular_fluctuation",

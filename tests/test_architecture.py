@@ -25,6 +25,7 @@ FLOORS = [
     {"automatic", "problem", "record"},
     {"assemble"},
     {"conversion", "estimate", "ladder", "pointwise", "sweep", "volume"},
+    {"phases"},
     {"plots"},
     {"calibration", "demo"},
     {"cli"},
@@ -66,7 +67,7 @@ def test_imports_go_down_only(path):
         ("arviz", {"inference_data"}),
         ("optax", {"center"}),
         ("matplotlib", {"plots"}),
-        ("scipy", {"exact", "estimators", "ladder", "plots", "pointwise", "volume"}),
+        ("scipy", {"exact", "estimators", "ladder", "phases", "plots", "pointwise", "volume"}),
         ("tqdm", {"sampling", "calibration", "sweep"}),
         (
             "pandas",

@@ -71,8 +71,8 @@ def free_energy_curve(ladder: xr.Dataset, *, prior: str | None = None) -> xr.Dat
     -------
     xarray.Dataset
         By ``inverse_temperature``: ``free_energy`` and ``excess`` (less ``β nL(z*)``), in nats,
-        their ``error``; ``llc``, ``llc_error``, ``r_hat`` and ``ess`` of ``β [nL(z) - nL(z*)]``,
-        which is ``d excess / d ln β`` except where draws are weighted.
+        their ``error``; ``llc``, the mean of ``β [nL(z) - nL(z*)]``, which is
+        ``d excess / d ln β``, its ``llc_error``, and ``r_hat`` and ``ess`` of the draws of it.
 
     Notes
     -----
@@ -86,17 +86,23 @@ def free_energy_curve(ladder: xr.Dataset, *, prior: str | None = None) -> xr.Dat
     betas = ladder["inverse_temperature"].to_numpy()
     excess = ladder["excess_loss"].transpose("inverse_temperature", "chain", "draw").to_numpy()
     values, influences = _cumulative(betas, excess)
+    relative = np.ones(excess.shape)
     if prior != own:
-        values, influences = _with_prior(ladder, values, influences)
-    errors = [_error(of_rungs) for of_rungs in influences]
+        relative, log_ratio = _weights_to_prior(ladder)
+        values = values - log_ratio
+        for k, of_rungs in enumerate(influences):
+            of_rungs[k] = of_rungs[k] - (relative[k] - 1.0)
+    known: dict[int, float] = {}
+    errors = [_error(of_rungs, known) for of_rungs in influences]
+    llc = [_mean(beta * rung, w) for beta, rung, w in zip(betas, excess, relative, strict=True)]
     rows = [monte_carlo(beta * rung) for beta, rung in zip(betas, excess, strict=True)]
     loss = betas * float(ladder.attrs["center_loss"])
     columns: dict[str, Any] = {
         "free_energy": values + loss,
         "excess": values,
         "error": np.where(np.isnan(values), np.nan, errors),
-        "llc": [row.mean for row in rows],
-        "llc_error": [row.error for row in rows],
+        "llc": [value for value, _ in llc],
+        "llc_error": [error for _, error in llc],
         "ess": [row.ess for row in rows],
         "r_hat": [row.r_hat for row in rows],
     }
@@ -129,25 +135,29 @@ def _cumulative(betas: np.ndarray, excess: np.ndarray) -> tuple[np.ndarray, Infl
     return np.asarray(values), influences
 
 
-def _error(influences: dict[int, np.ndarray]) -> float:
-    return float(np.sqrt(sum(monte_carlo(one).error ** 2 for one in influences.values())))
+def _error(influences: dict[int, np.ndarray], known: dict[int, float]) -> float:
+    """Of independent rungs; `known` has the error of each array, most of which rungs share."""
+    for one in influences.values():
+        if id(one) not in known:
+            known[id(one)] = monte_carlo(one).error
+    return float(np.sqrt(sum(known[id(one)] ** 2 for one in influences.values())))
 
 
-def _with_prior(
-    ladder: xr.Dataset, values: np.ndarray, influences: Influences
-) -> tuple[np.ndarray, Influences]:
-    """Add ``-log E[φ/g]``, g the Gaussian; NaN where the weights leave too little."""
+def _mean(values: np.ndarray, relative: np.ndarray) -> tuple[float, float]:
+    """Weighted mean and its Monte Carlo error; an infinite value counts only without weight."""
+    if not np.isfinite(values).all():
+        return float("nan"), float("nan")
+    mean = float(np.mean(relative * values))
+    return mean, monte_carlo(relative * (values - mean)).error
+
+
+def _weights_to_prior(ladder: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """φ/g of every draw over its mean, g the Gaussian, and the log of the mean, NaN in doubt."""
     if "prior_potential" not in ladder:
         raise ValueError("`prior='model'` needs a model with a prior for every parameter.")
-    dims = ("inverse_temperature", "chain", "draw")
     log_weights = ladder["penalty"] - ladder["prior_potential"] - ladder.attrs["log_normalizer"]
-    changed, moved = values.copy(), [dict(one) for one in influences]
-    for k, log_weight in enumerate(log_weights.transpose(*dims).to_numpy()):
-        log_mean = logsumexp(log_weight) - np.log(log_weight.size)
-        relative = np.exp(log_weight - log_mean)
-        if 1.0 / np.mean(relative**2) < LEAST_SHARE:
-            changed[k] = np.nan
-            continue
-        changed[k] -= log_mean
-        moved[k][k] = moved[k][k] - (relative - 1.0)
-    return changed, moved
+    log_weights = log_weights.transpose("inverse_temperature", "chain", "draw").to_numpy()
+    log_mean = logsumexp(log_weights, axis=(1, 2)) - np.log(log_weights[0].size)
+    relative = np.exp(log_weights - log_mean[:, None, None])
+    share = 1.0 / np.mean(relative**2, axis=(1, 2))
+    return relative, np.where(share < LEAST_SHARE, np.nan, log_mean)
