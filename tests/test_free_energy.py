@@ -1,5 +1,8 @@
 """Free energies against exact evidence, and their comparison."""
 
+import runpy
+from pathlib import Path
+
 import arviz as az
 import jax
 import jax.numpy as jnp
@@ -15,6 +18,7 @@ import numpyro_llc as nllc
 from numpyro_llc import estimators, exact, zoo
 from numpyro_llc.inference_data import attributes, inference_data, labelled
 
+EXAMPLES = Path(__file__).parents[1] / "examples"
 SIZES = (100, 1_000, 10_000)
 RUNGS = np.geomspace(1e-4, 1.0, 9)
 
@@ -363,3 +367,18 @@ def test_a_model_with_a_param_site_has_no_prior_of_its_own():
     x, y, ols, _ = regression_data(100)
     with pytest.raises(ValueError, match=r"numpyro.param \['w'\] have none"):
         nllc.temperature_ladder(jax.random.key(0), model, (x, y), center={"w": ols}, prior="model")
+
+
+@pytest.mark.slow
+def test_model_comparison_example(tmp_path, capsys):
+    example = runpy.run_path(str(EXAMPLES / "model_comparison.py"))
+    path = tmp_path / "comparison.png"
+    table = example["main"](
+        ["--most=1", "--num-samples=100", "--num-warmup=200", "--num-starts=2", f"--picture={path}"]
+    )
+    # One normal of free mean and scale: the loss of standardized data is known.
+    assert table.loc[1, "loss"] == pytest.approx(41.0 * (1 + np.log(2 * np.pi)), rel=1e-4)
+    assert abs(table.loc[1, "BIC"] - table.loc[1, "evidence"]) < 2.0
+    assert abs(table.loc[1, "WAIC"] - table.loc[1, "LOO"]) < 0.2
+    assert "evidence" in capsys.readouterr().out
+    assert path.stat().st_size > 10_000

@@ -1,6 +1,8 @@
 """Two minima, one singular and one deeper: where they cross, against exact integrals."""
 
 import dataclasses
+import runpy
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +18,7 @@ from scipy.optimize import brentq
 import numpyro_llc as nllc
 from numpyro_llc import plots
 
+EXAMPLES = Path(__file__).parents[1] / "examples"
 N, DEPTH, GAMMA = 1_000, 0.01, 10.0
 ROWS = 8
 
@@ -195,3 +198,14 @@ def test_the_picture_shows_phases_and_their_crossing(ladders, tmp_path):
 def test_what_makes_no_phases_is_said(ladders, change, message):
     with pytest.raises(ValueError, match=message):
         nllc.phases(change(ladders))
+
+
+@pytest.mark.slow
+def test_phases_example(tmp_path, capsys):
+    example = runpy.run_path(str(EXAMPLES / "phases.py"))
+    path = tmp_path / "phases.png"
+    found = example["main"](["--num-samples=500", "--no-progress-bar", f"--picture={path}"])
+    (one,) = nllc.crossings(found)
+    assert abs(one.num_data - exact_crossing(region_free_energy)) < 4 * one.error
+    assert "below, deeper, λ = 1/2 above n* = " in capsys.readouterr().out
+    assert path.stat().st_size > 10_000

@@ -17,7 +17,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pandas as pd
-from numpyro.infer import NUTS
+from numpyro.infer import HMC
 
 from numpyro_llc.automatic import finish
 from numpyro_llc.problem import prepare
@@ -134,15 +134,15 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-sets", type=int, default=200)
     parser.add_argument("--num-data", type=int, default=100)
-    parser.add_argument("--strengths", type=float, nargs=RANK, default=[1.0, 0.5])
-    parser.add_argument("--num-warmup", type=int, default=200)
-    parser.add_argument("--num-samples", type=int, default=300)
+    parser.add_argument("--strengths", type=float, nargs=RANK, default=[1.0, 0.6])
+    parser.add_argument("--num-warmup", type=int, default=150)
+    parser.add_argument("--num-samples", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     n = options.num_data
     x, y = data_sets(options.data_sets, n, options.strengths, options.seed)
     r, z, rest = condensed(x, y)
-    kernel, order, began = NUTS(model, target_accept_prob=0.9), np.log(n), time.perf_counter()
+    kernel, order, began = HMC(model, trajectory_length=2.0), np.log(n), time.perf_counter()
     energies = {}
     for rank in range(MOST + 1):
         active = np.broadcast_to(np.arange(MOST) < rank, (options.data_sets, MOST)).astype(
