@@ -39,7 +39,8 @@ def predictive(key, arguments, options, kernel):
     )
     with numpyro.validation_enabled(False):  # a component that is off has the logit -inf
         mcmc.run(key, *arguments)
-    losses = nllc.pointwise_losses(az.from_numpyro(mcmc), mixture, arguments)
+        idata = az.from_numpyro(mcmc)
+    losses = nllc.pointwise_losses(idata, mixture, arguments)
     found = nllc.pointwise_statistics(losses, loo=True)
     by_waic = nllc.waic(found)
     return {
@@ -71,6 +72,7 @@ def row(components, velocity, options):
         prior="model",
         kernel=kernel,
         inverse_temperatures=RUNGS,
+        chain_method="sequential",  # of NUTS, rungs side by side wait for the longest tree
         **settings,
     )
     tempered, evidence = nllc.wbic(local), nllc.free_energy(ladder)

@@ -20,6 +20,7 @@ import pandas as pd
 from numpyro.infer import HMC
 
 from numpyro_llc.automatic import finish
+from numpyro_llc.inference_data import monte_carlo
 from numpyro_llc.problem import prepare
 from numpyro_llc.sampling import Run
 from numpyro_llc.schedule import check_schedule, with_defaults
@@ -110,6 +111,8 @@ def sampled(options, kernel, arrays, centers, num_data, beta, key):
     )
     draws = finish(run, schedule, 1, key).draws
     count = len(arrays[0])
+    r_hats = [monte_carlo(own).r_hat for own in draws.excess_loss[:40].reshape(20, 2, -1)]
+    print(f"    β = {beta:.2g}: median R-hat {np.median(r_hats):.3f}", flush=True)
     losses = np.asarray(cells["center_losses"]["y"], np.float64).sum(axis=1)
     excess = draws.excess_loss.reshape(count, -1)
     products = np.einsum(
@@ -142,7 +145,9 @@ def main(arguments=None):
     n = options.num_data
     x, y = data_sets(options.data_sets, n, options.strengths, options.seed)
     r, z, rest = condensed(x, y)
-    kernel, order, began = HMC(model, trajectory_length=2.0), np.log(n), time.perf_counter()
+    # Steps of equal length: side by side, all data sets would wait for the longest trajectory.
+    kernel = HMC(model, num_steps=10, trajectory_length=None)
+    order, began = np.log(n), time.perf_counter()
     energies = {}
     for rank in range(MOST + 1):
         active = np.broadcast_to(np.arange(MOST) < rank, (options.data_sets, MOST)).astype(
