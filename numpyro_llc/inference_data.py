@@ -147,6 +147,27 @@ def moments(data: xr.Dataset, names: Sequence[str]) -> pd.DataFrame:
     return table[["mean", "sd", "mcse_mean", "ess_bulk", "ess_tail", "r_hat"]].astype(float)
 
 
+def loo_of(draws: xr.Dataset, log_likelihood: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """ArviZ's PSIS-LOO, datum by datum: expected log density, and the Pareto shape.
+
+    Parameters
+    ----------
+    draws : xarray.Dataset
+        The posterior, from which the efficiency of the draws is.
+    log_likelihood : array [chain, draw, datum]
+    """
+    values = xr.Dataset({"x": (("chain", "draw", "datum"), log_likelihood)})
+    # On both majors the numbers say whether it failed; that is for the caller to judge.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found: Any = az.loo(
+            inference_data({"posterior": draws, "log_likelihood": values}, draws.attrs),
+            pointwise=True,
+        )
+    by_datum = found.elpd_i if _IS_DATATREE else found.loo_i
+    return np.asarray(by_datum, np.float64), np.asarray(found.pareto_k, np.float64)
+
+
 class MonteCarlo(NamedTuple):
     """Mean of a quantity over draws, its Monte Carlo error, effective sample size and R-hat."""
 

@@ -4,9 +4,12 @@ Each is a function of its own and a line of :data:`ESTIMATORS`; the error of eac
 every draw contributes to it, so it counts effective draws and keeps correlations.
 """
 
+from numpyro_llc.estimators._bennett import bennett
+from numpyro_llc.estimators._covariances import covariances, means_less_covariances
 from numpyro_llc.estimators._data import data_error
-from numpyro_llc.estimators._estimate import RESOLVED, Estimate
+from numpyro_llc.estimators._estimate import RESOLVED, Estimate, covariance
 from numpyro_llc.estimators._formulas import (
+    check_multiplicity,
     corrected,
     localization_corrected,
     mean,
@@ -22,12 +25,16 @@ __all__ = [
     "RESOLVED",
     "Estimate",
     "Row",
+    "bennett",
+    "check_multiplicity",
     "corrected",
     "covariance",
+    "covariances",
     "data_error",
     "gamma_fit",
     "localization_corrected",
     "mean",
+    "means_less_covariances",
     "multiplicity_corrected",
     "rows_of",
     "two_runs",

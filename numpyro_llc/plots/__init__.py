@@ -15,6 +15,7 @@ from numpyro_llc.plots._budget import plot_error_budget
 from numpyro_llc.plots._calibration import plot_calibration
 from numpyro_llc.plots._gamma import plot_gamma
 from numpyro_llc.plots._landscape import plot_landscape
+from numpyro_llc.plots._phases import plot_phases
 from numpyro_llc.plots._rank import plot_rank
 from numpyro_llc.plots._sweep import plot_sweep
 from numpyro_llc.plots._trace import plot_trace, plot_traces
@@ -25,6 +26,7 @@ __all__ = [
     "plot_error_budget",
     "plot_gamma",
     "plot_landscape",
+    "plot_phases",
     "plot_rank",
     "plot_sweep",
     "plot_trace",

@@ -1,0 +1,221 @@
+"""``pointwise_losses``: the loss of each datum at each draw, never all at once."""
+
+import json
+import numbers
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from numpyro.infer.initialization import init_to_uniform
+
+from numpyro_llc._checks import check_positive
+from numpyro_llc.assemble import unconstrained_samples
+from numpyro_llc.inference_data import flatten_sites, posterior, statistics, variable_name
+from numpyro_llc.models import ModelReading, Parameters, Program, read_model, with_batches
+
+MAX_MEMORY = 2**27
+"""Bytes that a block and what is computed of it may take."""
+_COPIES = 4
+_DRAWS_AT_ONCE = 32
+_ANYWHERE = init_to_uniform()
+
+
+@dataclass(frozen=True, eq=False)
+class PointwiseLosses:
+    """``ℓ_i(z_t)`` of datum i at draw t, in blocks of data: iterate, or ask for rows.
+
+    A datum is a row of the data: an index of the plate of the observed sites, all sites summed.
+
+    Attributes
+    ----------
+    program : Program
+    arrays : tuple of jax.Array
+    positions : dict
+        Unconstrained draws, leaves ``[chain * draw, ...]``.
+    reference : dict
+        The unconstrained point that losses are centred at: the centre, if it was given.
+    is_center : bool
+        Whether it was.
+    draws : xarray.Dataset
+        The posterior group, with its attrs.
+    shape : (int, int)
+        Chains and draws.
+    num_rows, block_rows : int
+        Data, and data in a block.
+    """
+
+    program: Program
+    arrays: tuple[jax.Array, ...]
+    positions: Parameters
+    reference: Parameters
+    is_center: bool
+    draws: xr.Dataset
+    shape: tuple[int, int]
+    num_rows: int
+    block_rows: int
+
+    def of(self, rows: Any) -> tuple[np.ndarray, np.ndarray]:
+        """``ℓ_i(z_t) - ℓ_i(ref)`` ``[chain, draw, row]`` and ``ℓ_i(ref)`` ``[row]``, float64."""
+        numbers_of = jnp.asarray(rows, int)
+        excess, reference = _block(
+            self.program, self.positions, self.reference, self.arrays, numbers_of
+        )
+        chains_and_draws = (*self.shape, len(numbers_of))
+        return (
+            np.asarray(excess, np.float64).reshape(chains_and_draws),
+            np.asarray(reference, np.float64),
+        )
+
+    def __iter__(self) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+        """Blocks: which rows, and what :meth:`of` gives of them."""
+        for first in range(0, self.num_rows, self.block_rows):
+            # The last block is filled up, so that it compiles nothing.
+            rows = np.minimum(np.arange(first, first + self.block_rows), self.num_rows - 1)
+            excess, reference = self.of(rows)
+            last = min(first + self.block_rows, self.num_rows)
+            yield slice(first, last), excess[..., : last - first], reference[: last - first]
+
+    @property
+    def inverse_temperature(self) -> float:
+        """β of the draws; 1 of an ordinary posterior."""
+        return float(self.draws.attrs.get("inverse_temperature", 1.0))
+
+    def localization(self) -> dict[str, float]:
+        """γ by site; an error for an ordinary posterior."""
+        gamma = self.draws.attrs.get("localization")
+        if gamma is None:
+            raise ValueError("These draws are not localized: they have no `localization`.")
+        if isinstance(gamma, numbers.Real):
+            return dict.fromkeys(self.program.parameters, float(gamma))
+        return {name: float(value) for name, value in json.loads(gamma).items()}
+
+
+def pointwise_losses(
+    idata: Any,
+    model: Callable,
+    model_args: Sequence[Any] = (),
+    model_kwargs: Mapping[str, Any] | None = None,
+    *,
+    center: Any = None,
+    in_axes: Any = None,
+    max_memory: float = MAX_MEMORY,
+    likelihood_factors: Sequence[str] = (),
+    prior_factors: Sequence[str] = (),
+) -> PointwiseLosses:
+    """Losses of each datum at each draw of a result, evaluated when they are asked for.
+
+    Parameters
+    ----------
+    idata
+        A result of :func:`~numpyro_llc.estimate_llc` with all sites (``store_sites=True`` for the
+        stochastic-gradient kernels), or the posterior of the model itself, as
+        ``arviz.from_numpyro(mcmc)`` gives it.
+    model, model_args, model_kwargs, in_axes, likelihood_factors, prior_factors
+        As in ``estimate_llc``: the model and the data of the result.
+    center : dict or Center, optional
+        ``w*`` of the result, which :func:`susceptibilities` needs.
+    max_memory : float
+        Bytes for a block: draws times data in it, a few times over. The whole of draws times data
+        is never held. Where rows cannot be taken out of the model, each block costs an evaluation
+        of all data.
+
+    Returns
+    -------
+    PointwiseLosses
+
+    Raises
+    ------
+    ValueError
+        If a site is not stored, or the losses are not those that the result recorded.
+    """
+    check_positive("max_memory", max_memory, meaning="It is a number of bytes.")
+    reading = read_model(
+        model,
+        model_args,
+        model_kwargs,
+        center={} if center is None else getattr(center, "params", center),
+        likelihood_factors=likelihood_factors,
+        prior_factors=prior_factors,
+        init_strategy=_ANYWHERE if center is None else None,
+    )
+    draws = posterior(idata)
+    z = unconstrained_samples(reading, _stored(reading, draws))
+    shape = (draws.sizes["chain"], draws.sizes["draw"])
+    z = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), z)
+    program, num_rows = _with_rows(reading, in_axes)
+    rows = int(max_memory // (8 * _COPIES * shape[0] * shape[1]))
+    losses = PointwiseLosses(
+        program=program,
+        arrays=reading.arrays,
+        positions=z,
+        reference=jax.tree.map(lambda leaf: leaf[0], z) if center is None else reading.center,
+        is_center=center is not None,
+        draws=draws,
+        shape=shape,
+        num_rows=num_rows,
+        block_rows=int(np.clip(rows, 1, num_rows)),
+    )
+    _check_recorded(losses, statistics(idata))
+    return losses
+
+
+def _stored(reading: ModelReading, draws: xr.Dataset) -> dict[str, np.ndarray]:
+    """Samples ``[chain, draw, ...]`` by the model's names, of those that are stored."""
+    names = {name: variable_name(name) for name in flatten_sites(reading.center)}
+    return {
+        name: draws[stored].transpose("chain", "draw", ...).to_numpy()
+        for name, stored in names.items()
+        if stored in draws
+    }
+
+
+def _with_rows(reading: ModelReading, in_axes: Any) -> tuple[Program, int]:
+    """A program whose rows can be taken out, or the program as it is; and how many data."""
+    try:
+        program = with_batches(reading, in_axes)
+    except ValueError:
+        if in_axes is not None or len(reading.center_losses) > 1:
+            raise
+        return reading.program, int(np.size(next(iter(reading.center_losses.values()))))
+    return program, program.batching.num_rows  # type: ignore[union-attr]
+
+
+def _rows_at(program: Program, z: Parameters, arrays: Any, rows: jax.Array) -> jax.Array:
+    if program.batching is not None:
+        return program.row_losses(z, arrays, rows)
+    (losses,) = program.losses(z, arrays).values()
+    return losses.ravel()[rows]
+
+
+@partial(jax.jit, static_argnums=0)
+def _block(
+    program: Program, z: Parameters, reference: Parameters, arrays: Any, rows: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    at_reference = _rows_at(program, reference, arrays, rows)
+
+    def excess(one: Parameters) -> jax.Array:
+        return _rows_at(program, one, arrays, rows) - at_reference
+
+    return jax.lax.map(excess, z, batch_size=_DRAWS_AT_ONCE), at_reference
+
+
+def _check_recorded(losses: PointwiseLosses, recorded: xr.Dataset) -> None:
+    """The difference of two draws' losses must be the one that the run recorded."""
+    if "excess_loss" not in recorded or losses.draws.attrs.get("evaluation_error", 0.0):
+        return
+    wanted = recorded["excess_loss"].transpose("chain", "draw").to_numpy().reshape(-1)[[0, -1]]
+    ends = jax.tree.map(lambda leaf: leaf[jnp.asarray([0, -1])], losses.positions)
+    short = replace(losses, positions=ends, shape=(1, 2))
+    got = sum(excess[0].sum(axis=1) for _, excess, _ in short)
+    scale = 1.0 + np.abs(wanted).max()
+    if not abs((got[1] - got[0]) - (wanted[1] - wanted[0])) < 0.01 * scale:
+        raise ValueError(
+            f"The losses of this model and data differ by {got[1] - got[0]:.4g} nats between the "
+            f"first and the last draw; the result recorded {wanted[1] - wanted[0]:.4g}. Give the "
+            "model and the data that the result is of."
+        )

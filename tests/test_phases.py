@@ -1,0 +1,211 @@
+"""Two minima, one singular and one deeper: where they cross, against exact integrals."""
+
+import dataclasses
+import runpy
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+import xarray as xr
+from scipy.integrate import quad
+from scipy.optimize import brentq
+
+import numpyro_llc as nllc
+from numpyro_llc import plots
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+N, DEPTH, GAMMA = 1_000, 0.01, 10.0
+ROWS = 8
+
+
+def landscape(w, numpy=np):
+    """A quartic minimum of height DEPTH at -1, λ = 1/4, and a quadratic one of 0 at 1, λ = 1/2."""
+    u = numpy.clip(0.5 * (w + 1.0), 0.0, 1.0)
+    step = u**4 * (35.0 - 84.0 * u + 70.0 * u**2 - 20.0 * u**3)
+    return (w + 1.0) ** 4 * (w - 1.0) ** 2 + DEPTH * (1.0 - step)
+
+
+def model(y, scale):
+    w = numpyro.sample("w", dist.Normal(0.0, 1.0))
+    with numpyro.plate("N", y.shape[0]), numpyro.handlers.scale(scale=scale):
+        numpyro.sample("y", dist.Normal(jnp.sqrt(2.0 * landscape(w, jnp) + 1e-12), 1.0), obs=y)
+
+
+CENTERS = {"singular": -1.0, "deep": 1.0}
+
+
+@pytest.fixture(scope="module")
+def ladders():
+    return {
+        name: nllc.temperature_ladder(
+            jax.random.key(0),
+            model,
+            (np.zeros(ROWS), N / ROWS),
+            center={"w": center},
+            num_data=N,
+            localization=GAMMA,
+            inverse_temperatures=np.geomspace(1.0 / N, 1.0, 12),
+            num_warmup=500,
+            num_samples=2000,
+            progress_bar=False,
+        )
+        for name, center in CENTERS.items()
+    }
+
+
+def local_free_energy(n, name):
+    """Around a centre, under its Gaussian, in nats above the loss at 0."""
+    center = CENTERS[name]
+    level = landscape(center)
+
+    def density(w):
+        return np.exp(-n * (landscape(w) - level) - 0.5 * GAMMA * (w - center) ** 2)
+
+    ends = center - 2.0, center + 2.0
+    integral = quad(density, *ends, points=[-1.0, 1.0], limit=500)[0]
+    return n * level - np.log(integral * np.sqrt(GAMMA / (2 * np.pi)))
+
+
+BARRIER = 1.0 / 3.0
+
+
+def region_free_energy(n, name):
+    """The posterior's own: its prior, on a centre's side of the barrier."""
+
+    def density(w):
+        return np.exp(-n * landscape(w) - 0.5 * w**2) / np.sqrt(2 * np.pi)
+
+    ends = (-6.0, BARRIER) if name == "singular" else (BARRIER, 6.0)
+    return -np.log(quad(density, *ends, points=[CENTERS[name]], limit=500)[0])
+
+
+def exact_crossing(free_energy):
+    return brentq(lambda n: free_energy(n, "singular") - free_energy(n, "deep"), 20.0, N)
+
+
+@pytest.mark.parametrize(
+    ("prior", "free_energy"), [("local", local_free_energy), ("model", region_free_energy)]
+)
+def test_the_crossing_is_that_of_the_exact_integrals(ladders, prior, free_energy):
+    found = nllc.phases(ladders, prior=prior)
+    (one,) = nllc.crossings(found)
+    wanted = exact_crossing(free_energy)
+    assert (one.below, one.above) == ("singular", "deep")
+    assert abs(one.num_data - wanted) < 4 * one.error
+    assert one.error < 0.1 * wanted
+    # Leading terms alone, n DEPTH = (λ - λ') log n, are further off than that.
+    leading = brentq(lambda n: n * DEPTH - 0.25 * np.log(n), 3.0, N)
+    assert abs(one.num_data - leading) > 4 * one.error
+    assert np.isnan(one.data_error)
+
+
+@pytest.mark.parametrize("name", list(CENTERS))
+def test_free_energies_between_the_rungs_are_the_exact_integrals(ladders, name):
+    found = nllc.phases(ladders).sel(phase=name)
+    high = found.isel(num_data=slice(60, None))  # from where the other minimum is out of reach
+    wanted = [local_free_energy(n, name) for n in high["num_data"].to_numpy()]
+    # The level is the loss of the first phase.
+    apart = high["free_energy"] + high["num_data"] * DEPTH - wanted
+    assert np.abs(apart / high["error"]).max() < 4
+    assert np.all(high["error"] < 0.06)
+    slope = np.gradient(np.asarray(wanted), np.log(high["num_data"]))
+    own = high["llc"] + high["num_data"] * (DEPTH if name == "singular" else 0.0)
+    np.testing.assert_allclose(own[2:-2], slope[2:-2], atol=0.06)
+
+
+def test_probabilities_add_up_and_change_sides(ladders):
+    found = nllc.phases(ladders)
+    np.testing.assert_allclose(found["probability"].sum("phase"), 1.0)
+    assert float(found["probability"].sel(phase="deep").isel(num_data=-1)) > 0.99
+    (one,) = nllc.crossings(found)
+    at = found["probability"].interp(num_data=one.num_data)
+    np.testing.assert_allclose(at, 0.5, atol=0.02)
+
+
+def test_scatter_of_the_losses_is_the_error_from_the_data(ladders):
+    """With a loss for each of n data the data error is that of a difference of means."""
+    noise = np.random.default_rng(0).normal(size=N)
+    noise -= noise.mean()
+    given = {}
+    for name, ladder in ladders.items():
+        total = float(ladder["center_losses"].sum())
+        own = np.full(N, total / N) + (0.1 * noise if name == "deep" else 0.0)
+        given[name] = ladder.drop_vars("center_losses").assign(center_losses=("datum", own))
+    found = nllc.phases(given)
+    (one,) = nllc.crossings(found)
+    (without,) = nllc.crossings(nllc.phases(ladders))
+    assert one.num_data == pytest.approx(without.num_data, rel=1e-3)
+    llc = found["llc"].interp(num_data=one.num_data)
+    slope = float(one.num_data * DEPTH + llc.sel(phase="singular") - llc.sel(phase="deep"))
+    wanted = one.num_data**2 * 0.1 / np.sqrt(N) / abs(slope)
+    assert one.data_error == pytest.approx(wanted, rel=0.05)
+
+
+def test_the_picture_shows_phases_and_their_crossing(ladders, tmp_path):
+    found = nllc.phases(ladders)
+    found.to_netcdf(tmp_path / "phases.nc", engine="h5netcdf")
+    again = xr.load_dataset(tmp_path / "phases.nc", engine="h5netcdf")
+    (one,) = nllc.crossings(again)
+    assert dataclasses.asdict(one)["below"] == "singular"
+    axes = plots.plot_phases(again)
+    first, second, line = axes.lines
+    np.testing.assert_array_equal(first.get_ydata(), 0.0)
+    apart = found["free_energy"].diff("phase").to_numpy()[0]
+    np.testing.assert_allclose(second.get_ydata(), apart)
+    np.testing.assert_allclose(line.get_xdata(), one.num_data)
+    band = axes.collections[1].get_paths()[0].vertices[:, 1]
+    widest = 2 * np.hypot(*found["error"].to_numpy()).max()
+    assert np.abs(band).max() <= np.abs(apart).max() + widest
+    assert axes.get_xscale() == "log"
+    assert f"n* = {one.num_data:.3g}" in axes.texts[0].get_text()
+    _, other = plt.subplots()
+    assert plots.plot_phases(found, axes=other) is other
+    plt.close("all")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda ladders: {"deep": ladders["deep"]}, "at least two phases"),
+        (
+            lambda ladders: {**ladders, "deep": ladders["deep"].assign_attrs(num_data=1)},
+            "the same `num_data`; got {'singular': 1000, 'deep': 1}",
+        ),
+        (
+            lambda ladders: {**ladders, "deep": ladders["deep"].isel(datum=slice(3))},
+            "must be of the same data",
+        ),
+        (
+            lambda ladders: {k: v.assign_attrs(prior="model") for k, v in ladders.items()},
+            "must be of prior='local'",
+        ),
+        (
+            lambda ladders: {
+                "singular": ladders["singular"].isel(inverse_temperature=slice(0, 4)),
+                "deep": ladders["deep"].assign_coords(
+                    inverse_temperature=ladders["deep"]["inverse_temperature"] * 1e3
+                ),
+            },
+            "no range of n in common",
+        ),
+    ],
+)
+def test_what_makes_no_phases_is_said(ladders, change, message):
+    with pytest.raises(ValueError, match=message):
+        nllc.phases(change(ladders))
+
+
+@pytest.mark.slow
+def test_phases_example(tmp_path, capsys):
+    example = runpy.run_path(str(EXAMPLES / "phases.py"))
+    path = tmp_path / "phases.png"
+    found = example["main"](["--num-samples=500", "--no-progress-bar", f"--picture={path}"])
+    (one,) = nllc.crossings(found)
+    assert abs(one.num_data - exact_crossing(region_free_energy)) < 4 * one.error
+    assert "below, deeper, λ = 1/2 above n* = " in capsys.readouterr().out
+    assert path.stat().st_size > 10_000

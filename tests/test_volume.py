@@ -1,0 +1,116 @@
+"""λ from volumes: the volumes are exact ones, and the slope is λ."""
+
+import jax
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from scipy.integrate import quad
+from scipy.stats import norm
+
+import numpyro_llc as nllc
+from numpyro_llc import zoo
+
+
+def volume_of(name, **settings):
+    problem = zoo.load(name, 1_000)
+    return nllc.volume_scaling(
+        jax.random.key(0),
+        problem.model,
+        problem.model_args,
+        center=problem.center,
+        num_data=1_000,
+        **settings,
+    )
+
+
+def fourth_power(epsilon):
+    return 2 * norm.cdf(epsilon**0.25) - 1
+
+
+def product_of_two(epsilon):
+    """``P(½ (w1 w2)² <= ε)``."""
+    bound = np.sqrt(2 * epsilon)
+    return quad(
+        lambda t: 2 * np.exp(t) * norm.pdf(np.exp(t)) * (2 * norm.cdf(bound / np.exp(t)) - 1),
+        -30.0,
+        2.5,
+        limit=400,
+    )[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "exact", "other"),
+    [("fourth_power", fourth_power, 1 / 2), ("product_of_two", product_of_two, 1 / 4)],
+)
+def test_volumes_are_exact(name, exact, other):
+    curve = volume_of(name, least=1e-5).curve
+    wanted = np.log([exact(epsilon) for epsilon in curve["epsilon"].to_numpy()])
+    z = ((curve["log_volume"] - wanted) / curve["error"]).to_numpy()
+    assert np.abs(z).max() < 4.5  # errors of 8 replicas, of levels that depend on each other
+    assert float(curve["error"][-1]) < 0.1
+    slopes = np.diff(wanted[::2]) / np.diff(np.log(curve["epsilon"].to_numpy()[::2]))
+    np.testing.assert_allclose(
+        curve["slope"][:-2:2], slopes[: len(curve["slope"][:-2:2])], atol=0.1
+    )
+    assert np.abs((curve["log_volume"] - other * np.log(curve["epsilon"])) - wanted).max() > 1.0
+
+
+@pytest.mark.parametrize(
+    ("name", "least", "most_error"),
+    [("gaussian", 1e-4, 0.05), ("fourth_power", 1e-5, 0.02), ("product_of_two", 1e-5, 0.1)],
+)
+def test_the_slope_is_the_learning_coefficient(name, least, most_error):
+    known = zoo.load(name, 1_000).learning_coefficient
+    found = volume_of(name, least=least, multiplicity=known.multiplicity)
+    assert found.multiplicity == known.multiplicity
+    assert abs(found.learning_coefficient - float(known.value)) < 4 * found.error
+    assert found.error < most_error
+
+
+def test_with_the_wrong_multiplicity_the_slope_is_lower():
+    found = volume_of("product_of_two", least=1e-5)
+    assert found.learning_coefficient < 0.5 - 4 * found.error
+    assert found.curve["slope"][-3] > found.curve["slope"][2]  # and still rises
+
+
+def regression(x, y=None):
+    w = numpyro.sample("w", dist.Normal(0.0, 1.0).expand([2]).to_event(1))
+    with numpyro.plate("N", x.shape[0]):
+        numpyro.sample("y", dist.Normal(x @ w, 1.0), obs=y)
+
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(200, 2))
+Y = X @ [1.0, -1.0] + RNG.normal(size=200)
+OLS = np.linalg.lstsq(X, Y, rcond=None)[0]
+
+
+def test_noisy_data_and_gamma():
+    settings = {"center": {"w": OLS}, "num_particles": 400}
+    found = nllc.volume_scaling(
+        jax.random.key(1), regression, (X, Y), localization=0.1, least=1e-4, **settings
+    )
+    assert abs(found.learning_coefficient - 1.0) < 4 * found.error
+    # Half the volume of the disc for half the excess, γ/(2π) at its centre.
+    area = 2 * np.pi * 1e-4 / np.sqrt(np.linalg.det(X.T @ X / 200))
+    last = found.curve.isel(epsilon=-1)
+    assert abs(float(last["log_volume"]) - np.log(area * 0.1 / (2 * np.pi))) < 4 * last["error"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"center": {"w": OLS + 0.3}}, "`center` is not the minimum: the loss falls"),
+        ({"least": 0.0}, "`least` must be finite and positive"),
+        ({"least": 1e-9}, "`least` must be above the rounding of the losses"),
+        ({"least": 0.5}, "Six levels are needed to fit λ; there are"),
+        ({"localization": 0.0}, "`localization` must be positive"),
+        ({"num_replicas": 1}, "`num_replicas` must be at least 2"),
+        ({"multiplicity": 0}, "`multiplicity` must be at least 1"),
+    ],
+)
+def test_what_gives_no_slope_is_said(settings, message):
+    settings = {"center": {"w": OLS}, **settings}
+    with pytest.raises(ValueError, match=message):
+        nllc.volume_scaling(jax.random.key(0), regression, (X, Y), **settings)
