@@ -54,7 +54,7 @@ def predictive(key, arguments, options, kernel):
 
 def row(components, velocity, options):
     """All criteria of one number of components."""
-    arguments = (velocity, np.arange(options.most) < components)
+    arguments = (velocity, np.arange(max(options.most, 2)) < components)
     keys = jax.random.split(jax.random.key(options.seed + components), 4)
     kernel = NUTS(mixture, target_accept_prob=0.95)
     center = nllc.find_center(keys[0], mixture, arguments, num_starts=options.num_starts)
@@ -82,6 +82,7 @@ def row(components, velocity, options):
         "llc": tempered.complexity / log(len(velocity)),
         "BIC": center.loss + components * log(len(velocity)),
         "WBIC": tempered.value,
+        "WBIC error": tempered.error,
         "WBIC - log k!": tempered.value - lgamma(components + 1),
         "evidence": evidence.value,
         "error": evidence.error,
@@ -108,19 +109,19 @@ def picture(table, path):
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--most", type=int, default=6, help="components to try")
-    parser.add_argument("--num-samples", type=int, default=500)
-    parser.add_argument("--num-warmup", type=int, default=500)
+    parser.add_argument("--most", type=int, default=5, help="components to try")
+    parser.add_argument("--num-samples", type=int, default=300)
+    parser.add_argument("--num-warmup", type=int, default=300)
     parser.add_argument("--num-starts", type=int, default=32)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--picture", type=Path, default=Path("docs/model_comparison.png"))
     options = parser.parse_args(arguments)
     velocity, rows = galaxies(), {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", nllc.LLCWarning)  # the docs say what of
-        for components in range(1, options.most + 1):
+    for components in range(1, options.most + 1):
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always", nllc.LLCWarning)
             rows[components] = row(components, velocity, options)
-            print(pd.Series(rows[components]).round(2).to_dict(), flush=True)
+        print(f"{components}: ", *(one.message for one in said), sep="\n  ", flush=True)
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("components")
     picture(table, options.picture)
     print(table.round(2).to_string())
