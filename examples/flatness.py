@@ -99,7 +99,7 @@ def draw(picture, table):
                 part[other], part["llc"], yerr=2 * part["mcse"], fmt="o", color=f"C{k}", label=name
             )
         own.set(xlabel=other, ylabel="λ̂ ± 2 Monte Carlo errors")
-    axes[0].legend()
+    axes[0].legend(loc="lower right")
     figure.suptitle("Digits: one point a seed")
     figure.savefig(picture, dpi=100)
 

@@ -95,7 +95,7 @@ def draw(picture, own, on_data, ranks, loss):
     )
     scaled = own.assign(center_loss=("checkpoint", loss * own.attrs["num_data"]))
     left, right = plot_trajectory(scaled, axes=top)
-    left.set(yscale="log", ylim=(1e-3, None), xlabel="", ylabel="training loss per datum [nats]")
+    left.set(yscale="log", ylim=(1e-3, None), xlabel="", ylabel="training loss, ½ squared error")
     left.set_title(f"Deep linear network, {LAYERS} layers of {WIDTH}")
     for rank in sorted(set(ranks)):
         right.axhline(known(rank), color="0.4", linestyle=":")

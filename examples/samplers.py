@@ -53,7 +53,7 @@ def draw(picture, results, table, exact):
     )
     levels = [0.003, 0.03, 0.3, 3.0]
     figure, axes = plt.subplots(2, 2, figsize=(11, 9), layout="constrained")
-    for own, (kernel, idata) in zip(axes.flat, results.items(), strict=True):
+    for own, (kernel, idata) in zip(axes.flat, results.items(), strict=False):
         plot_landscape(idata, loss, center=CENTER, levels=levels, axes=own)
         row = table.loc[kernel]
         own.set_title(f"{kernel}: λ̂ = {row['λ̂']:.3f} ± {row['mcse']:.3f} (exact: {exact:.3f})")
