@@ -61,8 +61,8 @@ def test_saddle_to_saddle_steps_through_the_known_values(run):
     own, on_data, table = run(
         "saddle_to_saddle",
         "--num-data=100",
-        "--num-steps=6000",
-        "--every=3000",
+        "--num-steps=8000",
+        "--every=4000",
         "--relative-error=0.1",
         *QUIET,
     )
