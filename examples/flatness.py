@@ -20,6 +20,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import optax
 import pandas as pd
+from jax.flatten_util import ravel_pytree
 from sklearn.datasets import load_digits
 
 import numpyro_llc as nllc
@@ -66,7 +67,7 @@ def train(rng_key, radius, data, width, num_steps, weight_decay):
         params, state = carry
         rows = jax.random.randint(key, (64,), 0, len(y))
         gradient = jax.grad(loss_of)(params, x[rows], y[rows])
-        length = radius / (optax.global_norm(gradient) + 1e-12)
+        length = radius / (jnp.linalg.norm(ravel_pytree(gradient)[0]) + 1e-12)
         worst = jax.tree.map(lambda leaf, slope: leaf + length * slope, params, gradient)
         gradient = jax.grad(loss_of)(worst, x[rows], y[rows])
         updates, state = optimizer.update(gradient, state, params)
@@ -112,7 +113,9 @@ def main(arguments=None):
     parser.add_argument("--num-steps", type=int, default=4000, help="of training")
     parser.add_argument("--radius", type=float, default=0.1, help="ρ of SAM")
     parser.add_argument("--weight-decay", type=float, default=1e-3)
+    parser.add_argument("--max-steps", type=int, default=20_000, help="of a chain")
     parser.add_argument("--localization", type=float, default=10.0)
+    parser.add_argument("--num-warmup", type=int, default=2000)
     parser.add_argument("--relative-error", type=float, default=0.02)
     parser.add_argument("--picture", type=Path, default=Path("flatness.png"))
     parser.add_argument("--no-progress-bar", action="store_true")
@@ -133,8 +136,8 @@ def main(arguments=None):
         kernel="sgnht",
         batch_size=200,
         localization=options.localization,
-        num_warmup=2000,
-        until={"relative_error": options.relative_error, "steps": 20_000},
+        num_warmup=options.num_warmup,
+        until={"relative_error": options.relative_error, "steps": options.max_steps},
         warm_start=False,
         progress_bar=not options.no_progress_bar,
     )

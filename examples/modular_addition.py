@@ -91,6 +91,7 @@ def main(arguments=None):
     parser.add_argument("--every", type=int, default=1000, help="steps between checkpoints")
     parser.add_argument("--localization", type=float, default=100.0)
     parser.add_argument("--scale", type=float, default=0.1, help="of the noise of the likelihood")
+    parser.add_argument("--num-warmup", type=int, default=3000)
     parser.add_argument("--relative-error", type=float, default=0.01)
     parser.add_argument("--picture", type=Path, default=Path("modular_addition.png"))
     parser.add_argument("--no-progress-bar", action="store_true")
@@ -116,7 +117,7 @@ def main(arguments=None):
         steps=steps,
         kernel="sgnht",
         localization=options.localization,
-        num_warmup=3000,
+        num_warmup=options.num_warmup,
         until={"relative_error": options.relative_error, "steps": 60_000},
         progress_bar=not options.no_progress_bar,
     )

@@ -76,6 +76,7 @@ def main(arguments=None):
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--num-data", type=int, default=100_000)
     parser.add_argument("--localization", type=float, default=1.0)
+    parser.add_argument("--num-warmup", type=int, default=5000)
     parser.add_argument("--relative-error", type=float, default=0.01)
     parser.add_argument("--picture", type=Path, default=Path("ordinality.png"))
     parser.add_argument("--no-progress-bar", action="store_true")
@@ -93,7 +94,7 @@ def main(arguments=None):
                     problem,
                     options.localization,
                     until={"relative_error": options.relative_error, "steps": 60_000},
-                    num_warmup=5000,
+                    num_warmup=options.num_warmup,
                     progress_bar=not options.no_progress_bar,
                 )
             )

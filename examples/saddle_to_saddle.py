@@ -113,7 +113,9 @@ def main(arguments=None):
     parser.add_argument("--num-data", type=int, default=1000)
     parser.add_argument("--num-steps", type=int, default=7500, help="of gradient descent")
     parser.add_argument("--every", type=int, default=300, help="steps between checkpoints")
+    parser.add_argument("--num-warmup", type=int, default=5000)
     parser.add_argument("--relative-error", type=float, default=0.01)
+    parser.add_argument("--max-steps", type=int, default=60_000, help="of a chain")
     parser.add_argument("--localization", type=float, default=1.0)
     parser.add_argument("--picture", type=Path, default=Path("saddle_to_saddle.png"))
     parser.add_argument("--no-progress-bar", action="store_true")
@@ -126,8 +128,8 @@ def main(arguments=None):
         "kernel": "sgnht",
         "batch_size": 100,
         "localization": options.localization,
-        "until": {"relative_error": options.relative_error, "steps": 60_000},
-        "num_warmup": 5000,
+        "until": {"relative_error": options.relative_error, "steps": options.max_steps},
+        "num_warmup": options.num_warmup,
         "progress_bar": not options.no_progress_bar,
     }
     both = {"student": layers, "teacher": layers}

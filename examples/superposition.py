@@ -134,6 +134,7 @@ def main(arguments=None):
     parser.add_argument("--num-data", type=int, default=2400)
     parser.add_argument("--num-steps", type=int, default=30_000, help="of gradient descent")
     parser.add_argument("--num-checkpoints", type=int, default=6)
+    parser.add_argument("--num-warmup", type=int, default=3000)
     parser.add_argument("--relative-error", type=float, default=0.01)
     parser.add_argument("--localization", type=float, default=100.0)
     parser.add_argument("--picture", type=Path, default=Path("superposition.png"))
@@ -160,7 +161,7 @@ def main(arguments=None):
         steps=np.tile(marks, len(starts)),
         kernel="sgnht",
         localization=options.localization,
-        num_warmup=3000,
+        num_warmup=options.num_warmup,
         until={"relative_error": options.relative_error, "steps": 20_000},
         warm_start=False,  # one run's end says nothing of the next one's start
         progress_bar=not options.no_progress_bar,

@@ -9,6 +9,7 @@ import pytest
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 QUIET = ["--no-progress-bar"]
+SHORT = [*QUIET, "--num-warmup=500"]
 
 
 @pytest.fixture(autouse=True)
@@ -57,30 +58,33 @@ def test_samplers_are_held_against_the_exact_value(run):
     assert table.loc["sgd", "λ̂"] == pytest.approx(0.0, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_saddle_to_saddle_steps_through_the_known_values(run):
     own, on_data, table = run(
         "saddle_to_saddle",
         "--num-data=100",
         "--num-steps=8000",
-        "--every=4000",
-        "--relative-error=0.1",
-        *QUIET,
+        "--every=8000",
+        "--max-steps=4000",
+        "--relative-error=0.2",
+        *SHORT,
     )
-    assert list(table["rank"]) == [0, 3, 4]
-    assert list(table["λ"]) == [21.5, 28.0, 29.5]
+    assert list(table["rank"]) == [0, 4]
+    assert list(table["λ"]) == [21.5, 29.5]
     assert np.all(np.diff(table["training_loss"]) < 0)
-    assert own["llc"][2] - own["llc"][0] > 2 * np.hypot(own["mcse"][2], own["mcse"][0])
+    assert own["llc"][1] > own["llc"][0]
     assert on_data["llc"][0] < -1000  # a saddle
 
 
+@pytest.mark.slow
 def test_superposition_tells_k_gons_apart(run):
     _, table = run(
         "superposition",
-        "--num-data=600",
+        "--num-data=300",
         "--num-steps=10000",
         "--num-checkpoints=2",
-        "--relative-error=0.1",
-        *QUIET,
+        "--relative-error=0.2",
+        *SHORT,
     )
     known = dict(zip(table["run"], table["known λ of its end"], strict=True))
     assert known["5-gon"] == 7.0
@@ -98,7 +102,7 @@ def test_ordinality_prints_the_correlation(run):
         "--seeds=1",
         "--num-data=10000",
         "--relative-error=0.1",
-        *QUIET,
+        *SHORT,
     )  # fmt: skip
     assert list(table["λ"]) == [3.5, 4.5]
     assert correlation == pytest.approx(1.0)
@@ -112,7 +116,7 @@ def test_modular_addition_has_a_row_for_each_checkpoint(run):
         "--num-steps=200",
         "--every=100",
         "--relative-error=0.2",
-        *QUIET,
+        *SHORT,
     )
     assert list(table["step"]) == [100, 200]
     assert np.isfinite(trajectory["llc"]).all()
@@ -125,10 +129,11 @@ def test_flatness_compares_over_seeds(run):
         "flatness",
         "--seeds=2",
         "--width=4",
-        "--num-train=100",
+        "--num-train=300",
+        "--max-steps=2000",
         "--num-steps=50",
         "--relative-error=0.2",
-        *QUIET,
+        *SHORT,
     )
     assert list(table["optimizer"]) == ["SGD", "SGD", "SAM", "SAM"]
     own = table.pivot(index="seed", columns="optimizer", values="llc")
