@@ -1,0 +1,141 @@
+"""The examples of the gallery, run with small arguments."""
+
+import importlib.util
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+QUIET = ["--no-progress-bar"]
+SHORT = [*QUIET, "--num-warmup=500"]
+
+
+@pytest.fixture(autouse=True)
+def _figures_are_closed():
+    yield
+    plt.close("all")
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Run an example's ``main``; it must leave a picture."""
+
+    def run_example(name, *arguments):
+        spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        picture = tmp_path / f"{name}.png"
+        result = module.main([*arguments, f"--picture={picture}"])
+        assert picture.read_bytes().startswith(b"\x89PNG")
+        assert picture.stat().st_size > 10_000
+        return result
+
+    return run_example
+
+
+def test_volume_scaling_has_the_slope_of_the_learning_coefficient(run):
+    table = run("volume_scaling", "--num-points=1000000")
+    # 4 errors, and what √ε adds to the slope of w1² w2⁴, V = 2 ε^(1/4) - ε^(1/2), at these ε.
+    assert np.all(np.abs(table["slope"] - table["λ"]) < 4 * table["error"] + 0.005)
+    assert list(table["Hessian's rank / 2"]) == [0.5, 0.0, 0.0]
+
+
+def test_samplers_are_held_against_the_exact_value(run):
+    table = run(
+        "samplers",
+        "--kernels",
+        "nuts",
+        "sgd",
+        "--num-draws=300",
+        "--num-warmup=300",
+        "--thinning=5",
+        *QUIET,
+    )
+    assert table.loc["nuts", "exact"] == pytest.approx(0.34734423, rel=1e-6)
+    assert abs(table.loc["nuts", "z"]) < 4
+    assert table.loc["sgd", "λ̂"] == pytest.approx(0.0, abs=1e-3)
+
+
+@pytest.mark.slow
+def test_saddle_to_saddle_steps_through_the_known_values(run):
+    own, on_data, table = run(
+        "saddle_to_saddle",
+        "--num-data=100",
+        "--num-steps=8000",
+        "--every=8000",
+        "--max-steps=4000",
+        "--relative-error=0.2",
+        *SHORT,
+    )
+    assert list(table["rank"]) == [0, 4]
+    assert list(table["λ"]) == [21.5, 29.5]
+    assert np.all(np.diff(table["training_loss"]) < 0)
+    assert own["llc"][1] > own["llc"][0]
+    assert on_data["llc"][0] < -1000  # a saddle
+
+
+@pytest.mark.slow
+def test_superposition_tells_k_gons_apart(run):
+    _, table = run(
+        "superposition",
+        "--num-data=300",
+        "--num-steps=10000",
+        "--num-checkpoints=2",
+        "--relative-error=0.2",
+        *SHORT,
+    )
+    known = dict(zip(table["run"], table["known λ of its end"], strict=True))
+    assert known["5-gon"] == 7.0
+    assert known["6-gon"] == 8.5
+    ends = table.groupby("run").last()
+    difference = ends.loc["6-gon", "llc"] - ends.loc["5-gon", "llc"]
+    assert difference > 0
+
+
+def test_ordinality_prints_the_correlation(run):
+    table, correlation = run(
+        "ordinality",
+        "--widths", "3", "3", "3",
+        "--ranks", "0", "2",
+        "--seeds=1",
+        "--num-data=10000",
+        "--relative-error=0.1",
+        *SHORT,
+    )  # fmt: skip
+    assert list(table["λ"]) == [3.5, 4.5]
+    assert correlation == pytest.approx(1.0)
+
+
+def test_modular_addition_has_a_row_for_each_checkpoint(run):
+    trajectory, table = run(
+        "modular_addition",
+        "--modulus=5",
+        "--width=16",
+        "--num-steps=200",
+        "--every=100",
+        "--relative-error=0.2",
+        *SHORT,
+    )
+    assert list(table["step"]) == [100, 200]
+    assert np.isfinite(trajectory["llc"]).all()
+    assert table["training accuracy"].between(0, 1).all()
+
+
+def test_flatness_compares_over_seeds(run):
+    pytest.importorskip("sklearn")
+    table, compared = run(
+        "flatness",
+        "--seeds=2",
+        "--width=4",
+        "--num-train=300",
+        "--max-steps=2000",
+        "--num-steps=50",
+        "--relative-error=0.2",
+        *SHORT,
+    )
+    assert list(table["optimizer"]) == ["SGD", "SGD", "SAM", "SAM"]
+    own = table.pivot(index="seed", columns="optimizer", values="llc")
+    assert compared.loc["llc", "difference"] == pytest.approx((own["SAM"] - own["SGD"]).mean())
+    assert compared.loc["llc", "error"] > 0
