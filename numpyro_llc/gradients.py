@@ -113,8 +113,7 @@ def noise_product(
 def square_norm(tree: Any) -> jax.Array:
     """Sum of squares over all but the leading axis, ``[chain]``."""
     parts = [
-        jnp.sum(jnp.square(leaf.reshape(leaf.shape[0], -1)), axis=1)
-        for leaf in jax.tree.leaves(tree)
+        jnp.sum(jnp.square(leaf), axis=tuple(range(1, leaf.ndim))) for leaf in jax.tree.leaves(tree)
     ]
     return sum(parts[1:], parts[0])
 

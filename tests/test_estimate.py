@@ -357,3 +357,25 @@ def test_stein_identity(fitted):
     assert abs(stein.mean() - 5) < 4 * batches.std() / np.sqrt(batches.size)
     wrong = np.sum((w - regression.OLS) * (residual @ regression.X), axis=-1)
     assert abs(wrong.mean() - 5) > 4 * batches.std() / np.sqrt(batches.size)
+
+
+@pytest.mark.parametrize("kernel", ["nuts", "sgld"])
+def test_a_site_without_freedom_is_held_where_it_is(kernel):
+    def model(y):
+        weight = numpyro.sample("weight", dist.Dirichlet(np.ones(1)))
+        mean = numpyro.sample("mean", dist.Normal(0.0, 1.0))
+        with numpyro.plate("data", len(y)):
+            numpyro.sample("y", dist.Normal(mean * weight[0], 1.0), obs=y)
+
+    y = np.random.default_rng(0).normal(size=100)
+    idata = nllc.estimate_llc(
+        jax.random.key(0),
+        model,
+        (y,),
+        center={"weight": np.ones(1), "mean": y.mean()},
+        kernel=kernel,
+        progress_bar=False,
+    )
+    row = nllc.summary(idata).loc["llc"]
+    share = 100 / (100 + np.log(100))  # what γ = 1 leaves of 1/2
+    assert abs(row["mean"] - 0.5 * share) < 4 * row["mcse_mean"] + 0.01 * (kernel == "sgld")

@@ -157,7 +157,7 @@ def start(
         target = replace(target, **own)
         return Progress(sampler.init(keys, z, target), (jnp.zeros(()), target.center))
 
-    shape = (layout.num_blocks, -1)
+    shape = (layout.num_blocks, keys.shape[0] // layout.num_blocks)  # a site may be empty
     blocks = jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), (keys, z))
     return _over_blocks(one, layout, (0, _axes(sampler)))((*blocks, own), target)
 
@@ -184,7 +184,7 @@ def advance(
     axes = (_axes(sampler), 0)
     run = _over_blocks(one, layout, (axes, axes))
     progress, buffer = run((progress, own), target, rows, elsewhere, num_draws, thinning)
-    return progress, jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), buffer)
+    return progress, jax.tree.map(lambda leaf: jax.lax.collapse(leaf, 0, 2), buffer)
 
 
 def _axes(sampler: Sampler) -> Any:

@@ -40,7 +40,7 @@ def carried_from(run: Run, draws: Draws) -> Carried:
 @partial(jax.jit, static_argnums=0)
 def _offsets(sampler: Sampler, state: Any, center: Parameters) -> Parameters:
     z = jax.vmap(sampler.position)(state)  # [block, chain, ...]
-    flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), z)
+    flat = jax.tree.map(lambda leaf: jax.lax.collapse(leaf, 0, 2), z)
     return jax.tree.map(jnp.subtract, flat, center)
 
 
