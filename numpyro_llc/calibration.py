@@ -147,6 +147,7 @@ def _known(problem: zoo.Problem, shared: dict[str, Any]) -> _Known:
 
 def _check_settings(settings: dict[str, Any], kernels: Any, reference: str | None) -> None:
     own = {"kernel", "center", "model", "model_args", "model_kwargs", "store_sites", "checkpoint"}
+    own |= {"sites", "evaluate_on"}  # which have other exact values, or none
     own |= inspect.signature(calibrate).parameters.keys()
     known = set(inspect.signature(estimate_llc).parameters) - own
     if unknown := sorted(set(settings) - known):

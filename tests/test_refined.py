@@ -10,6 +10,9 @@ import pytest
 import numpyro_llc as nllc
 from numpyro_llc.inference_data import posterior
 
+# Features as weak as these are bounded by γ, and some runs here are short: both are said.
+pytestmark = pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
+
 N = 500
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(N, 5)) * [1.0, 0.05, 1.0, 0.1, 0.03]
