@@ -126,6 +126,31 @@ def test_a_broken_checkpoint_has_its_row_and_the_others_go_on():
     assert (diverged["status"] == "diverged").all()
 
 
+def by_factor(y):
+    w = numpyro.sample("w", dist.Normal(0.0, 10.0))
+    numpyro.factor("fit", -0.5 * jnp.sum((y - w) ** 2))
+
+
+@pytest.mark.parametrize("door", ["trajectory", "sweep"])
+def test_a_likelihood_in_a_factor_is_told_at_every_door(door):
+    settings = {
+        "kernel": "nuts",
+        "num_data": 50,
+        "likelihood_factors": ["fit"],
+        "progress_bar": False,
+    }
+    center, key, data = {"w": 0.0}, jax.random.key(0), (jnp.zeros(50),)
+    if door == "sweep":
+        settings |= {"center": center, "localization": [1.0]}
+        table = nllc.sweep(key, by_factor, data, **settings)
+    else:
+        table = nllc.llc_trajectory(key, by_factor, [center], data, **settings)
+    curvature = 50 / np.log(50)
+    exact = 0.5 * curvature / (curvature + 1.0)
+    assert abs(table["llc"].item() - exact) < 4 * table["mcse"].item()
+    assert table["status"].item() == "ok"
+
+
 def test_the_memory_of_a_trajectory_is_that_of_one_checkpoint():
     """Draws of a checkpoint are let go before the next: live arrays do not add up."""
     live = []

@@ -46,6 +46,8 @@ def sweep(
     max_memory: float = MAX_MEMORY,
     output: str | Path | None = None,
     progress_bar: bool = True,
+    likelihood_factors: Sequence[str] = (),
+    prior_factors: Sequence[str] = (),
 ) -> xr.Dataset:
     """Estimate λ̂ over a grid of settings, each cell with its diagnostics.
 
@@ -71,6 +73,8 @@ def sweep(
         A folder. Cells are written to ``sweep.nc`` there as they end, and a second call goes on
         where the first stopped.
     progress_bar : bool
+    likelihood_factors, prior_factors : sequences of str
+        As in ``estimate_llc``.
 
     Returns
     -------
@@ -116,6 +120,8 @@ def sweep(
             batch_size=batch_size,
             in_axes=in_axes,
             step_size=step_size,
+            likelihood_factors=likelihood_factors,
+            prior_factors=prior_factors,
         ),
     )
     grid = empty(axes)

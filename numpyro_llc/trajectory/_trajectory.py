@@ -48,6 +48,8 @@ def llc_trajectory(
     warm_start: bool = True,
     output: str | Path | None = None,
     progress_bar: bool = True,
+    likelihood_factors: Sequence[str] = (),
+    prior_factors: Sequence[str] = (),
 ) -> xr.Dataset:
     """Estimate λ̂ at each checkpoint of a training run.
 
@@ -76,6 +78,8 @@ def llc_trajectory(
     output : path, optional
         A folder to which each row is written as it comes. The same call again goes on from there.
     progress_bar : bool
+    likelihood_factors, prior_factors : sequences of str
+        As in ``estimate_llc``.
 
     Returns
     -------
@@ -125,6 +129,8 @@ def llc_trajectory(
                         in_axes=in_axes,
                         step_size=step_size,
                         sites=sites,
+                        likelihood_factors=likelihood_factors,
+                        prior_factors=prior_factors,
                     )
                     settings = {**problem.run_identity(rng_key), "warm_start": warm_start}
                     record = Record(output, settings)
