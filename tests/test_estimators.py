@@ -416,6 +416,14 @@ def test_weights_that_leave_too_few_draws_are_named():
     assert "% of the draws (want > 25 %)" in doubt
 
 
+def test_draws_that_ran_away_have_a_doubtful_second_temperature():
+    x = np.random.default_rng(8).gamma(60.0, size=(4, 100))
+    x[:, 1:] *= 1e12
+    away = est.two_temperatures(x)
+    assert away.value > 1e9
+    assert away.doubts
+
+
 def test_two_runs_give_lambda_without_the_centre():
     rng = np.random.default_rng(9)
     b1, b2 = 0.1, 0.15

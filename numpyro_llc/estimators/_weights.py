@@ -62,4 +62,4 @@ def _widest(llc: np.ndarray, widest: float) -> float:
             low = middle
         else:
             high = middle
-    return float(np.exp(low))
+    return float(np.exp(high))  # never 1, where there would be nothing between the two
