@@ -189,7 +189,7 @@ def estimate_llc(
     settings = {
         **run_settings(problem, finished),
         **curvature_settings(curvature),
-        **problem.sampler.report(run.state, finished.draws.statistics),
+        **problem.sampler.report(run.state, problem.target, finished.draws.statistics),
         **metropolis_report(problem.sampler, run.state, problem.target, run.rows, key_check),
     }
     return assemble(

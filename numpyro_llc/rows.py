@@ -44,7 +44,7 @@ def row_of(
     state = run.state_of_block(block)
     settings = {
         **run_settings(problem, own),
-        **problem.sampler.report(state, own.draws.statistics),
+        **problem.sampler.report(state, problem.target, own.draws.statistics),
         **metropolis_report(problem.sampler, state, problem.target, run.rows, rng_key),
     }
     status = ""

@@ -22,7 +22,7 @@ QUADRATIC = (np.sqrt(1000.0) * np.linalg.qr(np.random.default_rng(0).normal(size
 
 
 def quadratic(x, y):
-    w = numpyro.sample("w", dist.Normal(0.0, 1.0).expand([3]).to_event(1))
+    w = numpyro.sample("w", dist.Normal(0.0, 1.0).expand([x.shape[1]]).to_event(1))
     numpyro.sample("y", dist.Normal(x @ w, 1.0), obs=y)
 
 
@@ -33,12 +33,13 @@ def euler(gamma, step_size):
     return 0.5 * np.sum(tempered / curvature / (1 - step_size * curvature / 4))
 
 
-def on_quadratic(gamma, **settings):
+def on_quadratic(gamma, idle=0, **settings):
+    """λ̂ of the quadratic, with `idle` parameters more that the loss does not see."""
     return nllc.estimate_llc(
         random.key(2),
         quadratic,
-        (QUADRATIC, np.zeros(1000)),
-        center={"w": np.zeros(3)},
+        (np.pad(QUADRATIC, ((0, 0), (0, idle))), np.zeros(1000)),
+        center={"w": np.zeros(3 + idle)},
         localization=gamma,
         progress_bar=False,
         **settings,
@@ -59,6 +60,21 @@ def test_sgld_at_a_given_step_has_the_exact_finite_step_value(gamma, step_size, 
     assert abs(mean - euler(gamma, 2 * step_size)) > 4 * error  # of another convention of ε
     # The reported bias is of first order, so it is short of the whole for the longer steps.
     bias = euler(gamma, step_size) - euler(gamma, 0.0)
+    assert 0.5 * bias < idata.attrs["step_size_bias"] < 1.5 * bias
+
+
+@pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
+def test_directions_that_gamma_alone_holds_are_not_in_the_step_size_bias():
+    idata = on_quadratic(
+        10.0,
+        idle=500,
+        kernel="sgld",
+        step_size=4e-3,
+        num_warmup=2000,
+        num_samples=40_000,
+        thinning=20,
+    )
+    bias = euler(10.0, 4e-3) - euler(10.0, 0.0)
     assert 0.5 * bias < idata.attrs["step_size_bias"] < 1.5 * bias
 
 

@@ -96,7 +96,9 @@ class NumpyroSampler:
             "Use a stochastic-gradient kernel, without `batch_size` for the full data."
         )
 
-    def report(self, state: Any, statistics: Mapping[str, Any]) -> dict[str, Any]:
+    def report(
+        self, state: Any, target: LocalTarget, statistics: Mapping[str, Any]
+    ) -> dict[str, Any]:
         gradients = float(jnp.mean(state.gradients))
         return {} if math.isnan(gradients) else {"gradient_evaluations": gradients}
 

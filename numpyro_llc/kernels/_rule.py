@@ -71,7 +71,7 @@ class Rule(Protocol):
         ...
 
     def step_bias(self, step_size: float, square: float, spread: float) -> float:
-        """What the finite step may shift λ̂ by, from the mean of ``|∇U|²``."""
+        """What the finite step may shift λ̂ by, from the mean of ``∇U · ∇(β nL)``."""
         ...
 
     def noise_share(self, step_size: Any, noise: Any) -> Any:

@@ -59,7 +59,9 @@ class Sampler(Protocol):
         """The state with a fixed step size for each block, ``[block]``."""
         ...
 
-    def report(self, state: Any, statistics: Mapping[str, Any]) -> dict[str, Any]:
+    def report(
+        self, state: Any, target: LocalTarget, statistics: Mapping[str, Any]
+    ) -> dict[str, Any]:
         """What the result keeps of the sampler at its end: numbers and strings.
 
         `statistics` are those of the draws, ``[chain, draw]``.

@@ -153,13 +153,16 @@ class StochasticSampler:
         dtype = state.tuning.step_size.dtype
         return state._replace(tuning=state.tuning._replace(step_size=step_sizes.astype(dtype)))
 
-    def report(self, state: StochasticState, statistics: Mapping[str, Any]) -> dict[str, Any]:
+    def report(
+        self, state: StochasticState, target: LocalTarget, statistics: Mapping[str, Any]
+    ) -> dict[str, Any]:
         tuning: Any = jax.tree.map(lambda leaf: float(jnp.mean(leaf)), state.tuning)
         anchored = bool(jnp.all(self._uses_anchor(state.tuning)))
         noise = tuning.noise if anchored else tuning.raw_noise
         square, spread = float(np.mean(statistics["square_gradient"])), float(tuning.spread)
+        of_loss = max(square - _of_localization(state.tuning, target), 0.0)
         return {
-            "step_size_bias": self.rule.step_bias(tuning.step_size, square, spread),
+            "step_size_bias": self.rule.step_bias(tuning.step_size, of_loss, spread),
             "batch_size": self.batch_size or 0,
             "step_size": tuning.step_size,
             "step_size_is_automatic": self.is_adaptive,
@@ -276,6 +279,22 @@ class StochasticSampler:
         # ½ |∇U|² / curvature is what the stiffest directions alone hold of λ̂.
         least = 0.5 * tuning.typical_square / above_zero(tuning.curvature)
         return self.rule.noise_share(tuning.step_size, used) > 0.002 * least
+
+
+def _of_localization(tuning: Tuning, target: LocalTarget) -> float:
+    """The part of ``E|∇U|²`` that the localizing Gaussian has.
+
+    ``E[∇U · G ∇P] = tr(G ∇²P)``, P the penalty (partial integration), so that what is left is
+    ``E[∇U · G ∇(β nL)]``: a step that is coarse in directions that γ alone holds moves no loss.
+    """
+    metric = tuning.metric
+    if metric is None:
+        metric = jax.tree.map(jnp.ones_like, target.center)
+    return sum(
+        float(gamma) * float(jnp.sum(leaf))
+        for name, gamma in target.localization.items()
+        for leaf in jax.tree.leaves(metric[name])
+    )
 
 
 def _contracting(share: jax.Array, pushed: Parameters, v: Parameters) -> Parameters:
