@@ -62,7 +62,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kernel", nargs="+", default=["sgld", "psgld", "sgnht"])
     parser.add_argument("--training-steps", type=int, default=2000)
-    parser.add_argument("--localization", type=float, default=1.0)
+    parser.add_argument("--localization", type=float, default=100.0)
     parser.add_argument("--relative-error", type=float, default=0.05)
     options = parser.parse_args()
     x, y = digits()
