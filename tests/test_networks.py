@@ -241,6 +241,9 @@ def test_a_bad_network_model_is_refused_by_name(arguments, error, message):
     with pytest.raises(error, match=message):
         nllc.network_model(*arguments)
     params = {"w": np.ones((2, 1)), "b": np.zeros(1)}
+    labels = nllc.network_model(linear, params, "categorical")
+    with pytest.raises(TypeError, match="integers under 'categorical'; got float"):
+        read_model(labels, (ROWS, ROWS[:, 0]), None, center={"params": params})
     with pytest.raises(ValueError, match=r"makes data of shape \(10, 1\)"):
         read_model(
             nllc.network_model(linear, params), (ROWS, ROWS[:, 0]), None, center={"params": params}

@@ -35,6 +35,12 @@ class NetworkModel:
         """Observe `y` [n, ...], given inputs `x`, whose arrays have n rows."""
         initial = jax.tree.unflatten(self.form, [jnp.zeros(shape) for shape in self.shapes])
         params = numpyro.param("params", initial)
+        kind = jnp.result_type(y)
+        if self.likelihood == "categorical" and not jnp.issubdtype(kind, jnp.integer):
+            raise TypeError(
+                f"`y` must hold the numbers of classes as integers under 'categorical'; got {kind}."
+                " Use y.astype(int)."
+            )
         with numpyro.plate("data", len(y)):
             outputs = self.apply(params, x)
             noise = (
