@@ -21,5 +21,9 @@ class NonFiniteLossError(RuntimeError):
         self.idata = idata
 
 
+class NonFiniteCenterError(ValueError):
+    """A centre holds NaN or infinite values."""
+
+
 class CheckpointError(ValueError):
     """A folder holds a run of another model, other data or other settings: which, it says."""

@@ -115,11 +115,12 @@ def test_an_interrupted_trajectory_goes_on_to_the_same_rows(tmp_path):
         trajectory(key=1, output=tmp_path)
 
 
-def test_a_broken_checkpoint_has_its_row_and_the_others_go_on():
-    broken = [CENTERS[0], {"w": regression.OLS * 1e30}, CENTERS[1]]
+@pytest.mark.parametrize(("factor", "why"), [(1e30, "not finite"), (np.nan, "holds NaN")])
+def test_a_broken_checkpoint_has_its_row_and_the_others_go_on(factor, why):
+    broken = [CENTERS[0], {"w": regression.OLS * factor}, CENTERS[1]]
     found = trajectory(broken)
     assert found["status"].to_numpy()[1] == "failed"
-    assert "not finite" in str(found["findings"].to_numpy()[1])
+    assert why in str(found["findings"].to_numpy()[1])
     assert np.isnan(found["llc"][1])
     assert np.isfinite(found["llc"][[0, 2]]).all()
     diverged = trajectory(CENTERS[:2], step_size=10.0)
@@ -175,6 +176,7 @@ def test_the_memory_of_a_trajectory_is_that_of_one_checkpoint():
         ("no such folder", {}, ValueError, "no folder of Orbax checkpoints"),
         (CENTERS, {"steps": [1, 2]}, ValueError, "`steps` must be as many"),
         (iter(CENTERS), {"steps": [1, 2]}, ValueError, "`steps` has 2 numbers"),
+        (CENTERS[:2], {"steps": ["a", "b"]}, TypeError, "`steps` must hold a number"),
         ([CENTERS[0], {"u": 1.0}], {}, ValueError, "parameters of the first"),
         ([CENTERS[0], {"w": np.ones(9)}], {}, ValueError, "must have shape"),
     ],

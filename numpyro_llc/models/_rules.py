@@ -11,6 +11,7 @@ from jax.tree_util import tree_leaves_with_path
 from numpyro import distributions as dist
 from numpyro.distributions import constraints
 
+from numpyro_llc.errors import NonFiniteCenterError
 from numpyro_llc.models import _data
 from numpyro_llc.models._modules import PARAMS, leaf_name
 from numpyro_llc.models._program import is_real
@@ -194,7 +195,7 @@ def check_center(
         return
     for name, fine in finite.items():
         if not fine:
-            raise ValueError(f"`center[{name!r}]` holds NaN or infinite values.")
+            raise NonFiniteCenterError(f"`center[{name!r}]` holds NaN or infinite values.")
     for name, fine in inside.items():
         if not fine:
             raise ValueError(

@@ -30,10 +30,10 @@ class Centers:
         self.center_of = center_of or (lambda checkpoint: checkpoint)
         if isinstance(given, str | Path):
             own, self.checkpoints = _orbax(Path(given))
-            self.steps: Sequence[Any] | None = own if steps is None else list(steps)
+            self.steps: Sequence[Any] | None = own if steps is None else _numbers(steps)
             self.count: int | None = len(own)
         else:
-            self.steps = None if steps is None else list(steps)
+            self.steps = None if steps is None else _numbers(steps)
             self.count, self.checkpoints = _in_memory(given)
         if self.count == 0:
             raise ValueError("`centers` holds no checkpoint.")
@@ -50,6 +50,13 @@ class Centers:
                 )
             step = k if self.steps is None else self.steps[k]
             yield float(step), self.center_of(checkpoint)
+
+
+def _numbers(steps: Any) -> list[float]:
+    try:
+        return [float(step) for step in steps]
+    except (TypeError, ValueError):
+        raise TypeError(f"`steps` must hold a number for each checkpoint; got {steps!r}.") from None
 
 
 def _in_memory(given: Any) -> tuple[int | None, Iterable[Any]]:

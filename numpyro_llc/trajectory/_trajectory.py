@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from numpyro_llc._checks import check_key
 from numpyro_llc.automatic import finish
-from numpyro_llc.errors import LLCWarning, NonFiniteLossError
+from numpyro_llc.errors import LLCWarning, NonFiniteCenterError, NonFiniteLossError
 from numpyro_llc.problem import Problem, prepare
 from numpyro_llc.rows import failed_row, row_of
 from numpyro_llc.sampling import Run
@@ -87,8 +87,8 @@ def llc_trajectory(
         Over ``checkpoint``, with the coordinate ``step``: ``llc`` (λ̂), ``mcse``, ``sd`` of the
         draws, ``ess_bulk``, ``ess_tail``, ``r_hat``, ``center_loss`` (nL(w*) in nats),
         ``carried`` (chains carried over), ``step_size_used``, ``gradient_evaluations``,
-        ``seconds``, ``status`` ("ok"; "doubtful": with ``findings``; "diverged"; "failed": the loss
-        is not finite at this checkpoint), ``findings``. attrs: n, β, γ, kernel, d.
+        ``seconds``, ``status`` ("ok"; "doubtful": with ``findings``; "diverged"; "failed":
+        parameters or loss of this checkpoint are not finite), ``findings``. attrs: n, β, γ, kernel, d.
 
     Raises
     ------
@@ -162,7 +162,7 @@ def _checkpoint(
     """The row of one checkpoint, and where its chains ended, if they are sound."""
     try:
         here = problem.at(center)
-    except NonFiniteLossError as error:
+    except (NonFiniteCenterError, NonFiniteLossError) as error:
         return {**failed_row(error), "carried": 0.0}, None
     key_check, key_starts, key_chains = jax.random.split(rng_key, 3)
     starts = here.starts(None if here.is_stochastic else here.curvature(key_check), key_starts)
