@@ -88,7 +88,8 @@ def llc_trajectory(
         draws, ``ess_bulk``, ``ess_tail``, ``r_hat``, ``center_loss`` (nL(w*) in nats),
         ``carried`` (chains carried over), ``step_size_used``, ``gradient_evaluations``,
         ``seconds``, ``status`` ("ok"; "doubtful": with ``findings``; "diverged"; "failed":
-        parameters or loss of this checkpoint are not finite), ``findings``. attrs: n, β, γ, kernel, d.
+        parameters or loss of this checkpoint are not finite), ``findings``. attrs: n, β, γ,
+        kernel, d.
 
     Raises
     ------
