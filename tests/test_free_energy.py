@@ -350,6 +350,8 @@ def test_ladders_that_do_not_suffice_are_said(local_ladders, tmp_path):
         nllc.free_energy(ladder.isel(inverse_temperature=slice(0, -1)))
     with pytest.raises(ValueError, match="`prior` must be 'local' or 'model'"):
         nllc.free_energy(ladder, prior="flat")
+    with pytest.raises(TypeError, match="`ladder` must be what temperature_ladder returned"):
+        nllc.free_energy(llc_of_regression(100))
     sparse = ladder.isel(inverse_temperature=[0, -1])
     with pytest.warns(nllc.LLCWarning, match="Give more `inverse_temperatures`"):
         nllc.free_energy(sparse)
@@ -358,14 +360,19 @@ def test_ladders_that_do_not_suffice_are_said(local_ladders, tmp_path):
     assert again == nllc.free_energy(ladder)
 
 
-def test_a_model_with_a_param_site_has_no_prior_of_its_own():
+def flat():
+    return numpyro.sample("w", dist.ImproperUniform(dist.constraints.real, (), (2,)))
+
+
+@pytest.mark.parametrize("weights", [lambda: numpyro.param("w", jnp.zeros(2)), flat])
+def test_a_model_without_a_proper_prior_has_no_evidence(weights):
     def model(x, y):
-        w = numpyro.param("w", jnp.zeros(2))
+        w = weights()
         with numpyro.plate("N", x.shape[0]):
             numpyro.sample("y", dist.Normal(x @ w, 1.0), obs=y)
 
     x, y, ols, _ = regression_data(100)
-    with pytest.raises(ValueError, match=r"numpyro.param \['w'\] have none"):
+    with pytest.raises(ValueError, match=r"\['w'\] have none"):
         nllc.temperature_ladder(jax.random.key(0), model, (x, y), center={"w": ols}, prior="model")
 
 

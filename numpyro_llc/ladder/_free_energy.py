@@ -37,6 +37,7 @@ def free_energy(ladder: xr.Dataset, *, prior: str | None = None) -> FreeEnergy:
     chains have visited all of the posterior; around a centre, minus the log of what the region
     there contributes.
     """
+    _check(ladder)
     betas = ladder["inverse_temperature"].to_numpy()
     if not np.isclose(betas[-1], 1.0):
         raise ValueError(
@@ -79,10 +80,12 @@ def free_energy_curve(ladder: xr.Dataset, *, prior: str | None = None) -> xr.Dat
     Bennett's acceptance ratio between neighbouring rungs, added up. Each draw's contributions to
     the two ratios that it enters are added before their error is taken.
     """
+    _check(ladder)
     own = ladder.attrs["prior"]
     prior = own if prior is None else prior
     if prior not in ("local", "model") or (own, prior) == ("model", "local"):
-        raise ValueError(f"`prior` must be {own!r} or 'model', of a {own!r} ladder; got {prior!r}.")
+        choice = "'local' or 'model'" if own == "local" else "'model'"
+        raise ValueError(f"`prior` must be {choice}, of a {own!r} ladder; got {prior!r}.")
     betas = ladder["inverse_temperature"].to_numpy()
     excess = ladder["excess_loss"].transpose("inverse_temperature", "chain", "draw").to_numpy()
     values, influences = _cumulative(betas, excess)
@@ -111,6 +114,13 @@ def free_energy_curve(ladder: xr.Dataset, *, prior: str | None = None) -> xr.Dat
         coords={"inverse_temperature": betas},
         attrs={**ladder.attrs, "prior": prior},
     )
+
+
+def _check(ladder: Any) -> None:
+    if not isinstance(ladder, xr.Dataset) or "excess_loss" not in ladder:
+        raise TypeError(
+            f"`ladder` must be what temperature_ladder returned; got {type(ladder).__name__}."
+        )
 
 
 Influences = list[dict[int, np.ndarray]]
@@ -154,7 +164,9 @@ def _mean(values: np.ndarray, relative: np.ndarray) -> tuple[float, float]:
 def _weights_to_prior(ladder: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
     """φ/g of every draw over its mean, g the Gaussian, and the log of the mean, NaN in doubt."""
     if "prior_potential" not in ladder:
-        raise ValueError("`prior='model'` needs a model with a prior for every parameter.")
+        raise ValueError(
+            "`prior='model'` needs a model with a prior of integral 1 for every parameter."
+        )
     log_weights = ladder["penalty"] - ladder["prior_potential"] - ladder.attrs["log_normalizer"]
     log_weights = log_weights.transpose("inverse_temperature", "chain", "draw").to_numpy()
     log_mean = logsumexp(log_weights, axis=(1, 2)) - np.log(log_weights[0].size)

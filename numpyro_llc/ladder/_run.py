@@ -143,17 +143,19 @@ def _check(problem: Problem, prior: str) -> None:
             f"`kernel` {problem.kernel!r} takes minibatches; a ladder needs exact draws at each "
             "rung. Use 'nuts', 'hmc' or 'mala'."
         )
-    program = problem.reading.program
-    if prior == "model" and set(program.parameters) != set(program.latents):
-        without = [name for name in program.parameters if name not in program.latents]
+    if prior == "model" and (without := _without_prior(problem)):
         raise ValueError(
-            f"`prior='model'` needs a prior for every parameter; numpyro.param {without} have "
-            "none. Use prior='local', or sample them."
+            f"`prior='model'` needs a prior of integral 1 for every parameter; {without} have none "
+            "(numpyro.param, ImproperUniform). Use prior='local', or give them one."
         )
     if prior == "local" and not all(float(g) > 0 for g in problem.target.localization.values()):
         raise ValueError(
             "`localization` must be positive for every site, for the Gaussian to be normalized."
         )
+
+
+def _without_prior(problem: Problem) -> list[str]:
+    return problem.reading.program.without_prior(problem.target.center, problem.reading.arrays)
 
 
 def _target(problem: Problem, prior: str) -> LocalTarget:
@@ -206,8 +208,7 @@ def _dataset(problem: Problem, prior: str, betas: np.ndarray, draws: list[Draws]
     variables = {"excess_loss": (dims, np.stack([one.excess_loss for one in draws]))}
     penalty = np.stack([one.statistics["penalty"] for one in draws]).astype(np.float64)
     variables["penalty" if prior == "local" else "prior_potential"] = (dims, penalty)
-    program = problem.reading.program
-    if prior == "local" and set(program.parameters) == set(program.latents):
+    if prior == "local" and not _without_prior(problem):
         found = [_prior_potential(problem, one.positions) for one in draws]
         variables["prior_potential"] = (dims, np.stack(found))
     losses = [np.ravel(loss) for loss in problem.reading.center_losses.values()]
