@@ -143,7 +143,7 @@ def _check(problem: Problem, prior: str) -> None:
             f"`kernel` {problem.kernel!r} takes minibatches; a ladder needs exact draws at each "
             "rung. Use 'nuts', 'hmc' or 'mala'."
         )
-    if prior == "model" and (without := _without_prior(problem)):
+    if prior == "model" and (without := list(problem.reading.improper)):
         raise ValueError(
             f"`prior='model'` needs a prior of integral 1 for every parameter; {without} have none "
             "(numpyro.param, ImproperUniform). Use prior='local', or give them one."
@@ -152,10 +152,6 @@ def _check(problem: Problem, prior: str) -> None:
         raise ValueError(
             "`localization` must be positive for every site, for the Gaussian to be normalized."
         )
-
-
-def _without_prior(problem: Problem) -> list[str]:
-    return problem.reading.program.without_prior(problem.target.center, problem.reading.arrays)
 
 
 def _target(problem: Problem, prior: str) -> LocalTarget:
@@ -208,7 +204,7 @@ def _dataset(problem: Problem, prior: str, betas: np.ndarray, draws: list[Draws]
     variables = {"excess_loss": (dims, np.stack([one.excess_loss for one in draws]))}
     penalty = np.stack([one.statistics["penalty"] for one in draws]).astype(np.float64)
     variables["penalty" if prior == "local" else "prior_potential"] = (dims, penalty)
-    if prior == "local" and not _without_prior(problem):
+    if prior == "local" and not problem.reading.improper:
         found = [_prior_potential(problem, one.positions) for one in draws]
         variables["prior_potential"] = (dims, np.stack(found))
     losses = [np.ravel(loss) for loss in problem.reading.center_losses.values()]

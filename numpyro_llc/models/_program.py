@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from numpyro import handlers
-from numpyro.distributions import ImproperUniform, biject_to, constraints
+from numpyro.distributions import biject_to, constraints
 from numpyro.primitives import Messenger
 
 from numpyro_llc.models._arguments import StaticArguments
@@ -217,15 +217,6 @@ class Program:
                 total -= jnp.sum(log_det)
         return total
 
-    def without_prior(self, z: Parameters, arrays: Sequence[jax.Array]) -> list[str]:
-        """Parameters with no prior that has an integral: param sites and ``ImproperUniform``."""
-        trace = self.trace(arrays, partial(_place, z))
-        return [
-            name
-            for name in self.parameters
-            if name not in self.latents or isinstance(_base(trace[name]["fn"]), ImproperUniform)
-        ]
-
     def constrain(
         self, z: Parameters, arrays: Sequence[jax.Array], names: Sequence[str]
     ) -> dict[str, Any]:
@@ -240,10 +231,3 @@ def constrain(
 ) -> dict[str, Any]:
     """:meth:`Program.constrain`, compiled."""
     return program.constrain(z, arrays, names)
-
-
-def _base(distribution: Any) -> Any:
-    """What is left of a distribution without expansion, events, masks and transforms."""
-    while hasattr(distribution, "base_dist"):
-        distribution = distribution.base_dist
-    return distribution

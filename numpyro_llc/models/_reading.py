@@ -50,6 +50,8 @@ class ModelReading:
         Names of the deterministic sites.
     subsampled : tuple of str
         Names of the plates that declare a `subsample_size`.
+    improper : tuple of str
+        Parameters with no prior that has an integral: param sites and ``ImproperUniform``.
     """
 
     program: Program
@@ -63,6 +65,7 @@ class ModelReading:
     latent_plates: dict[str, tuple[int, ...]]
     deterministic: tuple[str, ...]
     subsampled: tuple[str, ...]
+    improper: tuple[str, ...]
 
     def num_data(self, given: int | None = None) -> int:
         """n, given or from plates and shapes; raises where it is in doubt, or parameters grow."""
@@ -234,6 +237,7 @@ def _described(
         "subsampled": tuple(
             k for k, s in trace.items() if s["type"] == "plate" and s.get("subsampled")
         ),
+        "improper": tuple(k for k in parameters if not _rules.has_proper_prior(trace[k])),
     }
 
 

@@ -213,6 +213,16 @@ def unwrap(fn: dist.Distribution) -> dist.Distribution:
     return fn
 
 
+def has_proper_prior(site: dict[str, Any]) -> bool:
+    """Whether a parameter site has a prior that has an integral."""
+    if site["type"] == "param":
+        return False
+    base = site["fn"]
+    while hasattr(base, "base_dist"):  # transforms too, which `unwrap` leaves
+        base = base.base_dist
+    return not isinstance(base, dist.ImproperUniform)
+
+
 def check_observations(bad: Mapping[str, Any]) -> None:
     """Refuse NaN or infinite data that is not masked out."""
     for name, count in bad.items():
