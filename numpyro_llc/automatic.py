@@ -76,9 +76,10 @@ def finish(run: Run, schedule: Schedule, batch_rows: int, rng_key: jax.Array) ->
     least = ceil(max(rows_used, 1) / (3 * batch_rows))  # so that evaluation is the smaller cost
     ended_by, near, num_warmup, thinning = "", True, 0, schedule.thinning or 1
     try:
-        apart = _warm_up(run, schedule, budget)
+        apart, most_bias = _warm_up(run, schedule, budget)
         num_warmup = run.steps
-        run.end_warmup()
+        run.end_warmup(most_bias)
+        apart /= run.step_scale
         if schedule.thinning is None and schedule.num_samples is None:
             thinning = max(1, least, ceil(apart / 2))
         thinning, ended_by, near = _sample(run, schedule, thinning, budget + num_warmup)
@@ -118,8 +119,11 @@ def _choose_rows(run: Run, schedule: Schedule, batch_rows: int, rng_key: jax.Arr
     return run.rows.rows.size  # type: ignore[union-attr]
 
 
-def _warm_up(run: Run, schedule: Schedule, budget: int) -> float:
-    """Run the warm-up; returns the steps between nearly independent draws (1 if not measured).
+def _warm_up(run: Run, schedule: Schedule, budget: int) -> tuple[float, float]:
+    """Run the warm-up.
+
+    Returns the steps between nearly independent draws, and the bias that the finite step may have:
+    no more than the error that is wanted. 1 and infinite if not measured.
 
     An automatic warm-up runs in rounds, each twice as long as the last, until the loss of a round
     shows no drift: its halves agree, the chains agree, and it agrees with the round before.
@@ -127,7 +131,7 @@ def _warm_up(run: Run, schedule: Schedule, budget: int) -> float:
     run.describe("warm-up", schedule.num_warmup)
     if schedule.num_warmup is not None:
         run.walk(schedule.num_warmup)
-        return 1.0
+        return 1.0, np.inf
     steps, before = 512, None
     while True:
         run.chunks = []
@@ -139,8 +143,11 @@ def _warm_up(run: Run, schedule: Schedule, budget: int) -> float:
         if run.steps + 2 * steps > budget / 3:
             break
         steps *= 2
-    size = monte_carlo(run.collect().excess_loss).ess
-    return steps * run.num_chains / max(size, 1.0) if np.isfinite(size) else float(steps)
+    last = monte_carlo(run.collect().excess_loss)
+    apart = steps * run.num_chains / max(last.ess, 1.0) if np.isfinite(last.ess) else float(steps)
+    llc = float(run.target.inverse_temperature) * np.fmax(abs(last.mean), last.error)
+    wanted = (schedule.until or Until()).relative_error
+    return apart, wanted * float(llc) if llc > 0 else np.inf
 
 
 def _stable(loss: np.ndarray) -> tuple[float, float] | None:

@@ -282,7 +282,7 @@ def test_peak_memory_is_a_few_copies_of_the_parameters(kernel, copies, step_size
 
 def test_draws_that_hang_together_are_thinned_until_they_suffice(monkeypatch, llc_of):
     monkeypatch.setattr(automatic, "MAX_DRAWS", 2000)
-    monkeypatch.setattr(automatic, "_warm_up", lambda run, *_: run.walk(2000) or 1.0)  # thinning 1
+    monkeypatch.setattr(automatic, "_warm_up", lambda run, *_: run.walk(2000) or (1.0, np.inf))
     idata = run(kernel="sgnht", batch_size=50, num_warmup=None, num_samples=None)
     attrs, draws = idata.attrs, llc(idata).shape[1]
     assert 1000 <= draws <= 2000

@@ -74,6 +74,8 @@ class LangevinRule:
         return stiffness
 
     def step_bias(self, step_size: float, square: float, spread: float) -> float:
+        if self.temperature == 0:
+            return 0.0  # there is no posterior that it could be off from
         # Euler on a quadratic: Σ ε A_j / 8, and |∇U|² has the mean Σ A_j, gradient noise included.
         euler = step_size / 8.0 * square
         return 0.2 * min(1.0, spread) * euler if self.is_corrected else euler

@@ -87,7 +87,12 @@ class NumpyroSampler:
     def statistics(self, state: Counted) -> dict[str, jax.Array]:
         return _read_statistics(state.own)
 
-    def end_warmup(self, state: Any) -> Any:
+    def step_scale(
+        self, state: Any, target: LocalTarget, statistics: Mapping[str, Any], most_bias: float
+    ) -> float:
+        return 1.0
+
+    def end_warmup(self, state: Any, step_scale: float) -> Any:
         return state  # The kernel counts its steps itself.
 
     def with_step_sizes(self, state: Counted, step_sizes: jax.Array) -> Counted:

@@ -51,8 +51,14 @@ class Sampler(Protocol):
         """Numbers of the last transition, ``[chain]`` or one, by ArviZ's ``sample_stats`` names."""
         ...
 
-    def end_warmup(self, state: Any) -> Any:
-        """The state with which sampling begins."""
+    def step_scale(
+        self, state: Any, target: LocalTarget, statistics: Mapping[str, Any], most_bias: float
+    ) -> float:
+        """What to multiply its own step size by, for it to bias λ̂ by no more than `most_bias`."""
+        ...
+
+    def end_warmup(self, state: Any, step_scale: float) -> Any:
+        """The state with which sampling begins, with steps of its own `step_scale` as long."""
         ...
 
     def with_step_sizes(self, state: Any, step_sizes: jax.Array) -> Any:

@@ -41,6 +41,8 @@ MAX_DOUBLINGS = 6
 """A step is cut into 2, 4, ... at most 64 substeps; beyond, the gradient is shortened."""
 TAMED = 4.0
 """A gradient that makes a step of a stiffness above this is shortened."""
+LEAST_SCALE = 0.1
+"""A step is not shortened further than this after the warm-up, whatever its bias."""
 GROWTH = 1.05
 """By how much the step size may grow from one step of the warm-up to the next."""
 EARLY_STEPS, EARLY_PERIOD, WARMUP_PERIOD, PERIOD = 256, 8, 64, 1024
@@ -117,7 +119,7 @@ class StochasticSampler:
         there = calibrated(tuning, displaced(z, scene), scene, jnp.array(True))
         here = calibrated(tuning, z, scene, jnp.array(True))
         curvature = jnp.maximum(here.curvature, there.curvature)
-        tuning = there._replace(curvature=curvature, curvature_square=2.0 * curvature**2)
+        tuning = there._replace(curvature=curvature, curvature_change=curvature**2)
         if self.rule.has_metric:
             tuning = isotropic(tuning)
         if self.is_adaptive:
@@ -146,8 +148,23 @@ class StochasticSampler:
     def statistics(self, state: StochasticState) -> dict[str, jax.Array]:
         return {"square_gradient": state.tuning.square_gradient}
 
-    def end_warmup(self, state: StochasticState) -> StochasticState:
-        return state._replace(warming=jnp.zeros_like(state.warming))
+    def step_scale(
+        self,
+        state: StochasticState,
+        target: LocalTarget,
+        statistics: Mapping[str, Any],
+        most_bias: float,
+    ) -> float:
+        bias = self._step_bias(state, target, statistics)
+        if not self.is_adaptive or bias <= most_bias:
+            return 1.0
+        # The bias is proportional to the stiffness, of whatever power in the step size that is.
+        stiffness = self.rule.stiffness_of(1.0, 1.0) * most_bias / bias
+        return max(float(self.rule.step_of(stiffness, 1.0)), LEAST_SCALE)
+
+    def end_warmup(self, state: StochasticState, step_scale: float) -> StochasticState:
+        tuning = state.tuning._replace(step_size=step_scale * state.tuning.step_size)
+        return state._replace(warming=jnp.zeros_like(state.warming), tuning=tuning)
 
     def with_step_sizes(self, state: StochasticState, step_sizes: jax.Array) -> StochasticState:
         dtype = state.tuning.step_size.dtype
@@ -159,15 +176,13 @@ class StochasticSampler:
         tuning: Any = jax.tree.map(lambda leaf: float(jnp.mean(leaf)), state.tuning)
         anchored = bool(jnp.all(self._uses_anchor(state.tuning)))
         noise = tuning.noise if anchored else tuning.raw_noise
-        square, spread = float(np.mean(statistics["square_gradient"])), float(tuning.spread)
-        of_loss = max(square - _of_localization(state.tuning, target), 0.0)
         return {
-            "step_size_bias": self.rule.step_bias(tuning.step_size, of_loss, spread),
+            "step_size_bias": self._step_bias(state, target, statistics),
             "batch_size": self.batch_size or 0,
             "step_size": tuning.step_size,
             "step_size_is_automatic": self.is_adaptive,
             "curvature_along_chains": tuning.curvature,
-            "curvature_spread": spread,
+            "curvature_spread": float(tuning.spread),
             "gradient_evaluations": tuning.gradients,
             "gradient_noise": tuning.noise,
             "gradient_noise_raw": tuning.raw_noise,
@@ -177,6 +192,14 @@ class StochasticSampler:
             if self.is_adaptive
             else self.rule.noise_share(tuning.step_size, noise),
         }
+
+    def _step_bias(
+        self, state: StochasticState, target: LocalTarget, statistics: Mapping[str, Any]
+    ) -> float:
+        tuning = jax.tree.map(lambda leaf: float(jnp.mean(leaf)), state.tuning)
+        square = float(np.mean(statistics["square_gradient"]))
+        of_loss = max(square - _of_localization(state.tuning, target), 0.0)
+        return self.rule.step_bias(tuning.step_size, of_loss, float(tuning.spread))
 
     def _scene(self, state: StochasticState, target: LocalTarget) -> Scene:
         return Scene(target, state.anchor, state.rng_key, state.i, self.batch_size)

@@ -1,5 +1,6 @@
 """What the warm-up of the stochastic-gradient kernels measures, and the step size it leads to."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -13,13 +14,13 @@ from numpyro_llc.gradients import (
     potential_gradient,
     square_norm,
 )
-from numpyro_llc.kernels._noise import fold, standard_noise
+from numpyro_llc.kernels._noise import chain_map, fold, standard_noise
 from numpyro_llc.kernels._rule import Rule
 from numpyro_llc.models import Parameters
 from numpyro_llc.target import LocalTarget
 
 QUADRATIC_SPREAD = 0.05
-"""Relative variance of the curvature along the chains up to which a model counts as quadratic."""
+"""Relative change, squared, of the curvature up to which a model counts as quadratic."""
 LEAST_STIFFNESS = 0.02
 """However noisy the gradient, a step is not made shorter than this."""
 METRIC_DAMPING = 0.05
@@ -38,8 +39,9 @@ class Tuning(NamedTuple):
     ----------
     step_size : scalar
         ε, in the kernel's own convention.
-    curvature, curvature_square : scalar
-        Running means of the largest eigenvalue of ``∇²U`` along the chains, and of its square.
+    curvature, curvature_change : scalar
+        Running means of the largest eigenvalue of ``∇²U`` along the chains, and of
+        ``|(∇²U(z) - ∇²U(z*)) v|²``, v its eigenvector.
     typical_square : scalar
         Running mean of ``|∇U|²`` at the same points.
     square_gradient : array [chain]
@@ -57,7 +59,7 @@ class Tuning(NamedTuple):
 
     step_size: jax.Array
     curvature: jax.Array
-    curvature_square: jax.Array
+    curvature_change: jax.Array
     typical_square: jax.Array
     square_gradient: jax.Array
     noise: jax.Array
@@ -83,8 +85,12 @@ class Tuning(NamedTuple):
 
     @property
     def spread(self) -> jax.Array:
-        """Relative variance of the largest curvature along the chains; 0 on a quadratic."""
-        return self.curvature_square / above_zero(jnp.square(self.curvature)) - 1.0
+        """Relative change of the curvature along the chains, squared; 0 on a quadratic.
+
+        Of the Hessian, not of its eigenvalues alone: where chains wander along flat directions, as
+        those of a linear network's symmetries, it turns, and long steps are off as much.
+        """
+        return self.curvature_change / above_zero(jnp.square(self.curvature))
 
     def scaled(self, tree: Parameters) -> Parameters:
         """``G^½`` times a stacked vector."""
@@ -103,7 +109,7 @@ def start_tuning(rule: Rule, step_size: float | None, z: Parameters, chains: int
     return Tuning(
         step_size=zero if step_size is None else zero + step_size,
         curvature=zero,
-        curvature_square=zero,
+        curvature_change=zero,
         typical_square=zero,
         square_gradient=jnp.zeros(chains, zero.dtype),
         noise=zero,
@@ -135,7 +141,7 @@ def isotropic(tuning: Tuning) -> Tuning:
     return tuning._replace(
         square_by_coordinate=jax.tree.map(lambda m: m * scale, tuning.square_by_coordinate),
         curvature=tuning.curvature / scale,
-        curvature_square=tuning.curvature_square / scale**2,
+        curvature_change=tuning.curvature_change / scale**2,
         typical_square=tuning.typical_square / scale,
         noise=tuning.noise / scale,
         raw_noise=tuning.raw_noise / scale,
@@ -162,15 +168,15 @@ def calibrated(tuning: Tuning, z: Parameters, scene: Scene, use_anchor: jax.Arra
     gradient = potential_gradient(target, z, rows, scene.anchor, use_anchor)
     square = square_norm(tuning.scaled(gradient))
 
-    def power(k: jax.Array, v: Parameters) -> Parameters:
-        direction = tuning.scaled(_normalized(v))
-        return tuning.scaled(
-            curvature_product(target, z, direction, draw_rows(keys[k + 1], target, size))
-        )
+    def product(k: Any, at: Parameters, v: Parameters) -> Parameters:
+        rows = draw_rows(keys[k + 1], target, size)
+        return tuning.scaled(curvature_product(target, at, tuning.scaled(v), rows))
 
-    v = standard_noise(fold(scene.keys, scene.i, 0), z)
-    v = jax.lax.fori_loop(0, POWER_ITERATIONS, power, v)
-    largest = jnp.sqrt(square_norm(v))
+    v = _normalized(standard_noise(fold(scene.keys, scene.i, 0), z))
+    last = POWER_ITERATIONS - 1
+    v = jax.lax.fori_loop(0, last, lambda k, v: _normalized(product(k, z, v)), v)
+    rows = draw_rows(keys[last + 1], target, size)
+    largest, change = chain_map(partial(_curvature_change, tuning, target, rows), (z, v))
     noise, raw = _noise(tuning, z, scene, keys[-1])
     weight = 1.0 / jnp.clip(tuning.calibrations / 3.0, 1.0, MEMORY)  # the start is soon forgotten
 
@@ -180,13 +186,25 @@ def calibrated(tuning: Tuning, z: Parameters, scene: Scene, use_anchor: jax.Arra
 
     return tuning._replace(
         curvature=mean(tuning.curvature, largest),
-        curvature_square=mean(tuning.curvature_square, jnp.square(largest)),
+        curvature_change=mean(tuning.curvature_change, change),
         typical_square=mean(tuning.typical_square, square),
         noise=mean(tuning.noise, noise),
         raw_noise=mean(tuning.raw_noise, raw),
         calibrations=tuning.calibrations + 1,
-        gradients=tuning.gradients + 2 * POWER_ITERATIONS + 3,
+        gradients=tuning.gradients + 2 * POWER_ITERATIONS + 5,
     )
+
+
+def _curvature_change(
+    tuning: Tuning, target: LocalTarget, rows: jax.Array | None, chain: Any
+) -> tuple[jax.Array, jax.Array]:
+    """``|∇²U(z) v|`` of one chain, and ``|(∇²U(z) - ∇²U(z*)) v|²``."""
+    z, v = (jax.tree.map(lambda leaf: leaf[None], part) for part in chain)
+    v = tuning.scaled(v)
+    here = curvature_product(target, z, v, rows)
+    there = curvature_product(target, jax.tree.map(lambda x: x[None], target.center), v, rows)
+    change = tuning.scaled(jax.tree.map(jnp.subtract, here, there))
+    return jnp.sqrt(square_norm(tuning.scaled(here)))[0], square_norm(change)[0]
 
 
 def _noise(

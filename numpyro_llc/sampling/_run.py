@@ -93,10 +93,11 @@ class Run:
         self.form = jax.tree.structure({name: starts[name] for name in sites})
         self.checkpoint = checkpoint
         self.saved: list[dict[str, Any]] = []
-        self.has_warmed = False
+        self.has_warmed, self.step_scale = False, 1.0
         if checkpoint is not None and (found := checkpoint.load(self.progress)):
             self.progress, numbers, self.saved = found
             self.earlier, self.has_warmed = numbers["seconds"], numbers["has_warmed"]
+            self.step_scale = numbers["step_scale"]
 
     @property
     def state(self) -> Any:
@@ -144,10 +145,17 @@ class Run:
         joined = jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *self.chunks)
         self.chunks = [jax.tree.map(lambda leaf: leaf[:, 1::2], joined)]
 
-    def end_warmup(self) -> None:
-        """Tell the sampler that sampling begins, and forget the draws so far."""
+    def end_warmup(self, most_bias: float = np.inf) -> None:
+        """Tell the sampler that sampling begins, and forget the draws so far.
+
+        Its own steps are shortened until they bias λ̂ by no more than `most_bias`: `step_scale`.
+        """
         if not self.has_warmed:
-            state = self.sampler.end_warmup(self.progress.state)
+            state = self.state
+            if most_bias < np.inf:
+                seen = self.collect().statistics
+                self.step_scale = self.sampler.step_scale(state, self.target, seen, most_bias)
+            state = self.sampler.end_warmup(state, self.step_scale)
             self.progress, self.has_warmed = self.progress._replace(state=state), True
         self.chunks = []
 
@@ -239,10 +247,11 @@ class Run:
 
     def _write(self) -> None:
         if self.checkpoint is not None:
-            numbers = {"seconds": self.seconds, "has_warmed": self.has_warmed}
+            numbers = {name: getattr(self, name) for name in _NUMBERS}
             self.checkpoint.write(self.progress, numbers)
 
 
+_NUMBERS = ("seconds", "has_warmed", "step_scale")
 _POSITION = "z "
 
 

@@ -170,7 +170,7 @@ def our_loop(net: Network, options: argparse.Namespace, name: str) -> Callable[[
 
     if step_size is None:
         warm_up(run, options.warmup)
-    state = sampler.end_warmup(state)
+    state = sampler.end_warmup(state, 1.0)
     return run
 
 
