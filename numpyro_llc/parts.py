@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from numpyro_llc.models import Parameters
+from numpyro_llc.models import PARAMS, Parameters, by_site
 
 _FREE, _HELD, _SOME = "free", "held", "some"
 
@@ -113,6 +113,12 @@ def _masks_by_name(center: Parameters, sites: str | Sequence[str]) -> list[np.nd
 
 
 def _is_part(leaf: str, name: str) -> bool:
+    """Whether `name` is a leaf's or of what holds it, as the model, results or the centre name it.
+
+    These are ``net/Dense_0.kernel`` or ``net$params.Dense_0.kernel``; ``net.Dense_0.kernel``; and
+    ``net``.
+    """
+    leaf, name = (text.replace("/", ".").replace(PARAMS, "") for text in (leaf, name))
     return leaf == name or leaf.startswith(name + ".")
 
 
@@ -130,6 +136,7 @@ def _masks(center: Parameters, sites: Any) -> list[np.ndarray]:
         raise TypeError(
             f"`sites` must be names of sites or a dict of masks; got {type(sites).__name__}."
         )
+    sites = by_site(sites, list(center), ())
     if unknown := [name for name in sites if name not in center]:
         raise ValueError(f"`sites` names {unknown}; the model has {list(center)}.")
     full = {name: sites.get(name, False) for name in center}

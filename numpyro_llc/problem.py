@@ -26,7 +26,13 @@ from numpyro_llc.kernels import (
     in_axes_of,
     make_sampler,
 )
-from numpyro_llc.models import ModelReading, Parameters, read_model, with_batches
+from numpyro_llc.models import (
+    ModelReading,
+    NetworkModel,
+    Parameters,
+    read_model,
+    with_batches,
+)
 from numpyro_llc.parts import Held, split
 from numpyro_llc.schedule import DEFAULT_STEPS, Schedule, with_defaults
 from numpyro_llc.target import LocalTarget, make_target
@@ -70,8 +76,7 @@ class Problem:
     @property
     def rows_of_a_step(self) -> int:
         """Rows that a step evaluates: of the full data as many as losses, whatever they count."""
-        sizes = map(np.size, self.reading.center_losses.values())
-        return getattr(self.sampler, "batch_size", None) or max(sizes)
+        return getattr(self.sampler, "batch_size", None) or _num_rows(self.reading)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -158,7 +163,7 @@ def prepare(
     inverse_temperature_or_default(inverse_temperature, num_data or 2)
 
     def read(args: Any, kwargs: Any) -> ModelReading:
-        reading = read_model(
+        return read_model(
             model,
             args,
             kwargs,
@@ -166,25 +171,35 @@ def prepare(
             likelihood_factors=likelihood_factors,
             prior_factors=prior_factors,
         )
-        return _batched(reading, sampler, in_axes_of(kernel, in_axes))
 
-    reading = read(model_args, model_kwargs)
+    axes = in_axes_of(kernel, in_axes)
+    reading = _batched(read(model_args, model_kwargs), sampler, axes)
     target, num_data = target_of(reading, num_data, inverse_temperature, localization, sites)
     name = kernel if isinstance(kernel, str) else type(kernel).__name__
     elsewhere = {}
     for key, data in check_other_data(evaluate_on).items():
         is_named = isinstance(data, Mapping)
-        other = read(
-            model_args if is_named else data,
-            {**(model_kwargs or {}), **data} if is_named else model_kwargs,
-        )
+        try:
+            other = read(
+                model_args if is_named else data,
+                {**(model_kwargs or {}), **data} if is_named else model_kwargs,
+            )
+            if _num_rows(other) > ROWS_ALWAYS_AFFORDABLE and reading.program.batching is not None:
+                other = replace(other, program=with_batches(other, axes))
+        except (ValueError, TypeError, IndexError, AssertionError) as error:
+            raise ValueError(f"`evaluate_on[{key!r}]` does not fit the model: {error}") from error
+        _refuse_non_finite(other, f"on the data of `evaluate_on[{key!r}]`")
         elsewhere[key] = _elsewhere(target, reading, other)
     return Problem(sampler, name, schedule, reading, target, num_data, elsewhere, sites)
 
 
+def _num_rows(reading: ModelReading) -> int:
+    """Losses of the full data, of the site that has most."""
+    return max(map(np.size, reading.center_losses.values()))
+
+
 def _elsewhere(target: LocalTarget, reading: ModelReading, other: ModelReading) -> Elsewhere:
     """The target with other data."""
-    _refuse_non_finite(other, "on the data of `evaluate_on`")
     there = replace(
         target,
         program=other.program,
@@ -202,6 +217,8 @@ def _batched(reading: ModelReading, sampler: Sampler, in_axes: Any) -> ModelRead
     if batch_size is None:
         if in_axes is not None:
             raise ValueError("`in_axes` says where a batch's rows are; give `batch_size` too.")
+        if isinstance(reading.program.model, NetworkModel) and _num_rows(reading) > 1:
+            with_batches(reading)  # Refuses what couples the rows, as batch norm does.
         return reading
     program = with_batches(reading, in_axes)
     check_batch_size(batch_size, program.batching.num_rows)  # type: ignore[union-attr]

@@ -3,6 +3,7 @@
 import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,9 +14,12 @@ from numpyro_llc.diagnosis import text_of
 from numpyro_llc.errors import LLCWarning
 from numpyro_llc.estimate import estimate_llc
 from numpyro_llc.inference_data import moments, posterior
+from numpyro_llc.models import read_model
+from numpyro_llc.parts import split
 
 SAMPLED = "sampled"
 """The name, among the data, of those that are sampled on."""
+_FACTORS = ("likelihood_factors", "prior_factors")
 _NUMBERS = {
     "llc": "mean",
     "mcse": "mcse_mean",
@@ -35,6 +39,7 @@ def refined_llc(
     center: Any,
     sites: Mapping[str, Any],
     evaluate_on: Mapping[str, Any] | None = None,
+    checkpoint: str | Path | None = None,
     **settings: Any,
 ) -> xr.Dataset:
     """Estimate λ̂ refined to parts of the parameters and to other data.
@@ -50,6 +55,9 @@ def refined_llc(
         sites or of parts of a network, or masks; None is all parameters.
     evaluate_on : dict, optional
         As in ``estimate_llc``.
+    checkpoint : path, optional
+        A folder with one for each refinement, by its place in `sites`: the same call again goes on
+        where it stopped.
     **settings
         Other arguments of ``estimate_llc``.
 
@@ -63,12 +71,13 @@ def refined_llc(
     Raises
     ------
     ValueError, TypeError
-        As ``estimate_llc``; each refinement compiles for itself, and all are checked first.
+        As ``estimate_llc``. All refinements are checked before the first is sampled.
 
     Notes
     -----
     Wang, Hoogland, van Wingerden, Furman, Murfet (2024), arXiv:2410.02984. What is held at ``w*``
-    takes no part: λ̂ of the whole is at least that of each part.
+    takes no part: at a minimum λ̂ of the whole is at least that of each part, up to γ. Each refinement compiles for
+    itself.
     """
     if not isinstance(sites, Mapping) or not sites:
         raise TypeError(
@@ -77,8 +86,14 @@ def refined_llc(
         )
     if SAMPLED in (evaluate_on or {}):
         raise ValueError(f"`evaluate_on` must not use the name {SAMPLED!r}: the data sampled on.")
-    rows = []
+    factors = {name: settings[name] for name in _FACTORS if name in settings}
+    values = getattr(center, "params", center)
+    reading = read_model(model, model_args, model_kwargs, center=values, **factors)
     for part in sites.values():
+        if part is not None:
+            split(reading.center, part)
+    rows = []
+    for place, part in enumerate(sites.values()):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", LLCWarning)  # they are the row's findings
             idata = estimate_llc(
@@ -89,6 +104,7 @@ def refined_llc(
                 center=center,
                 sites=part,
                 evaluate_on=evaluate_on,
+                checkpoint=None if checkpoint is None else Path(checkpoint) / str(place),
                 **{"store_sites": False, **settings},
             )
         rows.append(_row(idata))

@@ -187,6 +187,65 @@ def test_batch_norm_is_refused_by_name():
         read_model(model_of(make), (X, Y), None, center={"net$params": FLAX_PARAMS})
 
 
+def wider(tree):
+    """The same leaves, one of them longer."""
+    leaves, form = jax.tree.flatten(tree)
+    return jax.tree.unflatten(form, [jnp.concatenate([leaves[0], leaves[0]]), *leaves[1:]])
+
+
+@pytest.mark.parametrize("name", ["flax_module", "nnx_module", "eqx_module"])
+def test_a_network_of_another_form_is_refused_by_name(name):
+    make, center = NETWORKS[name]
+    params = center["net$params"]
+    reading = read_model(model_of(make), (X, Y), None, center={"net": params})
+    with pytest.raises(ValueError, match=r"`center\[.*net.*\]` must have shape"):
+        read_model(model_of(make), (X, Y), None, center={"net": wider(params)})
+    with pytest.raises(ValueError, match="must have shape"):
+        reading.at({"net": wider(params)})
+    if name != "eqx_module":
+        with pytest.raises(ValueError, match="must be a pytree like"):
+            read_model(model_of(make), (X, Y), None, center={"net": {**params, "third": params}})
+
+
+def test_parameters_of_every_library_are_those_of_a_network_model():
+    linen_net, nnx_net = Linen(), nnx.eval_shape(lambda: Nnx(nnx.Rngs(0)))
+    graph, state = nnx.split(nnx_net)
+    nnx.replace_by_pure_dict(state, NETWORKS["nnx_module"][1]["net$params"])
+    ways = {
+        "dict": (lambda p, x: linen_net.apply({"params": p}, x), FLAX_PARAMS),
+        "variables": (linen_net.apply, {"params": FLAX_PARAMS}),
+        "state": (lambda p, x: nnx.merge(graph, p)(x), state),
+        "equinox": (lambda p, x: jax.vmap(p)(x), EQUINOX),
+    }
+    for apply, params in ways.values():
+        model = nllc.network_model(apply, params)
+        reading = read_model(model, (X, Y), None, center={"params": params})
+        assert reading.dimension == 3 * WIDTH + 1
+        assert float(reading.center_losses["y"].sum()) == pytest.approx(LOSS, rel=1e-5)
+        assert hash(model) == hash(nllc.network_model(apply, params))
+
+
+def normalized(params, x):
+    outputs = linear(params, x)
+    return (outputs - outputs.mean()) / outputs.std()
+
+
+def test_what_couples_the_rows_of_a_network_model_is_refused_without_batches_too():
+    params = {"w": np.ones(2), "b": np.zeros(())}
+    model = nllc.network_model(normalized, params)
+    with pytest.raises(ValueError, match="batch norm"):
+        nllc.estimate_llc(jax.random.key(0), model, (ROWS, ROWS[:, 0]), center={"params": params})
+
+
+def test_a_network_in_half_precision_takes_batches():
+    low = lambda p, x: linear(p, x.astype(jnp.bfloat16)).astype(jnp.bfloat16)  # noqa: E731
+    params = {"w": np.ones((2, 3), jnp.bfloat16), "b": np.zeros(3, jnp.bfloat16)}
+    model = nllc.network_model(low, params, "categorical")
+    reading = read_model(model, (ROWS, LABELS), None, center={"params": params})
+    assert reading.center_losses["y"].dtype == np.float32
+    assert with_batches(reading).batching.num_rows == 10
+
+
 def linear(params, x):
     return x @ params["w"] + params["b"]
 
@@ -235,6 +294,10 @@ def test_network_models_of_one_kind_are_one_key_of_compiled_code():
         ((linear, {}, "gauss"), ValueError, "`likelihood` must be one of"),
         ((3, {}), TypeError, "`apply` must be a function"),
         ((linear, {}, 3), TypeError, "`likelihood` a name or a function"),
+        ((linear, {}), ValueError, "`params` must hold parameters"),
+        ((linear, {"w": np.ones(2), "step": 3}), TypeError, r"must hold floats.*int64.*'step'"),
+        ((linear, {"w": np.ones(2), "b": np.array(True)}), TypeError, "must hold floats.*bool"),
+        ((linear, {"w": jnp.tanh}), TypeError, "must hold floats.*object"),
     ],
 )
 def test_a_bad_network_model_is_refused_by_name(arguments, error, message):
@@ -244,6 +307,16 @@ def test_a_bad_network_model_is_refused_by_name(arguments, error, message):
     labels = nllc.network_model(linear, params, "categorical")
     with pytest.raises(TypeError, match="integers under 'categorical'; got float"):
         read_model(labels, (ROWS, ROWS[:, 0]), None, center={"params": params})
+    for y in (None, list(LABELS), 3.0):
+        with pytest.raises(TypeError, match="`y` must be an array"):
+            read_model(labels, (ROWS, y), None, center={"params": params})
+    for apply, likelihood, says in (
+        (lambda p, x: (x, x), "normal", "`apply` must return one array"),
+        (linear, jnp.exp, "`likelihood` must return a NumPyro distribution"),
+    ):
+        bad = nllc.network_model(apply, params, likelihood)
+        with pytest.raises(TypeError, match=says):
+            read_model(bad, (ROWS, ROWS[:, 0]), None, center={"params": params})
     with pytest.raises(ValueError, match=r"makes data of shape \(10, 1\)"):
         read_model(
             nllc.network_model(linear, params), (ROWS, ROWS[:, 0]), None, center={"params": params}

@@ -6,6 +6,9 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+import xarray as xr
+from flax import linen
+from numpyro.contrib.module import random_flax_module
 
 import numpyro_llc as nllc
 from numpyro_llc.inference_data import posterior
@@ -43,6 +46,12 @@ def estimate(kernel="nuts", **settings):
     return nllc.estimate_llc(jax.random.key(0), model, (X, Y), **chosen)
 
 
+def refined(**settings):
+    lengths = {"num_warmup": 100, "num_samples": 100, "progress_bar": False}
+    key = jax.random.key(0)
+    return nllc.refined_llc(key, model, (X, Y), center=CENTER, **lengths, **settings)
+
+
 PARTS = {
     "a site": ("nuts", "w", [3, 4]),
     "masks": ("nuts", {"v": np.array([False, True, False]), "w": True}, [1, 3, 4]),
@@ -58,6 +67,22 @@ def test_a_part_has_its_exact_value(name, llc_of):
     assert abs(llc - exact(coordinates)) < 4 * error + (0.01 * llc if kernel == "sgld" else 0)
     assert abs(llc - exact([0, 1, 2, 3, 4][: len(coordinates)])) > 4 * error
     assert posterior(idata).attrs["num_parameters"] == len(coordinates)
+
+
+def test_all_refinements_are_checked_before_the_first_is_sampled(tmp_path):
+    parts = {"all": None, "w": "w", "none": "u"}
+    with pytest.raises(ValueError, match="`sites` names 'u'"):
+        refined(sites=parts, checkpoint=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_refinements_go_on_where_they_stopped(tmp_path):
+    parts = {"all": None, "w": "w"}
+    once = refined(sites=parts, checkpoint=tmp_path)
+    again = refined(sites=parts, checkpoint=tmp_path)
+    xr.testing.assert_equal(once, again)
+    xr.testing.assert_equal(once, refined(sites=parts))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1"]
 
 
 def test_what_is_held_stays_at_the_center():
@@ -120,6 +145,51 @@ def test_a_table_of_refinements_agrees_with_single_runs():
     for part in ("w", "first"):
         slack = 4 * np.hypot(error.sel(sites="all"), error.sel(sites=part))
         assert llc.sel(sites="all") >= llc.sel(sites=part) - slack
+
+
+def test_other_data_may_be_fewer_than_a_batch():
+    draws = posterior(
+        estimate("sgld", evaluate_on={"few": (X[:20], Y[:20]), "one": (X[:1], Y[:1])})
+    )
+    on = draws["llc_on"].sel(data="few").to_numpy()
+    w = np.concatenate([CENTER["v"], CENTER["w"]])
+    slope = np.linalg.norm(X[:20].T @ (Y[:20] - X[:20] @ w)) * N / 20 * BETA
+    assert abs(on.mean() - exact([0, 1, 2, 3, 4], slice(0, 20))) < 4 * slope / np.sqrt(100)
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        ((X[:0], Y[:0]), "does not fit the model"),
+        ((X[:5], np.full(5, np.nan)), "holds 5 NaN"),
+        ((X[:5],), "does not fit the model"),
+        ((X[:5, :2], Y[:5]), "does not fit the model"),
+    ],
+)
+def test_other_data_that_do_not_fit_are_named(data, says):
+    with pytest.raises(ValueError, match=rf"`evaluate_on\['digit 3'\]`.*{says}"):
+        estimate(evaluate_on={"digit 3": data})
+
+
+def test_parts_go_by_the_name_of_a_random_module():
+    module = linen.Dense(2)
+    params = module.init(jax.random.key(0), X)["params"]
+
+    def with_priors(x, y):
+        prior = dist.Normal(0.0, 1.0)
+        net = random_flax_module("net", module, prior, input_shape=(1, 5))
+        with numpyro.plate("data", len(x)):
+            numpyro.sample("y", dist.Normal(net(x), 1.0).to_event(1), obs=y)
+
+    y = np.asarray(module.apply({"params": params}, X))
+    mask = {"kernel": np.arange(10).reshape(5, 2) < 2, "bias": np.array([True, False])}
+    parts = {"net": 12, "net/kernel": 10, "net.kernel": 10, "net.bias": 2}
+    for sites, count in [*parts.items(), ({"net": mask}, 3)]:
+        idata = nllc.estimate_llc(
+            jax.random.key(0), with_priors, (X, y), center={"net": params}, sites=sites,
+            num_warmup=10, num_samples=10, num_chains=2, progress_bar=False,
+        )  # fmt: skip
+        assert posterior(idata).attrs["num_parameters"] == count
 
 
 def network(params, x):

@@ -3,16 +3,19 @@
 from numpyro_llc.models._arguments import split_arguments
 from numpyro_llc.models._batching import with_batches
 from numpyro_llc.models._measured import draw_starts
+from numpyro_llc.models._modules import PARAMS, by_site
 from numpyro_llc.models._network import NetworkModel, network_model
 from numpyro_llc.models._program import FullPlates, Parameters, Program, constrain
 from numpyro_llc.models._reading import ModelReading, read_model
 
 __all__ = [
+    "PARAMS",
     "FullPlates",
     "ModelReading",
     "NetworkModel",
     "Parameters",
     "Program",
+    "by_site",
     "constrain",
     "draw_starts",
     "network_model",

@@ -199,7 +199,8 @@ def _compare(full: Any, part: Any, axes: Mapping[str, int], rows: np.ndarray) ->
         if not np.all((np.abs(got - wanted) <= limit) | ~np.isfinite(wanted)):
             raise ValueError(
                 f"On a batch of {rows.size} rows the losses of site {name!r} are not those of the "
-                "full data (is something normalised over the batch, or an argument without rows "
-                "sliced?). The loss must be a sum over rows; or say which arguments hold rows with "
-                "`in_axes`."
+                "full data (is something normalised over the batch, as by batch norm, or an "
+                "argument without rows sliced?). The loss must be a sum over rows: take the module "
+                "in its inference mode, its statistics fixed; or say which arguments hold rows "
+                "with `in_axes`."
             )

@@ -53,20 +53,8 @@ class CenterValues:
 def _checked_param(site: dict[str, Any], value: Any) -> Any:
     """A param's value, of the structure and shapes of its own initial value where it has one."""
     initial = jax.eval_shape(lambda: site["fn"](*site["args"]))
-    if initial is None:
-        return value  # A flax module, which checks its parameters itself.
-    name = site["name"]
-    wanted, got = str(jax.tree.structure(initial)), str(jax.tree.structure(value))
-    if wanted != got:
-        raise ValueError(
-            f"`center[{name!r}]` must be a pytree like the param's initial value, {wanted}; "
-            f"got {got}."
-        )
-    for (path, leaf), like in zip(
-        jax.tree_util.tree_leaves_with_path(value), jax.tree.leaves(initial), strict=True
-    ):
-        if jnp.shape(leaf) != like.shape:
-            raise _rules.wrong_shape(name + jax.tree_util.keystr(path), like.shape, jnp.shape(leaf))
+    if initial is not None:  # of modules that make one only where none is given, see `_reading`
+        _rules.check_like(site["name"], value, initial)
     return value
 
 

@@ -115,8 +115,12 @@ def _place(z: Mapping[str, Any], site: dict[str, Any]) -> Any:
 
 
 def site_loss(site: dict[str, Any]) -> jax.Array:
-    """``-log p`` of an observed site, one value per datum; a user's ``handlers.scale`` counts."""
+    """``-log p`` of an observed site, one value per datum; a user's ``handlers.scale`` counts.
+
+    In float32 at least, whatever the model computes in: sums over the data need it.
+    """
     loss = -site["fn"].log_prob(site["value"])
+    loss = loss.astype(jnp.promote_types(loss.dtype, jnp.float32))
     return loss if site["scale"] is None else site["scale"] * loss
 
 

@@ -87,6 +87,9 @@ class ModelReading:
                 f"`centers` must all have the parameters of the first, {sorted(self.center)}; got "
                 f"{sorted(given)}."
             )
+        for name, tree in given.items():
+            if len(jax.tree.leaves(self.center[name])) > 1:
+                _rules.check_like(name, tree, self.center[name])
         seen = measure(self.program, UNIFORM, given, self.arrays, 0)
         _rules.check_center(seen.inside, seen.finite, given)
         return replace(self, center=seen.z, center_losses=seen.losses)
@@ -170,6 +173,8 @@ def _structure(
     """Fields of a :class:`ModelReading` that take no numbers, from one abstract trace."""
     unread = Program(model, arguments, (), (), (), factors.prior)
     found: dict[str, Any] = {}
+    if given is not None and not jax.tree_util.all_leaves(given.values()):
+        _check_modules(unread, arrays, given, init_strategy)
 
     def look(given: Any, arrays: Any) -> Any:
         try:
@@ -185,6 +190,26 @@ def _structure(
         raise found["error"]
     found["fingerprint"] = _fingerprint(jaxpr)
     return found
+
+
+def _check_modules(
+    unread: Program, arrays: tuple[jax.Array, ...], given: Parameters, init_strategy: Callable
+) -> None:
+    """Check networks of the centre against the parameters that their modules make themselves."""
+
+    def made(arrays: Any) -> dict[str, Any]:
+        trace = unread.trace(arrays, CenterValues(None, init_strategy))
+        covered = _rules.random_module_params(trace)
+        names = [k for k, site in trace.items() if site["type"] == "param" and k not in covered]
+        return {name: trace[name]["value"] for name in names}
+
+    try:
+        forms = jax.eval_shape(made, arrays)
+    except (ValueError, TypeError, AttributeError):  # such as flax_module without `input_shape`
+        return
+    for name, value in by_site(given, list(forms), ()).items():
+        if name in forms:
+            _rules.check_like(name, value, forms[name])
 
 
 def _fingerprint(jaxpr: Any) -> str:

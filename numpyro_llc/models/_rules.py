@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import tree_leaves_with_path
+from jax.tree_util import keystr, tree_leaves_with_path
 from numpyro import distributions as dist
 from numpyro.distributions import constraints
 
@@ -59,8 +59,12 @@ def check_mutable(name: str, site: dict[str, Any]) -> None:
     """Refuse mutable state, unless it is known to be empty (as some nnx modules declare it)."""
     if site["type"] == "mutable" and (site["value"] is None or jax.tree.leaves(site["value"])):
         raise ValueError(
-            f"Site {name!r} is mutable state (batch norm?): it couples the data points, so the "
-            "loss is no sum over data. Use the module in inference mode, with its statistics fixed."
+            f"Site {name!r} is mutable state (batch norm, dropout?): it may couple the data points "
+            "or make the loss random. Take the module in its inference mode, its state fixed, as a "
+            "function of its parameters: numpyro_llc.network_model(lambda p, x: "
+            "module.apply({'params': p, **state}, x), params), or of NNX, after graph, params, "
+            "state = nnx.split(module, nnx.Param, ...), network_model(lambda p, x: "
+            "nnx.merge(graph, p, state)(x), params)."
         )
 
 
@@ -70,6 +74,20 @@ def wrong_shape(name: str, wanted: tuple[int, ...], got: tuple[int, ...]) -> Val
         f"`center[{name!r}]` must have shape {wanted}; got {got}. It is the constrained value of "
         "the site, of the shape that the model gives it."
     )
+
+
+def check_like(name: str, value: Any, initial: Any) -> None:
+    """Check a param's value against the structure and shapes of its initial value."""
+    wanted, got = str(jax.tree.structure(initial)), str(jax.tree.structure(value))
+    if wanted != got:
+        raise ValueError(
+            f"`center[{name!r}]` must be a pytree like the param's initial value, {wanted}; "
+            f"got {got}."
+        )
+    pairs = zip(tree_leaves_with_path(value), jax.tree.leaves(initial), strict=True)
+    for (path, leaf), like in pairs:
+        if jnp.shape(leaf) != jnp.shape(like):
+            raise wrong_shape(name + keystr(path), jnp.shape(like), jnp.shape(leaf))
 
 
 def _check_latent(trace: Trace, name: str, site: dict[str, Any]) -> None:
