@@ -7,7 +7,12 @@ from numpyro_llc.center import Center, find_center
 from numpyro_llc.comparison import FreeEnergy, bic, compare, local_free_energy, wbic
 from numpyro_llc.conversion import from_numpyro
 from numpyro_llc.diagnosis import diagnose
-from numpyro_llc.errors import CheckpointError, LLCWarning, NonFiniteLossError
+from numpyro_llc.errors import (
+    CheckpointError,
+    LLCWarning,
+    NonFiniteLossError,
+    TrajectoryError,
+)
 from numpyro_llc.estimate import estimate_llc
 from numpyro_llc.handlers import LocalizedModel, localize
 from numpyro_llc.kernels import PSGLD, SGD, SGLD, SGNHT
@@ -49,6 +54,7 @@ __all__ = [
     "SGLD",
     "SGNHT",
     "SingularFluctuation",
+    "TrajectoryError",
     "VolumeScaling",
     "bic",
     "calibrate",

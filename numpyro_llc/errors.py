@@ -25,5 +25,19 @@ class NonFiniteCenterError(ValueError):
     """A centre holds NaN or infinite values."""
 
 
+class TrajectoryError(ValueError):
+    """A checkpoint of a trajectory could not be read: which, the message says.
+
+    Attributes
+    ----------
+    trajectory : xarray.Dataset
+        The rows of the checkpoints before it.
+    """
+
+    def __init__(self, message: str, trajectory: Any) -> None:
+        super().__init__(message)
+        self.trajectory = trajectory
+
+
 class CheckpointError(ValueError):
     """A folder holds a run of another model, other data or other settings: which, it says."""

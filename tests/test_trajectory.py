@@ -127,6 +127,60 @@ def test_a_broken_checkpoint_has_its_row_and_the_others_go_on(factor, why):
     assert (diverged["status"] == "diverged").all()
 
 
+def test_the_first_checkpoint_may_be_the_broken_one(tmp_path):
+    broken = {"w": regression.OLS * np.nan}
+    centers, once = [broken, broken, CENTERS[0]], trajectory([CENTERS[0]] * 3, warm_start=False)
+    for _ in range(2):  # the second time from the folder
+        found = trajectory(centers, output=tmp_path)
+        assert found["status"].to_numpy()[:2].tolist() == ["failed", "failed"]
+        assert found["llc"][2] == once["llc"][2]
+    with pytest.raises(ValueError, match="holds NaN"):
+        trajectory([broken, broken])
+
+
+@pytest.mark.parametrize("output", [True, False])
+def test_an_error_on_the_way_keeps_the_rows(output, tmp_path):
+    def failing():
+        yield from CENTERS[:2]
+        raise KeyError("no such file")
+
+    settings = {"output": tmp_path} if output else {}
+    with pytest.raises(nllc.TrajectoryError, match="Checkpoint 2 .*KeyError.*no such file") as info:
+        trajectory(failing(), **settings)
+    rows = info.value.trajectory
+    np.testing.assert_array_equal(rows["llc"], trajectory(CENTERS[:2])["llc"])
+    assert (str(tmp_path) in str(info.value)) == output
+
+
+def test_an_iterator_that_ends_before_its_steps_is_said():
+    with pytest.warns(nllc.LLCWarning, match="`steps` has 4 numbers, but `centers` ended after 2"):
+        found = trajectory(iter(CENTERS[:2]), steps=[1, 2, 3, 4], num_samples=100)
+    assert found["step"].to_numpy().tolist() == [1, 2]
+
+
+def test_damaged_files_are_named_or_done_without(tmp_path):
+    first = trajectory(CENTERS[:1], output=tmp_path, num_samples=200)
+    (tmp_path / "chains-1.npz").write_bytes(b"damaged")
+    second = trajectory(CENTERS[:2], output=tmp_path, num_samples=200)
+    assert second["llc"][0] == first["llc"][0]
+    assert second["carried"].to_numpy().tolist() == [0, 0]
+    (tmp_path / "trajectory.jsonl").write_text("damaged\n")
+    with pytest.raises(nllc.CheckpointError, match=r"trajectory.jsonl' is damaged"):
+        trajectory(CENTERS[:2], output=tmp_path, num_samples=200)
+
+
+def test_folders_that_hold_no_steps_of_orbax_are_named(tmp_path):
+    ocp = pytest.importorskip("orbax.checkpoint")
+    (tmp_path / "notes.txt").write_text("")
+    with pytest.raises(ValueError, match=r"no steps of an Orbax.*notes.txt.*pass an iterator"):
+        trajectory(tmp_path)
+    with ocp.CheckpointManager(tmp_path / "composite") as manager:
+        items = ocp.args.Composite(state=ocp.args.StandardSave({"w": jnp.zeros(2)}))
+        manager.save(3, args=items)
+    with pytest.raises(ValueError, match="step 3 cannot be restored.*pass an iterator"):
+        trajectory(tmp_path / "composite")
+
+
 def by_factor(y):
     w = numpyro.sample("w", dist.Normal(0.0, 10.0))
     numpyro.factor("fit", -0.5 * jnp.sum((y - w) ** 2))
@@ -177,6 +231,9 @@ def test_the_memory_of_a_trajectory_is_that_of_one_checkpoint():
         (CENTERS, {"steps": [1, 2]}, ValueError, "`steps` must be as many"),
         (iter(CENTERS), {"steps": [1, 2]}, ValueError, "`steps` has 2 numbers"),
         (CENTERS[:2], {"steps": ["a", "b"]}, TypeError, "`steps` must hold a number"),
+        (CENTERS[:2], {"steps": [1, np.nan]}, ValueError, "`steps` must be finite"),
+        (CENTERS[:2], {"center_of": "w"}, TypeError, "`center_of` must be a function"),
+        ({100: CENTERS[0]}, {}, TypeError, r"must name sites; got keys \[100\]"),
         ([CENTERS[0], {"u": 1.0}], {}, ValueError, "parameters of the first"),
         ([CENTERS[0], {"w": np.ones(9)}], {}, ValueError, "must have shape"),
     ],

@@ -1,11 +1,15 @@
 """Centres one at a time, from a stacked pytree, a list, an iterator or a folder of Orbax."""
 
+import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+
+from numpyro_llc.errors import LLCWarning
 
 
 class Centers:
@@ -27,6 +31,11 @@ class Centers:
     """
 
     def __init__(self, given: Any, steps: Any, center_of: Callable | None) -> None:
+        if center_of is not None and not callable(center_of):
+            raise TypeError(
+                "`center_of` must be a function from a checkpoint to its centre; got "
+                f"{center_of!r}."
+            )
         self.center_of = center_of or (lambda checkpoint: checkpoint)
         if isinstance(given, str | Path):
             own, self.checkpoints = _orbax(Path(given))
@@ -43,6 +52,7 @@ class Centers:
             )
 
     def __iter__(self) -> Iterator[tuple[float, Any]]:
+        k = -1
         for k, checkpoint in enumerate(self.checkpoints):
             if self.steps is not None and k >= len(self.steps):
                 raise ValueError(
@@ -50,19 +60,33 @@ class Centers:
                 )
             step = k if self.steps is None else self.steps[k]
             yield float(step), self.center_of(checkpoint)
+        if self.steps is not None and k + 1 < len(self.steps):
+            warnings.warn(
+                f"`steps` has {len(self.steps)} numbers, but `centers` ended after {k + 1}.",
+                LLCWarning,
+                stacklevel=3,
+            )
 
 
 def _numbers(steps: Any) -> list[float]:
     try:
-        return [float(step) for step in steps]
+        numbers = [float(step) for step in steps]
     except (TypeError, ValueError):
         raise TypeError(f"`steps` must hold a number for each checkpoint; got {steps!r}.") from None
+    if not np.isfinite(numbers).all():
+        raise ValueError(f"`steps` must be finite numbers; got {steps!r}.")
+    return numbers
 
 
 def _in_memory(given: Any) -> tuple[int | None, Iterable[Any]]:
     if hasattr(given, "params") and not isinstance(given, Mapping):
         raise TypeError("`centers` is one centre. Call estimate_llc, or give a list of them.")
     if isinstance(given, Mapping):
+        if not all(isinstance(name, str) for name in given):
+            raise TypeError(
+                "`centers` as a dict must name sites; got keys "
+                f"{list(given)}. Pass list(centers.values()), and the keys as `steps`."
+            )
         return _unstacked(given)
     if isinstance(given, Sequence):
         return len(given), given
@@ -86,6 +110,9 @@ def _unstacked(given: Mapping[str, Any]) -> tuple[int, Iterable[Any]]:
     return length, (jax.tree.map(lambda leaf, k=k: leaf[k], given) for k in range(length))
 
 
+_OTHERWISE = "Restore the checkpoints yourself, and pass an iterator of them."
+
+
 def _orbax(folder: Path) -> tuple[list[int], Iterable[Any]]:
     if not folder.is_dir():
         raise ValueError(f"`centers` {str(folder)!r} is no folder of Orbax checkpoints.")
@@ -97,10 +124,23 @@ def _orbax(folder: Path) -> tuple[list[int], Iterable[Any]]:
         ) from None
     with ocp.CheckpointManager(folder.absolute()) as manager:
         steps = sorted(manager.all_steps())
+    if not steps:
+        raise ValueError(
+            f"`centers` {str(folder)!r} holds no checkpoint: no steps of an Orbax "
+            f"CheckpointManager, folders named by numbers, but {sorted(os.listdir(folder))[:5]}. "
+            f"{_OTHERWISE}"
+        )
 
     def checkpoints() -> Iterator[Any]:
         with ocp.CheckpointManager(folder.absolute()) as manager:
             for step in steps:
-                yield manager.restore(step, args=ocp.args.StandardRestore())
+                try:
+                    yield manager.restore(step, args=ocp.args.StandardRestore())
+                except (ValueError, KeyError, TypeError, OSError) as error:
+                    reason = str(error).splitlines()[0]
+                    raise ValueError(
+                        f"`centers` {str(folder)!r}: step {step} cannot be restored as one pytree "
+                        f"({reason}). {_OTHERWISE}"
+                    ) from error
 
     return steps, checkpoints()

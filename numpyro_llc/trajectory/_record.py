@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +34,13 @@ class Record:
         check_same_settings(self.folder, settings, what="trajectory", argument="output")
         if self._table.exists():
             lines = self._table.read_text().splitlines(keepends=True)
-            self.known = [json.loads(line) for line in lines if line.endswith("\n")]
+            try:
+                self.known = [json.loads(line) for line in lines if line.endswith("\n")]
+            except json.JSONDecodeError as error:
+                raise CheckpointError(
+                    f"`output`: {str(self._table)!r} is damaged ({error}). Remove its bad lines "
+                    "and those after, or choose another folder."
+                ) from None
 
     @property
     def _table(self) -> Path:
@@ -67,13 +74,16 @@ class Record:
         """
         if self.folder is None or not self._chains.exists():
             return None
-        with np.load(self._chains) as file:
-            if int(file["rows"]) != len(self.rows):
-                return None
-            offsets = [jnp.asarray(file[f"offsets_{k}"]) for k in range(form.num_leaves)]
-            return Carried(jax.tree.unflatten(form, offsets), jnp.asarray(file["highest"]))
+        try:
+            with np.load(self._chains) as file:
+                if int(file["rows"]) != len(self.rows):
+                    return None
+                offsets = [jnp.asarray(file[f"offsets_{k}"]) for k in range(form.num_leaves)]
+                return Carried(jax.tree.unflatten(form, offsets), jnp.asarray(file["highest"]))
+        except (ValueError, KeyError, OSError, BadZipFile):
+            return None  # it is damaged: a cold start, which changes no expectation
 
-    def add(self, row: dict[str, Any], center: Any, carried: Carried | None) -> None:
+    def add(self, row: dict[str, Any], center: Any, carried: Carried | None = None) -> None:
         """Keep a row, and on disk the chains that the next one starts from."""
         row = {**row, "center": fingerprint(center)}
         self.rows.append(row)

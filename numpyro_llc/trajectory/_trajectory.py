@@ -12,7 +12,13 @@ from tqdm.auto import tqdm
 
 from numpyro_llc._checks import check_key
 from numpyro_llc.automatic import finish
-from numpyro_llc.errors import LLCWarning, NonFiniteCenterError, NonFiniteLossError
+from numpyro_llc.errors import (
+    CheckpointError,
+    LLCWarning,
+    NonFiniteCenterError,
+    NonFiniteLossError,
+    TrajectoryError,
+)
 from numpyro_llc.problem import Problem, prepare
 from numpyro_llc.rows import failed_row, row_of
 from numpyro_llc.sampling import Run
@@ -97,6 +103,8 @@ def llc_trajectory(
         For a bad argument or model, by name.
     CheckpointError
         If `output` holds another trajectory.
+    TrajectoryError
+        If a later checkpoint cannot be read: of another structure, say. Holds the rows before it.
 
     Notes
     -----
@@ -109,52 +117,113 @@ def llc_trajectory(
         num_warmup, num_samples, num_chains, thinning, chain_method, False, until
     )
     given = Centers(centers, steps, center_of)
-    problem: Problem | None = None
-    record: Record | None = None
-    carried: Carried | None = None
+    arguments = {
+        "center": None,
+        "kernel": kernel,
+        "num_data": num_data,
+        "inverse_temperature": inverse_temperature,
+        "localization": localization,
+        "batch_size": batch_size,
+        "in_axes": in_axes,
+        "step_size": step_size,
+        "sites": sites,
+        "likelihood_factors": likelihood_factors,
+        "prior_factors": prior_factors,
+    }
+
+    def prepared(center: Any) -> Problem:
+        settings = {**arguments, "center": center}
+        return prepare(model, model_args, model_kwargs, schedule, **settings)
+
+    walk = _Walk(rng_key, prepared, output, warm_start)
     with tqdm(total=given.count, disable=not progress_bar, unit="checkpoint") as bar:
         try:
-            for k, (step, center) in enumerate(given):
-                if problem is None or record is None:
-                    problem = prepare(
-                        model,
-                        model_args,
-                        model_kwargs,
-                        schedule,
-                        center=center,
-                        kernel=kernel,
-                        num_data=num_data,
-                        inverse_temperature=inverse_temperature,
-                        localization=localization,
-                        batch_size=batch_size,
-                        in_axes=in_axes,
-                        step_size=step_size,
-                        sites=sites,
-                        likelihood_factors=likelihood_factors,
-                        prior_factors=prior_factors,
-                    )
-                    settings = {**problem.run_identity(rng_key), "warm_start": warm_start}
-                    record = Record(output, settings)
-                    form = jax.tree.structure(problem.target.center)
-                if not record.recall(center, step):
-                    if warm_start and carried is None:
-                        carried = record.carried(form)
-                    key = jax.random.fold_in(rng_key, k)
-                    row, ended = _checkpoint(key, problem, center, carried)
-                    carried = ended if warm_start else None
-                    record.add({**row, "step": step}, center, carried)
+            for step, center in given:
+                walk.visit(step, center)
                 bar.update()
         except KeyboardInterrupt:
-            if record is None or not record.rows:
+            if not walk.num_rows:
                 raise
             warnings.warn(
-                f"The trajectory was interrupted after {len(record.rows)} checkpoints.",
+                f"The trajectory was interrupted after {walk.num_rows} checkpoints.",
                 LLCWarning,
                 stacklevel=2,
             )
-    if problem is None or record is None:
-        raise ValueError("`centers` holds no checkpoint.")
-    return record.table(_attrs(problem))
+        except CheckpointError:
+            raise
+        except Exception as error:  # of whatever kind: what was computed is not lost with it
+            if not walk.num_rows:
+                raise
+            raise TrajectoryError(
+                f"Checkpoint {walk.num_rows} of `centers` could not be read: "
+                f"{type(error).__name__}: {error} The rows before it are in this error's "
+                "`trajectory`" + (f", and in {str(output)!r}." if output is not None else "."),
+                walk.table(),
+            ) from error
+    return walk.table()
+
+
+class _Walk:
+    """From checkpoint to checkpoint: the problem, read at the first that is finite, and the rows.
+
+    Parameters
+    ----------
+    rng_key : jax.Array
+    prepared : callable
+        From the first centre to the problem.
+    output : path, optional
+    warm_start : bool
+    """
+
+    def __init__(
+        self,
+        rng_key: jax.Array,
+        prepared: Callable[[Any], Problem],
+        output: str | Path | None,
+        warm_start: bool,
+    ) -> None:
+        self.rng_key, self.prepared = rng_key, prepared
+        self.output, self.warm_start = output, warm_start
+        self.problem: Problem | None = None
+        self.record: Record | None = None
+        self.carried: Carried | None = None
+        self.failed: list[tuple[float, Any, Exception]] = []
+
+    @property
+    def num_rows(self) -> int:
+        return 0 if self.record is None else len(self.record.rows)
+
+    def visit(self, step: float, center: Any) -> None:
+        """Make the row of a checkpoint, or take it from the folder."""
+        if self.problem is None:
+            try:
+                self.problem = self.prepared(center)
+            except (NonFiniteCenterError, NonFiniteLossError) as error:
+                self.failed.append((step, center, error))  # until it is known of what run
+                return
+            settings = {**self.problem.run_identity(self.rng_key), "warm_start": self.warm_start}
+            self.record = Record(self.output, settings)
+            for earlier, bad, error in self.failed:
+                if not self.record.recall(bad, earlier):
+                    self.record.add({**failed_row(error), "carried": 0.0, "step": earlier}, bad)
+        assert self.record is not None
+        if self.record.recall(center, step):
+            return
+        if self.warm_start and self.carried is None:
+            form = jax.tree.structure(self.problem.target.center)
+            self.carried = self.record.carried(form)
+        key = jax.random.fold_in(self.rng_key, self.num_rows)
+        row, ended = _checkpoint(key, self.problem, center, self.carried)
+        self.carried = ended if self.warm_start else None
+        self.record.add({**row, "step": step}, center, self.carried)
+
+    def table(self) -> xr.Dataset:
+        """The rows so far."""
+        if self.problem is None or self.record is None:
+            if self.failed:
+                raise self.failed[0][2]  # none of them could be read
+            raise ValueError("`centers` holds no checkpoint.")
+        return self.record.table(_attrs(self.problem))
 
 
 def _checkpoint(
