@@ -76,8 +76,8 @@ def refined_llc(
     Notes
     -----
     Wang, Hoogland, van Wingerden, Furman, Murfet (2024), arXiv:2410.02984. What is held at ``w*``
-    takes no part: at a minimum λ̂ of the whole is at least that of each part, up to γ. Each refinement compiles for
-    itself.
+    takes no part: at a minimum λ̂ of the whole is at least that of each part, up to γ. Each
+    refinement compiles for itself.
     """
     if not isinstance(sites, Mapping) or not sites:
         raise TypeError(
