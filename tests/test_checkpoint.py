@@ -44,17 +44,26 @@ def test_a_finished_run_is_read_again_and_not_run_again(tmp_path, settings):
     assert second.attrs["sampling_time"] >= first.attrs["sampling_time"]
 
 
+def shortened():
+    """A run whose steps are shortened after the warm-up."""
+    p = nllc.zoo.load("sixth_power")
+    own = {"model": p.model, "data": p.model_args, "center": p.center, "num_data": p.num_data}
+    return {**own, "kernel": "sgld", "batch_size": None}
+
+
 @pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
-def test_an_automatic_run_goes_on_where_ctrl_c_stopped_it(tmp_path, monkeypatch):
+@pytest.mark.parametrize("settings", [{}, shortened()], ids=["plain", "shortened"])
+@pytest.mark.parametrize("stop", [12, 30])
+def test_an_automatic_run_goes_on_where_ctrl_c_stopped_it(tmp_path, monkeypatch, settings, stop):
     from numpyro_llc import sampling
 
-    lengths = {"num_warmup": None, "num_samples": None}
+    lengths = {"num_warmup": None, "num_samples": None, **settings}
     whole = run(**lengths)
     advance, calls = sampling._run.advance, []
 
     def interrupted(*args):
         calls.append(args)
-        if len(calls) == 12:
+        if len(calls) == stop:
             raise KeyboardInterrupt
         return advance(*args)
 

@@ -32,6 +32,6 @@ def test_healthy_runs_at_the_defaults_sound_no_alarm(kernel, name):
 
 @pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
 def test_lambda_of_zero_deserves_its_alarm():
-    """All of λ̂ is of the next order: its law is far from Gamma, and the step matters to it."""
+    """All of λ̂ is of the next order: its law is far from Gamma."""
     found = nllc.diagnose(of_zoo("sgld", "dead_relu_unit"))
-    assert {"gamma_law", "step_size"} <= set(found.index)
+    assert "gamma_law" in found.index

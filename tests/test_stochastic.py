@@ -125,6 +125,13 @@ def test_without_control_variates_a_plain_step_overheats_and_says_so(llc_of):
     assert abs(mean - exact) < 4 * error + 0.02 * exact
 
 
+def of_zoo(name, kernel, **settings):
+    p = nllc.zoo.load(name, 1000)
+    chosen = {"center": p.center, "num_data": 1000, "kernel": kernel, **settings}
+    idata = nllc.estimate_llc(random.key(3), p.model, p.model_args, progress_bar=False, **chosen)
+    return idata, p.expectation().mean
+
+
 SINGULAR = (
     "fourth_power",
     "product_of_two",
@@ -137,22 +144,39 @@ SINGULAR = (
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("name", SINGULAR)
 def test_singular_models_are_within_five_percent(name, kernel, llc_of):
-    problem = nllc.zoo.load(name, 1000)
-    idata = nllc.estimate_llc(
-        random.key(3),
-        problem.model,
-        problem.model_args,
-        center=problem.center,
-        num_data=1000,
-        kernel=kernel,
-        progress_bar=False,
-    )
+    idata, exact = of_zoo(name, kernel)
     mean, error = llc_of(idata)
-    exact = problem.expectation().mean
     assert abs(mean - exact) < 0.05 * exact
     assert error < 0.021 * exact
     # What the step is said to shift at most is what it shifts.
     assert abs(mean - exact) < 4 * error + idata.attrs["step_size_bias"]
+
+
+@pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")  # λ = 0: of the law and the error
+@pytest.mark.parametrize("kernel", ["sgld", "sgnht"])
+def test_a_loss_beyond_a_kink_is_within_five_percent(kernel, llc_of):
+    """Chains seldom are there: a step for their mean curvature is far too long."""
+    idata, exact = of_zoo("dead_relu_unit", kernel)
+    mean, error = llc_of(idata)
+    assert error < 0.03 * exact
+    assert abs(mean - exact) < 0.05 * exact
+
+
+def test_a_step_biases_no_more_than_the_error_that_is_wanted():
+    fine, coarse = (of_zoo("sixth_power", "sgld", until=error)[0] for error in (0.01, 0.1))
+    bias, llc_mean = fine.attrs["step_size_bias"], float(fine["posterior"]["llc"].mean())
+    assert 0 < bias < 1.5 * 0.01 * llc_mean
+    assert fine.attrs["step_size"] < 0.9 * coarse.attrs["step_size"]
+
+
+def test_a_hessian_that_turns_is_a_curvature_that_changes():
+    """Along a circle the largest eigenvalue stays and its direction does not."""
+    lengths = {"num_warmup": 4000, "num_samples": 1000}
+    turning, quadratic = (
+        of_zoo(name, "sgnht", **lengths)[0].attrs for name in ("circle", "gaussian")
+    )
+    assert turning["curvature_spread"] > 0.2
+    assert quadratic["curvature_spread"] < 1e-3
 
 
 @pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
