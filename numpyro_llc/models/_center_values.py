@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.primitives import Messenger
 
-from numpyro_llc.models import _rules
+from numpyro_llc.models import _center_rules, _rules
 from numpyro_llc.models._modules import as_array, pure_parameters, with_module_leaves
 from numpyro_llc.models._program import scan_slice
 
@@ -46,7 +46,7 @@ class CenterValues:
         shape = site["kwargs"]["sample_shape"] + tuple(site["fn"].shape())
         value = scan_slice(site, as_array(self.center[name]), shape)
         if jnp.shape(value) != shape:
-            raise _rules.wrong_shape(name, shape, jnp.shape(self.center[name]))
+            raise _center_rules.wrong_shape(name, shape, jnp.shape(self.center[name]))
         return value
 
 
@@ -54,7 +54,7 @@ def _checked_param(site: dict[str, Any], value: Any) -> Any:
     """A param's value, of the structure and shapes of its own initial value where it has one."""
     initial = jax.eval_shape(lambda: site["fn"](*site["args"]))
     if initial is not None:  # of modules that make one only where none is given, see `_reading`
-        _rules.check_like(site["name"], value, initial)
+        _center_rules.check_like(site["name"], value, initial)
     return value
 
 

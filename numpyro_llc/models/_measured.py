@@ -9,7 +9,7 @@ import jax
 from numpyro.distributions import biject_to, constraints
 from numpyro.infer.initialization import init_to_uniform
 
-from numpyro_llc.models import _data, _rules
+from numpyro_llc.models import _center_rules, _data
 from numpyro_llc.models._center_values import CenterValues
 from numpyro_llc.models._program import Parameters, Program, is_real, site_loss, support_of
 
@@ -49,8 +49,8 @@ def measure(
         observed={name: site["value"] for name, site in sites.items()},
         counts={name: _data.count_data(site) for name, site in sites.items()},
         bad_observations={name: _data.count_bad(site) for name, site in sites.items()},
-        inside={k: _rules.is_inside(values[k], z[k], supports[k]) for k in z},
-        finite={k: _rules.all_finite(value) for k, value in values.items()},
+        inside={k: _center_rules.is_inside(values[k], z[k], supports[k]) for k in z},
+        finite={k: _center_rules.all_finite(value) for k, value in values.items()},
     )
 
 

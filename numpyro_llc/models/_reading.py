@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from numpyro_llc.models import _data, _rules
+from numpyro_llc.models import _center_rules, _data, _rules
 from numpyro_llc.models._arguments import StaticArguments, check_model, split_arguments
 from numpyro_llc.models._center_values import CenterValues, CountKeys, as_values
 from numpyro_llc.models._measured import UNIFORM, measure, unconstrain_draws
@@ -89,9 +89,9 @@ class ModelReading:
             )
         for name, tree in given.items():
             if len(jax.tree.leaves(self.center[name])) > 1:
-                _rules.check_like(name, tree, self.center[name])
+                _center_rules.check_like(name, tree, self.center[name])
         seen = measure(self.program, UNIFORM, given, self.arrays, 0)
-        _rules.check_center(seen.inside, seen.finite, given)
+        _center_rules.check_center(seen.inside, seen.finite, given)
         return replace(self, center=seen.z, center_losses=seen.losses)
 
     def unconstrain(self, values: Mapping[str, Any]) -> Parameters:
@@ -144,7 +144,7 @@ def read_model(
     # Of the losses alone, so that it is the same wherever the centre came from.
     fingerprint = _fingerprint(jax.make_jaxpr(program.losses)(seen.z, arrays))
     program = replace(program, fingerprint=fingerprint)
-    _rules.check_center(seen.inside, seen.finite, given)
+    _center_rules.check_center(seen.inside, seen.finite, given)
     _rules.check_observations(seen.bad_observations)
     if draws_keys:
         # Away from the centre, where a dropout mask may multiply zeros.
@@ -209,7 +209,7 @@ def _check_modules(
         return
     for name, value in by_site(given, list(forms), ()).items():
         if name in forms:
-            _rules.check_like(name, value, forms[name])
+            _center_rules.check_like(name, value, forms[name])
 
 
 def _fingerprint(jaxpr: Any) -> str:
@@ -246,8 +246,8 @@ def _described(
     latents = [k for k in parameters if trace[k]["type"] == "sample"]
     if given is not None:
         given = by_site(given, parameters, latents)
-        _rules.check_names(trace, given, modules)
-        _rules.check_shapes(trace, given, parameters)
+        _center_rules.check_names(trace, given, modules)
+        _center_rules.check_shapes(trace, given, parameters)
     _rules.check_full_data(trace, likelihood)
     return {
         "program": replace(

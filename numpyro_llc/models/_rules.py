@@ -7,14 +7,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import keystr, tree_leaves_with_path
+from jax.tree_util import tree_leaves_with_path
 from numpyro import distributions as dist
-from numpyro.distributions import constraints
 
-from numpyro_llc.errors import NonFiniteCenterError
 from numpyro_llc.models import _data
 from numpyro_llc.models._modules import PARAMS, leaf_name
-from numpyro_llc.models._program import is_real
 
 Trace = dict[str, dict[str, Any]]
 
@@ -66,28 +63,6 @@ def check_mutable(name: str, site: dict[str, Any]) -> None:
             "state = nnx.split(module, nnx.Param, ...), network_model(lambda p, x: "
             "nnx.merge(graph, p, state)(x), params)."
         )
-
-
-def wrong_shape(name: str, wanted: tuple[int, ...], got: tuple[int, ...]) -> ValueError:
-    """The error for a centre's value of another shape than its site."""
-    return ValueError(
-        f"`center[{name!r}]` must have shape {wanted}; got {got}. It is the constrained value of "
-        "the site, of the shape that the model gives it."
-    )
-
-
-def check_like(name: str, value: Any, initial: Any) -> None:
-    """Check a param's value against the structure and shapes of its initial value."""
-    wanted, got = str(jax.tree.structure(initial)), str(jax.tree.structure(value))
-    if wanted != got:
-        raise ValueError(
-            f"`center[{name!r}]` must be a pytree like the param's initial value, {wanted}; "
-            f"got {got}."
-        )
-    pairs = zip(tree_leaves_with_path(value), jax.tree.leaves(initial), strict=True)
-    for (path, leaf), like in pairs:
-        if jnp.shape(leaf) != jnp.shape(like):
-            raise wrong_shape(name + keystr(path), jnp.shape(like), jnp.shape(leaf))
 
 
 def _check_latent(trace: Trace, name: str, site: dict[str, Any]) -> None:
@@ -149,78 +124,9 @@ def random_module_params(trace: Trace) -> tuple[str, ...]:
     return tuple(covered)
 
 
-def check_names(trace: Trace, center: Mapping[str, Any], modules: Sequence[str]) -> None:
-    """Check that `center` names exactly the model's parameter sites."""
-    latents = [name for name, site in trace.items() if is_latent(site)]
-    params = [k for k, site in trace.items() if site["type"] == "param" and k not in modules]
-    for name in params:
-        if name not in center:
-            raise ValueError(
-                f"numpyro.param {name!r} is not in `center` and would stay fixed at its initial "
-                "value. Add it to `center`; or, to hold it fixed, hide it: "
-                "numpyro.handlers.block(numpyro.handlers.substitute(model, data={...}), "
-                f"hide=[{name!r}])."
-            )
-    missing = [name for name in latents if name not in center]
-    if missing:
-        raise ValueError(
-            f"`center` lacks {_listed(missing)}. It must give a constrained value for every latent "
-            f"site of the model: {_listed(latents + params)}."
-        )
-    unknown = [
-        name
-        for name in center
-        if name not in latents + params and trace.get(name, {}).get("type") != "deterministic"
-    ]
-    if unknown:
-        raise ValueError(
-            f"`center` names {_listed(unknown)}, which the model does not have. "
-            f"Its parameter sites are {_listed(latents + params)}."
-        )
-
-
-def check_shapes(trace: Trace, center: Mapping[str, Any], parameters: Sequence[str]) -> None:
-    """Check the values of whole sites, those inside ``scan`` with their leading axis too."""
-    for name in parameters:
-        if trace[name]["type"] == "sample":
-            wanted, got = jnp.shape(trace[name]["value"]), jnp.shape(center[name])
-            if wanted != got:
-                raise wrong_shape(name, wanted, got)
-
-
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """Names in a message."""
     return ", ".join(repr(name) for name in names) or "none"
-
-
-def is_inside(value: Any, z: Any, support: constraints.Constraint) -> jax.Array:
-    """Whether a constrained value is in the interior of its support: its image `z` is finite."""
-    if is_real(support):
-        return jnp.array(True)
-    far = 0.98 * abs(math.log(float(jnp.finfo(z.dtype).tiny)))  # what a clipped edge maps to
-    return jnp.all(jnp.abs(z) < far) & jnp.all(support(value))
-
-
-def all_finite(value: Any) -> jax.Array:
-    """Whether all leaves are finite."""
-    return jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(value)]).all()
-
-
-def check_center(
-    inside: Mapping[str, Any], finite: Mapping[str, Any], center: Mapping[str, Any] | None
-) -> None:
-    """Refuse NaN, values outside the support, and values on its edge."""
-    if center is None or is_traced(inside, finite):
-        return
-    for name, fine in finite.items():
-        if not fine:
-            raise NonFiniteCenterError(f"`center[{name!r}]` holds NaN or infinite values.")
-    for name, fine in inside.items():
-        if not fine:
-            raise ValueError(
-                f"`center[{name!r}]` is outside or on the edge of its support; got "
-                f"{np.asarray(center[name]).tolist()}. λ̂ is defined here for interior points: "
-                "move it inside."
-            )
 
 
 def unwrap(fn: dist.Distribution) -> dist.Distribution:
@@ -263,7 +169,7 @@ def check_local_latents(trace: Trace, likelihood: Sequence[str]) -> None:
             if set(plates) <= own:
                 raise ValueError(
                     f"Latent site {name!r} has one value per observation of {observed!r} (plate "
-                    f"{_listed(sorted(plates))}), so the number of parameters grows with n and λ "
+                    f"{listed(sorted(plates))}), so the number of parameters grows with n and λ "
                     "is undefined. Marginalise it."
                 )
 
