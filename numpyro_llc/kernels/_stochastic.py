@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from numpyro_llc.gradients import (
     Anchor,
@@ -23,6 +22,7 @@ from numpyro_llc.gradients import (
 )
 from numpyro_llc.kernels._noise import chain_map, fold, standard_noise
 from numpyro_llc.kernels._rule import Rule, Step
+from numpyro_llc.kernels._step_bias import step_bias, step_scale
 from numpyro_llc.kernels._tuning import (
     Scene,
     Tuning,
@@ -41,8 +41,6 @@ MAX_DOUBLINGS = 6
 """A step is cut into 2, 4, ... at most 64 substeps; beyond, the gradient is shortened."""
 TAMED = 4.0
 """A gradient that makes a step of a stiffness above this is shortened."""
-LEAST_SCALE = 0.1
-"""A step is not shortened further than this after the warm-up, whatever its bias."""
 GROWTH = 1.05
 """By how much the step size may grow from one step of the warm-up to the next."""
 EARLY_STEPS, EARLY_PERIOD, WARMUP_PERIOD, PERIOD = 256, 8, 64, 1024
@@ -155,12 +153,9 @@ class StochasticSampler:
         statistics: Mapping[str, Any],
         most_bias: float,
     ) -> float:
-        bias = self._step_bias(state, target, statistics)
-        if not self.is_adaptive or bias <= most_bias:
+        if not self.is_adaptive:
             return 1.0
-        # The bias is proportional to the stiffness, of whatever power in the step size that is.
-        stiffness = self.rule.stiffness_of(1.0, 1.0) * most_bias / bias
-        return max(float(self.rule.step_of(stiffness, 1.0)), LEAST_SCALE)
+        return step_scale(self.rule, state.tuning, target, statistics, most_bias)
 
     def end_warmup(self, state: StochasticState, step_scale: float) -> StochasticState:
         tuning = state.tuning._replace(step_size=step_scale * state.tuning.step_size)
@@ -177,7 +172,7 @@ class StochasticSampler:
         anchored = bool(jnp.all(self._uses_anchor(state.tuning)))
         noise = tuning.noise if anchored else tuning.raw_noise
         return {
-            "step_size_bias": self._step_bias(state, target, statistics),
+            "step_size_bias": step_bias(self.rule, state.tuning, target, statistics),
             "batch_size": self.batch_size or 0,
             "step_size": tuning.step_size,
             "step_size_is_automatic": self.is_adaptive,
@@ -192,14 +187,6 @@ class StochasticSampler:
             if self.is_adaptive
             else self.rule.noise_share(tuning.step_size, noise),
         }
-
-    def _step_bias(
-        self, state: StochasticState, target: LocalTarget, statistics: Mapping[str, Any]
-    ) -> float:
-        tuning = jax.tree.map(lambda leaf: float(jnp.mean(leaf)), state.tuning)
-        square = float(np.mean(statistics["square_gradient"]))
-        of_loss = max(square - _of_localization(state.tuning, target), 0.0)
-        return self.rule.step_bias(tuning.step_size, of_loss, float(tuning.spread))
 
     def _scene(self, state: StochasticState, target: LocalTarget) -> Scene:
         return Scene(target, state.anchor, state.rng_key, state.i, self.batch_size)
@@ -302,22 +289,6 @@ class StochasticSampler:
         # ½ |∇U|² / curvature is what the stiffest directions alone hold of λ̂.
         least = 0.5 * tuning.typical_square / above_zero(tuning.curvature)
         return self.rule.noise_share(tuning.step_size, used) > 0.002 * least
-
-
-def _of_localization(tuning: Tuning, target: LocalTarget) -> float:
-    """The part of ``E|∇U|²`` that the localizing Gaussian has.
-
-    ``E[∇U · G ∇P] = tr(G ∇²P)``, P the penalty (partial integration), so that what is left is
-    ``E[∇U · G ∇(β nL)]``: a step that is coarse in directions that γ alone holds moves no loss.
-    """
-    metric = tuning.metric
-    if metric is None:
-        metric = jax.tree.map(jnp.ones_like, target.center)
-    return sum(
-        float(gamma) * float(jnp.sum(leaf))
-        for name, gamma in target.localization.items()
-        for leaf in jax.tree.leaves(metric[name])
-    )
 
 
 def _contracting(share: jax.Array, pushed: Parameters, v: Parameters) -> Parameters:

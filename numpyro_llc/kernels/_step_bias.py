@@ -1,0 +1,57 @@
+"""What the finite step adds to λ̂, and how much shorter it must be to add less."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from numpyro_llc.kernels._rule import Rule
+from numpyro_llc.kernels._tuning import Tuning
+from numpyro_llc.target import LocalTarget
+
+LEAST_SCALE = 0.1
+"""A step is not shortened further than this after the warm-up, whatever its bias."""
+
+
+def step_bias(
+    rule: Rule, tuning: Tuning, target: LocalTarget, statistics: Mapping[str, Any]
+) -> float:
+    """What the finite step may shift λ̂ by, from the squared gradients of the draws."""
+    square = float(np.mean(statistics["square_gradient"]))
+    of_loss = max(square - _of_localization(tuning, target), 0.0)
+    step_size, spread = (float(jnp.mean(x)) for x in (tuning.step_size, tuning.spread))
+    return rule.step_bias(step_size, of_loss, spread)
+
+
+def step_scale(
+    rule: Rule,
+    tuning: Tuning,
+    target: LocalTarget,
+    statistics: Mapping[str, Any],
+    most_bias: float,
+) -> float:
+    """What to multiply the step size by, for a bias of at most `most_bias`."""
+    bias = step_bias(rule, tuning, target, statistics)
+    if bias <= most_bias:
+        return 1.0
+    # It is proportional to the stiffness, whatever power of the step size that is.
+    stiffness = rule.stiffness_of(1.0, 1.0) * most_bias / bias
+    return max(float(rule.step_of(stiffness, 1.0)), LEAST_SCALE)
+
+
+def _of_localization(tuning: Tuning, target: LocalTarget) -> float:
+    """The part of ``E|∇U|²`` that the localizing Gaussian has.
+
+    ``E[∇U · G ∇P] = tr(G ∇²P)``, P the penalty (partial integration), so that what is left is
+    ``E[∇U · G ∇(β nL)]``: a step that is coarse in directions that γ alone holds moves no loss.
+    """
+    metric = tuning.metric
+    if metric is None:
+        metric = jax.tree.map(jnp.ones_like, target.center)
+    return sum(
+        float(gamma) * float(jnp.sum(leaf))
+        for name, gamma in target.localization.items()
+        for leaf in jax.tree.leaves(metric[name])
+    )
