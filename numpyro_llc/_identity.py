@@ -4,6 +4,7 @@ import functools
 import hashlib
 import json
 import logging
+import os
 import re
 import types
 from pathlib import Path
@@ -63,7 +64,7 @@ def _parts(thing: Any) -> Any:
         case types.CodeType():
             return thing.co_code, thing.co_consts, thing.co_names
         case types.FunctionType():
-            cells = [cell.cell_contents for cell in thing.__closure__ or ()]
+            cells = [_content(cell) for cell in thing.__closure__ or ()]
             return thing.__code__, thing.__defaults__, thing.__kwdefaults__, cells
         case types.MethodType():
             return thing.__func__, thing.__self__
@@ -77,17 +78,53 @@ def _parts(thing: Any) -> Any:
     return getattr(thing, "__wrapped__", None), {k: held[k] for k in held if k != "_id"}
 
 
+def _content(cell: types.CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # a name that is not bound yet
+        return types.CellType
+
+
+def plain(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings as JSON gives them back: arrays and NumPy's numbers by value, all else by name."""
+    made: dict[str, Any] = json.loads(json.dumps(settings, default=_by_value))
+    return made
+
+
+def _by_value(thing: Any) -> Any:
+    return thing.tolist() if isinstance(thing, jax.Array | np.ndarray | np.generic) else str(thing)
+
+
+def open_folder(folder: Any, *, argument: str) -> Path:
+    """Return the folder as a path, made if absent, or raise by the name of the argument."""
+    if not isinstance(folder, str | os.PathLike):
+        raise TypeError(f"`{argument}` must be the path of a folder; got {folder!r}.")
+    path = Path(folder)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"`{argument}` must be a folder or a place where one can be made; got {str(path)!r} "
+            f"({error.strerror}). Choose another."
+        ) from error
+    return path
+
+
 def check_same_settings(
-    folder: Path, settings: dict[str, Any], *, what: str, argument: str
-) -> None:
-    """Compare with ``settings.json`` in the folder, by name; written if there is none."""
-    path = folder / "settings.json"
-    settings = json.loads(json.dumps(settings, default=str))
+    folder: str | Path, settings: dict[str, Any], *, what: str, argument: str
+) -> Path:
+    """Compare with ``settings.json`` in the folder, by name; written if there is none.
+
+    The folder is made if absent, and returned.
+    """
+    folder = open_folder(folder, argument=argument)
+    path, settings = folder / "settings.json", plain(settings)
     if not path.exists():
+        _refuse_orphans(folder, argument)
         part = path.with_suffix(".part")
         part.write_text(json.dumps(settings, indent=1))
         part.replace(path)
-        return
+        return folder
     try:
         before = dict(json.loads(path.read_text()))
     except (TypeError, ValueError):
@@ -101,3 +138,17 @@ def check_same_settings(
                 f"`{argument}` {str(folder)!r} holds a {what} with another `{name}`: "
                 f"{before.get(name)}; got {settings.get(name)}. Choose another folder."
             )
+    return folder
+
+
+_RESULTS = ("calibration.csv", "state.npz", "sweep.nc", "trajectory.jsonl")
+
+
+def _refuse_orphans(folder: Path, argument: str) -> None:
+    """Refuse results whose settings are lost; a file without content holds none."""
+    held = [folder / name for name in _RESULTS]
+    if found := [one.name for one in held if one.exists() and one.stat().st_size]:
+        raise CheckpointError(
+            f"`{argument}` {str(folder)!r} holds {found[0]}, but no settings.json, so that what "
+            "its results are of is not known. Choose another folder, or empty this one."
+        )

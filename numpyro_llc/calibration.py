@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 
 from numpyro_llc import zoo
 from numpyro_llc._checks import (
+    check_integer,
     check_key,
     check_num_data,
     check_positive,
@@ -26,9 +27,10 @@ from numpyro_llc.diagnosis import text_of
 from numpyro_llc.errors import LLCWarning
 from numpyro_llc.estimate import estimate_llc
 from numpyro_llc.inference_data import posterior
-from numpyro_llc.kernels import KERNEL_NAMES
-from numpyro_llc.record import Record
+from numpyro_llc.kernels import KERNEL_NAMES, make_sampler
+from numpyro_llc.record import Record, compared
 from numpyro_llc.sampling import forget_compiled
+from numpyro_llc.schedule import check_schedule
 from numpyro_llc.summaries import summary
 
 DEFAULT_KERNELS = ("nuts", "sgld", "psgld", "sgnht")
@@ -82,8 +84,8 @@ def calibrate(
         ``ess``, ``gradient_evaluations`` of each chain, warm-up and calibration included,
         ``seconds`` with compilation, ``findings`` (warnings of the run), ``failure``: the
         exception of a run that failed, whose other cells are empty, or of an exact value that
-        failed, for which the reference stands in. Runs that failed are tried again by a second
-        call, and exact values found anew.
+        failed, for which the reference stands in. A second call tries again what failed, and finds
+        exact values anew where there was none or its function has changed.
 
     Raises
     ------
@@ -95,8 +97,8 @@ def calibrate(
     meaning = "It is the precision of the Gaussian around the centre, one for all problems."
     check_positive("localization", localization, meaning=meaning)
     inverse_temperature_or_default(inverse_temperature, num_data)
-    _check_settings(settings, kernels, reference)
-    chosen = _problems(problems, num_data)
+    names = _check_settings(settings, kernels, reference)
+    chosen = _check_problems(problems)
     shared = {"localization": localization, "inverse_temperature": inverse_temperature, **settings}
     record = Record(
         output,
@@ -109,43 +111,65 @@ def calibrate(
             **shared,
         },
     )
-    known = [_known(problem, shared) for problem in chosen]
-    plan = [
-        (problem, value, kernel)
-        for problem, value in zip(chosen, known, strict=True)
-        for kernel in _kernels(value, kernels, reference)
-    ]
-    with tqdm(plan, disable=not progress_bar, unit="run") as bar:
-        for problem, value, kernel in bar:
-            mark = fingerprint(
-                problem.model, problem.model_args, dict(problem.center), problem.num_data
-            )
-            row = record.get(problem.name, kernel, mark)
-            if row is None:
-                bar.set_description(f"{problem.name} {kernel}")
-                row = _row(rng_key, problem, kernel, shared)
-                forget_compiled()  # no other row has this model and kernel
-            other = None if kernel == reference else record.get(problem.name, reference, mark)
-            record.add({**row, **_compared(row, problem, value, other), "fingerprint": mark})
-    return record.finish([(problem.name, kernel) for problem, _, kernel in plan])
+    with tqdm(total=len(chosen) * len(names), disable=not progress_bar, unit="run") as bar:
+        for problem in chosen:
+            case = _case(problem, num_data)
+            bar.set_description(f"{case.name} exact value")
+            case = _known(case, record, names, shared)
+            runs = _kernels(case, names, reference)
+            bar.total += len(runs) - len(names)
+            for kernel in runs:
+                bar.set_description(f"{case.name} {kernel}")
+                row = _row(rng_key, case, kernel, record, shared)
+                record.add({**row, **_compared(row, case, reference, record)})
+                bar.update()
+    return record.finish(list(record.own))
 
 
-class _Known(NamedTuple):
-    """The exact value of λ̂, None where it is not known, and why it is not if it should be."""
+class _Case(NamedTuple):
+    """A problem, or why there is none; the exact value of λ̂, or why there is none."""
 
-    mean: float | None
+    name: str
+    problem: zoo.Problem | None = None
+    fingerprint: str = ""
     failure: str = ""
+    exact: float = math.nan
+    exact_fingerprint: str = ""
+    exact_failure: str = ""
 
 
-def _known(problem: zoo.Problem, shared: dict[str, Any]) -> _Known:
+def _case(problem: str | zoo.Problem, num_data: int) -> _Case:
+    name = problem if isinstance(problem, str) else problem.name
     try:
-        found = problem.expectation(shared["localization"], shared["inverse_temperature"])
-        return _Known(None if found is None else float(found.mean))
+        found = zoo.load(problem, num_data) if isinstance(problem, str) else problem
+        mark = fingerprint(found.model, found.model_args, dict(found.center), found.num_data)
+        return _Case(name, found, mark, exact_fingerprint=fingerprint(found.finite_n))
     except Exception as error:
-        return _Known(None, f"No exact value: {type(error).__name__}: {error}")
+        return _Case(name, failure=f"{type(error).__name__}: {error}")
 
 
-def _check_settings(settings: dict[str, Any], kernels: Any, reference: str | None) -> None:
+def _known(case: _Case, record: Record, kernels: list[str], shared: dict[str, Any]) -> _Case:
+    """The case with its exact value, which may take long: one that is on record is taken."""
+    if case.problem is None:
+        return case
+    for kernel in kernels:
+        row = record.get(case.name, kernel, case.fingerprint)
+        if row and row["exact_fingerprint"] == case.exact_fingerprint != "":
+            return case._replace(exact=row["exact"])
+    try:
+        found = case.problem.expectation(shared["localization"], shared["inverse_temperature"])
+        if found is None:
+            return case
+        if math.isfinite(found.mean):
+            return case._replace(exact=float(found.mean))
+        failure = f"`finite_n` gave a mean of {found.mean}"
+    except Exception as error:
+        failure = f"{type(error).__name__}: {error}"
+    return case._replace(exact_failure=f"No exact value: {failure}")
+
+
+def _check_settings(settings: dict[str, Any], kernels: Any, reference: str | None) -> list[str]:
+    """Refuse at once what would fail in every row; return the names of the kernels."""
     own = {"kernel", "center", "model", "model_args", "model_kwargs", "store_sites", "checkpoint"}
     own |= {"sites", "evaluate_on"}  # which have other exact values, or none
     own |= inspect.signature(calibrate).parameters.keys()
@@ -154,69 +178,88 @@ def _check_settings(settings: dict[str, Any], kernels: Any, reference: str | Non
         raise TypeError(f"calibrate() got {unknown}; further arguments are {sorted(known)}.")
     if not isinstance(kernels, str | Sequence) or not len(kernels):
         raise TypeError(f"`kernels` must be one or more names of {KERNEL_NAMES}; got {kernels!r}.")
-    names = [*([kernels] if isinstance(kernels, str) else kernels), reference or "nuts"]
-    if strange := [name for name in names if name not in KERNEL_NAMES]:
+    names = [kernels] if isinstance(kernels, str) else list(kernels)
+    if strange := [name for name in (*names, reference or "nuts") if name not in KERNEL_NAMES]:
         raise ValueError(f"`kernels` names {strange}; known are {KERNEL_NAMES}.")
+    _check_lengths_and_steps(settings, names)
+    return list(dict.fromkeys(names))
 
 
-def _problems(problems: Any, num_data: int) -> list[zoo.Problem]:
+def _check_lengths_and_steps(settings: dict[str, Any], kernels: list[str]) -> None:
+    lengths = ("num_warmup", "num_samples", "num_chains", "thinning", "chain_method", "until")
+    defaults = inspect.signature(estimate_llc).parameters
+    given = {name: settings.get(name, defaults[name].default) for name in lengths}
+    check_schedule(**given, progress_bar=False)
+    for name in kernels:
+        step = settings.get("step_size")
+        make_sampler(name, num_warmup=0, num_chains=1, step_size=step, batch_size=None)
+    if (batch_size := settings.get("batch_size")) is not None:
+        check_integer("batch_size", batch_size, minimum=1, meaning="It counts rows of a minibatch.")
+
+
+def _check_problems(problems: Any) -> list[str | zoo.Problem]:
     if problems is None:
-        problems = zoo.names()
-    if isinstance(problems, str | zoo.Problem):
+        return list(zoo.names())
+    if isinstance(problems, str | zoo.Problem) or not isinstance(problems, Iterable):
         problems = [problems]
-    found = [zoo.load(p, num_data) if isinstance(p, str) else p for p in problems]
-    names = [getattr(p, "name", None) for p in found]
+    chosen = list(problems)
+    for problem in chosen:
+        if not isinstance(problem, str | zoo.Problem):
+            raise TypeError(f"`problems` must be names or zoo.Problem objects; got {problem!r}.")
+        if isinstance(problem, str) and problem not in zoo.names():
+            zoo.load(problem)  # which says what is near it
+    names = [p if isinstance(p, str) else p.name for p in chosen]
+    if not names:
+        raise ValueError("`problems` must hold at least one; got none. Leave it out for all.")
     if not all(names) or len(set(names)) < len(names):
         raise ValueError(f"Each of `problems` must have a `name` of its own; got {names}.")
-    return found
+    return chosen
 
 
-def _kernels(known: _Known, kernels: Sequence[str], reference: str | None) -> list[str]:
+def _kernels(case: _Case, names: list[str], reference: str | None) -> list[str]:
     """The kernels to run, the reference first where one is needed."""
-    names = [kernels] if isinstance(kernels, str) else list(dict.fromkeys(kernels))
-    if known.mean is not None or reference is None:
+    if not math.isnan(case.exact) or reference is None:
         return names
     return [reference, *(name for name in names if name != reference)]
 
 
 def _row(
-    rng_key: jax.Array, problem: zoo.Problem, kernel: str, shared: dict[str, Any]
+    rng_key: jax.Array, case: _Case, kernel: str, record: Record, shared: dict[str, Any]
 ) -> dict[str, Any]:
-    """One run; an exception of the model or the sampler becomes the cell ``failure``."""
-    row: dict[str, Any] = {"problem": problem.name, "kernel": kernel}
+    """The row on record, or one run; what the model or sampler raises is its cell ``failure``."""
+    row: dict[str, Any] = {"problem": case.name, "kernel": kernel}
+    if case.problem is None:
+        return {**row, "failure": case.failure}
+    if known := record.get(case.name, kernel, case.fingerprint):
+        return known
     began = time.perf_counter()
     try:
-        row["parameters"] = problem.num_parameters
-        row.update(_estimated(_key_of(rng_key, problem.name, kernel), problem, kernel, shared))
+        row["parameters"] = case.problem.num_parameters
+        row.update(_estimated(_key_of(rng_key, case.name, kernel), case.problem, kernel, shared))
     except Exception as error:
         row["failure"] = f"{type(error).__name__}: {error}"
-    row["seconds"] = time.perf_counter() - began
-    return row
+    forget_compiled()  # no other row has this model and kernel
+    return {**row, "seconds": time.perf_counter() - began}
 
 
 def _compared(
-    row: dict[str, Any], problem: zoo.Problem, known: _Known, reference: dict[str, Any] | None
+    row: dict[str, Any], case: _Case, reference: str | None, record: Record
 ) -> dict[str, Any]:
     """What λ̂ should be, exactly or by the reference, and how far off it is."""
-    coefficient, ran = problem.learning_coefficient, "llc" in row
-    exact, error = (math.nan, math.nan) if known.mean is None else (known.mean, 0.0)
-    if known.mean is None and reference is not None:
-        exact, error = reference["llc"], reference["mcse"]
-    off = row["llc"] - exact if ran else math.nan
+    exact, error, stand_in = case.exact, 0.0, None
+    if math.isnan(exact):
+        if case.problem is not None and row["kernel"] != reference:
+            stand_in = record.get(case.name, reference, case.fingerprint)
+        exact, error = (stand_in["llc"], stand_in["mcse"]) if stand_in else (math.nan, math.nan)
+    coefficient = getattr(case.problem, "learning_coefficient", None)
+    failure = "" if "llc" in row else row["failure"]
     return {
+        **compared(row, exact, error),
         "learning_coefficient": math.nan if coefficient is None else float(coefficient.value),
-        "exact": exact,
-        "exact_error": error,
-        "z": _ratio(off, math.hypot(row["mcse"], error)) if ran else math.nan,
-        "relative_error": _ratio(off, exact),
-        "failure": " ".join(filter(None, ["" if ran else row["failure"], known.failure])),
+        "failure": " ".join(filter(None, [failure, case.exact_failure])),
+        "fingerprint": case.fingerprint,
+        "exact_fingerprint": "" if math.isnan(case.exact) else case.exact_fingerprint,
     }
-
-
-def _ratio(a: float, b: float) -> float:
-    if b:
-        return a / b
-    return a if a == 0 or math.isnan(a) else math.copysign(math.inf, a)
 
 
 def _key_of(rng_key: jax.Array, problem: str, kernel: str) -> jax.Array:

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,14 +22,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     demo.add_argument("--output", type=Path, default=Path("llc-demo"), help="folder to write to")
-    demo.add_argument("--seed", type=int, default=0, help="seed of all randomness")
+    demo.add_argument("--seed", type=_seed, default=0, help="seed of all randomness")
     demo.add_argument("--num-warmup", type=int, default=1000, help="warm-up steps of a chain")
     demo.add_argument("--num-samples", type=int, default=1000, help="draws of a chain")
     demo.add_argument("--no-progress-bar", action="store_true", help="print the table only")
-    demo.set_defaults(run=_demo)
+    demo.set_defaults(run=_demo, stopped="The models that were done are in {}.")
     _add_calibrate(commands)
     options = parser.parse_args(arguments)
-    options.run(options)
+    try:
+        options.run(options)
+    except KeyboardInterrupt:
+        print(f"\nStopped. {options.stopped.format(options.output)}", file=sys.stderr)
+        raise SystemExit(130) from None  # as of a process that Ctrl-C ends
 
 
 def _add_calibrate(commands: Any) -> None:
@@ -49,9 +54,17 @@ def _add_calibrate(commands: Any) -> None:
     command.add_argument("--num-data", type=int, default=1000, help="n")
     command.add_argument("--localization", type=float, default=1.0, help="γ")
     command.add_argument("--num-chains", type=int, default=4, help="chains of a run")
-    command.add_argument("--seed", type=int, default=0, help="seed of all randomness")
+    command.add_argument("--seed", type=_seed, default=0, help="seed of all randomness")
     command.add_argument("--no-progress-bar", action="store_true", help="print the table only")
-    command.set_defaults(run=_calibrate, refuse=command.error)
+    stopped = "The rows that were done are in {}; the same command goes on from there."
+    command.set_defaults(run=_calibrate, refuse=command.error, stopped=stopped)
+
+
+def _seed(text: str) -> int:
+    """An integer of 32 bits: JAX drops the others, or raises."""
+    if not text.lstrip("+-").isdecimal() or not -(2**31) <= int(text) < 2**32:
+        raise argparse.ArgumentTypeError(f"must be an integer from -2**31 to 2**32 - 1; got {text}")
+    return int(text)
 
 
 def _calibrate(options: argparse.Namespace) -> None:

@@ -2,16 +2,17 @@
 
 import numbers
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 
 from numpyro_llc._checks import check_positive
 from numpyro_llc.budget import error_budget
-from numpyro_llc.diagnostics import explain_disagreement
+from numpyro_llc.diagnostics import explain_disagreement, standing_still
 from numpyro_llc.errors import LLCWarning
 from numpyro_llc.estimators import Row, rows_of, two_runs
 from numpyro_llc.inference_data import (
@@ -63,7 +64,9 @@ def summary(
         ``sd`` and ``ess_tail``; the interval of one that takes a root is not symmetric, and its
         ``mcse_mean`` is half the width of the interval of one standard error. What is doubtful
         about one comes as an ``LLCWarning``, and so does the reason if mean and variance disagree:
-        the centre, γ, a multiplicity, or the mixing; :func:`diagnose` says that too.
+        the centre, γ, a multiplicity, or the mixing; :func:`diagnose` says that too. Where γ
+        alone bounds a flat set, as for homogeneous losses such as ``(w1 w2)²``, a multiplicity
+        above one looks like γ, and γ is named: the mean then goes on rising slowly as γ falls.
 
     Notes
     -----
@@ -71,19 +74,21 @@ def summary(
     (another data set gives another λ̂), nor the effect of γ or of a finite n.
     """
     ci_prob = _check_probability(ci_prob)
+    if not isinstance(var_names, str | Iterable):
+        raise TypeError(f"`var_names` must be one or more names; got {var_names!r}.")
     names = [var_names] if isinstance(var_names, str) else list(var_names)
+    draws = _posterior("idata", idata)
     if estimators is not None:
+        if budget:
+            raise ValueError("`budget` is of variables; leave it or `estimators` out.")
         if names != ["llc"]:
             raise ValueError(f"`estimators` are of `llc` alone; leave out `var_names` ({names}).")
         return _named(_estimates(idata, estimators, multiplicity, _errors(ci_prob)), ci_prob)
     if multiplicity is not None:
         raise ValueError("`multiplicity` is for `estimators`; name them, or leave it out.")
-    unknown = [name for name in names if name not in posterior(idata)]
-    if unknown:
-        raise ValueError(
-            f"`var_names` names {unknown}; the posterior has {list(posterior(idata))}."
-        )
-    table = moments(posterior(idata), names)
+    if unknown := [name for name in names if name not in draws]:
+        raise ValueError(f"`var_names` names {unknown}; the posterior has {list(draws)}.")
+    table = moments(draws, names)
     half = _errors(ci_prob) * table["mcse_mean"]
     place = table.columns.get_loc("mcse_mean")
     table.insert(place + 1, "lower", table["mean"] - half)
@@ -122,7 +127,7 @@ def two_run_summary(idata: Any, other: Any, *, ci_prob: float = 0.9) -> pd.DataF
     Watanabe (2013), JMLR 14:867-897: ``(E_b1[nL] - E_b2[nL]) / (1/b1 - 1/b2)``.
     """
     ci_prob = _check_probability(ci_prob)
-    runs = (posterior(idata).attrs, posterior(other).attrs)
+    runs = (_posterior("idata", idata).attrs, _posterior("other", other).attrs)
     for name in ("num_data", "num_parameters", "localization", "center_loss"):
         if not _same(*(run.get(name) for run in runs)):
             raise ValueError(
@@ -138,6 +143,16 @@ def two_run_summary(idata: Any, other: Any, *, ci_prob: float = 0.9) -> pd.DataF
     ess, r_hat = min(one.ess, two.ess), max(one.r_hat, two.r_hat)
     row = Row(value, error, value - half, value + half, ess, r_hat)
     return _named(_rows({"two_temperatures": row}), ci_prob)
+
+
+def _posterior(name: str, result: Any) -> xr.Dataset:
+    try:
+        return posterior(result)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+        raise TypeError(
+            f"`{name}` must be a result with draws, as estimate_llc and from_numpyro return it; "
+            f"got {type(result).__name__} without a group `posterior`."
+        ) from None
 
 
 def _check_probability(ci_prob: Any) -> float:
@@ -172,7 +187,9 @@ def _estimates(
         errors=errors,
     )
     if {"mean", "variance"} <= rows.keys():
-        findings = [*findings, *explain_disagreement(llc, penalty, monte_carlo=monte_carlo)]
+        findings += explain_disagreement(llc, penalty, monte_carlo=monte_carlo)
+    else:
+        findings += standing_still(llc)
     if findings:
         warnings.warn(" ".join(findings), LLCWarning, stacklevel=3)
     return _rows(rows)

@@ -18,10 +18,11 @@ import pytest
 import xarray as xr
 
 import numpyro_llc as nllc
-from numpyro_llc._identity import fingerprint
+from numpyro_llc._identity import check_same_settings, fingerprint
 from numpyro_llc.cli import main
 from numpyro_llc.plots import plot_calibration
 from numpyro_llc.record import Record
+from numpyro_llc.zoo import _registry
 
 KEY = jax.random.key(0)
 SHORT = {"num_samples": 300, "num_warmup": 300, "progress_bar": False}
@@ -265,9 +266,176 @@ def test_an_interrupt_keeps_the_rows_before_it(tmp_path, monkeypatch):
     assert list(pd.read_csv(tmp_path / "calibration.csv")["problem"]) == ["gaussian"]
 
 
+def table_without(tmp_path, *, settings=True):
+    """A folder with one row of a calibration, its settings lost or kept."""
+    nllc.calibrate(KEY, line(), kernels=["sgld"], reference=None, output=tmp_path, **SHORT)
+    if not settings:
+        (tmp_path / "settings.json").unlink()
+    return tmp_path / "calibration.csv"
+
+
+def test_rows_whose_settings_are_lost_are_not_taken(tmp_path):
+    table_without(tmp_path, settings=False)
+    with pytest.raises(nllc.CheckpointError, match=r"holds calibration.csv, but no settings.json"):
+        nllc.calibrate(KEY, line(), localization=9.0, output=tmp_path, **SHORT)
+
+
+@pytest.mark.parametrize("name", ["state.npz", "sweep.nc", "trajectory.jsonl"])
+def test_other_results_whose_settings_are_lost_are_not_taken(tmp_path, name):
+    (tmp_path / name).write_bytes(b"rows")
+    (tmp_path / "notes.txt").write_text("not ours")
+    with pytest.raises(
+        nllc.CheckpointError, match=f"`checkpoint` .* holds {name}, but no settings"
+    ):
+        check_same_settings(tmp_path, {}, what="checkpoint", argument="checkpoint")
+    (tmp_path / name).unlink()
+    assert check_same_settings(tmp_path, {}, what="sweep", argument="output") == tmp_path
+
+
+def test_two_processes_in_one_folder_keep_each_others_rows(tmp_path):
+    def row(problem, llc=1.0):
+        return {"problem": problem, "kernel": "nuts", "llc": llc, "fingerprint": "f"}
+
+    one, other = Record(tmp_path, {}), Record(tmp_path, {})
+    one.add(row("a"))
+    other.add(row("b"))
+    one.add(row("c"))
+    other.add(row("a", 2.0))
+    one.finish([("a", "nuts")])
+    saved = pd.read_csv(tmp_path / "calibration.csv").set_index("problem")["llc"]
+    assert saved.to_dict() == {"a": 1.0, "b": 1.0, "c": 1.0}
+    other.add(row("d"))
+    assert other.get("c", "nuts", "f")["llc"] == 1.0
+    assert not list(tmp_path.glob("*.part"))
+
+
+@pytest.fixture
+def registry(monkeypatch):
+    monkeypatch.setattr(_registry, "_ENTRIES", dict(_registry._ENTRIES))
+
+
+def test_a_problem_that_cannot_be_made_is_a_row(registry):
+    nllc.zoo.register(lambda num_data: 1 / 0, name="unmade")
+    nllc.zoo.register(lambda num_data: None, name="nothing")
+    odd = line(name="odd")
+    object.__setattr__(odd, "center", 3.0)  # whose fingerprint raises
+    chosen = ["unmade", "nothing", odd, line()]
+    table = nllc.calibrate(KEY, chosen, kernels=["sgld"], reference=None, **SHORT)
+    failures = table["failure"].droplevel("kernel")
+    assert failures["unmade"] == "ZeroDivisionError: division by zero"
+    assert "must return a zoo.Problem" in failures["nothing"]
+    assert failures["odd"].startswith("TypeError")
+    assert failures["line"] == ""
+    assert table["llc"].notna().tolist() == [False, False, False, True]
+
+
+def test_a_model_that_names_what_is_not_bound_yet_has_a_fingerprint():
+    def make(bound):
+        def model():
+            return later()
+
+        if bound:
+            later = len
+        return model
+
+    assert fingerprint(make(False)) == fingerprint(make(False)) != fingerprint(make(True))
+
+
+SHIFTS = []  # a global, whose value is no part of the fingerprint of what reads it
+
+
+def shifted(shift, **settings):
+    SHIFTS.append(shift)
+    return nllc.exact.Expectation(0.4 + shift, 1.0)
+
+
+def test_exact_values_on_record_are_not_computed_again(tmp_path):
+    SHIFTS.clear()
+    settings = {"kernels": ["sgld"], "output": tmp_path, **SHORT}
+    for shift in (0.0, 0.0, 0.1):
+        problem = line(finite_n=functools.partial(shifted, shift))
+        table = nllc.calibrate(KEY, problem, **settings)
+        assert table["exact"].tolist() == [0.4 + shift]
+    assert SHIFTS == [0.0, 0.1]
+
+
+@pytest.mark.parametrize("mean", [np.nan, np.inf])
+def test_an_exact_value_that_is_no_number_is_a_failure(mean):
+    broken = line(finite_n=lambda **settings: nllc.exact.Expectation(mean, 1.0))
+    table = nllc.calibrate(KEY, broken, kernels=["sgld"], **SHORT)
+    assert list(table.index) == [("line", "nuts"), ("line", "sgld")]
+    assert (table["failure"] == f"No exact value: `finite_n` gave a mean of {mean}").all()
+    assert table["exact"].iloc[1] == table["llc"].iloc[0]
+
+
+def test_equal_settings_of_another_type_are_the_same(tmp_path, runs):
+    settings = {"kernels": ["sgld"], "output": tmp_path, **SHORT}
+    nllc.calibrate(KEY, "circle", **settings)
+    settings["num_samples"] = np.int32(300)
+    same = {"num_data": np.int64(1000), "localization": jnp.float32(1.0)}
+    nllc.calibrate(KEY, "circle", **same, **settings)
+    assert runs == ["sgld"]
+    with pytest.raises(nllc.CheckpointError, match="another `localization`: 1.0; got 0.1"):
+        nllc.calibrate(KEY, "circle", localization=np.float32(0.1), **settings)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"num_samples": -5},
+        {"num_warmup": "many"},
+        {"num_chains": 0},
+        {"thinning": 0},
+        {"step_size": -1},
+        {"chain_method": "x"},
+        {"batch_size": -1},
+        {"until": -1, "num_samples": None},
+    ],
+    ids=str,
+)
+def test_settings_that_no_run_can_have_are_refused_at_once(tmp_path, setting):
+    with pytest.raises((TypeError, ValueError), match=f"`{next(iter(setting))}`"):
+        nllc.calibrate(KEY, "circle", output=tmp_path, **{**SHORT, **setting})
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text + b'"circle,',
+        lambda text: b"\x93NUMPY\x00\xff" * 30,
+        lambda text: text.replace(b",sgld,1.0,", b",sgld,abc,"),
+        lambda text: b"\n".join(one + b",x" for one in text.splitlines()),
+        lambda text: text.rstrip() + b",x\n",
+        lambda text: b"\n",
+    ],
+    ids=["in a quotation", "binary", "no number", "columns", "a cell too many", "a blank line"],
+)
+def test_a_damaged_table_is_named(tmp_path, damage):
+    path = table_without(tmp_path)
+    whole = path.read_bytes()
+    path.write_bytes(damage(whole))
+    assert path.read_bytes() != whole
+    with pytest.raises(nllc.CheckpointError, match=r"holds a calibration.csv that cannot be read"):
+        table_without(tmp_path)
+
+
+def test_an_output_that_is_no_folder_is_refused_by_name(tmp_path):
+    path = tmp_path / "file"
+    path.touch()
+    for output in (path, path / "below"):
+        with pytest.raises(ValueError, match="`output` must be a folder or a place where one can"):
+            nllc.calibrate(KEY, "circle", output=output, **SHORT)
+    with pytest.raises(TypeError, match="`output` must be the path of a folder; got 3"):
+        nllc.calibrate(KEY, "circle", output=3, **SHORT)
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
+        ({"problems": 3}, TypeError, "`problems` must be names or zoo.Problem objects; got 3"),
+        ({"problems": ["circle", 3]}, TypeError, "`problems` must be names or .*; got 3"),
+        ({"problems": []}, ValueError, "`problems` must hold at least one; got none"),
         ({"problems": "nothing"}, ValueError, "'nothing' is not in the zoo"),
         ({"problems": [line(), line()]}, ValueError, "must have a `name` of its own"),
         ({"problems": line(name="")}, ValueError, "must have a `name` of its own"),

@@ -76,6 +76,27 @@ def test_the_module_runs_and_unknown_words_are_refused():
         assert expected in done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("command", ["demo", "calibrate"])
+@pytest.mark.parametrize("seed", ["99999999999999999999999", "-9999999999", "x"])
+def test_seeds_that_are_none_are_refused(capsys, command, seed):
+    with pytest.raises(SystemExit) as ended:
+        main([command, f"--seed={seed}"])
+    assert ended.value.code == 2
+    assert f"must be an integer from -2**31 to 2**32 - 1; got {seed}" in capsys.readouterr().err
+
+
+def test_ctrl_c_says_where_the_rows_are(monkeypatch, capsys, tmp_path):
+    def stopped(*args, **settings):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("numpyro_llc.calibration.calibrate", stopped)
+    with pytest.raises(SystemExit) as ended:
+        main(["calibrate", f"--output={tmp_path}"])
+    assert ended.value.code == 130
+    said = capsys.readouterr().err
+    assert f"rows that were done are in {tmp_path}; the same command goes on from there" in said
+
+
 @pytest.mark.slow
 def test_quickstart(tmp_path):
     picture = tmp_path / "picture.png"

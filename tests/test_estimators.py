@@ -450,6 +450,37 @@ def test_constant_draws_have_no_error_and_a_root_of_them_an_unknown_one():
     assert [finding.split(":")[0] for finding in findings] == [*rows][-2:]
 
 
+def test_chains_that_stand_still_are_told_of():
+    same = np.full((4, 100), 0.3)
+    known = {"penalty": same, "multiplicity": 2}
+    _, findings = est.rows_of("all", same, known, {}, monte_carlo, errors=1.0)
+    assert [finding.split(",")[0] for finding in findings] == [
+        f"{name}: the draws do not vary" for name in NAMES[-2:]
+    ]
+    idata = make_idata(same, same)
+    for chosen, chains in ((same, 4), (same + np.arange(4)[:, None], 4)):
+        (said,) = explain_disagreement(chosen, chosen, monte_carlo=monte_carlo)
+        assert said.startswith(f"The draws of {chains} of 4 chains do not vary")
+    one = np.concatenate([np.random.default_rng(0).gamma(1.0, size=(3, 100)), same[:1]])
+    (said,) = explain_disagreement(one, one, monte_carlo=monte_carlo)
+    assert "The draws of 1 of 4 chains do not vary (`llc` is 0.3 at all" in said
+    for names in ("all", "mean"):
+        with pytest.warns(LLCWarning, match="chains do not vary") as seen:
+            nllc.summary(idata, estimators=names, multiplicity=2)
+        assert "mark of a multiplicity" not in str(seen[0].message)
+
+
+def test_a_gamma_law_is_doubted_where_draws_lie_below_the_centre():
+    x = np.random.default_rng(0).gamma(1.0, size=(4, 400))
+    assert est.gamma_fit(x).doubts == est.gamma_fit(x - 1e-3).doubts == ()
+    assert est.gamma_fit(np.zeros((2, 100))).doubts == ()
+    below = est.gamma_fit(x - 1000.0)
+    assert below.value == 0.0
+    for doubtful in (below, est.gamma_fit(x - 0.5)):
+        (doubt,) = doubtful.doubts
+        assert "of the draws lie below zero by more than 0.001" in doubt
+
+
 def make_idata(
     x, penalty, *, localization=10.0, container="installed", store_penalty=False, **more
 ):
@@ -557,11 +588,25 @@ def test_penalty_by_site_is_taken_where_it_is_stored(drawn):
         ({"multiplicity": 2}, "`multiplicity` is for `estimators`"),
         ({"estimators": "corrected", "multiplicity": 0}, "`multiplicity` must be at least 1"),
         ({"estimators": "mean", "multiplicity": 0}, "`multiplicity` must be at least 1"),
+        ({"estimators": "mean", "budget": True}, "`budget` is of variables"),
     ],
 )
 def test_bad_options_are_refused(drawn, options, message):
     with pytest.raises(ValueError, match=message):
         nllc.summary(make_idata(*drawn), **options)
+
+
+def test_what_is_no_result_is_refused(drawn):
+    idata = make_idata(*drawn)
+    for nothing in (3, None, {}, "file.nc"):
+        with pytest.raises(TypeError, match="`idata` must be a result with draws"):
+            nllc.summary(nothing)
+        with pytest.raises(TypeError, match="`other` must be a result with draws"):
+            nllc.two_run_summary(idata, nothing)
+    with pytest.raises(TypeError, match="`estimators` must be 'all' or names"):
+        nllc.summary(idata, estimators=3)
+    with pytest.raises(TypeError, match="`var_names` must be one or more names; got 3"):
+        nllc.summary(idata, var_names=3)
 
 
 def test_bad_draws_are_refused():

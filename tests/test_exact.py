@@ -552,6 +552,13 @@ def test_factor_analysis(p):
             assert exact.factor_analysis(p, 1, 1) == exact.regular(int(rank))
 
 
+@pytest.mark.parametrize("p", [1, 2, 5])
+def test_more_true_factors_than_variables_are_as_many_as_variables(p):
+    for k in range(p, 12):
+        bounds = {exact.factor_analysis_bound(p, k, true) for true in range(p, k + 1)}
+        assert bounds == {Fraction(p * (p + 1), 4)}
+
+
 # Expectations at finite n and γ
 
 CASES = {
@@ -887,10 +894,47 @@ def test_quadrature_of_hard_cases():
     # Far below the loss at the center.
     away = exact.quadrature(lambda a: 0.5 * (a - 2) ** 2, 0.0, **settings(1e3))
     closed = exact.gaussian_linear([1.0], displacement=[-2.0], **settings(1e3))
-    assert away.mean == pytest.approx(closed.mean, rel=1e-9)
+    assert away == pytest.approx(closed, rel=1e-8)
     assert exact.quadrature(lambda a, b: 0 * a, ORIGIN, **settings(1e3)) == (0.0, 0.0)
     raised = exact.quadrature(lambda a: a**2 + 5.0, [0.0], num_data=1000)
     assert raised == pytest.approx(exact.gaussian_linear([2.0], num_data=1000), rel=1e-9)
+
+
+@pytest.mark.parametrize("n", [10**3, 10**6, 10**9, 10**12, 10**15])
+def test_quadrature_keeps_the_variance_far_below_the_loss_at_the_center(n):
+    found = exact.quadrature(lambda w: 5 * (w - 3) ** 2, 0.0, num_data=n)
+    closed = exact.gaussian_linear([10.0], displacement=[-3.0], num_data=n)
+    assert found == pytest.approx(closed, rel=1e-8)
+
+
+@pytest.mark.parametrize("n", [10**7, 10**9, 10**11, 10**13, 10**16])
+def test_quadrature_is_exact_or_says_that_the_loss_lacks_the_digits(n):
+    try:
+        found = exact.quadrature(lambda w: 0.5 * (w - 1) ** 2 + 100, 1.0, num_data=n)
+    except ArithmeticError as refused:
+        said = str(refused)
+        assert n > 10**8
+        assert "`loss` lacks the digits" in said
+        return
+    assert n < 10**10
+    assert found == pytest.approx(exact.gaussian_linear([1.0], num_data=n), rel=1e-8)
+
+
+def test_extreme_scales_are_taken_in_logs():
+    regular = exact.product_of_powers([1], scale=1e300, num_data=10**18)
+    assert regular == pytest.approx((0.5, 0.5), rel=1e-9)
+    tiny = exact.product_of_powers([1, 1], localization=1e-310, num_data=1000)
+    assert tiny.mean == pytest.approx(0.5, abs=1e-3)
+    # A power of γ and the same power of κ are one number.
+    one = exact.rank_two_product(3, 4, scale=1e-60, localization=1e-30, num_data=1000)
+    assert one == pytest.approx(exact.rank_two_product(3, 4, scale=1.0, num_data=1000), rel=1e-9)
+
+
+def test_small_integers_of_numpy_do_not_overflow():
+    ranks = {"rank_first": np.int8(100), "rank_second": np.int8(0)}
+    wide = [np.int8(100)] * 3
+    assert exact.reduced_rank_regression(*wide, **ranks) == (5000, 1)
+    assert exact.matrix_factorization(*wide, np.int8(0), **ranks) == (5000, 1)
 
 
 # Refusals
@@ -1061,7 +1105,74 @@ def test_quadrature_of_hard_cases():
         (
             lambda: exact.quadrature(lambda a: -(a**4), 0.0, num_data=9),
             ArithmeticError,
-            "`loss` is too rough for quadrature: two resolutions give",
+            "`center` is too far from the mass: it reaches the edge of the box of ± 9.5 around",
+        ),
+        (
+            lambda: exact.quadrature(lambda w: (w - 20) ** 2 / 2, 0.0, num_data=10**4),
+            ArithmeticError,
+            "Start at the minimum of `loss`, or lower `localization`",
+        ),
+        (
+            lambda: exact.quadrature(lambda a, b: (a - 20) ** 2 + b**2, ORIGIN, num_data=10**4),
+            ArithmeticError,
+            "reaches the edge of the box",
+        ),
+        (
+            lambda: exact.quadrature(lambda a: (a - 1e15) ** 2, 1e15, num_data=1000),
+            ArithmeticError,
+            "`loss` lacks the digits: rounding of it, or of its arguments",
+        ),
+        *[
+            (
+                lambda center=center: exact.quadrature(lambda a: a**2, center, num_data=9),
+                TypeError,
+                "`center` must hold real numbers; got",
+            )
+            for center in ("x", {"w": 0}, True, 1j, [[1], [1, 2]], None)
+        ],
+        *[
+            (
+                lambda loss=loss: exact.quadrature(loss, 0.0, num_data=9),
+                TypeError,
+                "`loss` must be a function of 1 vector of coordinates",
+            )
+            for loss in (3, lambda a, b: a * b, lambda: 0)
+        ],
+        *[
+            (
+                lambda loss=loss: exact.quadrature(loss, 0.0, num_data=9),
+                TypeError,
+                "`loss` must hold real numbers; got",
+            )
+            for loss in (lambda a: a**2 + 1j * a, lambda a: ["x"] * len(a), lambda a: None)
+        ],
+        *[
+            (
+                lambda h=h: exact.gaussian_linear(h, num_data=9),
+                TypeError,
+                "`hessian` must hold real numbers; got",
+            )
+            for h in ("abc", [[1], [1, 2]], [[True]], np.array([[2, 1j], [-1j, 2]]))
+        ],
+        (
+            lambda: exact.gaussian_linear([1.0], displacement="x", num_data=9),
+            TypeError,
+            "`displacement` must hold real numbers; got 'x'",
+        ),
+        (
+            lambda: exact.rank_two_product(3, 4, localization=1e-300, num_data=9),
+            ValueError,
+            "`scale` and `localization` must leave k",
+        ),
+        (
+            lambda: exact.rank_two_product(3, 4, scale=1e300, num_data=10**18),
+            ValueError,
+            "`scale` and `localization` must leave k",
+        ),
+        (
+            lambda: exact.product_of_powers([10**400], num_data=9),
+            ValueError,
+            "`exponents` and `sizes` must be at most 1e\\+09",
         ),
     ],
 )

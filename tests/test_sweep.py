@@ -141,3 +141,19 @@ def test_the_recommendation_is_in_the_plateau():
 def test_bad_grids_are_refused(settings, match):
     with pytest.raises(ValueError, match=match):
         sweep(**{**LENGTHS, **settings})
+
+
+@pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
+@pytest.mark.parametrize(("name", "error"), [(3, TypeError), ("taken", ValueError)])
+def test_an_output_that_can_be_no_folder_is_named(name, error, tmp_path):
+    (tmp_path / "taken").write_text("")
+    place = tmp_path / name if isinstance(name, str) else name
+    data, center, key = (regression.X, regression.Y), {"w": regression.OLS}, jax.random.key(0)
+    one = {"num_warmup": 5, "num_samples": 5, "progress_bar": False}
+    with pytest.raises(error, match="`output` must be"):
+        axis = {"localization": [1.0], "center": center, **one}
+        nllc.sweep(key, regression.model, data, output=place, **axis)
+    with pytest.raises(error, match="`output` must be"):
+        nllc.llc_trajectory(key, regression.model, [center], data, output=place, **one)
+    with pytest.raises(error, match="`checkpoint` must be"):
+        nllc.estimate_llc(key, regression.model, data, center=center, checkpoint=place, **one)

@@ -473,6 +473,38 @@ def test_a_function_may_come_again_but_a_name_is_taken(registry):
         zoo.register(again, name="circle")
 
 
+def test_another_lambda_does_not_replace_one_of_the_same_name(registry):
+    def make(value):
+        def build(num_data):
+            return value
+
+        return build
+
+    for first, same, other in (
+        [lambda num_data: 1, lambda num_data: 1, lambda num_data: 2],
+        [make(1), make(1), make(2)],
+        [partial(max, 1), partial(max, 1), partial(max, 2)],
+    ):
+        _registry._ENTRIES.pop("mine", None)
+        zoo.register(first, name="mine")
+        zoo.register(same, name="mine")
+        with pytest.raises(ValueError, match="`name` 'mine' is taken in the zoo"):
+            zoo.register(other, name="mine")
+
+
+def test_list_has_a_row_for_a_problem_that_fails(registry):
+    zoo.register(lambda num_data: 1 / 0, name="unmade")
+    zoo.register(lambda num_data: zoo.Problem(lambda: 1 / 0, (), {}, num_data), name="broken")
+    table = zoo.list()
+    assert len(table) == len(zoo.names())
+    for name in ("unmade", "broken"):
+        row = table.loc[name]
+        assert row[["parameters", "learning_coefficient", "multiplicity"]].isna().all()
+        assert not row["exact"]
+        assert row["description"] == "ZeroDivisionError: division by zero"
+    assert table["parameters"].notna().sum() == len(table) - 2
+
+
 def test_unknown_names_are_refused_with_near_ones():
     with pytest.raises(ValueError, match=r"`name` 'tanh_units' .* 'tanh_unit'"):
         zoo.load("tanh_units")
@@ -514,6 +546,56 @@ def test_registered_functions_must_return_a_problem_of_so_many_data(registry):
             "`widths` must be at least 6; got 5",
         ),
         (lambda: zoo.random_deep_linear_networks("a", 1), TypeError, "`rng_key` must be one"),
+        (lambda: zoo.random_deep_linear_networks(-1, 1), ValueError, "`key_or_seed` must be"),
+        (
+            lambda: zoo.random_deep_linear_networks(0, 1, layers=(2,)),
+            ValueError,
+            "`layers` must have 2 entries; got 1",
+        ),
+        (
+            lambda: zoo.random_deep_linear_networks(0, 1, layers=3),
+            TypeError,
+            "`layers` must be a sequence of integers; got 3",
+        ),
+        (
+            lambda: zoo.random_deep_linear_networks(0, 1, aligned="no"),
+            TypeError,
+            "`aligned` must be True or False; got 'no'",
+        ),
+        (lambda: zoo.deep_linear_network(3, 1), TypeError, "`widths` must be a sequence"),
+        (lambda: zoo.deep_linear_network((3, 2, 3), 1, seed="x"), TypeError, "`seed` must be"),
+        (lambda: zoo.deep_linear_network((3, 2, 3), 1, seed=-1), ValueError, "`seed` must be"),
+        (
+            lambda: zoo.deep_linear_network((3, 2, 3), 1, aligned="no"),
+            TypeError,
+            "`aligned` must be True or False; got 'no'",
+        ),
+        (lambda: zoo.register("foo"), TypeError, "`build` must be a function of `num_data`"),
+        (lambda: zoo.register(partial(print, 1)), TypeError, "`name` must be a text for .*; got N"),
+        (lambda: zoo.register(print, name=5), TypeError, "`name` must be a text for .*; got 5"),
+        (
+            lambda: zoo.register(print, name="mine", description=5),
+            TypeError,
+            "`description` must be a text; got 5",
+        ),
+        (lambda: zoo.Problem(3, (), {}, 5), TypeError, "`model` must be a NumPyro model"),
+        (lambda: zoo.Problem(print, (), {}, 5, name=3), TypeError, "`name` must be a text; got 3"),
+        *[
+            (
+                lambda value=value, m=m: zoo.Problem(
+                    print, (), {}, 5, exact.LearningCoefficient(value, m)
+                ),
+                error,
+                "`learning_coefficient` must",
+            )
+            for value, m, error in [
+                ("a", 1, ValueError),
+                (-1, 1, ValueError),
+                (float("nan"), 1, ValueError),
+                (Fraction(1, 2), -3, ValueError),
+                (Fraction(1, 2), "x", TypeError),
+            ]
+        ],
     ],
 )
 def test_bad_arguments_are_refused(call, error, match):

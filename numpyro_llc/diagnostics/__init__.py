@@ -6,7 +6,7 @@ needs raises :class:`NoEvidence` and is left out.
 
 from numpyro_llc.diagnostics._center import BELOW_CENTER
 from numpyro_llc.diagnostics._evidence import Evidence, NoEvidence, Outcome
-from numpyro_llc.diagnostics._explain import explain_disagreement
+from numpyro_llc.diagnostics._explain import explain_disagreement, standing_still
 from numpyro_llc.diagnostics._table import CHECKS, outcomes
 
 __all__ = [
@@ -17,4 +17,5 @@ __all__ = [
     "Outcome",
     "explain_disagreement",
     "outcomes",
+    "standing_still",
 ]

@@ -27,6 +27,7 @@ def explain_disagreement(llc: Any, penalty: Any = None, *, monte_carlo: MonteCar
 
     With X, P, μ, σ of a draw's `llc` and `penalty`, in this order:
 
+    - chains that stand still, whose draws have no error that could be judged;
     - chains that disagree or mix badly, in X or in ``(X - μ)²``: the errors are not to be trusted;
     - a centre that is not the minimum: draws below its loss, or ``μ < σ``; for a quadratic loss
       ``σ - μ`` is β times the drop of nL to the minimum near by, if γ is small;
@@ -58,6 +59,8 @@ def explain_disagreement(llc: Any, penalty: Any = None, *, monte_carlo: MonteCar
     γ (the loss is then a function of ``c/γ^k``); noise in the evaluated loss.
     """
     x, first = np.asarray(llc, np.float64), mean(llc)
+    if still := standing_still(x):
+        return still
     others = {"variance": variance(x), "two_temperatures": two_temperatures(x)}
     findings = _mixing({"mean": first, **others}, monte_carlo)
     if findings:
@@ -74,6 +77,19 @@ def explain_disagreement(llc: Any, penalty: Any = None, *, monte_carlo: MonteCar
     if gap.value < 0 or np.min(x) < BELOW_CENTER:
         return [said + _center(x)]
     return [said + _bias(x, penalty, gap, monte_carlo)]
+
+
+def standing_still(llc: Any) -> list[str]:
+    """Say so if a chain has the same `llc` in all of its draws."""
+    x = np.asarray(llc, np.float64)
+    still = x[np.ptp(x, axis=1) == 0, 0]
+    if x.shape[1] < 2 or not len(still):
+        return []
+    return [
+        f"The draws of {len(still)} of {len(x)} chains do not vary (`llc` is {still[0]:.4g} at all "
+        "of one): these stand still, or the loss does not depend on the parameters. The errors "
+        "are not to be trusted. Check `step_size`, and raise `num_warmup`."
+    ]
 
 
 def _with_error(estimate: Estimate, monte_carlo: MonteCarlo) -> tuple[Estimate, float]:

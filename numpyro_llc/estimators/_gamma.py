@@ -1,5 +1,6 @@
 """λ as the shape of a Gamma distribution with rate one."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ from numpyro_llc.estimators._estimate import Estimate, average, checked
 
 FLOOR = 1e-3
 """Below this a draw's `llc` may be rounding, and only that it is small is used."""
+MOST_BELOW = 0.1
+"""Share of draws below zero, and more than rounding so, at which the law does not hold."""
 
 
 def gamma_fit(llc: Any, *, floor: float = FLOOR) -> Estimate:
@@ -36,18 +39,27 @@ def gamma_fit(llc: Any, *, floor: float = FLOOR) -> Estimate:
     The density of the loss near its minimum, ``e^(λ-1) (-ln e)^(m-1)`` (Watanabe 2009, Algebraic
     Geometry and Statistical Learning Theory), gives the Gamma law. Its error is smaller than the
     mean's by ``sqrt(λ ψ'(λ))``, for λ = 1/4 a factor of 2. Where the law does not hold (γ, m > 1,
-    small n) its bias is its own; draws far below zero count as small ones. All draws below ε give
-    0.
+    small n) its bias is its own; draws far below zero count as small ones, and many of them are a
+    doubt. All draws below ε give 0.
     """
     floor = check_positive("floor", floor, meaning="It is where rounding of `llc` begins.")
     x = checked("llc", llc)
     small = average((x < floor).astype(float))
+    below = float(np.mean(x < -floor))
+    doubts: tuple[str, ...] = ()
+    if below > MOST_BELOW:
+        doubts = (
+            f"{100 * below:.3g} % of the draws lie below zero by more than {floor:g} (want < "
+            f"{100 * MOST_BELOW:g} %), which no draw of a Gamma law does: the centre is not the "
+            "minimum, or rounding of `llc` is larger. Raise `floor`, or run find_center.",
+        )
     if small.value == 1.0:
-        return Estimate(0.0, np.zeros_like(x))
+        return Estimate(0.0, np.zeros_like(x), doubts=doubts)
     logs = average(np.log(np.maximum(x, floor)))
     shape = _solve(small.value, logs.value)
     slope = float(polygamma(1, shape)) - small.value / shape**2
-    return (logs - small * (1.0 / shape)).through(shape, 1.0 / slope)
+    found = (logs - small * (1.0 / shape)).through(shape, 1.0 / slope)
+    return replace(found, doubts=doubts)
 
 
 def _solve(share: float, target: float) -> float:

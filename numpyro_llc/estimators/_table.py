@@ -49,12 +49,16 @@ def choose(names: str | Sequence[str], known: Iterable[str]) -> tuple[str, ...]:
 
     Raises
     ------
-    ValueError
-        For an unknown name, listing the known ones.
+    ValueError, TypeError
+        For an unknown name, listing the known ones, or no names.
     """
     if isinstance(names, str) and names == "all":
         have = set(known)
         return tuple(name for name, (_, needs) in ESTIMATORS.items() if have.issuperset(needs))
+    if not isinstance(names, str | Iterable):
+        raise TypeError(
+            f"`estimators` must be 'all' or names of {list(ESTIMATORS)}; got {names!r}."
+        )
     chosen = (names,) if isinstance(names, str) else tuple(names)
     unknown = [name for name in chosen if name not in ESTIMATORS]
     if unknown or not chosen:
@@ -126,7 +130,12 @@ def _judged(
         error = 0.5 * (root.end(1.0, error_of) - root.end(-1.0, error_of))
         ends = root.end(-errors, error_of), root.end(errors, error_of)
         gap, spread = root.gap.value, error_of(root.gap.influence)
-        if not gap > RESOLVED * spread:
+        if not spread > 0:
+            findings.append(
+                f"{name}: the draws do not vary, so that neither the correction nor its error is "
+                "known. Raise `num_warmup` and `num_samples`."
+            )
+        elif not gap > RESOLVED * spread:
             findings.append(
                 f"{name}: the difference that its root is taken of is {gap:.3g} ± {spread:.2g} "
                 f"(want more than {RESOLVED:g} errors above zero), so the correction is hardly "

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from numpyro_llc.exact.values import real_array
+
 Array = NDArray[np.float64]
 
 _ORDER = 10
@@ -28,20 +30,30 @@ class Problem(NamedTuple):
 
     loss: Callable[..., Any]
     center: Array
-    center_loss: float
+    origin: float
+    """The loss at which f is 0: near the mass, lest its digits cancel."""
     c: float
     gamma: float
 
     def excess(self, offsets: Array) -> Array:
         """Return f at ``center + offsets``; offsets ``[points, d]``."""
+        return self.c * (self.values(self.center + offsets) - self.origin)
+
+    def exponent(self, offsets: Array) -> Array:
+        """Return the negative log of the density at ``center + offsets``."""
+        total: Array = self.excess(offsets) + 0.5 * self.gamma * np.sum(offsets**2, axis=-1)
+        return total
+
+    def values(self, points: Array) -> Array:
+        """Return the loss at points ``[points, d]``."""
         parts = [
-            np.asarray(self.loss(*(self.center + part).T), float)
-            for part in np.array_split(offsets, max(1, len(offsets) // _POINTS))
+            real_array("loss", self.loss(*part.T), "It gives a vector of values.")
+            for part in np.array_split(points, max(1, len(points) // _POINTS))
         ]
         values = np.concatenate([np.ravel(part) for part in parts])
-        if values.shape != offsets.shape[:1]:
+        if values.shape != points.shape[:1]:
             raise ValueError(
-                f"`loss` must give one value for each point; got {values.size} for {len(offsets)} "
+                f"`loss` must give one value for each point; got {values.size} for {len(points)} "
                 "points. It takes vectors of coordinates and gives a vector."
             )
         if not np.isfinite(values).all():
@@ -49,7 +61,7 @@ class Problem(NamedTuple):
                 "`loss` must be finite at and around `center`; got NaN or an infinite value. "
                 "Reparametrize so that it is finite everywhere, or raise `localization`."
             )
-        return self.c * (values - self.center_loss)
+        return values
 
 
 class Cells(NamedTuple):
@@ -62,8 +74,8 @@ class Cells(NamedTuple):
     """``[cell, axis, 3]``: sizes of the highest Legendre coefficients."""
     drops: Array
     """``[cell, axis]``: steepest step of the exponent at a node whose neighborhood may matter."""
-    lowest: float
-    """Least exponent met."""
+    lowest: tuple[float, float]
+    """Least exponent met, and f there."""
 
     def total(self) -> Array:
         """Return the integrals of 1, f and f² against the density."""
@@ -121,7 +133,8 @@ def measure(problem: Problem, boxes: Array, shift: float) -> Cells:
         moments = np.tensordot(moments, _WEIGHTS, axes=(1, 0))
         tails.append(_tail(values, axis))
         drops.append(_drop(exponent - shift, axis))
-    lowest = float(exponent.min(initial=0.0))
+    least = int(exponent.argmin())
+    lowest = float(exponent.flat[least]), float(f.flat[least])
     return Cells(boxes, moments, np.stack(tails, axis=1), np.stack(drops, axis=1), lowest)
 
 

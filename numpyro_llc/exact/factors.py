@@ -26,7 +26,8 @@ def factor_analysis(variables: int, factors: int = 1, true_factors: int = 0) -> 
     factors
         Columns of B, 0 or 1.
     true_factors
-        Factors of the true distribution; at ``w*`` the loadings of the others are 0.
+        Factors of the true distribution, the rank of its loadings; at ``w*`` the loadings of the
+        others are 0.
 
     Returns
     -------
@@ -69,7 +70,8 @@ def factor_analysis_bound(variables: int, factors: int, true_factors: int = 0) -
     Parameters
     ----------
     variables, factors, true_factors
-        p of at least 1, k of at least 0, l of at most k.
+        p of at least 1, k of at least 0, l of at most k: the rank of the true loadings. More than p
+        true factors count as p, which a rotation leaves of them.
 
     Returns
     -------
@@ -90,6 +92,7 @@ def factor_analysis_bound(variables: int, factors: int, true_factors: int = 0) -
     elsewhere it may be too high.
     """
     p, k, true = _check(variables, factors, true_factors)
+    true = min(true, p)
     return min(Fraction((k + 2) * p + true * (p - k + 1), 4), Fraction(p * (p + 1), 4))
 
 

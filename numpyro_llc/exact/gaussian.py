@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from numpyro_llc._checks import check_positive
-from numpyro_llc.exact.values import Expectation, effective_number
+from numpyro_llc.exact.values import Expectation, effective_number, real_array
 
 Array = NDArray[np.float64]
 
@@ -54,6 +54,8 @@ def gaussian_linear(
 
     Raises
     ------
+    TypeError
+        If a matrix does not hold real numbers.
     ValueError
         If A is not positive definite, or the step is unstable (ε times the largest eigenvalue of A
         is 4 or more).
@@ -68,7 +70,10 @@ def gaussian_linear(
     h = _symmetric("hessian", hessian)
     dim = len(h)
     precision = _precision(localization, h)
-    shift = np.zeros(dim) if displacement is None else np.asarray(displacement, float)
+    meaning = "It leads from the minimum to the center."
+    shift = (
+        np.zeros(dim) if displacement is None else real_array("displacement", displacement, meaning)
+    )
     if shift.shape != (dim,) or not np.isfinite(shift).all():
         raise ValueError(
             f"`displacement` must be {dim} finite numbers, one for each parameter; "
@@ -125,7 +130,7 @@ def _discretization(eigenvalues: Array, step_size: float | None) -> Array:
 
 
 def _symmetric(name: str, matrix: Any) -> Array:
-    array = np.asarray(matrix, float)
+    array = real_array(name, matrix, "Give a matrix, or its diagonal.")
     square = array.ndim == 2 and array.shape[0] == array.shape[1]
     if not (array.ndim == 1 or square) or not array.size or not np.isfinite(array).all():
         raise ValueError(

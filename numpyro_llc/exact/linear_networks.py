@@ -113,8 +113,10 @@ def matrix_factorization(
     Every entry of Y is observed, and the entries of U and V have either sign. It covers neither
     missing entries nor nonnegative factors.
     """
-    for name, size in [("rows", rows), ("inner", inner), ("columns", columns)]:
+    rows, inner, columns = (
         check_integer(name, size, minimum=1, meaning="It is a side of a factor.")
+        for name, size in [("rows", rows), ("inner", inner), ("columns", columns)]
+    )
     return reduced_rank_regression(
         rows, inner, columns, rank, rank_first=rank_first, rank_second=rank_second
     )
@@ -212,11 +214,13 @@ def _check_ranks(
             f"{first!r} and {second!r}. Leave both out where both equal `rank`."
         )
     inputs, hidden, outputs = widths
+    meaning = "It is the rank of a layer at w*."
+    first = check_integer("rank_first", first, minimum=0, meaning=meaning)
+    second = check_integer("rank_second", second, minimum=0, meaning=meaning)
     for name, value, limit in [
         ("rank_first", first, min(inputs, hidden)),
         ("rank_second", second, min(hidden, outputs)),
     ]:
-        check_integer(name, value, minimum=0, meaning="It is the rank of a layer at w*.")
         if not rank <= value <= limit:
             raise ValueError(
                 f"`{name}` must lie between `rank` = {rank} and the smaller side {limit} of the "

@@ -16,6 +16,8 @@ Array = NDArray[np.float64]
 _NEGLIGIBLE = 45.0
 """Logarithm of the ratio below which the tails of an integrand are dropped."""
 
+_WIDEST = 10**9
+"""Exponent or size at which 5 digits are left."""
 _LARGEST = 1e5
 """λ̂ at which the variance, a difference of squares, has 5 digits left."""
 
@@ -62,8 +64,12 @@ def product_of_powers(
     Notes
     -----
     Each integral runs through its own saddle point, where nothing cancels; the trapezoid rule is
-    then good to about 12 digits. Reduced-rank regression with one hidden unit is
-    ``exponents=[1, 1], sizes=[inputs, outputs]``. It covers the center 0 only.
+    then good to about 12 digits. The variance is a difference of squares of the mean: its relative
+    error grows from 1e-12 at a mean of some tens to 3e-8 at 5e3 and 3e-5 at 1e5. Beside a small
+    block, one of 1e6 coordinates leaves 9 digits, one of 1e9 leaves 5.
+
+    Reduced-rank regression with one hidden unit is ``exponents=[1, 1], sizes=[inputs, outputs]``.
+    It covers the center 0 only.
     """
     c = effective_number(num_data, inverse_temperature)
     k = check_integers("exponents", exponents, minimum=1, meaning="It gives the powers 2 k_i.")
@@ -78,13 +84,18 @@ def product_of_powers(
     gamma = check_positive(
         "localization", localization, meaning="It is the precision of the Gaussian around 0."
     )
+    if max(*k, *n) > _WIDEST:
+        raise ValueError(
+            f"`exponents` and `sizes` must be at most {_WIDEST:.0e}, beyond which rounding takes "
+            "over; got a larger one. Their limit is normal_crossing."
+        )
     powers, halves = np.array(k, float), np.array(n, float) / 2.0
     if (largest := float(np.min(halves / powers))) > _LARGEST:
         raise ValueError(
             f"`sizes` must leave min n_i / (2 k_i) at most {_LARGEST:g}, beyond which the variance "
             f"is lost in rounding; got {largest:g}."
         )
-    log_x = np.log(c * kappa) + powers.sum() * np.log(2.0 / gamma)
+    log_x = np.log(c) + np.log(kappa) + powers.sum() * (np.log(2.0) - np.log(gamma))
     logs = [_Barnes(powers, halves, log_x, shift).log_integral() for shift in (0, 1, 2)]
     mean, second = (float(np.exp(log - logs[0])) for log in logs[1:])
     return Expectation(mean, second - mean**2)

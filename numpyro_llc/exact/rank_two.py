@@ -9,6 +9,7 @@ from numpyro_llc.exact.products import product_of_powers
 from numpyro_llc.exact.values import Expectation, effective_number
 
 _WIDEST = 1000
+_LARGEST_LOG = 100.0 * math.log(10.0)
 
 
 def rank_two_product(
@@ -53,7 +54,7 @@ def rank_two_product(
     Raises
     ------
     ValueError
-        If a width is larger than 1000.
+        If a width is larger than 1000, or k beyond 1e±100.
 
     Notes
     -----
@@ -83,9 +84,15 @@ def rank_two_product(
             localization=gamma,
             inverse_temperature=inverse_temperature,
         )
-    k = 2.0 * effective_number(num_data, inverse_temperature) * kappa / gamma**2
+    c = effective_number(num_data, inverse_temperature)
+    log_k = math.log(2.0 * c) + math.log(kappa) - 2.0 * math.log(gamma)
+    if abs(log_k) > _LARGEST_LOG:
+        raise ValueError(
+            "`scale` and `localization` must leave k = 2 nβκ/γ² between 1e-100 and 1e100; got "
+            f"scale={scale!r} and localization={localization!r}. Choose them nearer to 1."
+        )
     # With half a standard deviation of log x to a step, the rule is exact to all digits.
-    return _trapezoid(n, m, k, step=min(0.2, math.sqrt(0.5 / max(n, m))))
+    return _trapezoid(n, m, math.exp(log_k), step=min(0.2, math.sqrt(0.5 / max(n, m))))
 
 
 def _trapezoid(n: int, m: int, k: float, step: float) -> Expectation:

@@ -1,10 +1,16 @@
 """The two answers that the rest of the package gives, and how independent parts of a model add."""
 
+import numbers
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple, overload
 
+import numpy as np
+from numpy.typing import NDArray
+
 from numpyro_llc._checks import check_integer, check_num_data, inverse_temperature_or_default
+
+Array = NDArray[np.float64]
 
 
 class LearningCoefficient(NamedTuple):
@@ -71,6 +77,21 @@ def independent(
         "`blocks` must be one or more Expectation, or one or more LearningCoefficient; got "
         f"{kinds or 'none'}. Compute each block with a function of numpyro_llc.exact."
     )
+
+
+def real_array(name: str, values: Any, meaning: str) -> Array:
+    """Return `values` as an array of floats, or raise where they are not all real numbers."""
+    try:
+        array = np.asarray(values)
+        if array.dtype == object and all(isinstance(x, numbers.Real) for x in array.flat):
+            array = array.astype(float)  # fractions and large integers
+        if array.dtype != bool and np.can_cast(array.dtype, float, "same_kind"):
+            return array.astype(float)
+    except (ValueError, OverflowError):  # of rows of different lengths, or of an integer
+        pass
+    shown = repr(values)
+    shown = shown if len(shown) <= 200 else f"{shown[:200]}..."
+    raise TypeError(f"`{name}` must hold real numbers; got {shown}. {meaning}")
 
 
 def check_integers(

@@ -30,12 +30,12 @@ class Checkpoint:
     """
 
     def __init__(self, folder: str | Path, settings: dict[str, Any]) -> None:
-        self.folder = Path(folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder = check_same_settings(
+            folder, settings, what="checkpoint", argument="checkpoint"
+        )
         self.num_files = 0
         self.pending: list[dict[str, np.ndarray]] = []
         self.written, self.cost = time.perf_counter(), 0.0
-        check_same_settings(self.folder, settings, what="checkpoint", argument="checkpoint")
 
     def load(self, like: Any) -> tuple[Any, dict[str, Any], list[dict[str, Any]]] | None:
         """State in the form of `like`, numbers that were saved with it, and all entries so far."""

@@ -14,6 +14,7 @@ from numpyro_llc.schedule import Schedule
 
 
 def identity(rng_key: jax.Array, given: Mapping[str, Any], schedule: Schedule) -> dict[str, Any]:
+    """What the cells depend on beside the problem, by name."""
     axes = {k: np.asarray(v).tolist() for k, v in given.items() if k != "center" and v is not None}
     return {
         **axes,
@@ -25,10 +26,9 @@ def identity(rng_key: jax.Array, given: Mapping[str, Any], schedule: Schedule) -
 
 
 def resumed(
-    folder: Path, grid: xr.Dataset, problem: Problem, settings: dict[str, Any]
+    output: str | Path, grid: xr.Dataset, problem: Problem, settings: dict[str, Any]
 ) -> xr.Dataset:
-    folder.mkdir(parents=True, exist_ok=True)
+    """The grid as the folder has it, or the empty one."""
     settings = {**settings, **problem.identity, "kernel": problem.sampler.description}
-    check_same_settings(folder, settings, what="sweep", argument="output")
-    path = folder / "sweep.nc"
+    path = check_same_settings(output, settings, what="sweep", argument="output") / "sweep.nc"
     return xr.load_dataset(path, engine="h5netcdf") if path.exists() else grid

@@ -126,7 +126,7 @@ def sweep(
     )
     grid = empty(axes)
     if output is not None:
-        grid = resumed(Path(output), grid, problem_of(cells[0]), identity(rng_key, given, schedule))
+        grid = resumed(output, grid, problem_of(cells[0]), identity(rng_key, given, schedule))
     todo = [k for k, status in enumerate(grid["status"].to_numpy().reshape(-1)) if not status]
     with tqdm(total=len(todo), disable=not progress_bar, unit="cell") as bar:
         try:

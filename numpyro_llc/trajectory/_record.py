@@ -25,13 +25,12 @@ class Record:
     """
 
     def __init__(self, output: str | Path | None, settings: dict[str, Any]) -> None:
-        self.folder = None if output is None else Path(output)
+        self.folder: Path | None = None
         self.rows: list[dict[str, Any]] = []
         self.known: list[dict[str, Any]] = []
-        if self.folder is None:
+        if output is None:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        check_same_settings(self.folder, settings, what="trajectory", argument="output")
+        self.folder = check_same_settings(output, settings, what="trajectory", argument="output")
         if self._table.exists():
             lines = self._table.read_text().splitlines(keepends=True)
             try:

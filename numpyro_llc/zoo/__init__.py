@@ -8,9 +8,10 @@
     p.expectation()          # what λ̂ is at this n, β and γ: its exact mean and variance
 
 Each loss is a function of the parameters alone: the data are designed and free of noise, or all
-outcomes with their probabilities. n enters by the weights of a few rows, so that every n costs the
-same; but a kernel that takes batches then takes some of these rows, not some of n data. A problem
-of your own joins them by a function of `num_data`::
+outcomes with their probabilities. n enters by the weights of a few rows, so that a step costs the
+same at every n (an expectation by quadrature takes longer at large n); but a kernel that takes
+batches then takes some of these rows, not some of n data. A problem of your own joins them by a
+function of `num_data`::
 
     @zoo.register
     def tenth_power(num_data):

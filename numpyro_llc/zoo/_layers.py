@@ -1,11 +1,28 @@
 """Random layers whose product has a given rank."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
 Layers = list[np.ndarray]
 Detour = tuple[np.ndarray, np.ndarray]
+
+
+def generator(name: str, seed: Any) -> np.random.Generator:
+    """A NumPy generator of a seed, or the one given."""
+    try:
+        return np.random.default_rng(seed)
+    except (TypeError, ValueError) as error:
+        raise type(error)(
+            f"`{name}` must be an integer of at least 0 or a numpy.random.Generator; got {seed!r}."
+        ) from None
+
+
+def check_truth(name: str, value: Any) -> None:
+    """Refuse texts and numbers, of which nearly all would count as True."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"`{name}` must be True or False; got {value!r}.")
 
 
 def product(layers: Sequence[np.ndarray]) -> np.ndarray:

@@ -11,8 +11,18 @@ import numpyro.distributions as dist
 
 from numpyro_llc import exact
 from numpyro_llc._checks import check_integer
+from numpyro_llc.exact.values import check_integers
 from numpyro_llc.zoo import _rows
-from numpyro_llc.zoo._layers import Layers, detours, product, random_layers, rank_of, straight
+from numpyro_llc.zoo._layers import (
+    Layers,
+    check_truth,
+    detours,
+    generator,
+    product,
+    random_layers,
+    rank_of,
+    straight,
+)
 from numpyro_llc.zoo._problem import FiniteN, Problem
 
 Known = tuple[exact.LearningCoefficient | None, str]
@@ -91,7 +101,8 @@ def deep_linear_network(
     rank = check_integer("rank", rank, minimum=0, meaning="It is the rank of the true map.")
     if rank > min(widths):
         raise ValueError(f"`rank` must be at most the smallest width, {min(widths)}; got {rank}.")
-    rng = np.random.default_rng(seed)
+    check_truth("aligned", aligned)
+    rng = generator("seed", seed)
     by_layer = straight(widths) if aligned else detours(rng, widths, rank)
     layers = random_layers(rng, widths, rank, by_layer)
     problem = linear_network_at(
@@ -102,7 +113,7 @@ def deep_linear_network(
 
 def _check_widths(widths: Sequence[int]) -> tuple[int, ...]:
     meaning = "It is the width of a layer."
-    checked = tuple(check_integer("widths", w, minimum=1, meaning=meaning) for w in widths)
+    checked = check_integers("widths", widths, minimum=1, meaning=meaning)
     if len(checked) < 3:
         raise ValueError(
             f"`widths` must be those of the inputs, one hidden layer or more, and the outputs; got "

@@ -1,5 +1,7 @@
 """A model at a point where the learning coefficient is known."""
 
+import math
+import numbers
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +12,7 @@ from numpyro import handlers
 from numpyro.distributions import biject_to, constraints
 
 from numpyro_llc import exact
-from numpyro_llc._checks import check_num_data
+from numpyro_llc._checks import check_integer, check_num_data
 
 FiniteN = Callable[..., exact.Expectation]
 """From the keywords `num_data`, `localization`, `inverse_temperature` to the law of λ̂."""
@@ -55,6 +57,8 @@ class Problem:
     description: str = ""
 
     def __post_init__(self) -> None:
+        if not callable(self.model):
+            raise TypeError(f"`model` must be a NumPyro model, a function; got {self.model!r}.")
         check_num_data(self.num_data)
         if not isinstance(self.model_args, tuple):
             raise TypeError(f"`model_args` must be a tuple; got {type(self.model_args).__name__}.")
@@ -67,11 +71,16 @@ class Problem:
                 "`learning_coefficient` must be an exact.LearningCoefficient(value, multiplicity) "
                 f"or None; got {self.learning_coefficient!r}."
             )
+        if self.learning_coefficient is not None:
+            _check_coefficient(*self.learning_coefficient)
         if not (self.finite_n is None or callable(self.finite_n)):
             raise TypeError(
                 "`finite_n` must be a function that returns an exact.Expectation, or None; got "
                 f"{self.finite_n!r}."
             )
+        for name in ("source", "name", "description"):
+            if not isinstance(getattr(self, name), str):
+                raise TypeError(f"`{name}` must be a text; got {getattr(self, name)!r}.")
 
     def expectation(
         self, localization: float = 1.0, inverse_temperature: float | None = None
@@ -111,6 +120,16 @@ class Problem:
 
         jax.eval_shape(look, dict(self.center))
         return sum(sizes)
+
+
+def _check_coefficient(value: Any, multiplicity: Any) -> None:
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not is_number or not 0 <= value < math.inf:
+        raise ValueError(
+            "`learning_coefficient` must have a λ that is finite and at least 0, such as "
+            f"Fraction(1, 2); got {value!r}."
+        )
+    check_integer("learning_coefficient", multiplicity, minimum=1, meaning="Its multiplicity is m.")
 
 
 def independent(*parts: FiniteN) -> FiniteN:

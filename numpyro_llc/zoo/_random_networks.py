@@ -7,6 +7,8 @@ import jax
 import numpy as np
 
 from numpyro_llc._checks import check_integer, check_key
+from numpyro_llc.exact.values import check_integers
+from numpyro_llc.zoo._layers import check_truth, generator
 from numpyro_llc.zoo._linear_networks import deep_linear_network
 from numpyro_llc.zoo._problem import Problem
 
@@ -46,6 +48,7 @@ def random_deep_linear_networks(
     count = check_integer("count", count, minimum=0, meaning="It is the number of networks.")
     _check_range("layers", layers, minimum=2)
     _check_range("widths", widths, minimum=1)
+    check_truth("aligned", aligned)
     rng = _generator(key_or_seed)
     return (_draw(rng, layers, widths, num_data, aligned) for _ in range(count))
 
@@ -63,12 +66,12 @@ def _draw(
 
 
 def _check_range(name: str, given: tuple[int, int], *, minimum: int) -> None:
-    low, high = given
+    low, high = check_integers(name, given, minimum=0, meaning="It is [low, high).", length=2)
     check_integer(name, low, minimum=minimum, meaning="It is the low end of [low, high).")
     check_integer(name, high, minimum=low + 1, meaning="It is the high end of [low, high).")
 
 
 def _generator(key_or_seed: Any) -> np.random.Generator:
     if isinstance(key_or_seed, (int, np.integer)) and not isinstance(key_or_seed, bool):
-        return np.random.default_rng(int(key_or_seed))
+        return generator("key_or_seed", int(key_or_seed))
     return np.random.default_rng(np.asarray(jax.random.key_data(check_key(key_or_seed))))

@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from dataclasses import replace
 from difflib import get_close_matches
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from numpyro_llc._checks import check_num_data
+from numpyro_llc._identity import fingerprint
 from numpyro_llc.zoo._problem import Problem
 
 Builder = Callable[[int], Problem]
@@ -42,11 +43,22 @@ def register(build: Builder, *, name: str | None = None, description: str | None
     ------
     ValueError
         If the name is taken by another function. (The same one may come again, as when a notebook
-        cell is run twice.)
+        cell is run twice: one of the same module and name, or, where that does not tell, as of a
+        lambda, of the same code.)
+    TypeError
+        If `build` is no function, or one that has no name and `name` is left out.
     """
-    name = name or build.__name__
+    if not callable(build):
+        raise TypeError(f"`build` must be a function of `num_data`; got {build!r}.")
+    name = getattr(build, "__name__", None) if name is None else name
+    if not isinstance(name, str) or not name:
+        raise TypeError(
+            f"`name` must be a text for {build!r}; got {name!r}. Give register(name=…)."
+        )
     if description is None:
         description = next(iter((build.__doc__ or "").strip().splitlines()), "")
+    if not isinstance(description, str):
+        raise TypeError(f"`description` must be a text; got {description!r}.")
     if name in _ENTRIES and _origin(_ENTRIES[name].build) != _origin(build):
         raise ValueError(f"`name` {name!r} is taken in the zoo; choose another.")
     _ENTRIES[name] = _Entry(build, description)
@@ -54,8 +66,8 @@ def register(build: Builder, *, name: str | None = None, description: str | None
 
 
 def _origin(build: Builder) -> object:
-    place = getattr(build, "__module__", None), getattr(build, "__qualname__", None)
-    return place if None not in place else build
+    place = getattr(build, "__module__", None), getattr(build, "__qualname__", "<")
+    return fingerprint(build) if "<" in place[1] else place  # of a lambda, a partial, an inner one
 
 
 def names() -> tuple[str, ...]:
@@ -71,7 +83,8 @@ def load(name: str, num_data: int = 1000) -> Problem:
     name : str
         One of :func:`names`.
     num_data : int
-        n, at least 2. Of the problems built in it costs nothing: n enters by weights.
+        n, at least 2. A run of a problem built in costs the same at every n, which enters by
+        weights; an expectation by quadrature takes longer at n of a million and more.
 
     Raises
     ------
@@ -106,14 +119,23 @@ def list() -> pd.DataFrame:
     pandas.DataFrame
         Index ``name``; columns ``parameters`` (d), ``learning_coefficient`` (λ, a fraction as
         text), ``multiplicity`` (m), ``exact`` (True where the finite-n expectation is known) and
+        ``description``. Of a problem that fails the numbers are NA, and the error is its
         ``description``.
     """
-    table = pd.DataFrame.from_dict({name: _row(load(name)) for name in names()}, orient="index")
-    table = table.astype({"multiplicity": "Int64"}).rename_axis("name")
+    table = pd.DataFrame.from_dict({name: _row(name) for name in names()}, orient="index")
+    table = table.astype({"parameters": "Int64", "multiplicity": "Int64"}).rename_axis("name")
     return table.sort_values("parameters", kind="stable")
 
 
-def _row(problem: Problem) -> dict[str, object]:
+def _row(name: str) -> dict[str, Any]:
+    try:
+        return _row_of(load(name))
+    except Exception as error:
+        nothing = dict.fromkeys(("parameters", "learning_coefficient", "multiplicity"))
+        return {**nothing, "exact": False, "description": f"{type(error).__name__}: {error}"}
+
+
+def _row_of(problem: Problem) -> dict[str, Any]:
     known = problem.learning_coefficient
     return {
         "parameters": problem.num_parameters,
