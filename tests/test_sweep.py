@@ -150,8 +150,8 @@ def test_an_output_that_can_be_no_folder_is_named(name, error, tmp_path):
     place = tmp_path / name if isinstance(name, str) else name
     data, center, key = (regression.X, regression.Y), {"w": regression.OLS}, jax.random.key(0)
     one = {"num_warmup": 5, "num_samples": 5, "progress_bar": False}
+    axis = {"localization": [1.0], "center": center, **one}
     with pytest.raises(error, match="`output` must be"):
-        axis = {"localization": [1.0], "center": center, **one}
         nllc.sweep(key, regression.model, data, output=place, **axis)
     with pytest.raises(error, match="`output` must be"):
         nllc.llc_trajectory(key, regression.model, [center], data, output=place, **one)
