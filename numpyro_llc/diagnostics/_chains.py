@@ -54,9 +54,10 @@ def step_limit(e: Evidence) -> Outcome:
         f"error of {100 * e.relative(e.of_llc('mcse_mean')):.1f} % of λ̂ (want {100 * wanted:g} %) "
         f"and R-hat {e.of_llc('r_hat'):.3f}."
     )
+    others = [repr(name) for name in ("sgnht", "psgld") if name != e.attrs.get("kernel")]
     remedy = (
         "Give `num_warmup` and `num_samples`, or wider limits in `until`, to run longer; or try "
-        "kernel='sgnht' or 'psgld'."
+        f"kernel={' or '.join(others)}."
     )
     return Outcome(ended, 0.0, True, said, remedy)
 
