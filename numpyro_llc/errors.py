@@ -26,7 +26,7 @@ class NonFiniteCenterError(ValueError):
 
 
 class TrajectoryError(ValueError):
-    """A checkpoint of a trajectory could not be read: which, the message says.
+    """A checkpoint of a trajectory failed: which, and how, the message says.
 
     Attributes
     ----------

@@ -136,7 +136,7 @@ def _masks(center: Parameters, sites: Any) -> list[np.ndarray]:
         raise TypeError(
             f"`sites` must be names of sites or a dict of masks; got {type(sites).__name__}."
         )
-    sites = by_site(sites, list(center), ())
+    sites = by_site(_of_modules(center, sites), list(center), ())
     if unknown := [name for name in sites if name not in center]:
         raise ValueError(f"`sites` names {unknown}; the model has {list(center)}.")
     full = {name: sites.get(name, False) for name in center}
@@ -154,6 +154,16 @@ def _masks(center: Parameters, sites: Any) -> list[np.ndarray]:
         _checked(name, mask, jnp.shape(leaf))
         for (name, leaf), mask in zip(_named_leaves(center).items(), masks, strict=True)
     ]
+
+
+def _of_modules(center: Parameters, sites: Mapping[str, Any]) -> dict[str, Any]:
+    """The masks, with True or False of a random module as that of each of its sites."""
+    spread: dict[str, Any] = {}
+    for name, mask in sites.items():
+        is_one = isinstance(mask, bool | np.bool_)
+        parts = [site for site in center if is_one and _is_part(site, name)]
+        spread |= dict.fromkeys(parts or [name], mask)
+    return spread
 
 
 def _checked(name: str, mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

@@ -30,6 +30,7 @@ from numpyro_llc.models import (
     ModelReading,
     NetworkModel,
     Parameters,
+    check_rows_apart,
     read_model,
     with_batches,
 )
@@ -37,6 +38,9 @@ from numpyro_llc.parts import Held, split
 from numpyro_llc.schedule import DEFAULT_STEPS, Schedule, with_defaults
 from numpyro_llc.target import LocalTarget, make_target
 from numpyro_llc.tuning import spread_starts
+
+FORMAT = 2
+"""Of what runs leave on disk; raised where the same settings would go on to other draws."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,7 @@ class Problem:
         """What tells the model and its data from others, by name."""
         program = self.target.program
         return {
+            "format": FORMAT,
             "model": fingerprint(program.model) + program.fingerprint,
             "arguments": fingerprint(program.arguments.leaves),
             "data": fingerprint(self.target.arrays),
@@ -215,10 +220,10 @@ def _batched(reading: ModelReading, sampler: Sampler, in_axes: Any) -> ModelRead
     """The reading with rows that can be taken out, for a sampler that takes batches."""
     batch_size = getattr(sampler, "batch_size", None)
     if batch_size is None:
-        if in_axes is not None:
+        if isinstance(reading.program.model, NetworkModel):
+            check_rows_apart(reading, in_axes)
+        elif in_axes is not None:
             raise ValueError("`in_axes` says where a batch's rows are; give `batch_size` too.")
-        if isinstance(reading.program.model, NetworkModel) and _num_rows(reading) > 1:
-            with_batches(reading)  # Refuses what couples the rows, as batch norm does.
         return reading
     program = with_batches(reading, in_axes)
     check_batch_size(batch_size, program.batching.num_rows)  # type: ignore[union-attr]

@@ -8,10 +8,11 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 from flax import linen, nnx
+from flax.core import FrozenDict
 from numpyro.contrib import module as contrib
 
 import numpyro_llc as nllc
-from numpyro_llc.models import read_model, with_batches
+from numpyro_llc.models import check_rows_apart, read_model, with_batches
 
 X = np.linspace(-1.0, 1.0, 30)[:, None]
 Y = np.sin(2 * X[:, 0])
@@ -187,6 +188,43 @@ def test_batch_norm_is_refused_by_name():
         read_model(model_of(make), (X, Y), None, center={"net$params": FLAX_PARAMS})
 
 
+def test_a_prior_on_part_of_a_network_reads_from_the_network():
+    prior = {"Dense_0.kernel": PRIOR}
+    make = lambda: contrib.random_flax_module("net", Linen(), prior, input_shape=(1, 1))  # noqa: E731
+    reading = read_model(model_of(make), (X, Y), None, center={"net": FLAX_PARAMS})
+    assert set(reading.program.parameters) == {"net$params", "net/Dense_0.kernel"}
+
+
+class Headless(linen.Module):
+    """It cannot be initialized without its inputs, whose absence it reports in its own way."""
+
+    @linen.compact
+    def __call__(self, *inputs):
+        return linen.Dense(1)(inputs[0])[..., 0]
+
+
+def test_a_module_that_cannot_be_initialized_takes_its_parameters():
+    params = {"Dense_0": {"kernel": np.ones((1, 1)), "bias": np.zeros(1)}}
+    make = lambda: contrib.flax_module("net", Headless())  # noqa: E731
+    reading = read_model(model_of(make), (X, Y), None, center={"net$params": params})
+    assert reading.dimension == 2
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_frozen_dicts_are_dicts_and_own_names_stay(frozen):
+    freeze = FrozenDict if frozen else dict
+    make = lambda: contrib.flax_module("net", Linen(), input_shape=(1, 1))  # noqa: E731
+    reading = read_model(model_of(make), (X, Y), None, center={"net": freeze(FLAX_PARAMS)})
+    assert reading.dimension == 3 * WIDTH + 1
+
+    def model(x, y):
+        w = numpyro.param("w", freeze({"params": jnp.zeros(1), "cache": jnp.zeros(2)}))
+        numpyro.sample("y", dist.Normal(x @ w["params"] + w["cache"].sum(), 1.0), obs=y)
+
+    tree = freeze({"params": np.ones(1), "cache": np.ones(2)})
+    assert read_model(model, (X, Y), None, center={"w": tree}).dimension == 3
+
+
 def wider(tree):
     """The same leaves, one of them longer."""
     leaves, form = jax.tree.flatten(tree)
@@ -235,6 +273,17 @@ def test_what_couples_the_rows_of_a_network_model_is_refused_without_batches_too
     model = nllc.network_model(normalized, params)
     with pytest.raises(ValueError, match="batch norm"):
         nllc.estimate_llc(jax.random.key(0), model, (ROWS, ROWS[:, 0]), center={"params": params})
+
+
+def test_a_network_whose_rows_cannot_be_taken_out_is_not_judged():
+    params, graph = {"w": np.ones(2), "b": np.zeros(())}, np.eye(10)
+    model = nllc.network_model(lambda p, x: linear(p, x["graph"] @ x["nodes"]), params)
+    reading = read_model(
+        model, ({"nodes": ROWS, "graph": graph}, ROWS[:, 0]), None, center={"params": params}
+    )
+    check_rows_apart(reading)
+    with pytest.raises(ValueError, match="cannot be run on a batch"):
+        with_batches(reading)
 
 
 def test_a_network_in_half_precision_takes_batches():
@@ -298,6 +347,7 @@ def test_network_models_of_one_kind_are_one_key_of_compiled_code():
         ((linear, {"w": np.ones(2), "step": 3}), TypeError, r"must hold floats.*int64.*'step'"),
         ((linear, {"w": np.ones(2), "b": np.array(True)}), TypeError, "must hold floats.*bool"),
         ((linear, {"w": jnp.tanh}), TypeError, "must hold floats.*object"),
+        ((linear, [0.5, 0.5]), TypeError, "must not be a list of numbers"),
     ],
 )
 def test_a_bad_network_model_is_refused_by_name(arguments, error, message):

@@ -183,7 +183,7 @@ def test_parts_go_by_the_name_of_a_random_module():
     y = np.asarray(module.apply({"params": params}, X))
     mask = {"kernel": np.arange(10).reshape(5, 2) < 2, "bias": np.array([True, False])}
     parts = {"net": 12, "net/kernel": 10, "net.kernel": 10, "net.bias": 2}
-    for sites, count in [*parts.items(), ({"net": mask}, 3)]:
+    for sites, count in [*parts.items(), ({"net": mask}, 3), ({"net": True}, 12)]:
         idata = nllc.estimate_llc(
             jax.random.key(0), with_priors, (X, y), center={"net": params}, sites=sites,
             num_warmup=10, num_samples=10, num_chains=2, progress_bar=False,

@@ -169,6 +169,16 @@ def test_a_step_biases_no_more_than_the_error_that_is_wanted():
     assert fine.attrs["step_size"] < 0.9 * coarse.attrs["step_size"]
 
 
+@pytest.mark.parametrize("kernel", ["psgld", "sgnht"])
+def test_every_chain_method_states_the_same_bias_of_the_step(kernel):
+    lengths = {"num_warmup": 2000, "num_samples": 2000, "localization": 10.0}
+    one, other = (
+        of_zoo("fourth_power", kernel, chain_method=method, **lengths)[0].attrs["step_size_bias"]
+        for method in ("vectorized", "sequential")
+    )
+    assert 0.5 * one < other < 2.0 * one
+
+
 def test_a_hessian_that_turns_is_a_curvature_that_changes():
     """Along a circle the largest eigenvalue stays and its direction does not."""
     lengths = {"num_warmup": 4000, "num_samples": 1000}

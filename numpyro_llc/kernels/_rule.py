@@ -34,7 +34,7 @@ class Rule(Protocol):
     stiffness : float
         The value of `stiffness_of` that an automatic step size aims at.
     quadratic_stiffness : float
-        The same where the curvature hardly varies along the chains.
+        The same where the Hessian hardly changes between the centre and the chains.
     noise_limit : float
         The share of the gradient noise in ``|∇U|²``, times the stiffness, that it keeps below.
     has_metric : bool

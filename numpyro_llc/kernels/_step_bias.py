@@ -34,7 +34,7 @@ def step_scale(
 ) -> float:
     """What to multiply the step size by, for a bias of at most `most_bias`."""
     bias = step_bias(rule, tuning, target, statistics)
-    if bias <= most_bias:
+    if not bias > most_bias:  # of a NaN it is not
         return 1.0
     # It is proportional to the stiffness, whatever power of the step size that is.
     stiffness = rule.stiffness_of(1.0, 1.0) * most_bias / bias
@@ -47,11 +47,11 @@ def _of_localization(tuning: Tuning, target: LocalTarget) -> float:
     ``E[∇U · G ∇P] = tr(G ∇²P)``, P the penalty (partial integration), so that what is left is
     ``E[∇U · G ∇(β nL)]``: a step that is coarse in directions that γ alone holds moves no loss.
     """
-    metric = tuning.metric
+    metric = tuning.metric  # of each block of chains that is run apart
     if metric is None:
-        metric = jax.tree.map(jnp.ones_like, target.center)
+        metric = jax.tree.map(lambda x: jnp.ones_like(x)[None], target.center)
     return sum(
-        float(gamma) * float(jnp.sum(leaf))
+        float(gamma) * float(jnp.sum(leaf)) / leaf.shape[0]
         for name, gamma in target.localization.items()
         for leaf in jax.tree.leaves(metric[name])
     )

@@ -124,7 +124,7 @@ def wanted_step(rule: Rule, tuning: Tuning) -> jax.Array:
     """The step size that curvature and noise allow."""
     noise = jnp.minimum(tuning.noise, tuning.raw_noise)
     share = noise / above_zero(tuning.typical_square - noise)
-    # The schemes are exact on quadratics, so the less the curvature varies, the longer a step.
+    # The schemes are exact on quadratics, so the less the Hessian changes, the longer a step.
     by_spread = jnp.clip(
         rule.quadratic_stiffness * QUADRATIC_SPREAD / above_zero(tuning.spread),
         rule.stiffness,

@@ -1,7 +1,7 @@
 """NumPyro program in, centred loss on unconstrained parameters out."""
 
 from numpyro_llc.models._arguments import split_arguments
-from numpyro_llc.models._batching import with_batches
+from numpyro_llc.models._batching import check_rows_apart, with_batches
 from numpyro_llc.models._measured import draw_starts
 from numpyro_llc.models._modules import PARAMS, by_site
 from numpyro_llc.models._network import NetworkModel, network_model
@@ -16,6 +16,7 @@ __all__ = [
     "Parameters",
     "Program",
     "by_site",
+    "check_rows_apart",
     "constrain",
     "draw_starts",
     "network_model",

@@ -67,6 +67,19 @@ def with_batches(reading: ModelReading, in_axes: Any = None) -> Program:
     return _accepted(reading, replace(sliced, axes=axes))
 
 
+def check_rows_apart(reading: ModelReading, in_axes: Any = None) -> None:
+    """Refuse a model in which the loss of a row depends on other rows, as through batch norm.
+
+    Three rows by themselves are compared with the same among all; what cannot be cut into rows at
+    all is not judged. `in_axes` as in :func:`with_batches`.
+    """
+    plate, num_rows = _batched_axis(reading)
+    axes = _first_axes(reading, num_rows) if in_axes is None else _given_axes(reading, in_axes)
+    sliced = Batching(num_rows, plate, False, axes)
+    if num_rows > 1 and _problem(reading, sliced) is None:
+        _accepted(reading, sliced)
+
+
 def _batched_axis(reading: ModelReading) -> tuple[str | None, int]:
     """The largest plate that all likelihood sites share, or their first axis."""
     shared: dict[str, int] = {}

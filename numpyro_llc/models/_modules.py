@@ -10,8 +10,6 @@ from typing import Any
 import jax.numpy as jnp
 from jax.tree_util import DictKey, keystr, tree_leaves_with_path
 
-_COLLECTIONS = ("batch_stats", "cache", "intermediates")
-"""What Linen keeps beside the parameters."""
 PARAMS = "$params"
 """What NumPyro appends to the name of a module for the param site of its parameters."""
 
@@ -32,18 +30,25 @@ def pure_parameters(value: Any) -> Any:
         return eqx.filter(value, eqx.is_inexact_array)
     if "flax" in libraries:
         from flax import nnx
-        from flax.core import FrozenDict, unfreeze
 
-        if isinstance(value, FrozenDict):
-            value = unfreeze(value)
         if isinstance(value, nnx.Module):
             return nnx.to_pure_dict(nnx.state(value, nnx.Param))
         if isinstance(value, nnx.State):
             return nnx.to_pure_dict(nnx.filter_state(value, nnx.Param))
-    if isinstance(value, Mapping) and isinstance(value.get("params"), Mapping):
-        if set(value) <= {"params", *_COLLECTIONS}:
-            return value["params"]  # the variables of a Linen module
+    if (
+        isinstance(value, Mapping)
+        and set(value) == {"params"}
+        and isinstance(value["params"], Mapping)
+    ):
+        return value["params"]  # the variables of a Linen module
     return value
+
+
+def plain_dicts(tree: Any) -> Any:
+    """The same tree, its mappings (such as Flax's frozen ones) as dicts."""
+    if isinstance(tree, Mapping):
+        return {name: plain_dicts(part) for name, part in tree.items()}
+    return tree
 
 
 def _leaves(name: str, tree: Any) -> dict[str, Any]:

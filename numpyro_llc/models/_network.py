@@ -167,6 +167,11 @@ def _form(params: Any) -> Form:
     paths, pure = jax.tree_util.tree_flatten_with_path(own)
     if not paths:
         raise ValueError(f"`params` must hold parameters; got {params!r}, which holds none.")
+    if isinstance(params, list | tuple) and not any(np.ndim(leaf) for _, leaf in paths):
+        raise TypeError(
+            f"`params` must not be a {type(params).__name__} of numbers, which in a centre is one "
+            "array. Pass an array, or a dict."
+        )
     for path, leaf in paths:
         kind = np.asarray(leaf).dtype if not hasattr(leaf, "dtype") else leaf.dtype
         if not jnp.issubdtype(kind, jnp.floating):
@@ -182,8 +187,8 @@ def _form(params: Any) -> Form:
     if found != [id(leaf) for _, leaf in paths] or not all(map(_is_hashable, others)):
         raise TypeError(
             f"`params` is a {type(params).__name__} that holds arrays beside its parameters. Pass "
-            "the parameters alone, as nnx.split(module, nnx.Param, ...) or eqx.partition give "
-            "them, and let `apply` close over the rest."
+            "the parameters alone (variables['params'] of Linen; what nnx.split(module, nnx.Param, "
+            "...) or eqx.partition give), and let `apply` close over the rest."
         )
     return Form(whole, pure, tuple(tuple(np.shape(leaf)) for _, leaf in paths), others)
 

@@ -14,7 +14,7 @@ from numpyro_llc.models import _center_rules, _data, _rules
 from numpyro_llc.models._arguments import StaticArguments, check_model, split_arguments
 from numpyro_llc.models._center_values import CenterValues, CountKeys, as_values
 from numpyro_llc.models._measured import UNIFORM, measure, unconstrain_draws
-from numpyro_llc.models._modules import by_site
+from numpyro_llc.models._modules import PARAMS, by_site, plain_dicts
 from numpyro_llc.models._program import (
     Parameters,
     Program,
@@ -199,17 +199,23 @@ def _check_modules(
 
     def made(arrays: Any) -> dict[str, Any]:
         trace = unread.trace(arrays, CenterValues(None, init_strategy))
-        covered = _rules.random_module_params(trace)
-        names = [k for k, site in trace.items() if site["type"] == "param" and k not in covered]
-        return {name: trace[name]["value"] for name in names}
+        latents = [name for name, site in trace.items() if _rules.is_latent(site)]
+        params = {name: site["value"] for name, site in trace.items() if site["type"] == "param"}
+        # Random modules, in whole or in part, hold placeholders by now; their sites are checked.
+        own = [
+            name
+            for name in params
+            if not any(latent.startswith(name.removesuffix(PARAMS) + "/") for latent in latents)
+        ]
+        return {name: plain_dicts(params[name]) for name in own}
 
     try:
         forms = jax.eval_shape(made, arrays)
-    except (ValueError, TypeError, AttributeError):  # such as flax_module without `input_shape`
+    except Exception:  # whatever a module raises that is run without its inputs
         return
     for name, value in by_site(given, list(forms), ()).items():
         if name in forms:
-            _center_rules.check_like(name, value, forms[name])
+            _center_rules.check_like(name, plain_dicts(value), forms[name])
 
 
 def _fingerprint(jaxpr: Any) -> str:

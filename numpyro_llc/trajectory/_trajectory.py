@@ -93,7 +93,7 @@ def llc_trajectory(
     CheckpointError
         If `output` holds another trajectory.
     TrajectoryError
-        If a later checkpoint cannot be read: of another structure, say. Holds the rows before it.
+        If a later checkpoint fails: it is of another structure, say. Holds the rows before it.
 
     Notes
     -----
@@ -144,8 +144,8 @@ def llc_trajectory(
             if not walk.num_rows:
                 raise
             raise TrajectoryError(
-                f"Checkpoint {walk.num_rows} of `centers` could not be read: "
-                f"{type(error).__name__}: {error} The rows before it are in this error's "
+                f"Checkpoint {walk.num_rows} of `centers` failed: {type(error).__name__}: "
+                f"{str(error).rstrip('.')}. The rows before it are in this error's "
                 "`trajectory`" + (f", and in {str(output)!r}." if output is not None else "."),
                 walk.table(),
             ) from error
