@@ -210,7 +210,9 @@ def test_sequential_chains_draw_from_the_same_density(llc_of):
 @pytest.mark.filterwarnings("ignore:R-hat|The bulk|The first tenth:numpyro_llc.LLCWarning")
 def test_other_kernels_sample_the_same_density(kernel, llc_of):
     chains = 12 if isinstance(kernel, ESS) else 4
-    steps = 6000 if isinstance(kernel, BarkerMH) else 1500
+    # A fixed trajectory resonates with some direction: its draws hang together, how much depends on
+    # the last bit of the step size, which differs between processors.
+    steps = 6000 if isinstance(kernel, BarkerMH) or kernel == "hmc" else 1500
     idata = run(kernel=kernel, num_warmup=500, num_samples=steps, num_chains=chains)
     mean, error = llc_of(idata)
     assert abs(mean - regression.exact(regression.OLS, 1.0)) < 4 * error
