@@ -35,6 +35,12 @@ def check_positive(name: str, value: Any, *, meaning: str, zero: bool = False) -
     return number
 
 
+def check_truth(name: str, value: Any) -> None:
+    """Refuse texts and numbers, of which nearly all would count as True."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"`{name}` must be True or False; got {value!r}.")
+
+
 def check_key(rng_key: Any) -> jax.Array:
     """Return `rng_key` as one JAX key (new or old style); an integer is refused with the remedy."""
     typed = isinstance(rng_key, jax.Array) and jnp.issubdtype(rng_key.dtype, jax.dtypes.prng_key)

@@ -58,6 +58,7 @@ def measure(
 def unconstrain_draws(
     program: Program, values: Mapping[str, Any], arrays: tuple[jax.Array, ...]
 ) -> Parameters:
+    """Unconstrained parameters of constrained ones, leaves ``[chain, draw, ...]``."""
     return jax.lax.map(
         partial(jax.lax.map, lambda given: measure(program, UNIFORM, given, arrays, 0).z), values
     )

@@ -19,6 +19,7 @@ from numpyro_llc.schedule import Schedule
 
 
 def is_axis(value: Any) -> bool:
+    """Whether an argument holds several values, not one."""
     return isinstance(value, Sequence | np.ndarray) and not isinstance(value, str)
 
 

@@ -19,12 +19,6 @@ def generator(name: str, seed: Any) -> np.random.Generator:
         ) from None
 
 
-def check_truth(name: str, value: Any) -> None:
-    """Refuse texts and numbers, of which nearly all would count as True."""
-    if not isinstance(value, bool | np.bool_):
-        raise TypeError(f"`{name}` must be True or False; got {value!r}.")
-
-
 def product(layers: Sequence[np.ndarray]) -> np.ndarray:
     """``W_L ... W_1``."""
     total = layers[0]

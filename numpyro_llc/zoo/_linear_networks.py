@@ -10,12 +10,11 @@ import numpyro
 import numpyro.distributions as dist
 
 from numpyro_llc import exact
-from numpyro_llc._checks import check_integer
+from numpyro_llc._checks import check_integer, check_truth
 from numpyro_llc.exact.values import check_integers
 from numpyro_llc.zoo import _rows
 from numpyro_llc.zoo._layers import (
     Layers,
-    check_truth,
     detours,
     generator,
     product,

@@ -6,9 +6,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from numpyro_llc._checks import check_integer, check_key
+from numpyro_llc._checks import check_integer, check_key, check_truth
 from numpyro_llc.exact.values import check_integers
-from numpyro_llc.zoo._layers import check_truth, generator
+from numpyro_llc.zoo._layers import generator
 from numpyro_llc.zoo._linear_networks import deep_linear_network
 from numpyro_llc.zoo._problem import Problem
 
