@@ -53,18 +53,17 @@ def with_batches(reading: ModelReading, in_axes: Any = None) -> Program:
                 "data in it alike: `with numpyro.plate(...) as idx: "
                 "numpyro.sample(..., obs=y[idx])`, or use numpyro.subsample."
             )
-    axes = _first_axes(reading, num_rows) if in_axes is None else _given_axes(reading, in_axes)
-    sliced = Batching(num_rows, plate, False, axes)
+    sliced = _sliced(reading, plate, num_rows, in_axes)
     problem = _problem(reading, sliced)
     if problem is not None:
         raise ValueError(
             f"The model cannot be run on a batch of its {num_rows} rows by slicing its array "
-            f"arguments along axes {list(axes)}: {problem} Say which axis of each argument holds "
-            "the rows with `in_axes`, as for jax.vmap (None for no rows), or index the data by a "
+            f"arguments along axes {list(sliced.axes)}: {problem} Say which axis of each "
+            "argument holds the rows with `in_axes`, as for jax.vmap (None for no rows), or index the data by a "
             "plate's indices in the model. Data that the model closes over cannot be sliced: make "
             "them arguments."
         )
-    return _accepted(reading, replace(sliced, axes=axes))
+    return _accepted(reading, sliced)
 
 
 def check_rows_apart(reading: ModelReading, in_axes: Any = None) -> None:
@@ -74,8 +73,7 @@ def check_rows_apart(reading: ModelReading, in_axes: Any = None) -> None:
     all is not judged. `in_axes` as in :func:`with_batches`.
     """
     plate, num_rows = _batched_axis(reading)
-    axes = _first_axes(reading, num_rows) if in_axes is None else _given_axes(reading, in_axes)
-    sliced = Batching(num_rows, plate, False, axes)
+    sliced = _sliced(reading, plate, num_rows, in_axes)
     if num_rows > 1 and _problem(reading, sliced) is None:
         _accepted(reading, sliced)
 
@@ -97,6 +95,12 @@ def _batched_axis(reading: ModelReading) -> tuple[str | None, int]:
             "Declare the rows with numpyro.plate."
         )
     return None, lengths.pop()
+
+
+def _sliced(reading: ModelReading, plate: str | None, num_rows: int, in_axes: Any) -> Batching:
+    """Rows by slicing the arguments, along the axes given or their first."""
+    axes = _first_axes(reading, num_rows) if in_axes is None else _given_axes(reading, in_axes)
+    return Batching(num_rows, plate, False, axes)
 
 
 def _first_axes(reading: ModelReading, num_rows: int) -> tuple[int | None, ...]:
