@@ -59,9 +59,9 @@ def with_batches(reading: ModelReading, in_axes: Any = None) -> Program:
         raise ValueError(
             f"The model cannot be run on a batch of its {num_rows} rows by slicing its array "
             f"arguments along axes {list(sliced.axes)}: {problem} Say which axis of each "
-            "argument holds the rows with `in_axes`, as for jax.vmap (None for no rows), or index the data by a "
-            "plate's indices in the model. Data that the model closes over cannot be sliced: make "
-            "them arguments."
+            "argument holds the rows with `in_axes`, as for jax.vmap (None for no rows), or index "
+            "the data by a plate's indices in the model. Data that the model closes over cannot be "
+            "sliced: make them arguments."
         )
     return _accepted(reading, sliced)
 
