@@ -1,19 +1,31 @@
 import gc
+import os
+from pathlib import Path
 
-import jax
-import numpy as np
-import pytest
-import regression
+# Compiled programs are kept between runs and shared by the workers; JAX reads this when imported.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".jax_cache"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
-import numpyro_llc as nllc
+import jax  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+import regression  # noqa: E402
+
+import numpyro_llc as nllc  # noqa: E402
+
+pytest_plugins = ["compilations"]
+MAPPINGS = Path("/proc/self/maps")
+MOST_MAPPINGS = 30_000
+"""Each compiled program maps memory, and Linux ends a process that has 65 530 mappings."""
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _compiled_code_is_let_go():
-    """Each compiled program maps memory; Linux kills a process at some 65 000 mappings."""
+def _compiled_code_is_let_go_before_there_is_too_much():
     yield
-    jax.clear_caches()
-    gc.collect()
+    if MAPPINGS.exists() and MAPPINGS.read_bytes().count(b"\n") > MOST_MAPPINGS:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(scope="session")
