@@ -72,7 +72,7 @@ def _calibrate(options: argparse.Namespace) -> None:
     import jax
 
     from numpyro_llc import zoo
-    from numpyro_llc.calibration import calibrate
+    from numpyro_llc.known import calibrate
 
     if options.list:
         print(zoo.list().to_string())

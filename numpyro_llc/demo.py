@@ -11,9 +11,9 @@ import numpyro
 import numpyro.distributions as dist
 import pandas as pd
 
-from numpyro_llc.center import find_center
 from numpyro_llc.estimate import estimate_llc
-from numpyro_llc.summaries import summary
+from numpyro_llc.local import find_center
+from numpyro_llc.results import summary
 
 
 def galaxies() -> np.ndarray:

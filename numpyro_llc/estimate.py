@@ -8,12 +8,9 @@ import jax
 
 from numpyro_llc._checks import check_key
 from numpyro_llc._identity import fingerprint
-from numpyro_llc.assemble import assemble, curvature_settings, run_settings, sites_to_store
-from numpyro_llc.automatic import finish
 from numpyro_llc.kernels import metropolis_report
-from numpyro_llc.problem import prepare
-from numpyro_llc.sampling import Checkpoint, Run
-from numpyro_llc.schedule import check_schedule
+from numpyro_llc.results import assemble, curvature_settings, run_settings, sites_to_store
+from numpyro_llc.sampling import Checkpoint, Run, check_schedule, finish, prepare
 
 
 def estimate_llc(

@@ -9,8 +9,8 @@ import pytest
 import regression
 
 from numpyro_llc.kernels._acceptance import _of_chain
+from numpyro_llc.local._target import make_target
 from numpyro_llc.models import read_model
-from numpyro_llc.target import make_target
 
 DATA = (regression.X, regression.Y)
 

@@ -20,9 +20,9 @@ import xarray as xr
 import numpyro_llc as nllc
 from numpyro_llc._identity import check_same_settings, fingerprint
 from numpyro_llc.cli import main
+from numpyro_llc.known._calibration_table import Record
+from numpyro_llc.known.zoo import _registry
 from numpyro_llc.plots import plot_calibration
-from numpyro_llc.record import Record
-from numpyro_llc.zoo import _registry
 
 KEY = jax.random.key(0)
 SHORT = {"num_samples": 300, "num_warmup": 300, "progress_bar": False}

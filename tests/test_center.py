@@ -10,13 +10,13 @@ import regression
 from numpyro.infer import init_to_value
 
 import numpyro_llc as nllc
-from numpyro_llc import curvature
-from numpyro_llc.assemble import curvature_settings
-from numpyro_llc.curvature import curvature_at_center
-from numpyro_llc.diagnostics import CHECKS, Evidence
 from numpyro_llc.inference_data import monte_carlo
+from numpyro_llc.local import _curvature as curvature
+from numpyro_llc.local._curvature import curvature_at_center
+from numpyro_llc.local._target import make_target
 from numpyro_llc.models import read_model
-from numpyro_llc.target import make_target
+from numpyro_llc.results._assemble import curvature_settings
+from numpyro_llc.results.checks import CHECKS, Evidence
 
 DATA = (regression.X, regression.Y)
 

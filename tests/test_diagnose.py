@@ -13,8 +13,8 @@ import regression
 from numpyro.infer import MCMC, NUTS
 
 import numpyro_llc as nllc
-from numpyro_llc.diagnosis import text_of
 from numpyro_llc.inference_data import posterior, statistics
+from numpyro_llc.results._diagnose import text_of
 
 DATA = (regression.X, regression.Y)
 

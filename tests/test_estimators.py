@@ -11,9 +11,9 @@ from scipy import optimize, special, stats
 
 import numpyro_llc as nllc
 from numpyro_llc import estimators as est
-from numpyro_llc.diagnostics import explain_disagreement
 from numpyro_llc.errors import LLCWarning
 from numpyro_llc.inference_data import attributes, inference_data, labelled, monte_carlo
+from numpyro_llc.results.checks import explain_disagreement
 
 C_1000 = 1000 / np.log(1000)
 NAMES = list(est.ESTIMATORS)

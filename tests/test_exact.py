@@ -13,8 +13,8 @@ from scipy.integrate import quad
 from scipy.optimize import linprog
 
 from numpyro_llc import exact
-from numpyro_llc.exact import adaptive
-from numpyro_llc.exact._simplex import Packing
+from numpyro_llc.known.exact import adaptive
+from numpyro_llc.known.exact._simplex import Packing
 
 ORIGIN = (0.0, 0.0)
 

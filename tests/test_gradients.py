@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import regression
 
-from numpyro_llc.evaluation import all_rows, excess_losses, some_rows
-from numpyro_llc.gradients import (
+from numpyro_llc.local._evaluation import all_rows, excess_losses, some_rows
+from numpyro_llc.local._gradients import (
     make_anchor,
     noise_product,
     noise_sample,
     potential_gradient,
 )
+from numpyro_llc.local._target import make_target
 from numpyro_llc.models import read_model, with_batches
-from numpyro_llc.target import make_target
 
 N, DIM = 6, 2
 X, Y = regression.X[:N, :DIM], regression.Y[:N]

@@ -12,8 +12,8 @@ from numpyro.infer import HMCECS, MCMC, NUTS
 from numpyro.infer.util import potential_energy
 
 import numpyro_llc as nllc
+from numpyro_llc.local._target import make_target
 from numpyro_llc.models import read_model
-from numpyro_llc.target import make_target
 
 
 def both_potentials(model, args, center, beta, gamma):

@@ -15,8 +15,8 @@ from scipy.stats import gamma
 import numpyro_llc as nllc
 from numpyro_llc import plots
 from numpyro_llc.inference_data import attributes, inference_data, labelled, posterior
-from numpyro_llc.rows import empty
-from numpyro_llc.sweep._plateau import recommend
+from numpyro_llc.studies._plateau import recommend
+from numpyro_llc.studies._rows import empty
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 LEAD = {"lead": ("chain", "draw")}

@@ -11,7 +11,7 @@ from jax import random
 from test_estimate import llc, run
 
 import numpyro_llc as nllc
-from numpyro_llc import automatic
+from numpyro_llc.sampling import _lengths as automatic
 
 KERNELS = ("sgld", "psgld", "sgnht")
 QUADRATIC = (np.sqrt(1000.0) * np.linalg.qr(np.random.default_rng(0).normal(size=(1000, 3)))[0]) * [
@@ -282,8 +282,8 @@ def test_large_models_draw_noise_with_the_moments_of_a_gaussian():
 def test_peak_memory_is_a_few_copies_of_the_parameters(kernel, copies, step_size):
     """Temporaries of the loop, beside state, data, anchor and centre. Six is the aim for all."""
     from numpyro_llc.kernels import make_sampler
+    from numpyro_llc.local._target import make_target
     from numpyro_llc.models import read_model, with_batches
-    from numpyro_llc.target import make_target
 
     size, chains = 400, 4
 

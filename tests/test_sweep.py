@@ -10,7 +10,7 @@ import xarray as xr
 
 import numpyro_llc as nllc
 from numpyro_llc import sampling
-from numpyro_llc.sweep import plateau
+from numpyro_llc.studies import plateau
 
 LENGTHS = {"num_warmup": 500, "num_samples": 3000}
 
@@ -74,7 +74,7 @@ def test_centres_and_batch_sizes_are_axes_too():
 def test_a_sweep_goes_on_where_it_stopped(tmp_path, monkeypatch):
     settings = {"localization": [0.5, 1.0, 2.0], "chain_method": "sequential", **LENGTHS}
     whole = sweep(**settings)
-    from numpyro_llc.sweep import _sweep
+    from numpyro_llc.studies import _sweep
 
     run_group, calls = _sweep.run_group, []
 

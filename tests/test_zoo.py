@@ -17,7 +17,7 @@ from numpyro import handlers
 
 import numpyro_llc as nllc
 from numpyro_llc import exact, zoo
-from numpyro_llc.zoo import _registry
+from numpyro_llc.known.zoo import _registry
 
 GRID = np.linspace(-2.0, 2.0, 41)
 

@@ -7,11 +7,10 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from numpyro_llc.evaluation import EvaluationRows
 from numpyro_llc.kernels._langevin import LangevinRule
 from numpyro_llc.kernels._stochastic import StochasticSampler
+from numpyro_llc.local import EvaluationRows, LocalTarget
 from numpyro_llc.models import Parameters
-from numpyro_llc.target import LocalTarget
 
 PROPOSALS = 16
 """Proposals over all chains, about: enough to tell 0.8 from 0.95."""

@@ -10,8 +10,8 @@ from numpyro.infer.initialization import init_to_uniform
 from numpyro.infer.mcmc import MCMCKernel
 
 from numpyro_llc._checks import check_integer, check_localization, check_positive
-from numpyro_llc.handlers import LocalizedModel
 from numpyro_llc.kernels._stochastic import StochasticSampler, StochasticState
+from numpyro_llc.local import LocalizedModel, LocalTarget, PosteriorTarget, make_target
 from numpyro_llc.models import (
     ModelReading,
     Parameters,
@@ -20,7 +20,6 @@ from numpyro_llc.models import (
     split_arguments,
     with_batches,
 )
-from numpyro_llc.target import LocalTarget, PosteriorTarget, make_target
 
 _ANYWHERE = init_to_uniform()
 

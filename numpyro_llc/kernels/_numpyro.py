@@ -13,8 +13,8 @@ import numpy as np
 from numpyro.infer import MCMC
 from numpyro.infer.mcmc import MCMCKernel
 
+from numpyro_llc.local import LocalTarget
 from numpyro_llc.models import Parameters
-from numpyro_llc.target import LocalTarget
 
 _STATISTICS = {
     "diverging": "diverging",

@@ -5,8 +5,8 @@ from typing import Any, Protocol
 
 import jax
 
+from numpyro_llc.local import LocalTarget
 from numpyro_llc.models import Parameters
-from numpyro_llc.target import LocalTarget
 
 
 class Sampler(Protocol):

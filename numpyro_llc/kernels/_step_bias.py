@@ -9,7 +9,7 @@ import numpy as np
 
 from numpyro_llc.kernels._rule import Rule
 from numpyro_llc.kernels._tuning import Tuning
-from numpyro_llc.target import LocalTarget
+from numpyro_llc.local import LocalTarget
 
 LEAST_SCALE = 0.1
 """A step is not shortened further than this after the warm-up, whatever its bias."""

@@ -12,14 +12,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from numpyro_llc.gradients import (
-    Anchor,
-    draw_rows,
-    make_anchor,
-    noise_product,
-    potential_gradient,
-    square_norm,
-)
 from numpyro_llc.kernels._noise import chain_map, fold, standard_noise
 from numpyro_llc.kernels._rule import Rule, Step
 from numpyro_llc.kernels._step_bias import step_bias, step_scale
@@ -34,8 +26,16 @@ from numpyro_llc.kernels._tuning import (
     start_tuning,
     wanted_step,
 )
+from numpyro_llc.local import (
+    Anchor,
+    LocalTarget,
+    draw_rows,
+    make_anchor,
+    noise_product,
+    potential_gradient,
+    square_norm,
+)
 from numpyro_llc.models import Parameters
-from numpyro_llc.target import LocalTarget
 
 MAX_DOUBLINGS = 6
 """A step is cut into 2, 4, ... at most 64 substeps; beyond, the gradient is shortened."""

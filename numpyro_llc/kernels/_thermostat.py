@@ -6,9 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from numpyro_llc.gradients import square_norm
 from numpyro_llc.kernels._rule import Step
 from numpyro_llc.kernels._tuning import by_chain
+from numpyro_llc.local import square_norm
 from numpyro_llc.models import Parameters
 
 

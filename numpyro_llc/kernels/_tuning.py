@@ -6,18 +6,18 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from numpyro_llc.gradients import (
+from numpyro_llc.kernels._noise import chain_map, fold, standard_noise
+from numpyro_llc.kernels._rule import Rule
+from numpyro_llc.local import (
     Anchor,
+    LocalTarget,
     curvature_product,
     draw_rows,
     noise_sample,
     potential_gradient,
     square_norm,
 )
-from numpyro_llc.kernels._noise import chain_map, fold, standard_noise
-from numpyro_llc.kernels._rule import Rule
 from numpyro_llc.models import Parameters
-from numpyro_llc.target import LocalTarget
 
 QUADRATIC_SPREAD = 0.05
 """Relative change, squared, of the curvature up to which a model counts as quadratic."""

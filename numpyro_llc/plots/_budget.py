@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from numpyro_llc.budget import error_budget
 from numpyro_llc.plots._common import axes_or_new, sound_draws
+from numpyro_llc.results import error_budget
 
 _COLORS = {"error": "C0", "bias": "C3"}
 _LABELS = {"error": "one standard error either way", "bias": "without this bias (estimated)"}

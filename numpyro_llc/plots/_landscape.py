@@ -8,8 +8,8 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 
-from numpyro_llc.center import Center
 from numpyro_llc.inference_data import flatten_sites, labelled, posterior
+from numpyro_llc.local import Center
 from numpyro_llc.plots._common import axes_or_new, sound_draws
 
 _POINTS = 201

@@ -4,7 +4,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 
-from numpyro_llc.phases import crossings
+from numpyro_llc.evidence import crossings
 from numpyro_llc.plots._common import axes_or_new
 
 

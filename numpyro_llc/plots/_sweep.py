@@ -10,7 +10,7 @@ import xarray as xr
 
 from numpyro_llc.plots._heat_map import draw_heat_map, heat_map_legend, norm_of
 from numpyro_llc.plots._line import draw_line
-from numpyro_llc.sweep import plateau
+from numpyro_llc.studies import plateau
 
 _MOST_COLUMNS = 3
 """Panels side by side."""

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 
 from numpyro_llc.inference_data import posterior
 from numpyro_llc.plots._common import sound_draws
-from numpyro_llc.summaries import summary
+from numpyro_llc.results import summary
 
 
 def plot_trace(idata: Any, *, half_dimension: float | None = None) -> np.ndarray:

@@ -14,9 +14,9 @@ import xarray as xr
 from numpyro.infer.initialization import init_to_uniform
 
 from numpyro_llc._checks import check_positive
-from numpyro_llc.assemble import unconstrained_samples
 from numpyro_llc.inference_data import flatten_sites, posterior, statistics, variable_name
 from numpyro_llc.models import ModelReading, Parameters, Program, read_model, with_batches
+from numpyro_llc.results import unconstrained_samples
 
 MAX_MEMORY = 2**27
 """Bytes that a block and what is computed of it may take."""

@@ -10,10 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
-from numpyro_llc.evaluation import Elsewhere, EvaluationRows, excess_losses
 from numpyro_llc.kernels import Sampler
+from numpyro_llc.local import Elsewhere, EvaluationRows, LocalTarget, excess_losses
 from numpyro_llc.models import Parameters
-from numpyro_llc.target import LocalTarget
 
 CHUNK_DRAWS = 64
 """Most draws between two visits to Python: the length of the compiled buffer."""

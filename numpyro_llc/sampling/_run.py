@@ -12,13 +12,12 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from numpyro_llc.errors import LLCWarning
-from numpyro_llc.evaluation import Elsewhere, EvaluationRows
 from numpyro_llc.kernels import Sampler
+from numpyro_llc.local import Elsewhere, EvaluationRows, LocalTarget
 from numpyro_llc.models import Parameters
 from numpyro_llc.sampling._checkpoint import Checkpoint
 from numpyro_llc.sampling._compiled import CHUNK_DRAWS, Layout, advance, start
-from numpyro_llc.schedule import Schedule
-from numpyro_llc.target import LocalTarget
+from numpyro_llc.sampling._schedule import Schedule
 
 CHUNK_SECONDS = 0.3
 """About how often the progress bar moves; chunk lengths change nothing else."""

@@ -37,8 +37,8 @@ from numpyro.infer import MCMC
 
 import numpyro_llc as nllc
 from numpyro_llc.inference_data import monte_carlo
+from numpyro_llc.local._target import LocalTarget, make_target
 from numpyro_llc.models import read_model, with_batches
-from numpyro_llc.target import LocalTarget, make_target
 
 WIDTHS = {400: (10,) * 5, 100_000: (158,) * 5, 1_000_000: (500,) * 5}
 ROWS = 20_000

@@ -17,9 +17,9 @@ import numpyro.distributions as dist
 
 import numpyro_llc as nllc
 from numpyro_llc import sampling
-from numpyro_llc.problem import prepare
 from numpyro_llc.sampling import Run
-from numpyro_llc.schedule import check_schedule
+from numpyro_llc.sampling._problem import prepare
+from numpyro_llc.sampling._schedule import check_schedule
 
 GRID = {
     "step_size": [1e-5, 3e-5, 1e-4],

@@ -18,9 +18,9 @@ import optax
 
 import numpyro_llc as nllc
 from numpyro_llc import sampling
-from numpyro_llc.evaluation import ROWS_ALWAYS_AFFORDABLE, rows_to_evaluate
-from numpyro_llc.problem import prepare
-from numpyro_llc.schedule import check_schedule
+from numpyro_llc.local._evaluation import ROWS_ALWAYS_AFFORDABLE, rows_to_evaluate
+from numpyro_llc.sampling._problem import prepare
+from numpyro_llc.sampling._schedule import check_schedule
 
 WIDTHS = (20, 100, 75, 4)
 KERNEL = {"kernel": "sgld", "batch_size": 128}

@@ -1,0 +1,71 @@
+"""The density around a point: localized, tempered, with its gradients and curvature."""
+
+from numpyro_llc.local._center import Center, find_center, total_loss
+from numpyro_llc.local._curvature import (
+    DENSE_LIMIT,
+    Curvature,
+    curvature_at_center,
+    gradient_at_center,
+    lowest_curvature,
+    rounding,
+)
+from numpyro_llc.local._evaluation import (
+    ROWS_ALWAYS_AFFORDABLE,
+    Elsewhere,
+    Evaluation,
+    EvaluationRows,
+    all_rows,
+    excess_losses,
+    rows_to_evaluate,
+    some_rows,
+)
+from numpyro_llc.local._gradients import (
+    Anchor,
+    curvature_product,
+    draw_rows,
+    make_anchor,
+    noise_product,
+    noise_sample,
+    potential_gradient,
+    square_norm,
+)
+from numpyro_llc.local._localize import LocalizedModel, localize
+from numpyro_llc.local._parts import Held, split
+from numpyro_llc.local._starts import spread_starts
+from numpyro_llc.local._target import LocalTarget, PosteriorTarget, make_target
+
+__all__ = [
+    "Anchor",
+    "Center",
+    "Curvature",
+    "DENSE_LIMIT",
+    "Elsewhere",
+    "Evaluation",
+    "EvaluationRows",
+    "Held",
+    "LocalTarget",
+    "LocalizedModel",
+    "PosteriorTarget",
+    "ROWS_ALWAYS_AFFORDABLE",
+    "all_rows",
+    "curvature_at_center",
+    "curvature_product",
+    "draw_rows",
+    "excess_losses",
+    "find_center",
+    "gradient_at_center",
+    "localize",
+    "lowest_curvature",
+    "make_anchor",
+    "make_target",
+    "noise_product",
+    "noise_sample",
+    "potential_gradient",
+    "rounding",
+    "rows_to_evaluate",
+    "some_rows",
+    "split",
+    "spread_starts",
+    "square_norm",
+    "total_loss",
+]

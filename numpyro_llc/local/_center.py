@@ -1,0 +1,258 @@
+"""``find_center``: a checked local minimum."""
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from numpyro.infer.initialization import init_to_sample, init_to_uniform
+
+from numpyro_llc._checks import check_integer, check_key
+from numpyro_llc.errors import LLCWarning, NonFiniteLossError
+from numpyro_llc.local._curvature import Curvature, curvature_at_center, lowest_curvature
+from numpyro_llc.local._target import LocalTarget, make_target
+from numpyro_llc.models import Parameters, Program, constrain, draw_starts, read_model
+
+CONVERGED_NATS = 1e-3
+"""What a damped Newton step may still gain at a converged centre."""
+FLAT_CURVATURE = 1e-6
+"""A largest Hessian eigenvalue of nL below this, in nats, is no curvature at all."""
+
+_PRIOR_DRAW = init_to_sample()
+_ANYWHERE = init_to_uniform()
+
+
+@dataclass(frozen=True)
+class Center:
+    """A point that was found and checked.
+
+    Attributes
+    ----------
+    params : dict
+        Constrained value of each parameter site: what `center=` takes.
+    loss : float
+        ``nL`` there, summed over the data, in nats.
+    gradient_norm : float
+        Norm of the gradient of the objective in unconstrained space, nats.
+    smallest_eigenvalue, largest_eigenvalue : float
+        Of the Hessian of the objective in unconstrained space.
+    converged : bool
+        Whether it is a local minimum of the objective: what a Newton step could still gain is
+        below 1e-3 nats, and no eigenvalue is negative beyond rounding.
+    start : int
+        Which start won.
+    start_objectives : numpy.ndarray [num_starts]
+        The objective each start ended at, less the best, in nats; NaN where one failed.
+    objective : str
+        "mle" or "map".
+    """
+
+    params: dict[str, Any]
+    loss: float
+    gradient_norm: float
+    smallest_eigenvalue: float
+    largest_eigenvalue: float
+    converged: bool
+    start: int
+    start_objectives: np.ndarray
+    objective: str
+
+
+def find_center(
+    rng_key: jax.Array,
+    model: Callable,
+    model_args: Sequence[Any] = (),
+    model_kwargs: Mapping[str, Any] | None = None,
+    *,
+    objective: str = "mle",
+    num_starts: int = 8,
+    max_steps: int = 1000,
+    init_strategy: Callable | None = None,
+    likelihood_factors: Sequence[str] = (),
+    prior_factors: Sequence[str] = (),
+) -> Center:
+    """Minimize the loss from several starts with L-BFGS (optax) and check the best point.
+
+    Parameters
+    ----------
+    rng_key : jax.Array
+        Draws the starts.
+    model, model_args, model_kwargs
+        A NumPyro model and its arguments, data included.
+    objective : {"mle", "map"}
+        "mle" minimizes ``nL``, whose minimum λ̂ is defined at. "map" adds the negative log prior
+        density of the constrained parameters (no Jacobian), the mode that ``AutoDelta`` finds.
+    num_starts : int
+        Each is a draw from the prior (uniform on (-2, 2) in unconstrained space where the prior
+        cannot be sampled).
+    max_steps : int
+        Most L-BFGS steps of a start, in each of two rounds.
+    init_strategy : callable, optional
+        A NumPyro initialization strategy to draw the starts instead.
+    likelihood_factors, prior_factors : sequences of str
+        What each ``numpyro.factor`` is.
+
+    Returns
+    -------
+    Center
+
+    Warns
+    -----
+    LLCWarning
+        If the best point is no local minimum, with the numbers.
+
+    Raises
+    ------
+    NonFiniteLossError
+        If every start ends at a non-finite loss.
+
+    Notes
+    -----
+    The second round measures the loss from where the first ended, so that float32 resolves
+    differences far below the loss itself. Params keep their initial values as starts.
+    """
+    check_key(rng_key)
+    if objective not in ("mle", "map"):
+        raise ValueError(f"`objective` must be 'mle' or 'map'; got {objective!r}.")
+    check_integer("num_starts", num_starts, minimum=1, meaning="It counts optimizer runs.")
+    check_integer("max_steps", max_steps, minimum=1, meaning="It counts L-BFGS steps.")
+    reading = read_model(
+        model,
+        model_args,
+        model_kwargs,
+        center={},
+        likelihood_factors=likelihood_factors,
+        prior_factors=prior_factors,
+        init_strategy=_ANYWHERE,
+    )
+    with_prior = reading.keyed_by_prior()
+    program = reading.program if objective == "mle" else with_prior.with_prior()
+    key_starts, key_check = jax.random.split(rng_key)
+    ends = draw_starts(
+        with_prior,
+        init_strategy or _PRIOR_DRAW,
+        reading.arrays,
+        jax.random.split(key_starts, num_starts),
+    )
+    for _ in range(2):
+        ends = _minimize(program, max_steps, ends, reading.arrays)
+    losses = _losses_at(program, ends, reading.arrays)
+    excess, best = _best(losses)
+    target = make_target(
+        program,
+        reading.arrays,
+        _item(ends, best),
+        inverse_temperature=1.0,
+        localization=dict.fromkeys(ends, 1.0),
+        center_losses=_item(losses, best),
+    )
+    found = curvature_at_center(target, key_check)
+    return Center(
+        params=constrain(
+            reading.program, reading.program.parameters, target.center, reading.arrays
+        ),
+        loss=total_loss({name: target.center_losses[name] for name in reading.program.likelihood}),
+        gradient_norm=found.gradient_norm,
+        smallest_eigenvalue=found.smallest,
+        largest_eigenvalue=found.largest,
+        converged=_check_converged(found, target),
+        start=best,
+        start_objectives=excess,
+        objective=objective,
+    )
+
+
+def _item(tree: Any, index: int) -> Any:
+    return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)[index]), tree)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _minimize(
+    program: Program, max_steps: int, starts: Parameters, arrays: tuple[jax.Array, ...]
+) -> Parameters:
+    optimizer = optax.lbfgs()
+
+    def run(start: Parameters) -> Parameters:
+        reference = program.losses(start, arrays)
+
+        def objective(z: Parameters) -> jax.Array:
+            losses = program.losses(z, arrays)
+            return sum((jnp.sum(losses[k] - reference[k]) for k in losses), jnp.zeros(()))
+
+        value_and_grad = optax.value_and_grad_from_state(objective)
+
+        def going(carry: tuple[Any, ...]) -> jax.Array:
+            _, state, moved = carry
+            return (optax.tree.get(state, "count") < max_steps) & moved
+
+        def step(carry: tuple[Any, ...]) -> tuple[Any, ...]:
+            z, state, _ = carry
+            value, gradient = value_and_grad(z, state=state)
+            updates, state = optimizer.update(
+                gradient, state, z, value=value, grad=gradient, value_fn=objective
+            )
+            new = optax.apply_updates(z, updates)
+            moved = optax.tree.norm(optax.tree.sub(new, z)) > 0
+            return new, state, moved
+
+        return jax.lax.while_loop(going, step, (start, optimizer.init(start), jnp.array(True)))[0]
+
+    return jax.vmap(run)(starts)
+
+
+@partial(jax.jit, static_argnums=0)
+def _losses_at(
+    program: Program, ends: Parameters, arrays: tuple[jax.Array, ...]
+) -> dict[str, jax.Array]:
+    return jax.lax.map(lambda z: program.losses(z, arrays), ends)
+
+
+def _best(losses: Mapping[str, jax.Array]) -> tuple[np.ndarray, int]:
+    """The objective of each start, less the best of them, and which is best."""
+    totals = [np.asarray(v, np.float64).reshape(len(v), -1).sum(axis=1) for v in losses.values()]
+    objective = np.sum(totals, axis=0)
+    if not np.any(np.isfinite(objective)):
+        raise NonFiniteLossError(
+            "Every start of `find_center` ended at a non-finite loss. Scale the data, give priors "
+            "that can be sampled near it, or pass `init_strategy`."
+        )
+    objective = np.where(np.isfinite(objective), objective, np.nan)
+    best = int(np.nanargmin(objective))
+    return objective - objective[best], best
+
+
+def _check_converged(found: Curvature, target: LocalTarget) -> bool:
+    """Whether the end is a local minimum of the objective; warns with the numbers if not."""
+    curved = found.largest > FLAT_CURVATURE
+    if not curved:
+        warnings.warn(
+            f"`find_center` stopped where the loss is flat (largest Hessian eigenvalue "
+            f"{found.largest:.3g}): the maximum likelihood may not exist (separable classes, a "
+            "scale that goes to zero). Use objective='map'.",
+            LLCWarning,
+            stacklevel=3,
+        )
+        return False
+    beta, gamma = float(target.inverse_temperature), min(map(float, target.localization.values()))
+    lowest = lowest_curvature(found.largest, beta, gamma)
+    converged = -found.newton_shift < CONVERGED_NATS and not found.smallest < lowest
+    if not converged:
+        warnings.warn(
+            f"`find_center` stopped at a point that is no local minimum: gradient norm "
+            f"{found.gradient_norm:.3g}, smallest Hessian eigenvalue {found.smallest:.3g} (largest "
+            f"{found.largest:.3g}), {-found.newton_shift:.3g} nats to gain by a Newton step. Raise "
+            "`max_steps` or `num_starts`, or rescale the parameters.",
+            LLCWarning,
+            stacklevel=3,
+        )
+    return converged
+
+
+def total_loss(losses: Mapping[str, jax.Array]) -> float:
+    """Sum of per-datum losses, in float64 on the host."""
+    return float(sum(np.sum(np.asarray(loss), dtype=np.float64) for loss in losses.values()))

@@ -1,0 +1,149 @@
+"""Gradient and curvature of the tempered loss at the centre, from Hessian-vector products."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental.sparse.linalg import lobpcg_standard
+from jax.flatten_util import ravel_pytree
+from jax.scipy.sparse.linalg import cg
+
+from numpyro_llc.local._gradients import make_anchor
+from numpyro_llc.local._target import LocalTarget
+
+DENSE_LIMIT = 128
+"""Up to this many parameters the Hessian is formed, a product a column; above, Krylov methods."""
+
+FLAT = {4: 1e-5, 8: 1e-9}
+"""Eigenvalues below this share of the largest are rounding, by bytes of the float type."""
+
+
+def rounding(largest: float) -> float:
+    """How far from zero rounding alone may put an eigenvalue of a Hessian with this largest one."""
+    return FLAT[jnp.result_type(float).itemsize] * abs(largest)
+
+
+def lowest_curvature(largest: float, inverse_temperature: float, localization: float) -> float:
+    """The eigenvalue of the Hessian of nL below which a point is a saddle: ``-γ/(20 β)``."""
+    return -max(0.05 * localization / inverse_temperature, rounding(largest))
+
+
+@dataclass(frozen=True)
+class Curvature:
+    """What the loss ``β nL`` looks like at the centre; NumPy float64, parameters raveled.
+
+    Attributes
+    ----------
+    gradient_norm : float
+        ``|∇ nL(z*)|``, nats per unit of unconstrained space.
+    largest, smallest : float
+        Extreme eigenvalues of the Hessian of ``nL``.
+    newton_shift : float
+        By how much a quadratic model expects λ̂ to be shifted because `z*` is no stationary point:
+        ``g·m + m'Hm/2`` (tempered) at the mode ``m = -(H + Γ)^-1 g`` of the localized density.
+        Directions that curve down count as nearly flat; NaN where there are any and `d` is above
+        ``DENSE_LIMIT``.
+    expected_llc : float
+        λ̂ of a quadratic loss of this Hessian, ``½ tr βH (βH + γ)⁻¹`` with the smallest γ of any
+        site; d/2 if `d` is above ``DENSE_LIMIT``.
+    hessian : array [d, d] or None
+        Hessian of ``nL``, if `d` is at most ``DENSE_LIMIT``.
+    """
+
+    gradient_norm: float
+    largest: float
+    smallest: float
+    newton_shift: float
+    expected_llc: float
+    hessian: np.ndarray | None
+
+
+def precision(target: LocalTarget) -> jax.Array:
+    """γ of each raveled parameter, an array [d]."""
+    gamma = {
+        name: jax.tree.map(lambda leaf, g=g: jnp.full(jnp.shape(leaf), g), target.center[name])
+        for name, g in target.localization.items()
+    }
+    return ravel_pytree(gamma)[0]
+
+
+def _raveled_loss(target: LocalTarget) -> tuple[jax.Array, Any]:
+    center, unravel = ravel_pytree(target.center)
+    return center, lambda flat: target.excess_loss(unravel(flat))
+
+
+@jax.jit
+def _gradient_and_hessian(target: LocalTarget) -> tuple[jax.Array, jax.Array]:
+    center, loss = _raveled_loss(target)
+    # A linearised gradient: one product a row, never more than one in memory.
+    gradient, product = jax.linearize(jax.grad(loss), center)
+    return gradient, jax.lax.map(product, jnp.eye(center.size, dtype=center.dtype))
+
+
+@jax.jit
+def _krylov(target: LocalTarget, rng_key: jax.Array) -> tuple[jax.Array, ...]:
+    center, loss = _raveled_loss(target)
+    gradient, product = jax.linearize(jax.grad(loss), center)
+    beta, gamma = target.inverse_temperature, precision(target)
+    start = jax.random.normal(rng_key, (center.size, 1), center.dtype)
+
+    def columns(sign: float) -> Any:
+        return lambda block: sign * jax.vmap(product, in_axes=1, out_axes=1)(block)
+
+    largest = lobpcg_standard(columns(1.0), start, m=30)[0][0]
+    smallest = -lobpcg_standard(columns(-1.0), start, m=60)[0][0]
+    mode, _ = cg(lambda v: beta * product(v) + gamma * v, -beta * gradient, maxiter=60)
+    shift = beta * (gradient @ mode + 0.5 * mode @ product(mode))
+    return gradient, largest, smallest, shift
+
+
+def _mode(curved: np.ndarray, slope: np.ndarray) -> np.ndarray:
+    """``-curved⁻¹ slope``, with eigenvalues that are not positive raised to a small one."""
+    values, vectors = np.linalg.eigh(curved)
+    values = np.maximum(values, 1e-6 * max(np.abs(values).max(), 1e-300))
+    return -vectors @ ((vectors.T @ slope) / values)
+
+
+@jax.jit
+def _gradient_norm(target: LocalTarget) -> jax.Array:
+    gradient = ravel_pytree(make_anchor(target).gradient)[0]
+    return jnp.linalg.norm(gradient) / target.inverse_temperature
+
+
+def gradient_at_center(target: LocalTarget) -> Curvature:
+    """The gradient alone, one pass over the data: for models too large for more."""
+    unknown = float("nan")
+    return Curvature(float(_gradient_norm(target)), *(unknown,) * 4, None)
+
+
+def curvature_at_center(target: LocalTarget, rng_key: jax.Array) -> Curvature:
+    """Measure the loss around the centre."""
+    beta = float(target.inverse_temperature)
+    gamma = np.asarray(precision(target), np.float64)
+    if gamma.size > DENSE_LIMIT:
+        gradient, *numbers = _krylov(target, rng_key)
+        largest, smallest, shift = map(float, numbers)
+        if not beta * smallest + gamma.min() > 0:
+            shift = float("nan")
+        hessian, expected = None, 0.5 * gamma.size
+    else:
+        gradient, hessian = (np.asarray(x, np.float64) for x in _gradient_and_hessian(target))
+        hessian = 0.5 * (hessian + hessian.T)
+        smallest = largest = shift = expected = float("nan")
+        if np.all(np.isfinite(hessian)):
+            values = np.linalg.eigvalsh(hessian)
+            smallest, largest = map(float, values[[0, -1]])
+            tempered = beta * values.clip(0)
+            expected = float(0.5 * np.sum(tempered / np.maximum(tempered + gamma.min(), 1e-300)))
+            mode = _mode(beta * hessian + np.diag(gamma), beta * gradient)
+            shift = float(beta * (gradient @ mode + 0.5 * mode @ hessian @ mode))
+    return Curvature(
+        gradient_norm=float(np.linalg.norm(gradient)),
+        largest=largest,
+        smallest=smallest,
+        newton_shift=shift,
+        expected_llc=expected,
+        hessian=hessian,
+    )

@@ -1,0 +1,124 @@
+"""The loss of chains, centred datum by datum, over the full data or a large fixed part of it."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from numpyro_llc.local._gradients import row_slices
+from numpyro_llc.local._target import LocalTarget
+from numpyro_llc.models import Parameters
+
+NUM_PARTS = 16
+"""Parts of a fixed batch, whose disagreement tells its error."""
+NUM_CONTRASTS = 16
+"""Random signings of the data, whose spread tells what another data set would give."""
+
+
+class EvaluationRows(NamedTuple):
+    """Rows to evaluate, in slices, and weights that add up to all rows: ``[slices, rows]``."""
+
+    rows: jax.Array
+    weights: jax.Array
+
+
+def all_rows(target: LocalTarget) -> EvaluationRows | None:
+    """All rows of the data, in slices; None if rows cannot be taken out of the model."""
+    if target.program.batching is None:
+        return None
+    return EvaluationRows(*row_slices(target, None))
+
+
+def some_rows(target: LocalTarget, count: int, rng_key: jax.Array) -> EvaluationRows:
+    """About `count` rows without repetition, in ``NUM_PARTS`` slices."""
+    length = max(1, count // NUM_PARTS)
+    chosen = jax.random.choice(rng_key, target.num_rows, (NUM_PARTS, length), replace=False)
+    weight = target.num_rows / (NUM_PARTS * length)
+    return EvaluationRows(chosen, jnp.full(chosen.shape, weight))
+
+
+ROWS_ALWAYS_AFFORDABLE = 65_536
+"""Up to this many rows the loss of a draw is evaluated on all of them."""
+
+
+def rows_to_evaluate(target: LocalTarget, most: int, rng_key: jax.Array) -> EvaluationRows | None:
+    """All rows if they are at most `most`, else about `most` of them."""
+    return all_rows(target) if target.num_rows <= most else some_rows(target, most, rng_key)
+
+
+class Elsewhere(NamedTuple):
+    """Other data on which the same draws are evaluated.
+
+    Attributes
+    ----------
+    target : LocalTarget
+        With that data, and the same centre.
+    rows : EvaluationRows or None
+    scale : scalar
+        n over the number of those data, so that the loss counts n of them.
+    """
+
+    target: LocalTarget
+    rows: EvaluationRows | None
+    scale: Any
+
+
+class Evaluation(NamedTuple):
+    """The loss of stacked points against that of the centre.
+
+    Attributes
+    ----------
+    excess : array [chain]
+        ``nL(z) - nL(z*)`` in nats.
+    by_part : array [chain, part]
+        The same by slices of the rows.
+    contrasts : array [chain, NUM_CONTRASTS]
+        ``Σ_i η_i [ℓ_i(z) - ℓ_i(z*)]`` with fixed random signs η: what one more data set would add.
+    """
+
+    excess: jax.Array
+    by_part: jax.Array
+    contrasts: jax.Array
+
+
+def excess_losses(target: LocalTarget, z: Parameters, rows: EvaluationRows | None) -> Evaluation:
+    """Evaluate the stacked points `z` on `rows`, or on the full data (None).
+
+    The centre is evaluated beside the chains by the same compiled code on the same rows, so that a
+    chain that stands at the centre gives exactly 0, in every precision.
+    """
+    points = jax.tree.map(lambda a, c: jnp.concatenate([a, c[None]]), z, target.center)
+    if rows is None:
+        losses = jax.lax.map(target.losses, points)
+        sites = [_less_last(x).reshape(len(x) - 1, -1) for x in losses.values()]
+        total = sum((x.sum(axis=1) for x in sites), jnp.zeros(()))
+        return Evaluation(total, total[:, None], sum(map(_contrasts, sites), jnp.zeros(())))
+
+    def one_slice(part: tuple[EvaluationRows, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        (numbers, weights), slice_number = part
+
+        def losses_at(one: Parameters) -> jax.Array:
+            return target.row_losses(one, numbers)
+
+        excess = _less_last(jax.lax.map(losses_at, points))
+        # A row that stands for w rows adds w times its variance, not w² times.
+        return excess @ weights, _contrasts(excess * jnp.sqrt(weights), slice_number)
+
+    by_slice, contrasts = jax.lax.map(one_slice, (rows, jnp.arange(len(rows.rows))))
+    return Evaluation(by_slice.sum(axis=0), by_slice.T, contrasts.sum(axis=0))
+
+
+def _contrasts(excess: jax.Array, slice_number: Any = 0) -> jax.Array:
+    """Sums over data, ``[chain, datum]``, with random signs that are the same at every call."""
+    key = jax.random.fold_in(jax.random.key(0), slice_number)
+    bits = jax.random.bits(key, excess.shape[1:], jnp.uint16)
+
+    def one(k: jax.Array) -> jax.Array:
+        sign = 2.0 * ((bits >> k) & 1).astype(excess.dtype) - 1.0
+        return excess @ sign
+
+    return jax.lax.map(one, jnp.arange(NUM_CONTRASTS, dtype=jnp.uint16)).T
+
+
+def _less_last(values: Any) -> jax.Array:
+    return values[:-1] - values[-1:]

@@ -1,0 +1,142 @@
+"""Gradients of the local potential from the full data or from rows, and the noise of the latter.
+
+All functions see the chains stacked: leaves of `z` are ``[chain, ...]``. One batch of rows serves
+all chains, so that what depends on the rows alone is computed once.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from numpyro_llc.local._target import LocalTarget
+from numpyro_llc.models import Parameters
+
+
+class Anchor(NamedTuple):
+    """What control variates need of the centre.
+
+    Attributes
+    ----------
+    gradient : dict
+        ``β ∇nL(z*)`` over the full data.
+    """
+
+    gradient: Parameters
+
+
+def make_anchor(target: LocalTarget) -> Anchor:
+    """Gradient at the centre, summed over the data in slices of rows."""
+    center = target.center
+    if target.program.batching is None:
+        return Anchor(jax.grad(lambda z: target.tempered_loss(z, None))(center))
+    rows, weights = row_slices(target, None)
+
+    def add(total: Parameters, part: Any) -> tuple[Parameters, None]:
+        here = jax.grad(lambda z: part[1] @ target.row_terms(z, part[0]) / target.num_rows)(center)
+        return jax.tree.map(jnp.add, total, here), None
+
+    return Anchor(jax.lax.scan(add, jax.tree.map(jnp.zeros_like, center), (rows, weights))[0])
+
+
+SLICE_ROWS = 8192
+"""Most rows of the data that are evaluated at once."""
+
+
+def row_slices(target: LocalTarget, rows: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+    """`rows` (None: all) cut into slices, and their weights: two arrays ``[slices, rows]``."""
+    rows = jnp.arange(target.num_rows) if rows is None else rows
+    count = -(-rows.size // SLICE_ROWS)
+    length = -(-rows.size // count)
+    pad = count * length - rows.size
+    padded = jnp.concatenate([rows, jnp.broadcast_to(rows[-1:], (pad,))])
+    weights = jnp.concatenate([jnp.ones(rows.size), jnp.zeros(pad)])
+    return padded.reshape(count, length), weights.reshape(count, length)
+
+
+def draw_rows(key: jax.Array, target: LocalTarget, batch_size: int | None) -> jax.Array | None:
+    """`batch_size` row numbers, with replacement, in O(`batch_size`); None for the full data."""
+    if batch_size is None:
+        return None
+    return jax.random.randint(key, (batch_size,), 0, target.num_rows)
+
+
+def potential_gradient(
+    target: LocalTarget, z: Parameters, rows: jax.Array | None, anchor: Anchor, use_anchor: Any
+) -> Parameters:
+    """``∇U(z)`` of each chain, unbiased from `rows`; with control variates if `use_anchor`."""
+    own = jax.vmap(jax.grad(lambda one: target.tempered_loss(one, rows) + target.penalty(one)))(z)
+    if rows is None:
+        return own
+
+    def anchored() -> Parameters:
+        there = jax.grad(lambda one: target.tempered_loss(one, rows))(target.center)
+        return jax.tree.map(lambda g, t, full: g - t + full, own, there, anchor.gradient)
+
+    return jax.lax.cond(use_anchor, anchored, lambda: own)
+
+
+def noise_product(
+    target: LocalTarget,
+    z: Parameters,
+    direction: Parameters,
+    rows: jax.Array,
+    batch_size: int,
+    use_anchor: Any,
+) -> Parameters:
+    """An unbiased estimate of ``V(z) v``, V the covariance of a batch gradient, for one chain.
+
+    ``V = Cov_i[β N ∇ℓ_i] / batch_size`` (with control variates, of the differences from the
+    centre); its product with `direction` takes one Jacobian-vector product, which gives
+    ``s_i = β N ∇ℓ_i · v``, and one vector-Jacobian product with the centred `s`.
+    """
+
+    def weighted(value: jax.Array) -> jax.Array:
+        return (value - jnp.mean(value)) / ((rows.size - 1) * batch_size)
+
+    def plain(z: Parameters, v: Parameters) -> Parameters:
+        _, along = jax.linearize(lambda one: target.row_terms(one, rows), z)
+        (back,) = jax.linear_transpose(along, z)(weighted(along(v)))
+        return back
+
+    def anchored(z: Parameters, v: Parameters) -> Parameters:
+        def difference(one: Parameters, there: Parameters) -> jax.Array:
+            return target.row_terms(one, rows) - target.row_terms(there, rows)
+
+        _, along = jax.linearize(difference, z, target.center)
+        here, there = jax.linear_transpose(along, z, target.center)(weighted(along(v, v)))
+        return jax.tree.map(jnp.add, here, there)
+
+    return jax.lax.cond(use_anchor, lambda: anchored(z, direction), lambda: plain(z, direction))
+
+
+def square_norm(tree: Any) -> jax.Array:
+    """Sum of squares over all but the leading axis, ``[chain]``."""
+    parts = [
+        jnp.sum(jnp.square(leaf), axis=tuple(range(1, leaf.ndim))) for leaf in jax.tree.leaves(tree)
+    ]
+    return sum(parts[1:], parts[0])
+
+
+def noise_sample(
+    target: LocalTarget, z: Parameters, rows: jax.Array, anchor: Anchor, use_anchor: Any
+) -> Parameters:
+    """A draw of zero mean whose covariance is V of a gradient from this many rows."""
+    half = rows.size // 2
+    one, two = (
+        potential_gradient(target, z, part, anchor, use_anchor)
+        for part in (rows[:half], rows[half : 2 * half])
+    )
+    return jax.tree.map(lambda a, b: 0.5 * (a - b), one, two)
+
+
+def curvature_product(
+    target: LocalTarget, z: Parameters, v: Parameters, rows: jax.Array | None
+) -> Parameters:
+    """``∇²U(z) v`` of each chain, from `rows`."""
+
+    def one(z: Parameters, v: Parameters) -> Parameters:
+        gradient = jax.grad(lambda x: target.tempered_loss(x, rows) + target.penalty(x))
+        return jax.jvp(gradient, (z,), (v,))[1]
+
+    return jax.vmap(one)(z, v)

@@ -1,0 +1,168 @@
+"""``LocalTarget``: the tempered, localized density that every sampler reads."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from numpyro_llc.local._parts import Held
+from numpyro_llc.models import Parameters, Program
+
+_FIELDS = [
+    "arrays",
+    "center",
+    "center_losses",
+    "inverse_temperature",
+    "localization",
+    "held",
+]
+
+
+def _squared_distance(z: Parameters, center: Parameters, weights: Mapping[str, Any]) -> jax.Array:
+    terms = [
+        weights[name] * jnp.sum(jnp.square(leaf - anchor))
+        for name in center
+        for leaf, anchor in zip(
+            jax.tree.leaves(z[name]), jax.tree.leaves(center[name]), strict=True
+        )
+    ]
+    return sum(terms, jnp.zeros(()))
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=_FIELDS,
+    meta_fields=["program"],
+)
+@dataclass(frozen=True)
+class LocalTarget:
+    r"""The density ``p(z) ∝ exp(-β Σ_i [ℓ_i(z) - ℓ_i(z*)] - γ/2 |z - z*|²)``.
+
+    A pytree: all but `program` are runtime arguments of whatever is compiled with it, so another
+    centre, data set of the same shape, β or γ compiles nothing.
+
+    Attributes
+    ----------
+    program : Program
+        The model's compile-time part.
+    arrays : tuple of jax.Array
+        The model's array arguments.
+    center : dict
+        Unconstrained ``z*``, of the parameters that are sampled.
+    center_losses : dict of str to jax.Array
+        ``ℓ_i(z*)`` in nats, per datum, for each likelihood site.
+    inverse_temperature : jax.Array
+        β, a scalar.
+    localization : dict of str to jax.Array
+        γ of each site, scalars.
+    held : Held or None
+        The parameters that stay at ``z*``, if not all are sampled.
+    """
+
+    program: Program
+    arrays: tuple[jax.Array, ...]
+    center: Parameters
+    center_losses: dict[str, jax.Array]
+    inverse_temperature: jax.Array
+    localization: dict[str, Any]
+    held: Held | None = None
+
+    @property
+    def dimension(self) -> int:
+        """How many parameters are sampled."""
+        return sum(jnp.size(leaf) for leaf in jax.tree.leaves(self.center))
+
+    def whole(self, z: Parameters) -> Parameters:
+        """All unconstrained parameters, of those that are sampled."""
+        return z if self.held is None else self.held.whole(z)
+
+    def losses(self, z: Parameters) -> dict[str, jax.Array]:
+        """Per-datum losses in nats, an array for each observed site."""
+        return self.program.losses(self.whole(z), self.arrays)
+
+    def row_losses(self, z: Parameters, rows: jax.Array) -> jax.Array:
+        """The loss of each of `rows` in nats, ``[len(rows)]``."""
+        return self.program.row_losses(self.whole(z), self.arrays, rows)
+
+    def excess_loss(self, z: Parameters) -> jax.Array:
+        """``nL(z) - nL(z*)`` in nats, a scalar: per-datum differences first, then their sum."""
+        losses = self.losses(z)
+        terms = [jnp.sum(x - self.center_losses.get(name, 0.0)) for name, x in losses.items()]
+        return sum(terms, jnp.zeros(()))
+
+    def displacement(self, z: Parameters) -> dict[str, jax.Array]:
+        """``distance`` = |z - z*| over all sites, and ``penalty`` = ½ Σ_s γ_s |z_s - z*_s|²."""
+        ones = dict.fromkeys(self.center, 1.0)
+        distance = jnp.sqrt(_squared_distance(z, self.center, ones))
+        return {"distance": distance, "penalty": self.penalty(z)}
+
+    def penalty(self, z: Parameters) -> jax.Array:
+        """``γ/2 |z - z*|²``, a scalar."""
+        return 0.5 * _squared_distance(z, self.center, self.localization)
+
+    def potential(self, z: Parameters) -> jax.Array:
+        """``β [nL(z) - nL(z*)] + γ/2 |z - z*|²``, a scalar; zero at the centre."""
+        return self.inverse_temperature * self.excess_loss(z) + self.penalty(z)
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of the data that batches are drawn from; 0 if the program has no batching."""
+        return 0 if self.program.batching is None else self.program.batching.num_rows
+
+    def row_terms(self, z: Parameters, rows: jax.Array) -> jax.Array:
+        """``β N ℓ_i(z)`` of `rows`, ``[len(rows)]``; its expectation over random rows is β nL."""
+        scale = self.inverse_temperature * self.num_rows
+        return scale * self.row_losses(z, rows)
+
+    def tempered_loss(self, z: Parameters, rows: jax.Array | None) -> jax.Array:
+        """``β nL(z)`` up to a constant, or from `rows` an unbiased estimate of it, a scalar."""
+        if rows is None:
+            return self.inverse_temperature * self.excess_loss(z)
+        return jnp.mean(self.row_terms(z, rows))
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=_FIELDS,
+    meta_fields=["program"],
+)
+@dataclass(frozen=True)
+class PosteriorTarget(LocalTarget):
+    """The posterior of a model as it is: its prior (and Jacobian) in place of the Gaussian."""
+
+    def penalty(self, z: Parameters) -> jax.Array:
+        """``-log p(w(z)) - log |dw/dz|``, a scalar."""
+        return self.program.prior_potential(self.whole(z), self.arrays)
+
+
+@partial(jax.jit, static_argnums=0)
+def _losses(program: Program, z: Parameters, arrays: tuple[jax.Array, ...]) -> dict[str, jax.Array]:
+    return program.losses(z, arrays)
+
+
+def make_target(
+    program: Program,
+    arrays: tuple[jax.Array, ...],
+    center: Parameters,
+    *,
+    inverse_temperature: float,
+    localization: Mapping[str, float],
+    center_losses: dict[str, jax.Array] | None = None,
+    held: Held | None = None,
+) -> LocalTarget:
+    """Put the target together; `center_losses` are evaluated unless they are known."""
+    if center_losses is None:
+        center_losses = _losses(program, center, arrays)
+    scalar = partial(jnp.asarray, dtype=jnp.result_type(float))
+    return LocalTarget(
+        program=program,
+        arrays=arrays,
+        center=center,
+        center_losses=center_losses,
+        inverse_temperature=scalar(inverse_temperature),
+        localization={name: scalar(localization[name]) for name in center},
+        held=held,
+    )

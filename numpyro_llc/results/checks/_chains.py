@@ -1,0 +1,153 @@
+"""Checks of the chains: did they run to their end, agree, and draw enough."""
+
+import math
+
+import numpy as np
+
+from numpyro_llc.results.checks._evidence import Evidence, NoEvidence, Outcome, at_least, at_most
+from numpyro_llc.sampling import RELATIVE_ERROR
+
+R_HAT_LIMIT = 1.02
+"""Chains then differ by a fifth of a draw's spread, more than any error bar of 400 draws."""
+DISTANCE_R_HAT_LIMIT = 1.3
+"""Flat directions mix slowly and matter little to λ̂ (1.16 in the zoo); one chain of four that sits
+elsewhere gives more than 1.5."""
+ESS_LIMIT = 100.0
+"""Below it an estimated error is itself off by some 10 %; ArviZ says so too."""
+ERROR_LIMIT = 0.2
+"""What 100 independent draws of Gamma(1/4, 1) leave; beyond it 1/4 is not told from 1/2."""
+EARLY, LATE = 0.1, 0.5
+"""First and last parts of the draws that are compared (Geweke 1992)."""
+DRIFT_LIMIT = 5.0
+"""Errors of their difference: more than for other numbers, since the error of half a run is itself
+uncertain. 3.3 was the largest of 220 healthy runs, 4.7 that of an ensemble's dependent chains."""
+
+
+def non_finite(e: Evidence) -> Outcome:
+    """No draw of `llc` may be NaN or infinite."""
+    if e.broken is None:
+        return Outcome(0.0, 0.0, False, "All draws of `llc` are finite.", "")
+    chain, draw = e.broken
+    said = (
+        f"`llc` is not finite in chain {chain} from draw {draw} on; the other checks are of the "
+        f"{draw} draws of each chain before it."
+    )
+    return Outcome(1.0, 0.0, True, said, "Lower `step_size` or raise `localization`.")
+
+
+def interrupted(e: Evidence) -> Outcome:
+    """Ctrl-C did not end the run."""
+    value = e.number("interrupted")
+    if not value:
+        return Outcome(value, 0.0, False, "The run was not interrupted.", "")
+    said = f"Ctrl-C ended the run after {e.llc.shape[1]} draws of each chain."
+    return Outcome(value, 0.0, True, said, "Run it again, if they are too few.")
+
+
+def step_limit(e: Evidence) -> Outcome:
+    """A run that goes on until the error is as wanted came near that before a limit ended it."""
+    ended, wanted = e.number("ended_at_limit"), e.attrs.get("relative_error_wanted", RELATIVE_ERROR)
+    if not ended:
+        return Outcome(ended, 0.0, False, "No limit ended the run before its time.", "")
+    said = (
+        f"Sampling ended at its limit of {e.number('num_steps'):.0f} steps with a Monte Carlo "
+        f"error of {100 * e.relative(e.of_llc('mcse_mean')):.1f} % of λ̂ (want {100 * wanted:g} %) "
+        f"and R-hat {e.of_llc('r_hat'):.3f}."
+    )
+    others = [repr(name) for name in ("sgnht", "psgld") if name != e.attrs.get("kernel")]
+    remedy = (
+        "Give `num_warmup` and `num_samples`, or wider limits in `until`, to run longer; or try "
+        f"kernel={' or '.join(others)}."
+    )
+    return Outcome(ended, 0.0, True, said, remedy)
+
+
+def r_hat(e: Evidence) -> Outcome:
+    """R-hat of `llc`."""
+    value, chains = e.of_llc("r_hat"), e.llc.shape[0]
+    if math.isnan(value):
+        said = f"R-hat of `llc` cannot be judged from {chains} chain(s) this short."
+        remedy = "Raise `num_chains` (to 4) or `num_samples`."
+        return Outcome(value, R_HAT_LIMIT, True, said, remedy)
+    return at_most(
+        value,
+        R_HAT_LIMIT,
+        f"R-hat of `llc` over {chains} chains",
+        "they disagree",
+        "Raise `num_warmup` and `num_samples`, or `localization`.",
+    )
+
+
+def r_hat_distance(e: Evidence) -> Outcome:
+    """R-hat of the distance from the centre, which tells apart regions of equal loss."""
+    distance = e.draws("distance")
+    value = e.monte_carlo(distance).r_hat
+    if math.isnan(value) or len(distance) < 2:
+        raise NoEvidence("chains")
+    return at_most(
+        value,
+        DISTANCE_R_HAT_LIMIT,
+        "R-hat of the distance from the centre",
+        "the chains sit in different places, though λ̂ may agree by chance",
+        "Raise `num_warmup` and `num_samples`, or `localization` to keep them in one basin.",
+    )
+
+
+def ess_bulk(e: Evidence) -> Outcome:
+    """Bulk effective sample size of `llc`."""
+    return at_least(
+        e.of_llc("ess_bulk"),
+        ESS_LIMIT,
+        "The bulk effective sample size of `llc`",
+        "its error is itself uncertain",
+        "Raise `num_samples`.",
+    )
+
+
+def ess_tail(e: Evidence) -> Outcome:
+    """Tail effective sample size of `llc`."""
+    return at_least(
+        e.of_llc("ess_tail"),
+        ESS_LIMIT,
+        "The tail effective sample size of `llc`",
+        "its high draws, which weigh most in λ̂ and its variance, are few",
+        "Raise `num_samples`.",
+    )
+
+
+def monte_carlo_error(e: Evidence) -> Outcome:
+    """Monte Carlo error of λ̂, as a share of it."""
+    return at_most(
+        e.relative(e.of_llc("mcse_mean")),
+        ERROR_LIMIT,
+        "The Monte Carlo error, relative to λ̂,",
+        "hardly a digit of λ̂ is known",
+        "Raise `num_samples`.",
+        percent=True,
+    )
+
+
+def drift(e: Evidence) -> Outcome:
+    """First tenth of the draws against the last half, pooled over chains.
+
+    The error of the difference is that of the last half, for both by their lengths: in a first
+    part that drifts, the drift itself would enter. At its limit the early draws move λ̂ by more
+    than its own error.
+    """
+    draws = e.llc.shape[1]
+    early, late = e.llc[:, : int(EARLY * draws)], e.llc[:, draws - int(LATE * draws) :]
+    if early.size == 0 or not (settled := e.monte_carlo(late)).error > 0:
+        raise NoEvidence("draws")
+    error = settled.error * math.sqrt(1.0 + late.shape[1] / early.shape[1])
+    value = abs(float(np.mean(early)) - settled.mean) / error
+    said = (
+        f"The first tenth of the draws has a mean `llc` of {np.mean(early):.4g}, the last half "
+        f"{settled.mean:.4g}; their difference in standard errors"
+    )
+    return at_most(
+        value,
+        DRIFT_LIMIT,
+        said,
+        "the chains were still on their way when sampling began",
+        "Raise `num_warmup`, or leave it out with the stochastic-gradient kernels.",
+    )

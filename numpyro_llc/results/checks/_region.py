@@ -1,0 +1,89 @@
+"""Checks of the region that was sampled: its size, γ's part in it, and the law of `llc`."""
+
+import numpy as np
+
+from numpyro_llc.estimators import RESOLVED, localization_corrected, mean, variance
+from numpyro_llc.results.checks._evidence import SURE, Evidence, NoEvidence, Outcome, at_most
+from numpyro_llc.results.checks._explain import explain_disagreement
+
+ABOVE_HALF_D = 1.05
+"""λ is at most d/2; the next order in 1/n was seen to add 0.1 % to λ̂ of regular models."""
+PULL_LIMIT = 1 / 3
+"""Share of λ̂ that γ may take, to first order; in the zoo at n = 1000 and γ = 1 at most 29 %."""
+GAMMA_LAW = (0.5, 1.25)
+"""Variance over mean of `llc`; in the zoo at n = 1000 from 0.90 (γ, m > 1) to 1.01 (small n), where
+λ > 0. Below 1/2, λ̂ grows by more than half of itself with each factor e in n."""
+
+
+def above_half_dimension(e: Evidence) -> Outcome:
+    """λ̂ against d/2, which no λ exceeds."""
+    limit = 0.5 * e.number("num_parameters")
+    return at_most(
+        e.of_llc("mean"),
+        ABOVE_HALF_D * limit + RESOLVED * e.of_llc("mcse_mean"),
+        "λ̂",
+        f"λ is at most d/2 = {limit:g}, so the step is too long, n too small, or the chains have "
+        "left the basin",
+        "Lower `step_size`, raise `localization`, or look at the other findings.",
+    )
+
+
+def basin(e: Evidence) -> Outcome:
+    """The mean of ``γ |z - z*|²``, of each chain, against d.
+
+    Exactly ``E[(z - z*)·∇U] = d``, so beyond d the loss falls outward on average.
+    """
+    if not e.smallest_localization > 0:
+        raise NoEvidence("localization")
+    pull = 2.0 * e.draws("penalty")
+    limit = e.number("num_parameters")
+    chains = [e.monte_carlo(chain[None]) for chain in pull]
+    beyond = [(one.mean - limit) / one.error if one.error > 0 else 0.0 for one in chains]
+    worst = int(np.argmax(beyond))
+    return at_most(
+        chains[worst].mean,
+        limit + SURE * chains[worst].error,
+        f"The mean of γ |z - z*|² of chain {worst}",
+        f"it is above d = {limit:g} beyond its error, so that the loss falls outward on average: "
+        "the chain has left the basin of the centre",
+        "Raise `localization`, or estimate at the minimum that it went to.",
+    )
+
+
+def localization(e: Evidence) -> Outcome:
+    """Share of λ̂ that γ takes: ``Cov(llc, penalty) / λ̂``, since it is ``-dλ̂/d ln γ``."""
+    value = e.of_llc("mean")
+    if not value > RESOLVED * e.of_llc("mcse_mean"):
+        raise NoEvidence("λ̂ above zero")
+    first = mean(e.llc)
+    pull = localization_corrected(e.llc, e.draws("penalty")) - first
+    share = pull.value / value
+    error = e.error_of((pull - first * share) * (1.0 / value))
+    return at_most(
+        share,
+        PULL_LIMIT + RESOLVED * error,
+        "The share of λ̂ that γ takes, to first order,",
+        "γ and not the loss bounds much of what was sampled",
+        "Lower `localization`, or see summary(idata, estimators='localization_corrected').",
+    )
+
+
+def gamma_law(e: Evidence) -> Outcome:
+    """Variance over mean of `llc`: 1 for Gamma(λ, 1), its law for large n.
+
+    It is ``1 - d ln λ̂ / d ln(n β)``: below 1, λ̂ still grows with n.
+    """
+    value = e.of_llc("mean")
+    if not value > RESOLVED * e.of_llc("mcse_mean"):
+        raise NoEvidence("λ̂ above zero")
+    first, second = mean(e.llc), variance(e.llc)
+    ratio = second.value / value
+    error = SURE * e.error_of((second - first * ratio) * (1.0 / value))
+    low, high = GAMMA_LAW
+    found, limit = not low - error <= ratio <= high + error, high if ratio > 1 else low
+    said = f"The variance of `llc` over its mean is {ratio:.3g} (want {low:g} to {high:g})"
+    if not found:
+        return Outcome(ratio, limit, False, f"{said}.", "")
+    causes = explain_disagreement(e.llc, e.statistics.get("penalty"), monte_carlo=e.monte_carlo)
+    meaning = f"{said}: it is not nearly Gamma(λ, 1), whose ratio is 1, as it is for large n."
+    return Outcome(ratio, limit, True, meaning, " ".join(causes))

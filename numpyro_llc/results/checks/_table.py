@@ -1,0 +1,45 @@
+"""The checks by name."""
+
+from collections.abc import Callable
+
+from numpyro_llc.results.checks import _center, _chains, _kernel, _region
+from numpyro_llc.results.checks._evidence import Evidence, NoEvidence, Outcome
+
+CHECKS: dict[str, Callable[[Evidence], Outcome]] = {
+    "non_finite": _chains.non_finite,
+    "interrupted": _chains.interrupted,
+    "center_curvature": _center.center_curvature,
+    "center_gradient": _center.center_gradient,
+    "flat_directions": _center.flat_directions,
+    "step_limit": _chains.step_limit,
+    "r_hat": _chains.r_hat,
+    "r_hat_distance": _chains.r_hat_distance,
+    "ess_bulk": _chains.ess_bulk,
+    "ess_tail": _chains.ess_tail,
+    "monte_carlo_error": _chains.monte_carlo_error,
+    "drift": _chains.drift,
+    "divergences": _kernel.divergences,
+    "acceptance": _kernel.acceptance,
+    "mala_acceptance": _kernel.mala_acceptance,
+    "step_size": _kernel.step_size,
+    "gradient_noise": _kernel.gradient_noise,
+    "evaluation": _kernel.evaluation,
+    "below_center": _center.below_center,
+    "negative": _center.negative,
+    "above_half_dimension": _region.above_half_dimension,
+    "basin": _region.basin,
+    "localization": _region.localization,
+    "gamma_law": _region.gamma_law,
+}
+"""In the order in which they are told: what may be the cause of another comes before it."""
+
+
+def outcomes(evidence: Evidence) -> dict[str, Outcome]:
+    """Make every check that the evidence suffices for."""
+    made = {}
+    for name, check in CHECKS.items():
+        try:
+            made[name] = check(evidence)
+        except NoEvidence:
+            continue
+    return made

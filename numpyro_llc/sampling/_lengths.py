@@ -1,0 +1,212 @@
+"""From a schedule to a finished run: lengths as given, or chosen from what the chains do."""
+
+from dataclasses import dataclass
+from math import ceil
+
+import jax
+import numpy as np
+
+from numpyro_llc.inference_data import MonteCarlo, monte_carlo
+from numpyro_llc.local import ROWS_ALWAYS_AFFORDABLE, rows_to_evaluate
+from numpyro_llc.sampling._run import Draws, NonFiniteDraw, Run
+from numpyro_llc.sampling._schedule import Schedule, Until
+
+MAX_DRAWS = 20_000
+"""Most draws that an automatic run keeps of a chain; even."""
+WORK_LIMIT = 2e11
+"""Parameters times rows, summed over steps and chains, after which an automatic run ends."""
+STEPS_AT_LEAST, STEPS_AT_MOST = 8192, 4_000_000
+WARMUP_DRAWS = 64
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run that ended.
+
+    Attributes
+    ----------
+    draws : Draws
+    num_warmup, thinning : int
+        As given or chosen.
+    evaluation_rows : int
+        Rows on which the recorded loss was evaluated; 0 for the data as a whole.
+    num_rows : int
+        Rows of the data; 0 likewise.
+    num_steps : int
+        Steps of each chain in all.
+    seconds : float
+        Wall time, compilation included.
+    ended_by : str
+        What ended sampling: "num_samples", "relative_error" (reached, and R-hat), a limit ("steps",
+        "seconds", "draws"), "interrupt" or "non-finite".
+    ended_at_limit : bool
+        Whether an automatic run did not come near its error in the work it may do.
+    """
+
+    draws: Draws
+    num_warmup: int
+    thinning: int
+    evaluation_rows: int
+    num_rows: int
+    num_steps: int
+    seconds: float
+    ended_by: str
+    ended_at_limit: bool
+
+    @property
+    def evaluation_error(self) -> float:
+        """Standard error of the mean loss, in nats, for the rows that were not evaluated."""
+        parts = self.draws.by_part.mean(axis=(0, 1))
+        if len(parts) < 2 or self.evaluation_rows >= self.num_rows:
+            return 0.0
+        unseen = 1.0 - self.evaluation_rows / self.num_rows
+        return float(np.std(parts, ddof=1) * np.sqrt(len(parts) * unseen))
+
+
+def finish(run: Run, schedule: Schedule, batch_rows: int, rng_key: jax.Array) -> Finished:
+    """Warm up and sample. Ctrl-C after the warm-up ends the run and keeps what was drawn.
+
+    Parameters
+    ----------
+    batch_rows : int
+        Rows of a batch, or of the full data.
+    """
+    budget = _budget(run, batch_rows)
+    rows_used = _choose_rows(run, schedule, batch_rows, rng_key)
+    least = ceil(max(rows_used, 1) / (3 * batch_rows))  # so that evaluation is the smaller cost
+    ended_by, near, num_warmup, thinning = "", True, 0, schedule.thinning or 1
+    try:
+        apart, most_bias = _warm_up(run, schedule, budget)
+        num_warmup = run.steps
+        run.end_warmup(most_bias)
+        apart /= run.step_scale
+        if schedule.thinning is None and schedule.num_samples is None:
+            thinning = max(1, least, ceil(apart / 2))
+        thinning, ended_by, near = _sample(run, schedule, thinning, budget + num_warmup)
+    except KeyboardInterrupt:
+        if not run.has_warmed or not run.chunks:
+            raise
+        ended_by = "interrupt"
+    except NonFiniteDraw:
+        ended_by = "non-finite"  # whoever puts the draws together says it
+    finally:
+        run.close()
+    return Finished(
+        run.collect(),
+        num_warmup,
+        thinning,
+        rows_used,
+        run.target.num_rows,
+        run.steps,
+        run.seconds,
+        ended_by,
+        ended_at_limit=not near,
+    )
+
+
+def _budget(run: Run, batch_rows: int) -> int:
+    size = sum(np.size(leaf) for leaf in jax.tree.leaves(run.target.center))
+    work = run.num_chains * max(size * batch_rows, 20_000)  # a step has a cost of its own
+    return int(np.clip(WORK_LIMIT / work, STEPS_AT_LEAST, STEPS_AT_MOST))
+
+
+def _choose_rows(run: Run, schedule: Schedule, batch_rows: int, rng_key: jax.Array) -> int:
+    """Evaluate on the full data where that is affordable, else on a large fixed batch."""
+    affordable = max(ROWS_ALWAYS_AFFORDABLE, 3 * batch_rows * (schedule.thinning or 1))
+    run.rows = rows_to_evaluate(run.target, affordable, rng_key)
+    if run.target.num_rows <= affordable:
+        return run.target.num_rows
+    return run.rows.rows.size  # type: ignore[union-attr]
+
+
+def _warm_up(run: Run, schedule: Schedule, budget: int) -> tuple[float, float]:
+    """Run the warm-up.
+
+    Returns the steps between nearly independent draws, and the bias that the finite step may have:
+    no more than the error that is wanted. 1 and infinite if not measured.
+
+    An automatic warm-up runs in rounds, each twice as long as the last, until the loss of a round
+    shows no drift: its halves agree, the chains agree, and it agrees with the round before.
+    """
+    run.describe("warm-up", schedule.num_warmup)
+    if schedule.num_warmup is not None:
+        run.walk(schedule.num_warmup)
+        return 1.0, np.inf
+    steps, before = 512, None
+    while True:
+        run.chunks = []
+        run.draw(WARMUP_DRAWS, steps // WARMUP_DRAWS)
+        now = _stable(run.collect().excess_loss)
+        if now is not None and before is not None and _agree(before, now):
+            break
+        before = now
+        if run.steps + 2 * steps > budget / 3:
+            break
+        steps *= 2
+    last = monte_carlo(run.collect().excess_loss)
+    apart = steps * run.num_chains / max(last.ess, 1.0) if np.isfinite(last.ess) else float(steps)
+    llc = float(run.target.inverse_temperature) * np.fmax(abs(last.mean), last.error)
+    wanted = (schedule.until or Until()).relative_error
+    return apart, wanted * float(llc) if llc > 0 else np.inf
+
+
+def _stable(loss: np.ndarray) -> tuple[float, float] | None:
+    """Mean and standard error of a round, or None if it drifts."""
+    result = monte_carlo(loss)
+    half = loss.shape[1] // 2
+    drift = abs(float(loss[:, half:].mean() - loss[:, :half].mean()))
+    # R-hat is NaN of one chain, as the error is where nothing moves, as at a step size of 0.
+    if result.r_hat >= 1.05 or not drift < 4.0 * result.error + 0.005 * abs(result.mean):
+        return (result.mean, 0.0) if np.ptp(loss) == 0 else None
+    return result.mean, result.error
+
+
+def _agree(one: tuple[float, float], two: tuple[float, float]) -> bool:
+    return abs(one[0] - two[0]) <= 3.0 * np.hypot(one[1], two[1]) + 0.01 * abs(two[0])
+
+
+def _sample(run: Run, schedule: Schedule, thinning: int, last_step: int) -> tuple[int, str, bool]:
+    """Sample as long as asked, or until λ̂ is known as well as asked.
+
+    Returns the thinning, what ended it, and whether the error is at least near what is wanted.
+
+    Where ``MAX_DRAWS`` are too few because they hang together, every other one is dropped, and
+    half as many are kept from then on.
+    """
+    if schedule.num_samples is not None:
+        run.describe("sampling", run.steps + schedule.num_samples)
+        run.draw(schedule.num_samples // thinning, thinning)
+        return thinning, "num_samples", True
+    until, most = schedule.until or Until(), MAX_DRAWS * (10 if schedule.until else 1)
+    last_step = last_step if until.steps is None else run.steps + until.steps
+    deadline = np.inf if until.seconds is None else until.seconds
+    drawn, more = 0, 250
+    while True:
+        more = max(min(more, most - drawn, (last_step - run.steps) // thinning), 1)
+        run.describe("sampling", run.steps + more * thinning)
+        drawn += run.draw(more, thinning, deadline=deadline)
+        result = monte_carlo(run.collect().excess_loss)
+        missing = _missing(result, until)
+        if missing <= 1.0:
+            return thinning, "relative_error", True
+        if drawn >= most and result.ess < 0.25 * drawn * run.num_chains:
+            run.drop_every_other()
+            drawn, thinning = drawn // 2, 2 * thinning
+        limits = {
+            "seconds": run.seconds > deadline,
+            "steps": run.steps + thinning > last_step,
+            "draws": drawn >= most,
+        }
+        if any(limits.values()):
+            return thinning, next(name for name in limits if limits[name]), missing <= 2.0
+        needed = 1.1 * drawn * (missing**2 - 1.0)
+        more = int(np.clip(needed if np.isfinite(needed) else drawn, 0.25 * drawn, 2 * drawn))
+
+
+def _missing(result: MonteCarlo, until: Until) -> float:
+    """The error over what is wanted; infinite while R-hat is too high."""
+    if result.error == 0:
+        return 0.0
+    if result.r_hat > until.r_hat:  # it is NaN of one chain
+        return np.inf
+    return result.error / max(until.relative_error * abs(result.mean), 1e-300)

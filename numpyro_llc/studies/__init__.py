@@ -1,0 +1,9 @@
+"""Many runs in one table: grids, checkpoints of a training run, parts of a model."""
+
+from numpyro_llc.studies._plateau import plateau, recommend
+from numpyro_llc.studies._refined import refined_llc
+from numpyro_llc.studies._rows import empty
+from numpyro_llc.studies._sweep import sweep
+from numpyro_llc.studies._trajectory import llc_trajectory
+
+__all__ = ["empty", "llc_trajectory", "plateau", "recommend", "refined_llc", "sweep"]

@@ -1,0 +1,65 @@
+"""Chains carried from one checkpoint to the next."""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from numpyro_llc.kernels import Sampler
+from numpyro_llc.local import ROWS_ALWAYS_AFFORDABLE, LocalTarget, excess_losses, rows_to_evaluate
+from numpyro_llc.models import Parameters
+from numpyro_llc.sampling import Draws, Run
+
+
+class Carried(NamedTuple):
+    """Where the chains of a checkpoint ended.
+
+    Attributes
+    ----------
+    offsets : dict
+        ``z - z*`` of each chain, leaves ``[chain, ...]``.
+    highest : scalar
+        The largest potential of its draws.
+    """
+
+    offsets: Parameters
+    highest: jax.Array
+
+
+def carried_from(run: Run, draws: Draws) -> Carried:
+    """What the next checkpoint needs of a run that ended."""
+    beta = float(run.target.inverse_temperature)
+    potential = beta * draws.excess_loss + draws.statistics["penalty"]
+    offsets = _offsets(run.sampler, run.state, run.target.center)
+    return Carried(offsets, jnp.asarray(np.max(potential), jnp.result_type(float)))
+
+
+@partial(jax.jit, static_argnums=0)
+def _offsets(sampler: Sampler, state: Any, center: Parameters) -> Parameters:
+    z = jax.vmap(sampler.position)(state)  # [block, chain, ...]
+    flat = jax.tree.map(lambda leaf: jax.lax.collapse(leaf, 0, 2), z)
+    return jax.tree.map(jnp.subtract, flat, center)
+
+
+@jax.jit
+def carry(
+    target: LocalTarget, starts: Parameters, carried: Carried
+) -> tuple[Parameters, jax.Array]:
+    """Starts of the chains at a new centre, and how many of them are carried over.
+
+    A chain keeps its offset from the centre where its potential is then no more than twice the
+    highest that the last checkpoint drew; else, as where the loss has become steeper, it starts as
+    it would without a checkpoint before.
+    """
+    moved = jax.tree.map(jnp.add, target.center, carried.offsets)
+    rows = rows_to_evaluate(target, ROWS_ALWAYS_AFFORDABLE, jax.random.key(0))
+    excess = excess_losses(target, moved, rows).excess
+    potential = target.inverse_temperature * excess + jax.vmap(target.penalty)(moved)
+    is_sound = potential <= 2.0 * carried.highest + 1.0  # of a NaN it is not
+
+    def choose(one: jax.Array, other: jax.Array) -> jax.Array:
+        return jnp.where(is_sound.reshape(-1, *[1] * (one.ndim - 1)), one, other)
+
+    return jax.tree.map(choose, moved, starts), jnp.sum(is_sound)

@@ -1,0 +1,151 @@
+"""The front door of the room."""
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import xarray as xr
+from tqdm.auto import tqdm
+
+from numpyro_llc._checks import check_key
+from numpyro_llc.errors import CheckpointError, LLCWarning, TrajectoryError
+from numpyro_llc.sampling import Problem, check_schedule, prepare
+from numpyro_llc.studies._centers import Centers
+from numpyro_llc.studies._walk import Walk
+
+
+def llc_trajectory(
+    rng_key: jax.Array,
+    model: Callable,
+    centers: Any,
+    model_args: Sequence[Any] = (),
+    model_kwargs: Mapping[str, Any] | None = None,
+    *,
+    steps: Sequence[float] | None = None,
+    center_of: Callable[[Any], Any] | None = None,
+    kernel: Any = "sgld",
+    num_data: int | None = None,
+    inverse_temperature: float | None = None,
+    localization: float | Mapping[str, float] = 1.0,
+    batch_size: int | None = None,
+    in_axes: Any = None,
+    step_size: float | None = None,
+    sites: Any = None,
+    num_warmup: int | None = None,
+    num_samples: int | None = None,
+    num_chains: int = 4,
+    thinning: int | None = None,
+    until: float | Mapping[str, float] | None = None,
+    chain_method: str = "vectorized",
+    warm_start: bool = True,
+    output: str | Path | None = None,
+    progress_bar: bool = True,
+    likelihood_factors: Sequence[str] = (),
+    prior_factors: Sequence[str] = (),
+) -> xr.Dataset:
+    """Estimate λ̂ at each checkpoint of a training run.
+
+    Parameters
+    ----------
+    rng_key : jax.Array
+        A JAX random key; that of a checkpoint depends on its place.
+    model, model_args, model_kwargs
+        As in ``estimate_llc``.
+    centers
+        The checkpoints, of one structure: a dict ``{site: arrays stacked along a leading axis}``,
+        a list, an iterator (read one at a time, so that they need not fit into memory together), or
+        a folder of Orbax checkpoints.
+    steps : sequence of numbers, optional
+        Training step of each checkpoint; by default those of the folder, else 0, 1, 2, ...
+    center_of : callable, optional
+        From a checkpoint to its centre ``{site: constrained value}``, such as
+        ``lambda state: {"net": state["params"]}``.
+    kernel, num_data, inverse_temperature, localization, batch_size, in_axes, step_size, sites
+        As in ``estimate_llc``, for every checkpoint.
+    num_warmup, num_samples, num_chains, thinning, until, chain_method
+        Likewise; left out, each checkpoint runs until it is known well enough.
+    warm_start : bool
+        Start chains at the offsets from the centre where those of the checkpoint before ended,
+        each where the loss allows it (``carried`` counts them); the warm-up follows all the same.
+    output : path, optional
+        A folder to which each row is written as it comes. The same call again goes on from there.
+    progress_bar : bool
+    likelihood_factors, prior_factors : sequences of str
+        As in ``estimate_llc``.
+
+    Returns
+    -------
+    xarray.Dataset
+        Over ``checkpoint``, with the coordinate ``step``: ``llc`` (λ̂), ``mcse``, ``sd`` of the
+        draws, ``ess_bulk``, ``ess_tail``, ``r_hat``, ``center_loss`` (nL(w*) in nats),
+        ``carried`` (chains carried over), ``step_size_used``, ``gradient_evaluations``,
+        ``seconds``, ``status`` ("ok"; "doubtful": with ``findings``; "diverged"; "failed":
+        parameters or loss of this checkpoint are not finite), ``findings``. attrs: n, β, γ,
+        kernel, d.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For a bad argument or model, by name.
+    CheckpointError
+        If `output` holds another trajectory.
+    TrajectoryError
+        If a later checkpoint fails: it is of another structure, say. Holds the rows before it.
+
+    Notes
+    -----
+    All checkpoints run through one compilation. A checkpoint in the midst of training is no local
+    minimum: λ̂ is then of the point as it is, the findings say so, and it may be negative.
+    Ctrl-C returns the checkpoints so far.
+    """
+    check_key(rng_key)
+    schedule = check_schedule(
+        num_warmup, num_samples, num_chains, thinning, chain_method, False, until
+    )
+    given = Centers(centers, steps, center_of)
+    arguments = {
+        "center": None,
+        "kernel": kernel,
+        "num_data": num_data,
+        "inverse_temperature": inverse_temperature,
+        "localization": localization,
+        "batch_size": batch_size,
+        "in_axes": in_axes,
+        "step_size": step_size,
+        "sites": sites,
+        "likelihood_factors": likelihood_factors,
+        "prior_factors": prior_factors,
+    }
+
+    def prepared(center: Any) -> Problem:
+        settings = {**arguments, "center": center}
+        return prepare(model, model_args, model_kwargs, schedule, **settings)
+
+    walk = Walk(rng_key, prepared, output, warm_start)
+    with tqdm(total=given.count, disable=not progress_bar, unit="checkpoint") as bar:
+        try:
+            for step, center in given:
+                walk.visit(step, center)
+                bar.update()
+        except KeyboardInterrupt:
+            if not walk.num_rows:
+                raise
+            warnings.warn(
+                f"The trajectory was interrupted after {walk.num_rows} checkpoints.",
+                LLCWarning,
+                stacklevel=2,
+            )
+        except CheckpointError:
+            raise
+        except Exception as error:  # of whatever kind: what was computed is not lost with it
+            if not walk.num_rows:
+                raise
+            raise TrajectoryError(
+                f"Checkpoint {walk.num_rows} of `centers` failed: {type(error).__name__}: "
+                f"{str(error).rstrip('.')}. The rows before it are in this error's "
+                "`trajectory`" + (f", and in {str(output)!r}." if output is not None else "."),
+                walk.table(),
+            ) from error
+    return walk.table()
