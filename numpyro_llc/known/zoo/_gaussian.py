@@ -11,7 +11,7 @@ import numpyro
 import numpyro.distributions as dist
 
 from numpyro_llc.known import exact
-from numpyro_llc.known.zoo import _rows
+from numpyro_llc.known.zoo import _designed_data
 from numpyro_llc.known.zoo._problem import FiniteN, Problem
 from numpyro_llc.known.zoo._registry import register
 
@@ -37,8 +37,8 @@ class Features:
 
 def regression(outputs: Outputs, size: int, x: Any, y: Any, weights: Any) -> None:
     """Rows around ``outputs(w, x)``, an array [rows, columns], with `size` parameters w."""
-    w = _rows.coefficients("w", size)
-    with _rows.weighted_rows(weights):
+    w = _designed_data.coefficients("w", size)
+    with _designed_data.weighted_rows(weights):
         numpyro.sample("y", dist.Normal(outputs(w, x), 1.0).to_event(1), obs=y)
 
 
@@ -56,7 +56,7 @@ def noise_free(
     y = np.asarray(outputs(w, x))
     return Problem(
         model=regression,
-        model_args=(outputs, w.size, x, y, _rows.weights_of(np.ones(len(x)), num_data)),
+        model_args=(outputs, w.size, x, y, _designed_data.weights_of(np.ones(len(x)), num_data)),
         center={"w": w},
         num_data=num_data,
         learning_coefficient=known,

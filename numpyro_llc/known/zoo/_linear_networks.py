@@ -12,7 +12,7 @@ import numpyro.distributions as dist
 from numpyro_llc._checks import check_integer, check_truth
 from numpyro_llc.known import exact
 from numpyro_llc.known.exact.values import check_integers
-from numpyro_llc.known.zoo import _rows
+from numpyro_llc.known.zoo import _designed_data
 from numpyro_llc.known.zoo._layers import (
     Layers,
     detours,
@@ -36,8 +36,8 @@ def linear_network(widths: Sequence[int], x: Any, y: Any, weights: Any) -> None:
     """A deep linear network; its layers are the sites ``layer_1``, ``layer_2``, ..."""
     outputs = x
     for i, shape in enumerate(zip(widths[1:], widths[:-1], strict=True), start=1):
-        outputs = outputs @ _rows.coefficients(f"layer_{i}", *shape).T
-    with _rows.weighted_rows(weights):
+        outputs = outputs @ _designed_data.coefficients(f"layer_{i}", *shape).T
+    with _designed_data.weighted_rows(weights):
         numpyro.sample("y", dist.Normal(outputs, 1.0).to_event(1), obs=y)
 
 
@@ -47,7 +47,7 @@ def linear_network_at(
     """The problem whose true map is the product of `layers`, at these layers."""
     widths = (layers[0].shape[1], *(layer.shape[0] for layer in layers))
     x = np.sqrt(widths[0]) * np.eye(widths[0])
-    weights = _rows.weights_of(np.ones(len(x)), num_data)
+    weights = _designed_data.weights_of(np.ones(len(x)), num_data)
     return Problem(
         model=linear_network,
         model_args=(widths, x, x @ product(layers).T, weights),

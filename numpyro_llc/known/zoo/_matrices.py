@@ -8,7 +8,7 @@ import numpyro
 import numpyro.distributions as dist
 
 from numpyro_llc.known import exact
-from numpyro_llc.known.zoo import _rows
+from numpyro_llc.known.zoo import _designed_data
 from numpyro_llc.known.zoo._linear_networks import (
     coefficient_at,
     deep_linear_network,
@@ -48,9 +48,9 @@ def linear_network_2_2_2_unaligned(num_data: int) -> Problem:
 
 def factorization(entries: Any, inner: int, weights: Any) -> None:
     """Matrices ``U V`` with noise, U of `inner` columns."""
-    left = _rows.coefficients("left", entries.shape[1], inner)
-    right = _rows.coefficients("right", inner, entries.shape[2])
-    with _rows.weighted_rows(weights):
+    left = _designed_data.coefficients("left", entries.shape[1], inner)
+    right = _designed_data.coefficients("right", inner, entries.shape[2])
+    with _designed_data.weighted_rows(weights):
         numpyro.sample("entries", dist.Normal(left @ right, 1.0).to_event(2), obs=entries)
 
 
@@ -59,7 +59,7 @@ def matrix_factorization(num_data: int) -> Problem:
     """A 4 by 3 matrix as a product with inner width 2, truth 0: ½ |U V|²."""
     return Problem(
         model=factorization,
-        model_args=(np.zeros((4, 4, 3)), 2, _rows.weights_of(np.ones(4), num_data)),
+        model_args=(np.zeros((4, 4, 3)), 2, _designed_data.weights_of(np.ones(4), num_data)),
         center={"left": np.zeros((4, 2)), "right": np.zeros((2, 3))},
         num_data=num_data,
         learning_coefficient=exact.matrix_factorization(4, 2, 3),

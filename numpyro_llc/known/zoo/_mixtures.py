@@ -15,7 +15,7 @@ import numpyro
 import numpyro.distributions as dist
 
 from numpyro_llc.known import exact
-from numpyro_llc.known.zoo import _rows
+from numpyro_llc.known.zoo import _designed_data
 from numpyro_llc.known.zoo._problem import Problem
 from numpyro_llc.known.zoo._registry import register
 
@@ -34,9 +34,9 @@ def _even_mixture(log_densities: Any, weights: Any) -> Any:
 
 def normals(x: Any, weights: Any) -> None:
     """An even mixture of two normal distributions of variance 1."""
-    means = _rows.coefficients("means", 2)
+    means = _designed_data.coefficients("means", 2)
     component = dist.Categorical(logits=jnp.zeros(2))
-    with _rows.weighted_rows(weights):
+    with _designed_data.weighted_rows(weights):
         numpyro.sample("x", dist.MixtureSameFamily(component, dist.Normal(means, 1.0)), obs=x)
 
 
@@ -50,7 +50,7 @@ def normal_mixture(num_data: int) -> Problem:
 
     return Problem(
         model=normals,
-        model_args=(_NODES, _rows.weights_of(_NODE_WEIGHTS, num_data)),
+        model_args=(_NODES, _designed_data.weights_of(_NODE_WEIGHTS, num_data)),
         center={"means": np.zeros(2)},
         num_data=num_data,
         learning_coefficient=exact.normal_mixture(2, weights="fixed"),
@@ -62,9 +62,9 @@ def normal_mixture(num_data: int) -> Problem:
 def weighted_normals(x: Any, weights: Any) -> None:
     """A mixture of two normal distributions of variance 1, of free weight."""
     logit = numpyro.sample("logit", dist.Normal(0.0, 3.0))
-    means = _rows.coefficients("means", 2)
+    means = _designed_data.coefficients("means", 2)
     component = dist.Categorical(logits=jnp.stack([jnp.zeros_like(logit), logit]))
-    with _rows.weighted_rows(weights):
+    with _designed_data.weighted_rows(weights):
         numpyro.sample("x", dist.MixtureSameFamily(component, dist.Normal(means, 1.0)), obs=x)
 
 
@@ -73,7 +73,7 @@ def normal_mixture_of_free_weight(num_data: int) -> Problem:
     """Mixture of N(w1, 1) and N(w2, 1) with free weight, at equal weights, truth N(0, 1)."""
     return Problem(
         model=weighted_normals,
-        model_args=(_NODES, _rows.weights_of(_NODE_WEIGHTS, num_data)),
+        model_args=(_NODES, _designed_data.weights_of(_NODE_WEIGHTS, num_data)),
         center={"logit": 0.0, "means": np.zeros(2)},
         num_data=num_data,
         learning_coefficient=exact.normal_mixture(2),
@@ -83,9 +83,9 @@ def normal_mixture_of_free_weight(num_data: int) -> Problem:
 
 def poissons(counts: Any, weights: Any) -> None:
     """An even mixture of two Poisson distributions, with the logarithms of their rates."""
-    rates = jnp.exp(_rows.coefficients("log_rates", 2))
+    rates = jnp.exp(_designed_data.coefficients("log_rates", 2))
     component = dist.Categorical(logits=jnp.zeros(2))
-    with _rows.weighted_rows(weights):
+    with _designed_data.weighted_rows(weights):
         numpyro.sample("counts", dist.MixtureSameFamily(component, dist.Poisson(rates)), obs=counts)
 
 
@@ -99,7 +99,7 @@ def poisson_mixture(num_data: int) -> Problem:
 
     return Problem(
         model=poissons,
-        model_args=(_COUNTS, _rows.weights_of(_COUNT_WEIGHTS, num_data)),
+        model_args=(_COUNTS, _designed_data.weights_of(_COUNT_WEIGHTS, num_data)),
         center={"log_rates": np.full(2, np.log(_RATE))},
         num_data=num_data,
         learning_coefficient=exact.poisson_mixture(2),
@@ -111,10 +111,10 @@ def poisson_mixture(num_data: int) -> Problem:
 def latent_classes(answers: Any, weights: Any) -> None:
     """Yes-or-no answers, independent given one of two classes."""
     logit = numpyro.sample("logit", dist.Normal(0.0, 3.0))
-    odds = _rows.coefficients("odds", 2, answers.shape[1])
+    odds = _designed_data.coefficients("odds", 2, answers.shape[1])
     component = dist.Categorical(logits=jnp.stack([jnp.zeros_like(logit), logit]))
     given_class = dist.Bernoulli(logits=odds).to_event(1)
-    with _rows.weighted_rows(weights):
+    with _designed_data.weighted_rows(weights):
         mixed = dist.MixtureSameFamily(component, given_class)
         numpyro.sample("answers", mixed, obs=answers)
 
@@ -127,7 +127,7 @@ def latent_class(num_data: int) -> Problem:
     chances = np.prod(1.0 / (1.0 + np.exp(np.where(answers, -odds, odds))), axis=1)
     return Problem(
         model=latent_classes,
-        model_args=(answers, _rows.weights_of(chances, num_data)),
+        model_args=(answers, _designed_data.weights_of(chances, num_data)),
         center={"logit": 0.0, "odds": np.tile(odds, (2, 1))},
         num_data=num_data,
         learning_coefficient=exact.latent_class(3, "independent"),
@@ -137,10 +137,10 @@ def latent_class(num_data: int) -> Problem:
 
 def one_factor(x: Any, weights: Any) -> None:
     """Variables with one common factor, and variances of their own."""
-    loadings = _rows.coefficients("loadings", x.shape[1])
-    log_variances = _rows.coefficients("log_variances", x.shape[1])
+    loadings = _designed_data.coefficients("loadings", x.shape[1])
+    log_variances = _designed_data.coefficients("log_variances", x.shape[1])
     covariance = jnp.outer(loadings, loadings) + jnp.diag(jnp.exp(log_variances))
-    with _rows.weighted_rows(weights):
+    with _designed_data.weighted_rows(weights):
         numpyro.sample("x", dist.MultivariateNormal(0.0, covariance), obs=x)
 
 
@@ -149,7 +149,7 @@ def factor_analysis(num_data: int) -> Problem:
     """One factor of three variables, truth no factor: covariance the identity, loadings 0."""
     return Problem(
         model=one_factor,
-        model_args=(np.sqrt(3.0) * np.eye(3), _rows.weights_of(np.ones(3), num_data)),
+        model_args=(np.sqrt(3.0) * np.eye(3), _designed_data.weights_of(np.ones(3), num_data)),
         center={"loadings": np.zeros(3), "log_variances": np.zeros(3)},
         num_data=num_data,
         learning_coefficient=exact.factor_analysis(3),

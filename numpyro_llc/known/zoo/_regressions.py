@@ -9,7 +9,7 @@ import numpyro
 import numpyro.distributions as dist
 
 from numpyro_llc.known import exact
-from numpyro_llc.known.zoo import _rows
+from numpyro_llc.known.zoo import _designed_data
 from numpyro_llc.known.zoo._gaussian import regression
 from numpyro_llc.known.zoo._problem import Problem, independent
 from numpyro_llc.known.zoo._registry import register
@@ -31,7 +31,7 @@ def linear_regression(num_data: int) -> Problem:
     y = x @ np.ones(5) + rng.normal(size=500)
     return Problem(
         model=regression,
-        model_args=(linear, 5, x, y[:, None], _rows.weights_of(np.ones(500), num_data)),
+        model_args=(linear, 5, x, y[:, None], _designed_data.weights_of(np.ones(500), num_data)),
         center={"w": np.linalg.lstsq(x, y)[0]},
         num_data=num_data,
         learning_coefficient=exact.regular(5),
@@ -42,8 +42,8 @@ def linear_regression(num_data: int) -> Problem:
 
 def logistic(x: Any, y: Any, weights: Any) -> None:
     """Rows of outcomes 0 and 1 with log odds ``x · w``."""
-    w = _rows.coefficients("w", x.shape[1])
-    with _rows.weighted_rows(weights):
+    w = _designed_data.coefficients("w", x.shape[1])
+    with _designed_data.weighted_rows(weights):
         numpyro.sample("y", dist.Bernoulli(logits=x @ w), obs=y)
 
 
@@ -63,7 +63,7 @@ def logistic_regression(num_data: int) -> Problem:
         model_args=(
             np.repeat(inputs, 2, axis=0),
             np.tile([1.0, 0.0], len(inputs)),
-            _rows.weights_of(np.stack([chance, 1.0 - chance], axis=1).ravel(), num_data),
+            _designed_data.weights_of(np.stack([chance, 1.0 - chance], axis=1).ravel(), num_data),
         ),
         center={"w": w},
         num_data=num_data,
@@ -80,8 +80,8 @@ def _entropy(logit: Any, chance: Any) -> Any:
 
 def poisson(x: Any, y: Any, weights: Any) -> None:
     """Rows of counts with log rate ``x · w``."""
-    w = _rows.coefficients("w", x.shape[1])
-    with _rows.weighted_rows(weights):
+    w = _designed_data.coefficients("w", x.shape[1])
+    with _designed_data.weighted_rows(weights):
         numpyro.sample("y", dist.Poisson(jnp.exp(x @ w)), obs=y)
 
 
@@ -97,7 +97,7 @@ def poisson_regression(num_data: int) -> Problem:
     w = np.log([2.0, 2.0])
     return Problem(
         model=poisson,
-        model_args=(x, counts, _rows.weights_of(np.ones(3), num_data)),
+        model_args=(x, counts, _designed_data.weights_of(np.ones(3), num_data)),
         center={"w": w},
         num_data=num_data,
         learning_coefficient=exact.regular(2),
@@ -108,8 +108,8 @@ def poisson_regression(num_data: int) -> Problem:
 
 def softmax(classes: int, x: Any, y: Any, weights: Any) -> None:
     """Rows of classes with logits ``W x``, a weight for each class: one column too many."""
-    w = _rows.coefficients("w", x.shape[1], classes)
-    with _rows.weighted_rows(weights):
+    w = _designed_data.coefficients("w", x.shape[1], classes)
+    with _designed_data.weighted_rows(weights):
         numpyro.sample("y", dist.Categorical(logits=x @ w), obs=y)
 
 
@@ -127,7 +127,7 @@ def softmax_regression(num_data: int) -> Problem:
             3,
             np.repeat(inputs, 3, axis=0),
             np.tile(np.arange(3), len(inputs)),
-            _rows.weights_of(chances.ravel(), num_data),
+            _designed_data.weights_of(chances.ravel(), num_data),
         ),
         center={"w": w},
         num_data=num_data,
@@ -154,7 +154,7 @@ def location_scale(x: Any, weights: Any) -> None:
     """A normal distribution; its scale is positive, so γ acts on its logarithm."""
     location = numpyro.sample("location", dist.Normal(0.0, 3.0))
     scale = numpyro.sample("scale", dist.LogNormal(0.0, 1.0))
-    with _rows.weighted_rows(weights):
+    with _designed_data.weighted_rows(weights):
         numpyro.sample("x", dist.Normal(location, scale), obs=x)
 
 
@@ -167,7 +167,7 @@ def normal_location_scale(num_data: int) -> Problem:
 
     return Problem(
         model=location_scale,
-        model_args=(np.array([-1.0, 1.0]), _rows.weights_of(np.ones(2), num_data)),
+        model_args=(np.array([-1.0, 1.0]), _designed_data.weights_of(np.ones(2), num_data)),
         center={"location": 0.0, "scale": 1.0},
         num_data=num_data,
         learning_coefficient=exact.regular(2),
@@ -178,8 +178,8 @@ def normal_location_scale(num_data: int) -> Problem:
 
 def bernoulli(x: Any, y: Any, weights: Any) -> None:
     """Rows of outcomes 0 and 1 with log odds ``w1 w2 x``."""
-    w = _rows.coefficients("w", 2)
-    with _rows.weighted_rows(weights):
+    w = _designed_data.coefficients("w", 2)
+    with _designed_data.weighted_rows(weights):
         numpyro.sample("y", dist.Bernoulli(logits=w[0] * w[1] * x), obs=y)
 
 
@@ -191,7 +191,7 @@ def bernoulli_product(num_data: int) -> Problem:
         model_args=(
             np.array([-1.0, -1.0, 1.0, 1.0]),
             np.array([0.0, 1.0, 0.0, 1.0]),
-            _rows.weights_of(np.ones(4), num_data),
+            _designed_data.weights_of(np.ones(4), num_data),
         ),
         center={"w": np.zeros(2)},
         num_data=num_data,
