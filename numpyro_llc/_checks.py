@@ -84,13 +84,15 @@ def check_localization(localization: Any, sites: Iterable[str]) -> dict[str, Any
             f"`localization` must be a number or name each parameter site {names}; "
             f"got a dict of {list(given)}."
         )
+    return {name: check_gamma(given[name]) for name in names}
+
+
+def check_gamma(gamma: Any) -> Any:
+    """Return one γ, at least 0; that of a traced function as it is."""
+    if isinstance(gamma, jax.core.Tracer):
+        return gamma
     meaning = "It is the precision of the Gaussian around the centre, in unconstrained space."
-    return {
-        name: given[name]
-        if isinstance(given[name], jax.core.Tracer)
-        else check_positive("localization", given[name], meaning=meaning, zero=True)
-        for name in names
-    }
+    return check_positive("localization", gamma, meaning=meaning, zero=True)
 
 
 def check_other_data(evaluate_on: Any) -> dict[str, Any]:

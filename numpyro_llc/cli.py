@@ -75,7 +75,7 @@ def _calibrate(options: argparse.Namespace) -> None:
     from numpyro_llc.known import calibrate
 
     if options.list:
-        print(zoo.list().to_string())
+        print(zoo.table().to_string())
         return
     try:
         table = calibrate(

@@ -1,10 +1,23 @@
 """What can go wrong in a run; a bad argument is a plain ``ValueError`` or ``TypeError``."""
 
+import os
+import sys
+import warnings
 from typing import Any
+
+_PACKAGE = os.path.dirname(__file__) + os.sep
 
 
 class LLCWarning(UserWarning):
     """A doubtful statistic: the message holds the number, its threshold and the remedy."""
+
+
+def warn(message: str) -> None:
+    """Raise an :class:`LLCWarning` at the line outside of this package that led here."""
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, LLCWarning, stacklevel=level)
 
 
 class NonFiniteLossError(RuntimeError):

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -24,16 +23,6 @@ _IS_DATATREE = int(version("arviz").split(".")[0]) >= 1
 def variable_name(site: str) -> str:
     """Site name as netCDF and Zarr allow it: ``net/Dense_0.kernel`` is ``net.Dense_0.kernel``."""
     return site.replace("/", ".")
-
-
-def flatten_sites(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Pytrees to arrays, a leaf at ``params['a']['b']`` under the name ``params.a.b``."""
-    flat = {}
-    for name, value in values.items():
-        for path, leaf in jax.tree_util.tree_leaves_with_path(value):
-            keys = [jax.tree_util.keystr((key,), simple=True) for key in path]
-            flat[".".join([name, *keys])] = leaf
-    return flat
 
 
 def labelled(

@@ -1,11 +1,10 @@
 """``wbic``, ``local_free_energy``, ``bic``: estimates of the free energy from one result."""
 
-import warnings
 from dataclasses import dataclass
 from math import hypot, log
 from typing import Any
 
-from numpyro_llc.errors import LLCWarning
+from numpyro_llc.errors import warn
 from numpyro_llc.estimators import ESTIMATORS, check_multiplicity, rows_of
 from numpyro_llc.inference_data import draws_of, monte_carlo, penalty_of, posterior
 
@@ -153,6 +152,6 @@ def _llc(idata: Any, estimator: str, multiplicity: int | None) -> tuple[float, f
     known = {"penalty": penalty, "multiplicity": multiplicity}
     rows, findings = rows_of(estimator, llc, known, {"penalty": remedy}, monte_carlo, errors=1.0)
     if findings:
-        warnings.warn(" ".join(findings), LLCWarning, stacklevel=3)
+        warn(" ".join(findings))
     row = rows[estimator]
     return row.mean, hypot(row.mcse_mean, posterior(idata).attrs.get("evaluation_error", 0.0))

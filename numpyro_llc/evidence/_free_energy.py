@@ -1,13 +1,12 @@
 """``free_energy`` and its curve over temperatures, from a ladder."""
 
-import warnings
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from scipy.special import logsumexp
 
-from numpyro_llc.errors import LLCWarning
+from numpyro_llc.errors import warn
 from numpyro_llc.estimators import bennett
 from numpyro_llc.evidence._criteria import FreeEnergy
 from numpyro_llc.inference_data import monte_carlo
@@ -106,7 +105,7 @@ def free_energy_curve(ladder: xr.Dataset, *, prior: str | None = None) -> xr.Dat
         "error": np.where(np.isnan(values), np.nan, errors),
         "llc": [value for value, _ in llc],
         "llc_error": [error for _, error in llc],
-        "ess": [row.ess for row in rows],
+        "ess_bulk": [row.ess for row in rows],
         "r_hat": [row.r_hat for row in rows],
     }
     return xr.Dataset(
@@ -137,11 +136,7 @@ def _cumulative(betas: np.ndarray, excess: np.ndarray) -> tuple[np.ndarray, Infl
         influences.append({**before, k: before[k] + low.influence, k + 1: high.influence})
         doubts += [f"{doubt} at β = {betas[k]:.3g} and {betas[k + 1]:.3g}" for doubt in low.doubts]
     if doubts:
-        warnings.warn(
-            f"The free energy is doubtful: {'; '.join(doubts)}. Give more `inverse_temperatures`.",
-            LLCWarning,
-            stacklevel=4,
-        )
+        warn(f"The free energy is doubtful: {'; '.join(doubts)}. Give more `inverse_temperatures`.")
     return np.asarray(values), influences
 
 

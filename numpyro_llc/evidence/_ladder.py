@@ -1,7 +1,6 @@
 """``temperature_ladder``: one model at many inverse temperatures, from its prior to its data."""
 
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from functools import partial
 from typing import Any
@@ -11,15 +10,23 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from numpyro.infer.initialization import init_to_sample
+from numpyro.infer.mcmc import MCMCKernel
 
 from numpyro_llc._checks import check_key
-from numpyro_llc.errors import LLCWarning
+from numpyro_llc.errors import warn
 from numpyro_llc.evidence._rungs import check_rungs, default_rungs
 from numpyro_llc.inference_data import attributes, monte_carlo
-from numpyro_llc.local import LocalTarget, PosteriorTarget, total_loss
+from numpyro_llc.kernels import kernel_of
+from numpyro_llc.local import (
+    LocalizedModel,
+    LocalTarget,
+    PosteriorTarget,
+    check_localized,
+    total_loss,
+)
 from numpyro_llc.models import Parameters, draw_starts
-from numpyro_llc.results import evaluated
-from numpyro_llc.sampling import Draws, Problem, Run, check_schedule, finish, prepare, with_defaults
+from numpyro_llc.results import evaluated, one_or_by_site
+from numpyro_llc.sampling import Draws, Plan, Run, check_schedule, finish, make_plan, with_defaults
 
 PRIORS = ("local", "model")
 MOST_R_HAT = 1.05
@@ -28,23 +35,18 @@ _PRIOR_DRAW = init_to_sample()
 
 def temperature_ladder(
     rng_key: jax.Array,
-    model: Callable,
+    model: LocalizedModel,
     model_args: Sequence[Any] = (),
     model_kwargs: Mapping[str, Any] | None = None,
     *,
-    center: Any,
     prior: str = "local",
     inverse_temperatures: Sequence[float] | None = None,
-    localization: float | Mapping[str, float] = 1.0,
-    kernel: Any = "nuts",
-    num_data: int | None = None,
+    kernel: str | MCMCKernel | None = None,
     num_warmup: int = 500,
     num_samples: int = 1000,
     num_chains: int = 4,
     chain_method: str = "vectorized",
     progress_bar: bool = True,
-    likelihood_factors: Sequence[str] = (),
-    prior_factors: Sequence[str] = (),
 ) -> xr.Dataset:
     r"""Sample ``p(z) ∝ exp(-β nL(z)) φ(z)`` at many β at once, down to β = 0.
 
@@ -53,18 +55,19 @@ def temperature_ladder(
     Parameters
     ----------
     rng_key : jax.Array
-    model, model_args, model_kwargs, center, num_data, likelihood_factors, prior_factors
-        As in :func:`~numpyro_llc.estimate_llc`. Chains start around the centre.
+    model : LocalizedModel
+        What :func:`~numpyro_llc.localize` returned. Chains start around its centre; its
+        `inverse_temperature` plays no part.
+    model_args, model_kwargs
+        The model's arguments.
     prior : {"local", "model"}
-        φ: the Gaussian of precision `localization` around the centre, normalized, or the model's
-        own prior.
+        φ: the Gaussian of precision γ > 0 around the centre, normalized, or the model's own prior,
+        where γ says only where chains start.
     inverse_temperatures : sequence of float, optional
         The rungs above zero, increasing. By default a geometric series up to 1, whose steps are
         such that neighbours overlap if ``llc`` is about Gamma(d/2, 1).
-    localization : float or dict
-        γ > 0. With the model's prior it says only where chains start.
     kernel : {"nuts", "hmc", "mala"} or MCMCKernel
-        A full-data kernel.
+        A full-data kernel; NUTS by default.
     num_warmup, num_samples, num_chains : int
         Of each rung.
     chain_method : {"vectorized", "sequential"}
@@ -95,71 +98,60 @@ def temperature_ladder(
     schedule = with_defaults(
         check_schedule(num_warmup, num_samples, num_chains, 1, chain_method, progress_bar)
     )
-    problem = prepare(
-        model,
-        model_args,
-        model_kwargs,
-        schedule,
-        center=center,
-        kernel=kernel,
-        num_data=num_data,
-        inverse_temperature=1.0,
-        localization=localization,
-        batch_size=None,
-        in_axes=None,
-        step_size=None,
-        likelihood_factors=likelihood_factors,
-        prior_factors=prior_factors,
-    )
-    _check(problem, prior)
-    target = _target(problem, prior)
+    local = replace(check_localized(model), inverse_temperature=1.0)
+    plan = make_plan(local, model_args, model_kwargs, kernel_of(kernel), schedule)
+    _check(plan, prior)
+    target = _target(plan, prior)
     key_prior, key_check, key_starts, key_chains = jax.random.split(rng_key, 4)
-    base = evaluated(target, _base_draws(problem, target, key_prior), {})
+    base = evaluated(target, _base_draws(plan, target, key_prior), {})
     if inverse_temperatures is None:
-        rungs = default_rungs(base.excess_loss, problem.reading.dimension)
+        rungs = default_rungs(base.excess_loss, plan.target.dimension)
     else:
         rungs = check_rungs(inverse_temperatures)
     run = Run(
-        problem.sampler,
-        target,
-        _starts(problem, rungs, key_check, key_starts),
+        replace(plan, target=target),
+        _starts(plan, rungs, key_check, key_starts),
         key_chains,
-        problem.schedule,
-        sites=problem.reading.program.parameters,
+        sites=tuple(target.center),
         cells={"inverse_temperature": jnp.asarray(rungs, jnp.result_type(float))},
     )
-    finished = finish(run, problem.schedule, problem.rows_of_a_step, key_starts)
+    finished = finish(run)
     draws = [base, *(run.of_block(finished.draws, block) for block in range(len(rungs)))]
-    return _dataset(problem, prior, np.concatenate([[0.0], rungs]), draws)
+    return _dataset(plan, prior, np.concatenate([[0.0], rungs]), draws)
 
 
-def _check(problem: Problem, prior: str) -> None:
-    if problem.is_stochastic:
+def _check(plan: Plan, prior: str) -> None:
+    if plan.is_stochastic:
         raise ValueError(
-            f"`kernel` {problem.kernel!r} takes minibatches; a ladder needs exact draws at each "
+            f"`kernel` {plan.kernel!r} takes minibatches; a ladder needs exact draws at each "
             "rung. Use 'nuts', 'hmc' or 'mala'."
         )
-    if prior == "model" and (without := list(problem.reading.improper)):
+    if prior == "model" and (without := list(plan.reading.improper)):
         raise ValueError(
             f"`prior='model'` needs a prior of integral 1 for every parameter; {without} have none "
             "(numpyro.param, ImproperUniform). Use prior='local', or give them one."
         )
-    if prior == "local" and not all(float(g) > 0 for g in problem.target.localization.values()):
+    if prior == "model" and plan.target.fixed is not None:
+        raise ValueError(
+            "`prior='model'` is the prior of all parameters; `sites` fixes some at the centre. Use "
+            "prior='local', or localize without `sites`."
+        )
+    if prior == "local" and not all(float(g) > 0 for g in plan.target.localization.values()):
         raise ValueError(
             "`localization` must be positive for every site, for the Gaussian to be normalized."
         )
 
 
-def _target(problem: Problem, prior: str) -> LocalTarget:
+def _target(plan: Plan, prior: str) -> LocalTarget:
     if prior == "local":
-        return problem.target
-    parts = {field.name: getattr(problem.target, field.name) for field in fields(LocalTarget)}
-    return PosteriorTarget(**{**parts, "program": problem.reading.keyed_by_prior()})
+        return plan.target
+    parts = {field.name: getattr(plan.target, field.name) for field in fields(LocalTarget)}
+    return PosteriorTarget(**{**parts, "program": plan.reading.keyed_by_prior()})
 
 
-def _base_draws(problem: Problem, target: LocalTarget, rng_key: jax.Array) -> Parameters:
+def _base_draws(plan: Plan, target: LocalTarget, rng_key: jax.Array) -> Parameters:
     """Independent draws ``[chain, draw, ...]`` at β = 0."""
-    schedule = problem.schedule
+    schedule = plan.schedule
     shape = (schedule.num_chains, schedule.num_samples or 1)
     if isinstance(target, PosteriorTarget):
         keys = jax.random.split(rng_key, shape[0] * shape[1])
@@ -181,13 +173,13 @@ def _base_draws(problem: Problem, target: LocalTarget, rng_key: jax.Array) -> Pa
 
 
 def _starts(
-    problem: Problem, rungs: np.ndarray, key_check: jax.Array, key_starts: jax.Array
+    plan: Plan, rungs: np.ndarray, key_check: jax.Array, key_starts: jax.Array
 ) -> Parameters:
     """Starts of all rungs around the centre, ``[rung * chain, ...]``."""
-    curvature = problem.curvature(key_check)
+    curvature = plan.curvature(key_check)
     scalar = partial(jnp.asarray, dtype=jnp.result_type(float))
     of_rungs = [
-        replace(problem, target=replace(problem.target, inverse_temperature=scalar(beta))).starts(
+        replace(plan, target=replace(plan.target, inverse_temperature=scalar(beta))).starts(
             curvature, jax.random.fold_in(key_starts, k)
         )
         for k, beta in enumerate(rungs)
@@ -195,29 +187,27 @@ def _starts(
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *of_rungs)
 
 
-def _dataset(problem: Problem, prior: str, betas: np.ndarray, draws: list[Draws]) -> xr.Dataset:
+def _dataset(plan: Plan, prior: str, betas: np.ndarray, draws: list[Draws]) -> xr.Dataset:
     dims = ("inverse_temperature", "chain", "draw")
     variables = {"excess_loss": (dims, np.stack([one.excess_loss for one in draws]))}
     penalty = np.stack([one.statistics["penalty"] for one in draws]).astype(np.float64)
     variables["penalty" if prior == "local" else "prior_potential"] = (dims, penalty)
-    if prior == "local" and not problem.reading.improper:
-        found = [_prior_potential(problem, one.positions) for one in draws]
+    if prior == "local" and plan.target.fixed is None and not plan.reading.improper:
+        found = [_prior_potential(plan, one.positions) for one in draws]
         variables["prior_potential"] = (dims, np.stack(found))
-    losses = [np.ravel(loss) for loss in problem.reading.center_losses.values()]
-    gammas = {name: float(gamma) for name, gamma in problem.target.localization.items()}
-    same = len(set(gammas.values())) == 1
+    losses = [np.ravel(loss) for loss in plan.reading.center_losses.values()]
     ladder = xr.Dataset(
         {**variables, "center_losses": ("datum", np.concatenate(losses).astype(np.float64))},
         coords={"inverse_temperature": betas},
         attrs=attributes(
             {
-                "num_data": problem.num_data,
-                "num_parameters": problem.reading.dimension,
-                "center_loss": total_loss(problem.reading.center_losses),
-                "localization": next(iter(gammas.values())) if same else gammas,
-                "log_normalizer": _log_normalizer(problem.target),
+                "num_data": plan.num_data,
+                "num_parameters": plan.target.dimension,
+                "center_loss": total_loss(plan.reading.center_losses),
+                "localization": one_or_by_site(plan.target.localization),
+                "log_normalizer": _log_normalizer(plan.target),
                 "prior": prior,
-                "kernel": problem.kernel,
+                "kernel": plan.kernel,
             }
         ),
     )
@@ -225,11 +215,9 @@ def _dataset(problem: Problem, prior: str, betas: np.ndarray, draws: list[Draws]
     return ladder
 
 
-def _prior_potential(problem: Problem, positions: Parameters) -> np.ndarray:
+def _prior_potential(plan: Plan, positions: Parameters) -> np.ndarray:
     """``-log φ`` of the model's prior, ``[chain, draw]``."""
-    potential = _prior_potentials(
-        problem.reading.keyed_by_prior(), positions, problem.reading.arrays
-    )
+    potential = _prior_potentials(plan.reading.keyed_by_prior(), positions, plan.reading.arrays)
     return np.asarray(potential, np.float64)
 
 
@@ -256,10 +244,8 @@ def _warn_of_chains(ladder: xr.Dataset) -> None:
     }
     if found:
         worst = max(found, key=lambda beta: found[beta])
-        warnings.warn(
+        warn(
             f"The chains disagree at {len(found)} of {len(rungs)} rungs: R-hat of the loss is "
             f"{found[worst]:.3g} at β = {worst:.3g} (want < {MOST_R_HAT:g}). Raise `num_warmup` "
-            "and `num_samples`.",
-            LLCWarning,
-            stacklevel=4,
+            "and `num_samples`."
         )

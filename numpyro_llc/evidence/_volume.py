@@ -1,7 +1,7 @@
 """``volume_scaling``: λ from how the volume of ``{L(z) - L(z*) <= ε}`` falls with ε."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -9,12 +9,10 @@ import numpy as np
 import xarray as xr
 from scipy.optimize import least_squares
 
-from numpyro_llc._checks import check_integer, check_key, check_localization, check_positive
+from numpyro_llc._checks import check_integer, check_key, check_positive
 from numpyro_llc.estimators import check_multiplicity
 from numpyro_llc.evidence._splitting import Levels, split
-from numpyro_llc.local import LocalTarget
-from numpyro_llc.models import read_model
-from numpyro_llc.sampling import target_of
+from numpyro_llc.local import LocalizedModel, LocalTarget, check_localized
 
 KEPT = 0.5
 """Share of the points kept at each level."""
@@ -49,20 +47,15 @@ class VolumeScaling:
 
 def volume_scaling(
     rng_key: jax.Array,
-    model: Callable,
+    model: LocalizedModel,
     model_args: Sequence[Any] = (),
     model_kwargs: Mapping[str, Any] | None = None,
     *,
-    center: Any,
     multiplicity: int = 1,
-    localization: float | Mapping[str, float] = 1.0,
     least: float | None = None,
-    num_data: int | None = None,
     num_particles: int = 500,
     num_replicas: int = 8,
     num_moves: int = 10,
-    likelihood_factors: Sequence[str] = (),
-    prior_factors: Sequence[str] = (),
 ) -> VolumeScaling:
     r"""Estimate λ from ``V(ε) = P(L(z) - L(z*) <= ε) ~ ε^λ (log 1/ε)^(m - 1)``, by splitting.
 
@@ -73,12 +66,13 @@ def volume_scaling(
     Parameters
     ----------
     rng_key : jax.Array
-    model, model_args, model_kwargs, center, num_data, likelihood_factors, prior_factors
-        As in :func:`~numpyro_llc.estimate_llc`.
+    model : LocalizedModel
+        What :func:`~numpyro_llc.localize` returned, with γ > 0; its `inverse_temperature` plays no
+        part.
+    model_args, model_kwargs
+        The model's arguments.
     multiplicity : int
         m of the fit, ``λ log ε + (m - 1) log(C - log ε) + const``.
-    localization : float or dict
-        γ > 0.
     least : float, optional
         The narrowest ε, nats a datum. By default 1/n: below it, noisy data show their own quadratic
         minimum and not the model.
@@ -107,18 +101,10 @@ def volume_scaling(
     counts = {"num_particles": num_particles, "num_replicas": num_replicas, "num_moves": num_moves}
     for name, minimum in (("num_particles", 10), ("num_replicas", 2), ("num_moves", 1)):
         check_integer(name, counts[name], minimum=minimum, meaning="It sets the error.")
-    reading = read_model(
-        model,
-        model_args,
-        model_kwargs,
-        center=getattr(center, "params", center),
-        likelihood_factors=likelihood_factors,
-        prior_factors=prior_factors,
-    )
-    gammas = check_localization(localization, reading.center)
-    if not all(gamma > 0 for gamma in gammas.values()):
+    local = replace(check_localized(model), inverse_temperature=1.0)
+    target, size = local.target(local.read(model_args, model_kwargs))
+    if not all(float(gamma) > 0 for gamma in target.localization.values()):
         raise ValueError("`localization` must be positive for every site: it bounds the volume.")
-    target, size = target_of(reading, num_data, 1.0, gammas)
     levels = split(
         rng_key, target, size, least=_check_least(least, target, size), **counts, kept=KEPT
     )

@@ -1,9 +1,16 @@
 """Samplers: what the loop needs of a kernel, and the kernels by name."""
 
 from numpyro_llc.kernels._acceptance import metropolis_report
-from numpyro_llc.kernels._kernel import check_batch_size
+from numpyro_llc.kernels._kernel import StochasticKernel
 from numpyro_llc.kernels._numpyro import kernel_statistics
-from numpyro_llc.kernels._registry import KERNEL_NAMES, in_axes_of, make_sampler
+from numpyro_llc.kernels._registry import (
+    KERNEL_NAMES,
+    RECOMMENDED,
+    STOCHASTIC_NAMES,
+    kernel_of,
+    name_of,
+    sampler_of,
+)
 from numpyro_llc.kernels._sampler import Sampler
 from numpyro_llc.kernels._stochastic import StochasticSampler
 from numpyro_llc.kernels.psgld import PSGLD
@@ -14,14 +21,17 @@ from numpyro_llc.kernels.sgnht import SGNHT
 __all__ = [
     "KERNEL_NAMES",
     "PSGLD",
+    "RECOMMENDED",
     "SGD",
     "SGLD",
     "SGNHT",
+    "STOCHASTIC_NAMES",
     "Sampler",
+    "StochasticKernel",
     "StochasticSampler",
-    "check_batch_size",
-    "in_axes_of",
+    "kernel_of",
     "kernel_statistics",
-    "make_sampler",
     "metropolis_report",
+    "name_of",
+    "sampler_of",
 ]

@@ -9,9 +9,10 @@ import jax.numpy as jnp
 from numpyro.infer.initialization import init_to_uniform
 from numpyro.infer.mcmc import MCMCKernel
 
-from numpyro_llc._checks import check_integer, check_localization, check_positive
+from numpyro_llc._checks import check_integer, check_positive
+from numpyro_llc.kernels._rule import Rule
 from numpyro_llc.kernels._stochastic import StochasticSampler, StochasticState
-from numpyro_llc.local import LocalizedModel, LocalTarget, PosteriorTarget, make_target
+from numpyro_llc.local import LocalizedModel, LocalTarget, PosteriorTarget
 from numpyro_llc.models import (
     ModelReading,
     Parameters,
@@ -25,7 +26,7 @@ _ANYWHERE = init_to_uniform()
 
 
 def make_stochastic_sampler(
-    rule: Any, step_size: Any, batch_size: Any, control_variates: bool | None = None
+    rule: Rule, step_size: Any, batch_size: Any, control_variates: bool | None = None
 ) -> StochasticSampler:
     """Check the numbers of a stochastic-gradient kernel."""
     if step_size is not None:
@@ -84,22 +85,36 @@ class StochasticKernel(MCMCKernel):
     def __init__(
         self,
         model: Callable | None,
-        rule: Any,
+        rule: Rule,
+        *,
         step_size: float | None,
         batch_size: int | None,
         control_variates: bool | None,
         in_axes: Any,
+        **own: Any,
     ) -> None:
         self._model = model
+        self._settings = {
+            "step_size": step_size,
+            "batch_size": batch_size,
+            "control_variates": control_variates,
+            "in_axes": in_axes,
+            **own,
+        }
         self.sampler = make_stochastic_sampler(rule, step_size, batch_size, control_variates)
         self.in_axes = in_axes
         self._sample_fn: Callable | None = None
         self._program: Any = None
+        self._fixed: Any = None
 
     @property
     def model(self) -> Any:
         """The model given."""
         return self._model
+
+    def replace(self, **settings: Any) -> "StochasticKernel":
+        """The same kernel with other settings."""
+        return type(self)(self._model, **{**self._settings, **settings})
 
     def init(
         self,
@@ -113,7 +128,8 @@ class StochasticKernel(MCMCKernel):
         if self._model is None:
             raise ValueError("The kernel has no model: give it what numpyro_llc.localize returned.")
         target = self._read(model_args, model_kwargs)
-        self._program, self._sample_fn = target.program, self._advance
+        self._program, self._fixed = target.program, target.fixed
+        self._sample_fn = self._advance
         single = _is_single(rng_key)
         keys = rng_key[None] if single else rng_key
         if init_params is None:
@@ -144,10 +160,11 @@ class StochasticKernel(MCMCKernel):
     def postprocess_fn(self, model_args: tuple, model_kwargs: dict | None) -> Callable:
         """From unconstrained to constrained parameters."""
         _, arrays = split_arguments(model_args, model_kwargs)
-        program = self._program
+        program, fixed = self._program, self._fixed
 
         def constrain(z: Parameters) -> dict[str, Any]:
-            return program.constrain(z, arrays, program.parameters)
+            whole = z if fixed is None else fixed.whole(z)
+            return program.constrain(whole, arrays, program.parameters)
 
         return constrain
 
@@ -168,28 +185,22 @@ class StochasticKernel(MCMCKernel):
 
     def _read(self, args: tuple, kwargs: dict | None) -> LocalTarget:
         model: Any = self._model
-        if not isinstance(model, LocalizedModel):
-            reading = read_model(model, args, kwargs, center={}, init_strategy=_ANYWHERE)
-            reading = self._batched(reading)
-            return PosteriorTarget(
-                reading.program,
-                reading.arrays,
-                reading.center,
-                reading.center_losses,
-                jnp.ones(()),
-                dict.fromkeys(reading.center, jnp.ones(())),
-            )
-        reading = self._batched(model.read(*args, **(kwargs or {})))
-        return make_target(
+        if isinstance(model, LocalizedModel):
+            reading = self.batched(model.read(args, kwargs))
+            return model.target(reading)[0]
+        reading = read_model(model, args, kwargs, center={}, init_strategy=_ANYWHERE)
+        reading = self.batched(reading)
+        return PosteriorTarget(
             reading.program,
             reading.arrays,
             reading.center,
-            inverse_temperature=model.settings["inverse_temperature"],
-            localization=check_localization(model.settings["localization"], reading.center),
-            center_losses=reading.center_losses,
+            reading.center_losses,
+            jnp.ones(()),
+            dict.fromkeys(reading.center, jnp.ones(())),
         )
 
-    def _batched(self, reading: ModelReading) -> ModelReading:
+    def batched(self, reading: ModelReading) -> ModelReading:
+        """The reading with rows that can be taken out, if the kernel takes batches."""
         if self.sampler.batch_size is None:
             return reading
         program = with_batches(reading, self.in_axes)

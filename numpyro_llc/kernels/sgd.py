@@ -23,4 +23,11 @@ class SGD(StochasticKernel):
         in_axes: Any = None,
     ) -> None:
         rule = LangevinRule(is_corrected=step_size is None, temperature=0.0)
-        super().__init__(model, rule, step_size, batch_size, control_variates, in_axes)
+        super().__init__(
+            model,
+            rule,
+            step_size=step_size,
+            batch_size=batch_size,
+            control_variates=control_variates,
+            in_axes=in_axes,
+        )

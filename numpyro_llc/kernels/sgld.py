@@ -25,9 +25,8 @@ class SGLD(StochasticKernel):
     control_variates : bool, optional
         Whether the gradient is ``∇U_B(z) - ∇U_B(z*) + ∇U(z*)``; where it lowers the noise, if left
         out.
-    in_axes : optional
-        Which axes of the model's arguments hold the rows, where that is in doubt, as in
-        ``estimate_llc``.
+    in_axes : sequence or dict, optional
+        Which axis of each argument holds the rows, as in :func:`jax.vmap`, where that is in doubt.
     """
 
     def __init__(
@@ -40,4 +39,11 @@ class SGLD(StochasticKernel):
         in_axes: Any = None,
     ) -> None:
         rule = LangevinRule(is_corrected=step_size is None)
-        super().__init__(model, rule, step_size, batch_size, control_variates, in_axes)
+        super().__init__(
+            model,
+            rule,
+            step_size=step_size,
+            batch_size=batch_size,
+            control_variates=control_variates,
+            in_axes=in_axes,
+        )

@@ -31,9 +31,8 @@ class SGNHT(StochasticKernel):
     control_variates : bool, optional
         Whether the gradient is ``∇U_B(z) - ∇U_B(z*) + ∇U(z*)``; where it lowers the noise, if left
         out.
-    in_axes : optional
-        Which axes of the model's arguments hold the rows, where that is in doubt, as in
-        ``estimate_llc``.
+    in_axes : sequence or dict, optional
+        Which axis of each argument holds the rows, as in :func:`jax.vmap`, where that is in doubt.
     """
 
     def __init__(
@@ -49,4 +48,12 @@ class SGNHT(StochasticKernel):
         if friction is not None:
             friction = check_positive("friction", friction, meaning="It damps the momentum.")
         rule = ThermostatRule(friction)
-        super().__init__(model, rule, step_size, batch_size, control_variates, in_axes)
+        super().__init__(
+            model,
+            rule,
+            step_size=step_size,
+            batch_size=batch_size,
+            control_variates=control_variates,
+            in_axes=in_axes,
+            friction=friction,
+        )

@@ -1,11 +1,9 @@
 """``calibrate``: kernels against known answers, one row for each problem and kernel."""
 
-import inspect
-import json
 import math
 import time
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,11 +22,10 @@ from numpyro_llc._checks import (
 from numpyro_llc._identity import fingerprint
 from numpyro_llc.errors import LLCWarning
 from numpyro_llc.estimate import estimate_llc
-from numpyro_llc.inference_data import posterior
-from numpyro_llc.kernels import KERNEL_NAMES, make_sampler
+from numpyro_llc.kernels import KERNEL_NAMES, STOCHASTIC_NAMES
 from numpyro_llc.known import zoo
-from numpyro_llc.known._calibration_table import Record, compared
-from numpyro_llc.results import summary, text_of
+from numpyro_llc.known._calibration_table import CalibrationTable, compared
+from numpyro_llc.results import findings, report_of, summary, text_of
 from numpyro_llc.sampling import check_schedule, forget_compiled
 
 DEFAULT_KERNELS = ("nuts", "sgld", "psgld", "sgnht")
@@ -43,9 +40,15 @@ def calibrate(
     localization: float = 1.0,
     inverse_temperature: float | None = None,
     reference: str | None = "nuts",
+    batch_size: int | None = None,
+    num_warmup: int | None = None,
+    num_samples: int | None = None,
+    num_chains: int = 4,
+    thinning: int | None = None,
+    until: float | Mapping[str, float] | None = None,
+    chain_method: str = "vectorized",
     output: str | Path | None = None,
     progress_bar: bool = True,
-    **settings: Any,
 ) -> pd.DataFrame:
     """Estimate λ̂ where the answer is known, and say how far off each kernel is.
 
@@ -65,21 +68,23 @@ def calibrate(
     reference : str or None
         The kernel whose λ̂ stands for ``exact``, with its own error, where no exact value is known;
         added to `kernels` there if it is not among them. None for no reference.
+    batch_size : int, optional
+        Of the stochastic-gradient kernels among `kernels`.
+    num_warmup, num_samples, num_chains, thinning, until, chain_method
+        As in ``estimate_llc``.
     output : path, optional
         A folder. Each row is appended to ``calibration.csv`` there as soon as it is known, and a
         second call goes on where the first stopped; at the end ``calibration.nc`` is written.
     progress_bar : bool
         One bar over the runs.
-    **settings
-        Further arguments of ``estimate_llc``, such as `batch_size` or `num_chains`.
 
     Returns
     -------
     pandas.DataFrame
         A row for each problem and kernel: ``exact`` (E[llc] at this n, β and γ, not λ, which is
         ``learning_coefficient``) with ``exact_error`` (0, or the reference's), ``llc`` and
-        ``mcse``, ``z = (llc - exact) / √(mcse² + exact_error²)``, ``relative_error``, ``r_hat``,
-        ``ess``, ``gradient_evaluations`` of each chain, warm-up and calibration included,
+        ``mcse_mean``, ``z = (llc - exact) / √(mcse_mean² + exact_error²)``, ``relative_error``,
+        ``r_hat``, ``ess_bulk``, ``gradient_evaluations`` of each chain, warm-up included,
         ``seconds`` with compilation, ``findings`` (warnings of the run), ``failure``: the
         exception of a run that failed, whose other cells are empty, or of an exact value that
         failed, for which the reference stands in. A second call tries again what failed, and finds
@@ -95,10 +100,26 @@ def calibrate(
     meaning = "It is the precision of the Gaussian around the centre, one for all problems."
     check_positive("localization", localization, meaning=meaning)
     inverse_temperature_or_default(inverse_temperature, num_data)
-    names = _check_settings(settings, kernels, reference)
+    names = _check_kernels(kernels, reference)
+    lengths = {
+        "num_warmup": num_warmup,
+        "num_samples": num_samples,
+        "num_chains": num_chains,
+        "thinning": thinning,
+        "until": until,
+        "chain_method": chain_method,
+    }
+    check_schedule(**lengths, progress_bar=False)
+    if batch_size is not None:
+        check_integer("batch_size", batch_size, minimum=1, meaning="It counts rows of a minibatch.")
     chosen = _check_problems(problems)
-    shared = {"localization": localization, "inverse_temperature": inverse_temperature, **settings}
-    record = Record(
+    shared = {
+        "localization": localization,
+        "inverse_temperature": inverse_temperature,
+        "batch_size": batch_size,
+        **lengths,
+    }
+    record = CalibrationTable(
         output,
         {
             "num_data": num_data,
@@ -146,7 +167,9 @@ def _case(problem: str | zoo.Problem, num_data: int) -> _Case:
         return _Case(name, failure=f"{type(error).__name__}: {error}")
 
 
-def _known(case: _Case, record: Record, kernels: list[str], shared: dict[str, Any]) -> _Case:
+def _known(
+    case: _Case, record: CalibrationTable, kernels: list[str], shared: dict[str, Any]
+) -> _Case:
     """The case with its exact value, which may take long: one that is on record is taken."""
     if case.problem is None:
         return case
@@ -166,33 +189,14 @@ def _known(case: _Case, record: Record, kernels: list[str], shared: dict[str, An
     return case._replace(exact_failure=f"No exact value: {failure}")
 
 
-def _check_settings(settings: dict[str, Any], kernels: Any, reference: str | None) -> list[str]:
+def _check_kernels(kernels: Any, reference: str | None) -> list[str]:
     """Refuse at once what would fail in every row; return the names of the kernels."""
-    own = {"kernel", "center", "model", "model_args", "model_kwargs", "store_sites", "checkpoint"}
-    own |= {"sites", "evaluate_on"}  # which have other exact values, or none
-    own |= inspect.signature(calibrate).parameters.keys()
-    known = set(inspect.signature(estimate_llc).parameters) - own
-    if unknown := sorted(set(settings) - known):
-        raise TypeError(f"calibrate() got {unknown}; further arguments are {sorted(known)}.")
     if not isinstance(kernels, str | Sequence) or not len(kernels):
         raise TypeError(f"`kernels` must be one or more names of {KERNEL_NAMES}; got {kernels!r}.")
     names = [kernels] if isinstance(kernels, str) else list(kernels)
     if strange := [name for name in (*names, reference or "nuts") if name not in KERNEL_NAMES]:
         raise ValueError(f"`kernels` names {strange}; known are {KERNEL_NAMES}.")
-    _check_lengths_and_steps(settings, names)
     return list(dict.fromkeys(names))
-
-
-def _check_lengths_and_steps(settings: dict[str, Any], kernels: list[str]) -> None:
-    lengths = ("num_warmup", "num_samples", "num_chains", "thinning", "chain_method", "until")
-    defaults = inspect.signature(estimate_llc).parameters
-    given = {name: settings.get(name, defaults[name].default) for name in lengths}
-    check_schedule(**given, progress_bar=False)
-    for name in kernels:
-        step = settings.get("step_size")
-        make_sampler(name, num_warmup=0, num_chains=1, step_size=step, batch_size=None)
-    if (batch_size := settings.get("batch_size")) is not None:
-        check_integer("batch_size", batch_size, minimum=1, meaning="It counts rows of a minibatch.")
 
 
 def _check_problems(problems: Any) -> list[str | zoo.Problem]:
@@ -222,7 +226,7 @@ def _kernels(case: _Case, names: list[str], reference: str | None) -> list[str]:
 
 
 def _row(
-    rng_key: jax.Array, case: _Case, kernel: str, record: Record, shared: dict[str, Any]
+    rng_key: jax.Array, case: _Case, kernel: str, record: CalibrationTable, shared: dict[str, Any]
 ) -> dict[str, Any]:
     """The row on record, or one run; what the model or sampler raises is its cell ``failure``."""
     row: dict[str, Any] = {"problem": case.name, "kernel": kernel}
@@ -241,14 +245,16 @@ def _row(
 
 
 def _compared(
-    row: dict[str, Any], case: _Case, reference: str | None, record: Record
+    row: dict[str, Any], case: _Case, reference: str | None, record: CalibrationTable
 ) -> dict[str, Any]:
     """What λ̂ should be, exactly or by the reference, and how far off it is."""
     exact, error, stand_in = case.exact, 0.0, None
     if math.isnan(exact):
         if case.problem is not None and row["kernel"] != reference:
             stand_in = record.get(case.name, reference, case.fingerprint)
-        exact, error = (stand_in["llc"], stand_in["mcse"]) if stand_in else (math.nan, math.nan)
+        exact, error = (
+            (stand_in["llc"], stand_in["mcse_mean"]) if stand_in else (math.nan, math.nan)
+        )
     coefficient = getattr(case.problem, "learning_coefficient", None)
     failure = "" if "llc" in row else row["failure"]
     return {
@@ -270,6 +276,7 @@ def _key_of(rng_key: jax.Array, problem: str, kernel: str) -> jax.Array:
 def _estimated(
     key: jax.Array, problem: zoo.Problem, kernel: str, shared: dict[str, Any]
 ) -> dict[str, Any]:
+    batch_size = shared["batch_size"] if kernel in STOCHASTIC_NAMES else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", LLCWarning)  # they are the row's findings
         idata = estimate_llc(
@@ -281,16 +288,18 @@ def _estimated(
             kernel=kernel,
             progress_bar=False,
             store_sites=False,
-            **shared,
+            **{
+                **shared,
+                "batch_size": shared["batch_size"] if kernel in STOCHASTIC_NAMES else None,
+            },
         )
-    found, attrs = summary(idata).loc["llc"], posterior(idata).attrs
-    if attrs["interrupted"]:  # a part of a run is no row
+    found, report = summary(idata).loc["llc"], report_of(idata)
+    if report.interrupted:  # a part of a run is no row
         raise KeyboardInterrupt
+    gradients = report.gradient_evaluations
     return {
         "llc": found["mean"],
-        "mcse": found["mcse_mean"],
-        "r_hat": found["r_hat"],
-        "ess": found["ess_bulk"],
-        "gradient_evaluations": attrs.get("gradient_evaluations", math.nan),
-        "findings": " ".join(map(text_of, json.loads(attrs["findings"]))),
+        **{name: found[name] for name in ("mcse_mean", "ess_bulk", "r_hat")},
+        "gradient_evaluations": math.nan if gradients is None else gradients,
+        "findings": text_of(findings(idata)),
     }

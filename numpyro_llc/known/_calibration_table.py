@@ -19,11 +19,11 @@ COLUMNS = {
     "exact": float,
     "exact_error": float,
     "llc": float,
-    "mcse": float,
+    "mcse_mean": float,
     "z": float,
     "relative_error": float,
     "r_hat": float,
-    "ess": float,
+    "ess_bulk": float,
     "gradient_evaluations": float,
     "seconds": float,
     "findings": str,
@@ -35,7 +35,7 @@ TEXTS = [name for name, kind in COLUMNS.items() if kind is str]
 KEY = ["problem", "kernel"]
 
 
-class Record:
+class CalibrationTable:
     """Rows so far, on disk too if there is a folder.
 
     ``settings.json`` says what they are of, ``calibration.csv`` has them as they come, and
@@ -144,7 +144,7 @@ def compared(row: dict[str, Any], exact: float, error: float) -> dict[str, float
     return {
         "exact": exact,
         "exact_error": error,
-        "z": _ratio(off, math.hypot(row.get("mcse", math.nan), error)),
+        "z": _ratio(off, math.hypot(row.get("mcse_mean", math.nan), error)),
         "relative_error": _ratio(off, exact),
     }
 

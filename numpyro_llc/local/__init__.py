@@ -1,6 +1,6 @@
 """The density around a point: localized, tempered, with its gradients and curvature."""
 
-from numpyro_llc.local._center import Center, find_center, total_loss
+from numpyro_llc.local._center import Center, find_center
 from numpyro_llc.local._curvature import (
     DENSE_LIMIT,
     Curvature,
@@ -11,9 +11,9 @@ from numpyro_llc.local._curvature import (
 )
 from numpyro_llc.local._evaluation import (
     ROWS_ALWAYS_AFFORDABLE,
-    Elsewhere,
     Evaluation,
     EvaluationRows,
+    OtherData,
     all_rows,
     excess_losses,
     rows_to_evaluate,
@@ -29,25 +29,34 @@ from numpyro_llc.local._gradients import (
     potential_gradient,
     square_norm,
 )
-from numpyro_llc.local._localize import LocalizedModel, localize
-from numpyro_llc.local._parts import Held, split
+from numpyro_llc.local._localize import (
+    LocalizedModel,
+    as_localized,
+    check_finite,
+    check_localized,
+    localize,
+)
+from numpyro_llc.local._parts import Fixed, split
 from numpyro_llc.local._starts import spread_starts
-from numpyro_llc.local._target import LocalTarget, PosteriorTarget, make_target
+from numpyro_llc.local._target import LocalTarget, PosteriorTarget, make_target, total_loss
 
 __all__ = [
     "Anchor",
     "Center",
     "Curvature",
     "DENSE_LIMIT",
-    "Elsewhere",
+    "OtherData",
     "Evaluation",
     "EvaluationRows",
-    "Held",
+    "Fixed",
     "LocalTarget",
     "LocalizedModel",
     "PosteriorTarget",
     "ROWS_ALWAYS_AFFORDABLE",
     "all_rows",
+    "as_localized",
+    "check_finite",
+    "check_localized",
     "curvature_at_center",
     "curvature_product",
     "draw_rows",

@@ -1,6 +1,5 @@
 """``find_center``: a checked local minimum."""
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,9 +12,9 @@ import optax
 from numpyro.infer.initialization import init_to_sample, init_to_uniform
 
 from numpyro_llc._checks import check_integer, check_key
-from numpyro_llc.errors import LLCWarning, NonFiniteLossError
+from numpyro_llc.errors import NonFiniteLossError, warn
 from numpyro_llc.local._curvature import Curvature, curvature_at_center, lowest_curvature
-from numpyro_llc.local._target import LocalTarget, make_target
+from numpyro_llc.local._target import LocalTarget, make_target, total_loss
 from numpyro_llc.models import Parameters, Program, constrain, draw_starts, read_model
 
 CONVERGED_NATS = 1e-3
@@ -230,29 +229,20 @@ def _check_converged(found: Curvature, target: LocalTarget) -> bool:
     """Whether the end is a local minimum of the objective; warns with the numbers if not."""
     curved = found.largest > FLAT_CURVATURE
     if not curved:
-        warnings.warn(
+        warn(
             f"`find_center` stopped where the loss is flat (largest Hessian eigenvalue "
             f"{found.largest:.3g}): the maximum likelihood may not exist (separable classes, a "
-            "scale that goes to zero). Use objective='map'.",
-            LLCWarning,
-            stacklevel=3,
+            "scale that goes to zero). Use objective='map'."
         )
         return False
     beta, gamma = float(target.inverse_temperature), min(map(float, target.localization.values()))
     lowest = lowest_curvature(found.largest, beta, gamma)
     converged = -found.newton_shift < CONVERGED_NATS and not found.smallest < lowest
     if not converged:
-        warnings.warn(
+        warn(
             f"`find_center` stopped at a point that is no local minimum: gradient norm "
             f"{found.gradient_norm:.3g}, smallest Hessian eigenvalue {found.smallest:.3g} (largest "
             f"{found.largest:.3g}), {-found.newton_shift:.3g} nats to gain by a Newton step. Raise "
-            "`max_steps` or `num_starts`, or rescale the parameters.",
-            LLCWarning,
-            stacklevel=3,
+            "`max_steps` or `num_starts`, or rescale the parameters."
         )
     return converged
-
-
-def total_loss(losses: Mapping[str, jax.Array]) -> float:
-    """Sum of per-datum losses, in float64 on the host."""
-    return float(sum(np.sum(np.asarray(loss), dtype=np.float64) for loss in losses.values()))

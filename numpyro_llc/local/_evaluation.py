@@ -46,7 +46,7 @@ def rows_to_evaluate(target: LocalTarget, most: int, rng_key: jax.Array) -> Eval
     return all_rows(target) if target.num_rows <= most else some_rows(target, most, rng_key)
 
 
-class Elsewhere(NamedTuple):
+class OtherData(NamedTuple):
     """Other data on which the same draws are evaluated.
 
     Attributes

@@ -1,4 +1,4 @@
-"""Parts of the parameters: which are sampled, while the rest is held at ``w*``."""
+"""Parts of the parameters: which are sampled, while the rest is fixed at ``w*``."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from numpyro_llc.models import PARAMS, Parameters, by_site
+from numpyro_llc.models import PARAMS, Parameters, by_site, named_leaves
 
-_FREE, _HELD, _SOME = "free", "held", "some"
+_FREE, _FIXED, _SOME = "free", "fixed", "some"
 
 
 @partial(
@@ -20,10 +20,10 @@ _FREE, _HELD, _SOME = "free", "held", "some"
     meta_fields=["form", "kinds"],
 )
 @dataclass(frozen=True)
-class Held:
+class Fixed:
     """What is not sampled, and where the sampled coordinates belong.
 
-    A leaf is free (sampled as it is), held, or some of its coordinates are free: then the chains
+    A leaf is free (sampled as it is), fixed, or some of its coordinates are free: then the chains
     move a vector of these.
 
     Attributes
@@ -50,15 +50,21 @@ class Held:
         def leaf(kind: str) -> jax.Array:
             if kind == _FREE:
                 return next(free)
-            held = next(center)
-            if kind == _HELD:
-                return held
-            return held.reshape(-1).at[next(places)].set(next(free)).reshape(held.shape)
+            own = next(center)
+            if kind == _FIXED:
+                return own
+            return own.reshape(-1).at[next(places)].set(next(free)).reshape(own.shape)
 
         return jax.tree.unflatten(self.form, [leaf(kind) for kind in self.kinds])
 
+    def free(self, whole: Parameters) -> Parameters:
+        """Of all parameters, stacked or not, those that are sampled, if they are whole leaves."""
+        leaves = zip(self.kinds, jax.tree.leaves(whole), strict=True)
+        kept = [leaf if kind == _FREE else None for kind, leaf in leaves]
+        return _without_empty(jax.tree.unflatten(self.form, kept))
 
-def split(center: Parameters, sites: Any) -> tuple[Parameters, Held | None]:
+
+def split(center: Parameters, sites: Any) -> tuple[Parameters, Fixed | None]:
     """Cut `z*` into the part to sample and the rest; None if there is no rest.
 
     Parameters
@@ -71,24 +77,35 @@ def split(center: Parameters, sites: Any) -> tuple[Parameters, Held | None]:
     """
     masks = _masks_by_name(center, sites) if _are_names(sites) else _masks(center, sites)
     leaves, form = jax.tree.flatten(center)
-    kinds = [_FREE if mask.all() else _SOME if mask.any() else _HELD for mask in masks]
-    if set(kinds) == {_HELD}:
+    kinds = [_FREE if mask.all() else _SOME if mask.any() else _FIXED for mask in masks]
+    if set(kinds) == {_FIXED}:
         raise ValueError("`sites` leaves nothing to sample. Name a site, or give a mask with True.")
     if set(kinds) == {_FREE}:
         return center, None
     by_leaf = list(zip(kinds, leaves, map(np.flatnonzero, masks), strict=True))
     sampled = jax.tree.unflatten(form, [_sampled(*one) for one in by_leaf])
-    held = Held(
+    fixed = Fixed(
         tuple(leaf for kind, leaf, _ in by_leaf if kind != _FREE),
         tuple(jnp.asarray(places) for kind, _, places in by_leaf if kind == _SOME),
         form,
         tuple(kinds),
     )
-    return {name: tree for name, tree in sampled.items() if jax.tree.leaves(tree)}, held
+    return _without_empty(sampled), fixed
+
+
+def _without_empty(sampled: Parameters) -> Parameters:
+    return {name: tree for name, tree in sampled.items() if jax.tree.leaves(tree)}
+
+
+def is_free_of(center: Parameters, fixed: Fixed | None) -> dict[str, Any]:
+    """Of each leaf of all parameters, whether any of it is sampled: a pytree like `center`."""
+    if fixed is None:
+        return jax.tree.map(lambda _: True, center)
+    return jax.tree.unflatten(fixed.form, [kind != _FIXED for kind in fixed.kinds])
 
 
 def _sampled(kind: str, leaf: jax.Array, places: np.ndarray) -> jax.Array | None:
-    if kind == _HELD:
+    if kind == _FIXED:
         return None  # which a pytree does without
     return leaf if kind == _FREE else leaf.reshape(-1)[places]
 
@@ -101,7 +118,7 @@ def _are_names(sites: Any) -> bool:
 
 def _masks_by_name(center: Parameters, sites: str | Sequence[str]) -> list[np.ndarray]:
     wanted = (sites,) if isinstance(sites, str) else tuple(sites)
-    named = _named_leaves(center)
+    named = _named(center)
     for name in wanted:
         if not any(_is_part(leaf, name) for leaf in named):
             raise ValueError(
@@ -112,6 +129,11 @@ def _masks_by_name(center: Parameters, sites: str | Sequence[str]) -> list[np.nd
     return [np.full(jnp.shape(x), is_in) for x, is_in in zip(named.values(), chosen, strict=True)]
 
 
+def _named(center: Parameters) -> dict[str, Any]:
+    """Leaves under the names that results give them, in the order of ``jax.tree.leaves``."""
+    return named_leaves(dict(sorted(center.items())))
+
+
 def _is_part(leaf: str, name: str) -> bool:
     """Whether `name` is a leaf's or of what holds it, as the model, results or the centre name it.
 
@@ -120,15 +142,6 @@ def _is_part(leaf: str, name: str) -> bool:
     """
     leaf, name = (text.replace("/", ".").replace(PARAMS, "") for text in (leaf, name))
     return leaf == name or leaf.startswith(name + ".")
-
-
-def _named_leaves(center: Parameters) -> dict[str, Any]:
-    """Leaves under the names that results give them, in the order of ``jax.tree.leaves``."""
-    named = {}
-    for (site, *path), leaf in jax.tree_util.tree_leaves_with_path(center):
-        keys = [jax.tree_util.keystr((key,), simple=True) for key in path]
-        named[".".join([site.key, *keys])] = leaf
-    return named
 
 
 def _masks(center: Parameters, sites: Any) -> list[np.ndarray]:
@@ -152,7 +165,7 @@ def _masks(center: Parameters, sites: Any) -> list[np.ndarray]:
     masks = jax.tree.leaves(spread)
     return [
         _checked(name, mask, jnp.shape(leaf))
-        for (name, leaf), mask in zip(_named_leaves(center).items(), masks, strict=True)
+        for (name, leaf), mask in zip(_named(center).items(), masks, strict=True)
     ]
 
 

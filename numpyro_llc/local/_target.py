@@ -7,8 +7,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from numpyro_llc.local._parts import Held
+from numpyro_llc.local._parts import Fixed
 from numpyro_llc.models import Parameters, Program
 
 _FIELDS = [
@@ -17,7 +18,7 @@ _FIELDS = [
     "center_losses",
     "inverse_temperature",
     "localization",
-    "held",
+    "fixed",
 ]
 
 
@@ -58,7 +59,7 @@ class LocalTarget:
         β, a scalar.
     localization : dict of str to jax.Array
         γ of each site, scalars.
-    held : Held or None
+    fixed : Fixed or None
         The parameters that stay at ``z*``, if not all are sampled.
     """
 
@@ -68,7 +69,7 @@ class LocalTarget:
     center_losses: dict[str, jax.Array]
     inverse_temperature: jax.Array
     localization: dict[str, Any]
-    held: Held | None = None
+    fixed: Fixed | None = None
 
     @property
     def dimension(self) -> int:
@@ -77,7 +78,7 @@ class LocalTarget:
 
     def whole(self, z: Parameters) -> Parameters:
         """All unconstrained parameters, of those that are sampled."""
-        return z if self.held is None else self.held.whole(z)
+        return z if self.fixed is None else self.fixed.whole(z)
 
     def losses(self, z: Parameters) -> dict[str, jax.Array]:
         """Per-datum losses in nats, an array for each observed site."""
@@ -151,7 +152,7 @@ def make_target(
     inverse_temperature: float,
     localization: Mapping[str, float],
     center_losses: dict[str, jax.Array] | None = None,
-    held: Held | None = None,
+    fixed: Fixed | None = None,
 ) -> LocalTarget:
     """Put the target together; `center_losses` are evaluated unless they are known."""
     if center_losses is None:
@@ -164,5 +165,10 @@ def make_target(
         center_losses=center_losses,
         inverse_temperature=scalar(inverse_temperature),
         localization={name: scalar(localization[name]) for name in center},
-        held=held,
+        fixed=fixed,
     )
+
+
+def total_loss(losses: Mapping[str, jax.Array]) -> float:
+    """Sum of per-datum losses, in float64 on the host."""
+    return float(sum(np.sum(np.asarray(loss), dtype=np.float64) for loss in losses.values()))

@@ -2,6 +2,7 @@
 
 from numpyro_llc.models._arguments import split_arguments
 from numpyro_llc.models._batching import check_rows_apart, with_batches
+from numpyro_llc.models._leaves import leaf_name, named_leaves
 from numpyro_llc.models._measured import draw_starts
 from numpyro_llc.models._modules import PARAMS, by_site
 from numpyro_llc.models._network import NetworkModel, network_model
@@ -19,6 +20,8 @@ __all__ = [
     "check_rows_apart",
     "constrain",
     "draw_starts",
+    "leaf_name",
+    "named_leaves",
     "network_model",
     "read_model",
     "split_arguments",

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from numpyro_llc.models._leaves import named_leaves
+
 
 class _Array:
     """Stands where an array leaf was."""
@@ -34,12 +36,8 @@ class StaticArguments:
 
     def names(self, function: Callable, arrays: Sequence[jax.Array]) -> dict[str, jax.Array]:
         """The arrays under the names of the function's parameters (a path within, if nested)."""
-        named = {}
-        for path, leaf in jax.tree_util.tree_leaves_with_path(self.bound(function, arrays)):
-            if any(leaf is array for array in arrays):
-                keys = [jax.tree_util.keystr((key,), simple=True) for key in path]
-                named[".".join(keys)] = leaf
-        return named
+        named = named_leaves(self.bound(function, arrays))
+        return {k: leaf for k, leaf in named.items() if any(leaf is array for array in arrays)}
 
 
 def split_arguments(

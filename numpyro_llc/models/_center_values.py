@@ -58,8 +58,12 @@ def _checked_param(site: dict[str, Any], value: Any) -> Any:
     return value
 
 
-def as_values(center: Mapping[str, Any]) -> dict[str, Any]:
-    """Arrays of the default float type, from whatever the user wrote; of modules, a pytree."""
+def as_values(center: Any) -> dict[str, Any]:
+    """Arrays of the default float type, from whatever the user wrote; of modules, a pytree.
+
+    A ``Center``, or anything else with ``params``, stands for these.
+    """
+    center = getattr(center, "params", center)
     if not isinstance(center, Mapping):
         raise TypeError(
             f"`center` must be a dict {{site: value}} or a Center; got {type(center).__name__}."

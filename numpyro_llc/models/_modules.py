@@ -14,7 +14,7 @@ PARAMS = "$params"
 """What NumPyro appends to the name of a module for the param site of its parameters."""
 
 
-def leaf_name(path: Any) -> str:
+def module_leaf_name(path: Any) -> str:
     """The name that ``random_*_module`` gives a leaf: of dicts ``a.b``, else as in the code."""
     if all(isinstance(key, DictKey) for key in path):
         return ".".join(str(key.key) for key in path)
@@ -56,7 +56,7 @@ def _leaves(name: str, tree: Any) -> dict[str, Any]:
     paths = tree_leaves_with_path(tree)
     if name.endswith(PARAMS) or not paths or not paths[0][0]:
         return {}
-    return {f"{name}/{leaf_name(path)}": leaf for path, leaf in paths}
+    return {f"{name}/{module_leaf_name(path)}": leaf for path, leaf in paths}
 
 
 def with_module_leaves(center: Mapping[str, Any]) -> dict[str, Any]:

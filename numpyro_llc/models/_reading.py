@@ -99,6 +99,11 @@ class ModelReading:
         return unconstrain_draws(self.program, values, self.arrays)
 
     @property
+    def num_losses(self) -> int:
+        """Losses of the full data, of the site that has most."""
+        return max(map(np.size, self.center_losses.values()))
+
+    @property
     def dimension(self) -> int:
         """d, the number of unconstrained parameters."""
         return sum(int(np.size(leaf)) for leaf in jax.tree.leaves(self.center))

@@ -11,7 +11,7 @@ from jax.tree_util import tree_leaves_with_path
 from numpyro import distributions as dist
 
 from numpyro_llc.models import _data
-from numpyro_llc.models._modules import PARAMS, leaf_name
+from numpyro_llc.models._modules import PARAMS, module_leaf_name
 
 Trace = dict[str, dict[str, Any]]
 
@@ -118,7 +118,9 @@ def random_module_params(trace: Trace) -> tuple[str, ...]:
             continue
         module = name.removesuffix(PARAMS)
         latents = {k for k, s in trace.items() if is_latent(s) and k.startswith(module + "/")}
-        leaves = {f"{module}/{leaf_name(p)}" for p, _ in tree_leaves_with_path(site["value"])}
+        leaves = {
+            f"{module}/{module_leaf_name(p)}" for p, _ in tree_leaves_with_path(site["value"])
+        }
         if name.endswith(PARAMS) and latents and leaves <= latents:
             covered.append(name)
     return tuple(covered)

@@ -26,7 +26,7 @@ def plot_calibration(table: Any) -> np.ndarray:
     figure, axes = plt.subplots(1, 2, figsize=(10, 4.5), layout="constrained")
     for k, kernel in enumerate(kernels):
         rows = table[table["kernel"] == kernel]
-        exact, llc, bar = rows["exact"], rows["llc"], 2.0 * rows["mcse"]
+        exact, llc, bar = rows["exact"], rows["llc"], 2.0 * rows["mcse_mean"]
         style = {"fmt": "o", "markersize": 3, "linewidth": 1, "color": f"C{k}"}
         axes[0].errorbar(exact, llc, yerr=bar, label=kernel, **style)
         place = k + np.linspace(-0.35, 0.35, len(rows)) if len(rows) > 1 else [k]

@@ -53,7 +53,7 @@ def draw_heat_map(axes: Axes, grid: xr.Dataset, x: str, y: str, norm: Normalize)
 
 
 def _draw_cell(axes: Axes, cell: xr.Dataset, row: int, column: int, norm: Normalize) -> None:
-    llc, mcse, status = float(cell["llc"]), float(cell["mcse"]), str(cell["status"].item())
+    llc, mcse, status = float(cell["llc"]), float(cell["mcse_mean"]), str(cell["status"].item())
     if status == "doubtful":
         axes.add_patch(Rectangle((column, row), 1, 1, **_DOUBTFUL))
     if status == "diverged":

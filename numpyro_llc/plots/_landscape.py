@@ -8,8 +8,9 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 
-from numpyro_llc.inference_data import flatten_sites, labelled, posterior
+from numpyro_llc.inference_data import labelled, posterior
 from numpyro_llc.local import Center
+from numpyro_llc.models import named_leaves
 from numpyro_llc.plots._common import axes_or_new, sound_draws
 
 _POINTS = 201
@@ -116,7 +117,7 @@ def _place(center: Any, names: list[str]) -> list[float]:
         center = center.params
     if isinstance(center, Mapping):
         sites = {k: np.asarray(v) if isinstance(v, list | tuple) else v for k, v in center.items()}
-        known = _columns(labelled(flatten_sites(sites)), lead=0)
+        known = _columns(labelled(named_leaves(sites)), lead=0)
         missing = [name for name in names if name not in known]
         if missing:
             raise ValueError(f"`center` lacks {missing}; it has {list(known)}.")

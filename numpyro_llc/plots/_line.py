@@ -13,7 +13,7 @@ _MOST_LABELS = 6
 def draw_line(axes: Axes, grid: xr.Dataset, x: str) -> None:
     """λ̂ ± 2 Monte Carlo errors of each cell; `grid` has the dimension `x` only."""
     place = _scale(axes, x, grid[x].to_numpy())
-    llc, bar = grid["llc"].to_numpy(), 2.0 * grid["mcse"].to_numpy()
+    llc, bar = grid["llc"].to_numpy(), 2.0 * grid["mcse_mean"].to_numpy()
     status = grid["status"].to_numpy()
     flat = grid["on_plateau"].to_numpy()
     if flat.any():

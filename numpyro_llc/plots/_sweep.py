@@ -68,7 +68,7 @@ def plot_sweep(grid: xr.Dataset, *, x: str | None = None, y: str | None = None) 
 
 
 def _without_short_axes(grid: xr.Dataset, named: tuple[str | None, str | None]) -> xr.Dataset:
-    missing = {"llc", "mcse", "status"} - set(grid)
+    missing = {"llc", "mcse_mean", "status"} - set(grid)
     if missing:
         raise ValueError(
             f"`grid` must be what `sweep` returns; it holds {list(grid)}, but no {sorted(missing)}."
@@ -93,7 +93,7 @@ def _marked(grid: xr.Dataset) -> xr.Dataset:
     llc, dims = grid["llc"].to_numpy(), grid["llc"].dims
     flat = np.zeros(llc.shape, bool)
     if "center" not in dims:
-        flat = plateau(llc, grid["mcse"].to_numpy(), (grid["status"] == "ok").to_numpy())
+        flat = plateau(llc, grid["mcse_mean"].to_numpy(), (grid["status"] == "ok").to_numpy())
     return grid.assign(on_plateau=(dims, flat), is_recommended=(dims, _recommended(grid)))
 
 

@@ -25,7 +25,7 @@ def plot_trajectory(trajectory: xr.Dataset, *, axes: Axes | None = None) -> np.n
         The loss per datum at each checkpoint, in nats, on the left axis, and on its twin λ̂ ± 2
         Monte Carlo errors, hollow where there are findings. Checkpoints without λ̂ are left out.
     """
-    missing = {"llc", "mcse", "center_loss", "status"} - set(trajectory)
+    missing = {"llc", "mcse_mean", "center_loss", "status"} - set(trajectory)
     if missing:
         raise ValueError(
             f"`trajectory` must be what `llc_trajectory` returns; it lacks {sorted(missing)}."
@@ -38,7 +38,7 @@ def plot_trajectory(trajectory: xr.Dataset, *, axes: Axes | None = None) -> np.n
     left.set(xlabel="step", ylabel="loss per datum [nats]")
     right.set_ylabel("λ̂")
     is_ok = (trajectory["status"] == "ok").to_numpy()
-    llc, error = trajectory["llc"].to_numpy(), 2.0 * trajectory["mcse"].to_numpy()
+    llc, error = trajectory["llc"].to_numpy(), 2.0 * trajectory["mcse_mean"].to_numpy()
     right.plot(step, llc, color="C1", linewidth=0.8, alpha=0.6)
     handles: list[Any] = [line]
     for chosen, fill, label in ((is_ok, "C1", "λ̂"), (~is_ok, "white", "λ̂, with findings")):

@@ -1,7 +1,5 @@
 """``pointwise_losses``: the loss of each datum at each draw, never all at once."""
 
-import json
-import numbers
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,9 +12,17 @@ import xarray as xr
 from numpyro.infer.initialization import init_to_uniform
 
 from numpyro_llc._checks import check_positive
-from numpyro_llc.inference_data import flatten_sites, posterior, statistics, variable_name
-from numpyro_llc.models import ModelReading, Parameters, Program, read_model, with_batches
-from numpyro_llc.results import unconstrained_samples
+from numpyro_llc.inference_data import posterior, statistics, variable_name
+from numpyro_llc.local import LocalizedModel
+from numpyro_llc.models import (
+    ModelReading,
+    Parameters,
+    Program,
+    named_leaves,
+    read_model,
+    with_batches,
+)
+from numpyro_llc.results import RunReport, unconstrained_samples
 
 MAX_MEMORY = 2**27
 """Bytes that a block and what is computed of it may take."""
@@ -87,25 +93,22 @@ class PointwiseLosses:
 
     def localization(self) -> dict[str, float]:
         """γ by site; an error for an ordinary posterior."""
-        gamma = self.draws.attrs.get("localization")
+        gamma = RunReport.from_attrs(self.draws.attrs).localization
         if gamma is None:
             raise ValueError("These draws are not localized: they have no `localization`.")
-        if isinstance(gamma, numbers.Real):
-            return dict.fromkeys(self.program.parameters, float(gamma))
-        return {name: float(value) for name, value in json.loads(gamma).items()}
+        if isinstance(gamma, dict):
+            return gamma
+        return dict.fromkeys(self.program.parameters, float(gamma))
 
 
 def pointwise_losses(
     idata: Any,
-    model: Callable,
+    model: LocalizedModel | Callable,
     model_args: Sequence[Any] = (),
     model_kwargs: Mapping[str, Any] | None = None,
     *,
-    center: Any = None,
     in_axes: Any = None,
     max_memory: float = MAX_MEMORY,
-    likelihood_factors: Sequence[str] = (),
-    prior_factors: Sequence[str] = (),
 ) -> PointwiseLosses:
     """Losses of each datum at each draw of a result, evaluated when they are asked for.
 
@@ -115,10 +118,13 @@ def pointwise_losses(
         A result of :func:`~numpyro_llc.estimate_llc` with all sites (``store_sites=True`` for the
         stochastic-gradient kernels), or the posterior of the model itself, as
         ``arviz.from_numpyro(mcmc)`` gives it.
-    model, model_args, model_kwargs, in_axes, likelihood_factors, prior_factors
-        As in ``estimate_llc``: the model and the data of the result.
-    center : dict or Center, optional
-        ``w*`` of the result, which :func:`susceptibilities` needs.
+    model : LocalizedModel or callable
+        What :func:`~numpyro_llc.localize` returned, of the result. A plain model will do, for its
+        own posterior or where no centre is needed, as :func:`susceptibilities` does.
+    model_args, model_kwargs
+        The data of the result.
+    in_axes : sequence or dict, optional
+        Which axis of each argument holds the rows, where that is in doubt.
     max_memory : float
         Bytes for a block: draws times data in it, a few times over. The whole of draws times data
         is never held. Where rows cannot be taken out of the model, each block costs an evaluation
@@ -134,16 +140,11 @@ def pointwise_losses(
         If a site is not stored, or the losses are not those that the result recorded.
     """
     check_positive("max_memory", max_memory, meaning="It is a number of bytes.")
-    reading = read_model(
-        model,
-        model_args,
-        model_kwargs,
-        center={} if center is None else getattr(center, "params", center),
-        likelihood_factors=likelihood_factors,
-        prior_factors=prior_factors,
-        init_strategy=_ANYWHERE if center is None else None,
-    )
-    draws = posterior(idata)
+    draws, is_center = posterior(idata), isinstance(model, LocalizedModel)
+    if isinstance(model, LocalizedModel):
+        reading = model.read(model_args, model_kwargs)
+    else:
+        reading = read_model(model, model_args, model_kwargs, center={}, init_strategy=_ANYWHERE)
     z = unconstrained_samples(reading, _stored(reading, draws))
     shape = (draws.sizes["chain"], draws.sizes["draw"])
     z = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), z)
@@ -153,8 +154,8 @@ def pointwise_losses(
         program=program,
         arrays=reading.arrays,
         positions=z,
-        reference=jax.tree.map(lambda leaf: leaf[0], z) if center is None else reading.center,
-        is_center=center is not None,
+        reference=jax.tree.map(lambda leaf: leaf[0], z) if not is_center else reading.center,
+        is_center=is_center,
         draws=draws,
         shape=shape,
         num_rows=num_rows,
@@ -166,7 +167,7 @@ def pointwise_losses(
 
 def _stored(reading: ModelReading, draws: xr.Dataset) -> dict[str, np.ndarray]:
     """Samples ``[chain, draw, ...]`` by the model's names, of those that are stored."""
-    names = {name: variable_name(name) for name in flatten_sites(reading.center)}
+    names = {name: variable_name(name) for name in named_leaves(reading.center)}
     return {
         name: draws[stored].transpose("chain", "draw", ...).to_numpy()
         for name, stored in names.items()

@@ -1,6 +1,5 @@
 """``pointwise_statistics``: moments and predictive densities of each datum, streamed."""
 
-import warnings
 from typing import Any
 
 import numpy as np
@@ -8,7 +7,7 @@ import xarray as xr
 from scipy.special import logsumexp
 
 from numpyro_llc._checks import check_positive
-from numpyro_llc.errors import LLCWarning
+from numpyro_llc.errors import warn
 from numpyro_llc.inference_data import draws_of, loo_of, monte_carlo
 from numpyro_llc.pointwise._losses import PointwiseLosses
 
@@ -92,12 +91,10 @@ def _weights(losses: PointwiseLosses, beta: float) -> tuple[np.ndarray, float]:
     weights = np.exp(log_weights - logsumexp(log_weights))
     share = float(1.0 / (count * np.sum(weights**2)))
     if share < LEAST_SHARE:
-        warnings.warn(
+        warn(
             f"Weights from β = {sampled:.3g} to {beta:.3g} leave {100 * share:.2g} % of the draws "
             f"(want > {100 * LEAST_SHARE:g} %): what they give is not to be trusted. Run "
-            f"estimate_llc with inverse_temperature={beta:.3g} instead.",
-            LLCWarning,
-            stacklevel=3,
+            f"estimate_llc with inverse_temperature={beta:.3g} instead."
         )
     return weights, share
 

@@ -1,28 +1,33 @@
-"""A finished run as inference data, and what is read from it."""
+"""A finished run as inference data, and what is read from it.
 
-from numpyro_llc.results._assemble import (
-    assemble,
-    curvature_settings,
-    evaluated,
-    run_settings,
-    sites_to_store,
-    unconstrained_samples,
-)
+``_assemble`` puts it together, ``_report`` is what a run says of itself, ``checks`` and
+``_diagnose`` what is doubtful about it, ``_findings`` how that is kept.
+"""
+
+from numpyro_llc.results._assemble import assemble, result_of
 from numpyro_llc.results._budget import error_budget
-from numpyro_llc.results._diagnose import diagnose, text_of
+from numpyro_llc.results._diagnose import diagnose
+from numpyro_llc.results._draws import evaluated, unconstrained_samples
+from numpyro_llc.results._findings import Finding, findings, text_of
 from numpyro_llc.results._from_numpyro import from_numpyro
 from numpyro_llc.results._lowest_point import lowest_point
+from numpyro_llc.results._report import RunReport, one_or_by_site, report_of
+from numpyro_llc.results._sites import sites_to_store
 from numpyro_llc.results._summary import summary, two_run_summary
 
 __all__ = [
+    "Finding",
+    "RunReport",
     "assemble",
-    "curvature_settings",
     "diagnose",
     "error_budget",
     "evaluated",
+    "findings",
     "from_numpyro",
     "lowest_point",
-    "run_settings",
+    "one_or_by_site",
+    "report_of",
+    "result_of",
     "sites_to_store",
     "summary",
     "text_of",

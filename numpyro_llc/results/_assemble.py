@@ -1,142 +1,69 @@
 """Put a run's draws, the model's data and the findings together as inference data."""
 
-import warnings
-from collections.abc import Sequence
+import dataclasses
 from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from numpyro_llc.errors import LLCWarning, NonFiniteLossError
+from numpyro_llc.errors import NonFiniteLossError, warn
 from numpyro_llc.estimators import data_error
-from numpyro_llc.inference_data import (
-    attributes,
-    flatten_sites,
-    inference_data,
-    labelled,
-    monte_carlo,
-    variable_name,
-)
-from numpyro_llc.local import Curvature, Evaluation, LocalTarget, excess_losses, total_loss
-from numpyro_llc.models import ModelReading, Parameters, constrain
-from numpyro_llc.results._diagnose import findings_of, text_of
+from numpyro_llc.inference_data import inference_data, labelled, monte_carlo
+from numpyro_llc.kernels import metropolis_report
+from numpyro_llc.local import Curvature, LocalTarget, total_loss
+from numpyro_llc.models import ModelReading, Parameters, constrain, named_leaves
+from numpyro_llc.results._diagnose import diagnosed
+from numpyro_llc.results._draws import constrained_draws, log_likelihood_of
+from numpyro_llc.results._findings import Finding, findings_to_json, text_of
 from numpyro_llc.results._lowest_point import LOWEST_POINT, point_dataset
+from numpyro_llc.results._report import (
+    RunReport,
+    one_or_by_site,
+    report_of_center,
+    report_of_run,
+)
 from numpyro_llc.results.checks import BELOW_CENTER
-from numpyro_llc.sampling import ELSEWHERE, Draws, Finished, Problem, Until
+from numpyro_llc.sampling import OTHER_DATA, Draws, Finished, Plan, Run
 
 _CHAIN_DRAW = ("chain", "draw")
 
 
-def curvature_settings(curvature: Curvature) -> dict[str, float]:
-    """What the result keeps of the centre's check: what was measured."""
-    gradient = {"center_gradient_norm": curvature.gradient_norm}
-    if curvature.hessian is None and np.isnan(curvature.largest):
-        return gradient
-    return {
-        **gradient,
-        "center_smallest_eigenvalue": curvature.smallest,
-        "center_largest_eigenvalue": curvature.largest,
-        "center_shift": curvature.newton_shift,
-        "center_expected_llc": curvature.expected_llc,
-    }
+def result_of(
+    run: Run,
+    finished: Finished,
+    rng_key: jax.Array,
+    *,
+    plan: Plan | None = None,
+    state: Any = None,
+    curvature: Curvature | None = None,
+    names: tuple[str, ...] = (),
+    log_likelihood: bool = False,
+) -> Any:
+    """Inference data of a finished run, or of one block of its chains.
 
-
-def sites_to_store(reading: ModelReading, store_sites: bool | Sequence[str]) -> tuple[str, ...]:
-    """Resolve `store_sites` to names of parameter and deterministic sites, all different."""
-    if isinstance(store_sites, bool):
-        names = reading.program.parameters if store_sites else ()
-    elif isinstance(store_sites, Sequence):
-        names = (store_sites,) if isinstance(store_sites, str) else tuple(store_sites)
-    else:
-        raise TypeError(
-            f"`store_sites` must be True, False or names of sites; got {store_sites!r}."
-        )
-    known = (*reading.program.parameters, *reading.deterministic)
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise ValueError(
-            f"`store_sites` names {unknown}; the model has {list(known)}. Choose among them."
-        )
-    _check_labels(reading, names)
-    return names
-
-
-def _check_labels(reading: ModelReading, names: Sequence[str]) -> None:
-    plates = {name for axes in reading.plate_axes.values() for name in axes.values()}
-    taken = ["llc", "llc_on", *_CHAIN_DRAW, *map(variable_name, sorted(plates))]
-    for name in (*sorted(plates & {"llc", *_CHAIN_DRAW}), *names):
-        if variable_name(name) in taken:
-            raise ValueError(
-                f"The name {name!r} is taken in the result (`llc` is λ̂'s, `chain` and `draw` are "
-                "axes, and '/' becomes '.'). Rename it in the model, or leave the site out with "
-                "`store_sites`."
-            )
-        taken.append(variable_name(name))
-
-
-@partial(jax.jit, static_argnums=0)
-def _constrain(names: tuple[str, ...], z: Parameters, target: LocalTarget) -> Any:
-    def one(z: Parameters) -> dict[str, Any]:
-        return target.program.constrain(target.whole(z), target.arrays, names)
-
-    return jax.vmap(jax.vmap(one))(z)
-
-
-@jax.jit
-def _evaluate(target: LocalTarget, z: Parameters) -> tuple[Evaluation, dict[str, jax.Array]]:
-    def one_draw(chains: Parameters) -> tuple[Evaluation, dict[str, jax.Array]]:
-        return excess_losses(target, chains, None), jax.vmap(target.displacement)(chains)
-
-    by_draw = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 1, 0), z)
-    return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, 1), jax.lax.map(one_draw, by_draw))
-
-
-def evaluated(target: LocalTarget, positions: Parameters, statistics: dict[str, Any]) -> Draws:
-    """Unconstrained draws ``[chain, draw, ...]`` with their losses and distances."""
-    evaluation, displacement = jax.tree.map(np.asarray, _evaluate(target, positions))
-    excess, by_part, contrasts = (np.asarray(part, np.float64) for part in evaluation)
-    place = np.unravel_index(np.nanargmin(excess), excess.shape)
-    lowest = float(excess[place]), jax.tree.map(lambda leaf: leaf[place], positions)
-    return Draws(excess, by_part, contrasts, {**displacement, **statistics}, positions, lowest)
-
-
-@jax.jit
-def _losses_of_chain_draws(target: LocalTarget, z: Parameters) -> dict[str, jax.Array]:
-    return jax.vmap(target.losses)(z)
-
-
-def _log_likelihood(target: LocalTarget, positions: Parameters) -> dict[str, np.ndarray]:
-    """``log p(x_i | z_t)``, float32 ``[chain, draw, n]``, evaluated a draw at a time."""
-    num_draws = jax.tree.leaves(positions)[0].shape[1]
-    parts = []
-    for draw in range(num_draws):
-        z = jax.tree.map(lambda leaf, t=draw: leaf[:, t], positions)
-        losses = _losses_of_chain_draws(target, z)
-        parts.append({name: -np.asarray(loss) for name, loss in losses.items()})
-    return {name: np.stack([part[name] for part in parts], axis=1) for name in parts[0]}
-
-
-def run_settings(problem: Problem, finished: Finished) -> dict[str, Any]:
-    """What the result keeps of how a run went."""
-    beta = float(problem.target.inverse_temperature)
-    return {
-        "kernel": problem.kernel,
-        "chain_method": problem.schedule.chain_method,
-        "num_warmup": finished.num_warmup,
-        "tuning_steps": finished.num_warmup,
-        "thinning": finished.thinning,
-        "num_steps": finished.num_steps,
-        "sampling_time": finished.seconds,
-        "ended_by": finished.ended_by,
-        "interrupted": finished.ended_by == "interrupt",
-        "ended_at_limit": finished.ended_at_limit,
-        "relative_error_wanted": (problem.schedule.until or Until()).relative_error,
-        "evaluation_rows": finished.evaluation_rows,
-        "evaluation_error": finished.evaluation_error * beta,
-    }
+    Parameters
+    ----------
+    plan, state
+        Of the block; by default of the run.
+    rng_key : jax.Array
+        For what is measured once more at the end of the chains.
+    curvature : Curvature, optional
+        At the centre, if it was measured.
+    names : tuple of str
+        Sites to keep.
+    """
+    plan = run.plan if plan is None else plan
+    state = run.state if state is None else state
+    sampler, target, draws = plan.sampler, plan.target, finished.draws
+    report = RunReport(
+        **report_of_run(plan, finished),
+        **({} if curvature is None else report_of_center(curvature)),
+        **sampler.report(state, target, draws.statistics),
+        **metropolis_report(sampler, state, target, run.rows, rng_key),
+    )
+    return assemble(plan.reading, target, draws, plan.num_data, names, log_likelihood, report)
 
 
 def assemble(
@@ -146,50 +73,56 @@ def assemble(
     num_data: int,
     names: tuple[str, ...],
     log_likelihood: bool,
-    settings: dict[str, Any],
+    report: RunReport,
 ) -> Any:
-    """Inference data of a run; raises for non-finite draws, warns of what is doubtful."""
+    """Inference data of draws; raises for non-finite draws, warns of what is doubtful."""
     beta = float(target.inverse_temperature)
-    center_loss = total_loss(reading.center_losses)
-    sites = _constrain(names, draws.positions, target) if names else {}
-    statistics = {"loss": center_loss + draws.excess_loss, "excess_loss": draws.excess_loss}
-    others, own = _by_prefix(draws.statistics, ELSEWHERE)
-    label = partial(labelled, plate_axes=reading.plate_axes)
-    groups = {
-        "posterior": label(
-            {"llc": beta * draws.excess_loss, **flatten_sites(sites)}, lead=_CHAIN_DRAW
-        ).assign(_llc_on(beta, others)),
-        "sample_stats": labelled({**statistics, **own}, lead=_CHAIN_DRAW),
-        "observed_data": label(reading.observed),
-        "constant_data": labelled(_constants(reading)),
-    }
+    report = dataclasses.replace(
+        report,
+        num_data=num_data,
+        num_parameters=target.dimension,
+        inverse_temperature=beta,
+        localization=one_or_by_site(target.localization),
+        center_loss=total_loss(reading.center_losses),
+    )
+    groups = _groups(reading, target, draws, names)
     if log_likelihood:
         groups["log_likelihood"] = labelled(
-            _log_likelihood(target, draws.positions),
+            log_likelihood_of(target, draws.positions),
             lead=_CHAIN_DRAW,
             plate_axes={name: axes.names for name, axes in reading.data_axes.items()},
         )
-    groups |= _lowest_group(reading, target, draws.lowest)
-    localization = {name: float(gamma) for name, gamma in target.localization.items()}
-    same = len(set(localization.values())) == 1
-    settings = {
-        "num_data": num_data,
-        "num_parameters": target.dimension,
-        "inverse_temperature": beta,
-        "localization": next(iter(localization.values())) if same else localization,
-        "center_loss": center_loss,
-        **settings,
-    }
     if not np.all(np.isfinite(draws.excess_loss)):
-        raise _non_finite(groups, settings, draws)
+        raise _non_finite(groups, report, draws)
     # A row that stands for several data has the variance of one, so many times.
-    rows = max(np.size(losses) for losses in reading.center_losses.values())
-    scale = beta * np.sqrt(rows / num_data)
-    settings["data_error"] = data_error(beta * draws.excess_loss, scale * draws.contrasts)
-    idata, findings = _with_findings(groups, settings)
-    if findings:
-        warnings.warn(" ".join(map(text_of, findings)), LLCWarning, stacklevel=3)
+    scale = beta * np.sqrt(reading.num_losses / num_data)
+    error = data_error(beta * draws.excess_loss, scale * draws.contrasts)
+    idata, found = _with_findings(groups, dataclasses.replace(report, data_error=error))
+    if found:
+        warn(text_of(found))
     return idata
+
+
+def _groups(
+    reading: ModelReading, target: LocalTarget, draws: Draws, names: tuple[str, ...]
+) -> dict[str, xr.Dataset]:
+    """All groups but the log likelihood."""
+    beta = float(target.inverse_temperature)
+    sites = constrained_draws(names, draws.positions, target) if names else {}
+    loss = total_loss(reading.center_losses) + draws.excess_loss
+    others, own = _by_prefix(draws.statistics, OTHER_DATA)
+    label = partial(labelled, plate_axes=reading.plate_axes)
+    return {
+        "posterior": label(
+            {"llc": beta * draws.excess_loss, **named_leaves(sites)}, lead=_CHAIN_DRAW
+        ).assign(_llc_on(beta, others)),
+        "sample_stats": labelled(
+            {"loss": loss, "excess_loss": draws.excess_loss, **own}, lead=_CHAIN_DRAW
+        ),
+        "observed_data": label(reading.observed),
+        "constant_data": labelled(_constants(reading)),
+        **_lowest_group(reading, target, draws.lowest),
+    }
 
 
 def _by_prefix(arrays: dict[str, Any], prefix: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -220,14 +153,12 @@ def _lowest_group(
     return {LOWEST_POINT: point_dataset(sites, llc)}
 
 
-def _with_findings(
-    groups: dict[str, xr.Dataset], settings: dict[str, Any]
-) -> tuple[Any, list[dict[str, Any]]]:
+def _with_findings(groups: dict[str, xr.Dataset], report: RunReport) -> tuple[Any, list[Finding]]:
     """Inference data that holds what is found in it, and that."""
-    attrs = attributes(settings)
-    groups = {**groups, "posterior": groups["posterior"].assign_attrs(attrs)}
-    findings = findings_of(groups)
-    return inference_data(groups, {**attrs, **attributes({"findings": findings})}), findings
+    posterior = groups["posterior"].assign_attrs(report.to_attrs())
+    found = diagnosed({**groups, "posterior": posterior})
+    report = dataclasses.replace(report, findings=findings_to_json(found))
+    return inference_data(groups, report.to_attrs()), found
 
 
 def _constants(reading: ModelReading) -> dict[str, Any]:
@@ -241,26 +172,16 @@ def _constants(reading: ModelReading) -> dict[str, Any]:
     }
 
 
-def _non_finite(groups: Any, settings: dict[str, Any], draws: Draws) -> NonFiniteLossError:
-    finite = np.isfinite(draws.excess_loss)
-    draw, chain = map(int, np.argwhere(~finite.T)[0])
-    good = settings["inverse_temperature"] * draws.excess_loss[:, :draw]
+def _non_finite(
+    groups: dict[str, xr.Dataset], report: RunReport, draws: Draws
+) -> NonFiniteLossError:
+    draw, chain = map(int, np.argwhere(~np.isfinite(draws.excess_loss).T)[0])
+    good = groups["posterior"]["llc"].to_numpy()[:, :draw]
     last = f"{good.mean():.4g} ± {monte_carlo(good).error:.2g}" if good.size else "none"
-    step = settings.get("num_warmup", 0) + (draw + 1) * settings.get("thinning", 1)
+    step = (report.num_warmup or 0) + (draw + 1) * (report.thinning or 1)
     return NonFiniteLossError(
         f"The loss became non-finite in chain {chain} at draw {draw} (step {step}); λ̂ of the "
         f"draws before it: {last}. Lower `step_size` or raise `localization`. The draws are in "
         "the attribute `idata` of this error.",
-        idata=_with_findings(groups, settings)[0],
+        idata=_with_findings(groups, report)[0],
     )
-
-
-def unconstrained_samples(reading: ModelReading, samples: dict[str, Any]) -> Parameters:
-    """Unconstrained parameters of constrained samples ``[chain, draw, ...]`` by site name."""
-    named = flatten_sites(dict(sorted(reading.center.items())))  # the order of a dict's leaves
-    missing = [name for name in named if name not in samples]
-    if missing:
-        raise ValueError(f"The run holds no samples of {missing}; do not exclude sites from it.")
-    leaves = [jax.numpy.asarray(samples[name]) for name in named]
-    given = jax.tree.unflatten(jax.tree.structure(reading.center), leaves)
-    return reading.unconstrain(given)

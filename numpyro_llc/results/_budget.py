@@ -7,6 +7,7 @@ import pandas as pd
 
 from numpyro_llc.estimators import localization_corrected, mean
 from numpyro_llc.inference_data import draws_of, monte_carlo, penalty_of, posterior
+from numpyro_llc.results._report import report_of
 
 
 def error_budget(idata: Any) -> pd.DataFrame:
@@ -34,16 +35,16 @@ def error_budget(idata: Any) -> pd.DataFrame:
     minimum, regions that no chain visited, gradient noise that is not corrected (see ``diagnose``),
     rounding, and data sets each with its own minimum, over which λ̂ varies less than ``data`` says.
     """
-    attrs, llc = posterior(idata).attrs, draws_of(posterior(idata), "llc")
+    report, llc = report_of(idata), draws_of(posterior(idata), "llc")
     penalty, _ = penalty_of(idata)
     taken = np.nan
     if penalty is not None:
         taken = (localization_corrected(llc, penalty) - mean(llc)).value
     rows = {
         "monte_carlo": (monte_carlo(llc).error, "error"),
-        "evaluation": (attrs.get("evaluation_error", 0.0), "error"),
-        "step_size": (attrs.get("step_size_bias", 0.0), "bias"),
+        "evaluation": (report.evaluation_error or 0.0, "error"),
+        "step_size": (report.step_size_bias or 0.0, "bias"),
         "localization": (-taken, "bias"),
-        "data": (attrs.get("data_error", np.nan), "error"),
+        "data": (np.nan if report.data_error is None else report.data_error, "error"),
     }
     return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "kind"])

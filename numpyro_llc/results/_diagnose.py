@@ -1,7 +1,5 @@
 """``diagnose``: what is doubtful about a result, from the result alone."""
 
-import math
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,7 +14,9 @@ from numpyro_llc.inference_data import (
     posterior,
     statistics,
 )
-from numpyro_llc.results.checks import Evidence, Outcome, outcomes
+from numpyro_llc.results._findings import Finding
+from numpyro_llc.results._report import RunReport
+from numpyro_llc.results.checks import CheckInput, Outcome, outcomes
 
 
 def diagnose(idata: Any, *, all_checks: bool = False) -> pd.DataFrame:
@@ -49,48 +49,33 @@ def diagnose(idata: Any, *, all_checks: bool = False) -> pd.DataFrame:
     The same findings are in the attribute ``findings`` of a result, as JSON, and were its warning.
     No finding is no proof: a region that no chain has visited shows in no check.
     """
-    made = outcomes(_evidence(idata))
+    made = outcomes(_check_input(idata))
     shown = {name: one for name, one in made.items() if all_checks or one.found}
     table = pd.DataFrame(list(shown.values()), index=list(shown), columns=list(Outcome._fields))
     types = {"value": float, "threshold": float, "found": bool}
     return table.astype(types).rename_axis("check")
 
 
-def findings_of(idata: Any) -> list[dict[str, Any]]:
-    """The findings as JSON holds them; a number that is not finite is None."""
+def diagnosed(idata: Any) -> list[Finding]:
+    """What the checks find in a result."""
     return [
-        {
-            "check": name,
-            "value": _or_none(one.value),
-            "threshold": _or_none(one.threshold),
-            "meaning": one.meaning,
-            "remedy": one.remedy,
-        }
-        for name, one in outcomes(_evidence(idata)).items()
+        Finding(name, one.value, one.threshold, one.meaning, one.remedy)
+        for name, one in outcomes(_check_input(idata)).items()
         if one.found
     ]
 
 
-def text_of(finding: Mapping[str, Any]) -> str:
-    """A finding as a warning says it."""
-    return f"{finding['meaning']} {finding['remedy']}"
-
-
-def _or_none(number: float) -> float | None:
-    return number if math.isfinite(number) else None
-
-
-def _evidence(idata: Any) -> Evidence:
+def _check_input(idata: Any) -> CheckInput:
     data = posterior(idata)
     llc = draws_of(data, "llc")
     bad = np.argwhere(~np.isfinite(llc).T)
     broken = (int(bad[0, 1]), int(bad[0, 0])) if len(bad) else None
     llc = llc[:, : broken[1]] if broken else llc
     enough = llc.shape[1] >= 4
-    return Evidence(
+    return CheckInput(
         llc=llc,
         statistics={name: values[:, : llc.shape[1]] for name, values in _kept(idata).items()},
-        attrs=data.attrs,
+        report=RunReport.from_attrs(data.attrs),
         row=_row(llc) if enough else {},
         monte_carlo=monte_carlo,
         broken=broken,

@@ -1,22 +1,22 @@
 """``from_numpyro``: a finished ``MCMC`` run on a localized model to inference data."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from numpyro.infer import HMCECS, MCMC
 
-from numpyro_llc._checks import check_num_data
-from numpyro_llc.kernels import kernel_statistics
-from numpyro_llc.local import LocalizedModel, curvature_at_center
-from numpyro_llc.results._assemble import (
-    assemble,
-    curvature_settings,
-    evaluated,
-    sites_to_store,
-    unconstrained_samples,
-)
-from numpyro_llc.sampling import target_of
+from numpyro_llc.kernels import kernel_statistics, name_of
+from numpyro_llc.local import LocalizedModel, LocalTarget, curvature_at_center
+from numpyro_llc.models import ModelReading, Parameters, constrain, named_leaves
+from numpyro_llc.results._assemble import assemble
+from numpyro_llc.results._draws import evaluated, unconstrained_samples
+from numpyro_llc.results._report import RunReport, report_of_center
+from numpyro_llc.results._sites import sites_to_store
+from numpyro_llc.sampling import run_keys
 
 
 def from_numpyro(
@@ -60,23 +60,39 @@ def from_numpyro(
     if mcmc.last_state is None:
         raise ValueError("`mcmc` has not run yet: call mcmc.run(...) first.")
     args, kwargs = mcmc._args, mcmc._kwargs  # as ArviZ's own converter reads them
-    reading = model.read(*args, **kwargs)
-    target, num_data = target_of(
-        reading,
-        None if num_data is None else check_num_data(num_data),
-        float(model.settings["inverse_temperature"]),
-        model.settings["localization"],
-    )
+    if num_data is not None:
+        model = dataclasses.replace(model, num_data=num_data)
+    reading = model.read(args, kwargs)
+    target, num_data = model.target(reading)
     names = sites_to_store(reading, store_sites)
-    positions = unconstrained_samples(reading, mcmc.get_samples(group_by_chain=True))
+    samples = mcmc.get_samples(group_by_chain=True)
+    positions = _sampled_positions(reading, target, samples)
     draws = evaluated(target, positions, kernel_statistics(mcmc))
-    settings = {
-        "kernel": type(mcmc.sampler).__name__,
-        "num_warmup": mcmc.num_warmup,
-        "tuning_steps": mcmc.num_warmup,
-        "thinning": mcmc.thinning,
-        "chain_method": str(mcmc.chain_method),
-    }
-    curvature = curvature_at_center(target, jax.random.key(0))
-    settings |= curvature_settings(curvature)
-    return assemble(reading, target, draws, num_data, names, log_likelihood, settings)
+    report = RunReport(
+        kernel=name_of(mcmc.sampler),
+        num_warmup=mcmc.num_warmup,
+        thinning=mcmc.thinning,
+        chain_method=str(mcmc.chain_method),
+        **report_of_center(curvature_at_center(target, run_keys(_last_key(mcmc)).curvature)),
+    )
+    return assemble(reading, target, draws, num_data, names, log_likelihood, report)
+
+
+def _sampled_positions(
+    reading: ModelReading, target: LocalTarget, samples: dict[str, Any]
+) -> Parameters:
+    """Unconstrained draws of the parameters that are sampled."""
+    if target.fixed is None:
+        return unconstrained_samples(reading, samples)
+    shape = np.shape(next(iter(samples.values())))[:2]
+    program = reading.program
+    center = constrain(program, program.parameters, reading.center, reading.arrays)
+    fixed = {k: np.broadcast_to(v, (*shape, *v.shape)) for k, v in named_leaves(center).items()}
+    return target.fixed.free(unconstrained_samples(reading, {**fixed, **samples}))
+
+
+def _last_key(mcmc: MCMC) -> jax.Array:
+    """A key of the run: the same run gives the same result."""
+    key = mcmc.last_state.rng_key
+    is_typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    return key.reshape(-1)[0] if is_typed else key.reshape(-1, key.shape[-1])[0]

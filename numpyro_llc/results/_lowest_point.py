@@ -8,7 +8,8 @@ import jax
 import numpy as np
 import xarray as xr
 
-from numpyro_llc.inference_data import flatten_sites, group_of, labelled
+from numpyro_llc.inference_data import group_of, labelled
+from numpyro_llc.models import named_leaves
 
 LOWEST_POINT = "lowest_point"
 """The group of a result that holds it."""
@@ -52,10 +53,10 @@ def point_dataset(sites: Mapping[str, Any], llc: float) -> xr.Dataset:
     for site, value in sites.items():
         for path, _ in jax.tree_util.tree_leaves_with_path(value):
             keys = [_key(part) for part in path]
-            (name,) = labelled(flatten_sites({site: _nested(keys)})).data_vars
+            (name,) = labelled(named_leaves({site: _nested(keys)})).data_vars
             paths[str(name)] = [site, *keys]
     attrs = {"llc": llc, "paths": json.dumps(paths)}
-    return labelled(flatten_sites(sites), attrs=attrs)
+    return labelled(named_leaves(sites), attrs=attrs)
 
 
 def _key(part: Any) -> str | int:

@@ -1,7 +1,6 @@
 """The summary of a result: λ̂ and its error, and other estimators of the same draws beside it."""
 
 import numbers
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import NormalDist
 from typing import Any
@@ -11,7 +10,7 @@ import pandas as pd
 import xarray as xr
 
 from numpyro_llc._checks import check_positive
-from numpyro_llc.errors import LLCWarning
+from numpyro_llc.errors import warn
 from numpyro_llc.estimators import Row, rows_of, two_runs
 from numpyro_llc.inference_data import (
     draws_of,
@@ -191,7 +190,7 @@ def _estimates(
     else:
         findings += standing_still(llc)
     if findings:
-        warnings.warn(" ".join(findings), LLCWarning, stacklevel=3)
+        warn(" ".join(findings))
     return _rows(rows)
 
 

@@ -1,14 +1,14 @@
 """The loop: chains of one sampler, in compiled chunks that the clock paces.
 
-``_schedule`` says how long to run, ``_problem`` what is run, ``_compiled`` holds what is compiled,
+``_schedule`` says how long to run, ``_plan`` what is run, ``_compiled`` holds what is compiled,
 ``_run`` moves it on and keeps the draws, ``_checkpoint`` writes them as they come, ``_lengths``
 chooses the lengths that the user left open.
 """
 
 from numpyro_llc.sampling._checkpoint import Checkpoint
-from numpyro_llc.sampling._compiled import ELSEWHERE, Layout, advance, forget_compiled, start
-from numpyro_llc.sampling._lengths import Finished, finish
-from numpyro_llc.sampling._problem import Problem, prepare, target_of
+from numpyro_llc.sampling._compiled import OTHER_DATA, Layout, advance, forget_compiled, start
+from numpyro_llc.sampling._lengths import Finished, evaluation_rows, finish
+from numpyro_llc.sampling._plan import Plan, RunKeys, make_plan, run_keys
 from numpyro_llc.sampling._run import Draws, NonFiniteDraw, Run
 from numpyro_llc.sampling._schedule import (
     RELATIVE_ERROR,
@@ -19,23 +19,25 @@ from numpyro_llc.sampling._schedule import (
 )
 
 __all__ = [
-    "ELSEWHERE",
+    "OTHER_DATA",
     "RELATIVE_ERROR",
     "Checkpoint",
     "Draws",
     "Finished",
     "Layout",
     "NonFiniteDraw",
-    "Problem",
+    "Plan",
     "Run",
+    "RunKeys",
     "Schedule",
     "Until",
     "advance",
     "check_schedule",
+    "evaluation_rows",
     "finish",
     "forget_compiled",
-    "prepare",
+    "make_plan",
+    "run_keys",
     "start",
-    "target_of",
     "with_defaults",
 ]

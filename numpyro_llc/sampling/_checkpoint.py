@@ -30,9 +30,7 @@ class Checkpoint:
     """
 
     def __init__(self, folder: str | Path, settings: dict[str, Any]) -> None:
-        self.folder = check_same_settings(
-            folder, settings, what="checkpoint", argument="checkpoint"
-        )
+        self.folder = check_same_settings(folder, settings, what="run", argument="output")
         self.num_files = 0
         self.pending: list[dict[str, np.ndarray]] = []
         self.written, self.cost = time.perf_counter(), 0.0

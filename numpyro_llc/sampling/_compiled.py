@@ -11,12 +11,12 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from numpyro_llc.kernels import Sampler
-from numpyro_llc.local import Elsewhere, EvaluationRows, LocalTarget, excess_losses
+from numpyro_llc.local import EvaluationRows, LocalTarget, OtherData, excess_losses
 from numpyro_llc.models import Parameters
 
 CHUNK_DRAWS = 64
 """Most draws between two visits to Python: the length of the compiled buffer."""
-ELSEWHERE = "excess_loss on "
+OTHER_DATA = "excess_loss on "
 """What stands before the name of other data, among a draw's statistics."""
 
 
@@ -51,7 +51,7 @@ def _observe(
     state: Any,
     target: LocalTarget,
     rows: EvaluationRows | None,
-    elsewhere: dict[str, Elsewhere],
+    other_data: dict[str, OtherData],
 ) -> tuple[dict[str, Any], Parameters]:
     z = sampler.position(state)
     excess, by_part, contrasts = excess_losses(target, z, rows)
@@ -61,8 +61,8 @@ def _observe(
         for name, value in sampler.statistics(state).items()
     }
     others = {
-        ELSEWHERE + name: other.scale * excess_losses(other.target, z, other.rows).excess
-        for name, other in elsewhere.items()
+        OTHER_DATA + name: other.scale * excess_losses(other.target, z, other.rows).excess
+        for name, other in other_data.items()
     }
     seen = {
         "excess_loss": excess,
@@ -89,7 +89,7 @@ def _chunk(
     progress: Progress,
     target: LocalTarget,
     rows: EvaluationRows | None,
-    elsewhere: dict[str, Elsewhere],
+    other_data: dict[str, OtherData],
     num_draws: jax.Array,
     thinning: jax.Array,
 ) -> tuple[Progress, dict[str, Any]]:
@@ -98,12 +98,12 @@ def _chunk(
     def body(i: jax.Array, carry: Any) -> Any:
         (state, lowest), buffer = carry
         state = jax.lax.fori_loop(0, thinning, lambda _, s: sampler.step(s, target), state)
-        seen, z = _observe(sampler, sites, state, target, rows, elsewhere)
+        seen, z = _observe(sampler, sites, state, target, rows, other_data)
         buffer = jax.tree.map(lambda kept, new: kept.at[:, i].set(new), buffer, seen)
         return Progress(state, _lower(lowest, seen["excess_loss"], z)), buffer
 
     shapes, _ = jax.eval_shape(
-        partial(_observe, sampler, sites), progress.state, target, rows, elsewhere
+        partial(_observe, sampler, sites), progress.state, target, rows, other_data
     )
     buffer = jax.tree.map(
         lambda leaf: jnp.zeros((leaf.shape[0], CHUNK_DRAWS, *leaf.shape[1:]), leaf.dtype), shapes
@@ -170,7 +170,7 @@ def advance(
     own: dict[str, Any],
     target: LocalTarget,
     rows: EvaluationRows | None,
-    elsewhere: dict[str, Elsewhere],
+    other_data: dict[str, OtherData],
     num_draws: Any,
     thinning: Any,
 ) -> tuple[Progress, dict[str, Any]]:
@@ -182,7 +182,7 @@ def advance(
 
     axes = (_axes(sampler), 0)
     run = _over_blocks(one, layout, (axes, axes))
-    progress, buffer = run((progress, own), target, rows, elsewhere, num_draws, thinning)
+    progress, buffer = run((progress, own), target, rows, other_data, num_draws, thinning)
     return progress, jax.tree.map(lambda leaf: jax.lax.collapse(leaf, 0, 2), buffer)
 
 

@@ -7,7 +7,8 @@ import jax
 import numpy as np
 
 from numpyro_llc.inference_data import MonteCarlo, monte_carlo
-from numpyro_llc.local import ROWS_ALWAYS_AFFORDABLE, rows_to_evaluate
+from numpyro_llc.local import ROWS_ALWAYS_AFFORDABLE, EvaluationRows, rows_to_evaluate
+from numpyro_llc.sampling._plan import Plan
 from numpyro_llc.sampling._run import Draws, NonFiniteDraw, Run
 from numpyro_llc.sampling._schedule import Schedule, Until
 
@@ -17,6 +18,12 @@ WORK_LIMIT = 2e11
 """Parameters times rows, summed over steps and chains, after which an automatic run ends."""
 STEPS_AT_LEAST, STEPS_AT_MOST = 8192, 4_000_000
 WARMUP_DRAWS = 64
+GRADIENT_COST = 3
+"""What a gradient costs, in evaluations of the loss on the same rows."""
+LEAST_DRAWS = 25
+"""Draws of a chain that a given number of steps keeps, where the thinning is chosen."""
+LEAST_ROWS = 1024
+"""Rows that a recorded loss is evaluated on at the least, where their number is chosen."""
 
 
 @dataclass(frozen=True)
@@ -63,25 +70,18 @@ class Finished:
         return float(np.std(parts, ddof=1) * np.sqrt(len(parts) * unseen))
 
 
-def finish(run: Run, schedule: Schedule, batch_rows: int, rng_key: jax.Array) -> Finished:
-    """Warm up and sample. Ctrl-C after the warm-up ends the run and keeps what was drawn.
-
-    Parameters
-    ----------
-    batch_rows : int
-        Rows of a batch, or of the full data.
-    """
-    budget = _budget(run, batch_rows)
-    rows_used = _choose_rows(run, schedule, batch_rows, rng_key)
-    least = ceil(max(rows_used, 1) / (3 * batch_rows))  # so that evaluation is the smaller cost
-    ended_by, near, num_warmup, thinning = "", True, 0, schedule.thinning or 1
+def finish(run: Run) -> Finished:
+    """Warm up and sample. Ctrl-C after the warm-up ends the run and keeps what was drawn."""
+    schedule = run.plan.schedule
+    budget = _budget(run)
+    ended_by, near, num_warmup, thinning = "", True, 0, recording_interval(run.plan)
     try:
         apart, most_bias = _warm_up(run, schedule, budget)
         num_warmup = run.steps
         run.end_warmup(most_bias)
         apart /= run.step_scale
         if schedule.thinning is None and schedule.num_samples is None:
-            thinning = max(1, least, ceil(apart / 2))
+            thinning = max(thinning, ceil(apart / 2))
         thinning, ended_by, near = _sample(run, schedule, thinning, budget + num_warmup)
     except KeyboardInterrupt:
         if not run.has_warmed or not run.chunks:
@@ -95,7 +95,7 @@ def finish(run: Run, schedule: Schedule, batch_rows: int, rng_key: jax.Array) ->
         run.collect(),
         num_warmup,
         thinning,
-        rows_used,
+        run.num_evaluated,
         run.target.num_rows,
         run.steps,
         run.seconds,
@@ -104,19 +104,39 @@ def finish(run: Run, schedule: Schedule, batch_rows: int, rng_key: jax.Array) ->
     )
 
 
-def _budget(run: Run, batch_rows: int) -> int:
-    size = sum(np.size(leaf) for leaf in jax.tree.leaves(run.target.center))
-    work = run.num_chains * max(size * batch_rows, 20_000)  # a step has a cost of its own
+def recording_interval(plan: Plan) -> int:
+    """Steps between two draws: as given, or such that recording them is the smaller cost.
+
+    A step evaluates losses and gradients of a batch, some three times the cost of its losses; a
+    draw evaluates the losses of `evaluation_rows`. Of a given number of steps ``LEAST_DRAWS`` are
+    kept all the same.
+    """
+    schedule = plan.schedule
+    if schedule.thinning is not None:
+        return schedule.thinning
+    affordable = GRADIENT_COST * plan.rows_of_a_step
+    wanted = ceil(min(plan.target.num_rows, ROWS_ALWAYS_AFFORDABLE) / affordable)
+    if schedule.num_samples is not None:
+        wanted = min(wanted, schedule.num_samples // LEAST_DRAWS)
+    return max(1, wanted)
+
+
+def evaluation_rows(plan: Plan, rng_key: jax.Array) -> EvaluationRows | None:
+    """Rows on which the loss of a draw is recorded: all where that is the smaller cost.
+
+    Else a fixed part of them, drawn with `rng_key`.
+    """
+    schedule = plan.schedule
+    affordable = GRADIENT_COST * plan.rows_of_a_step * recording_interval(plan)
+    is_open = schedule.thinning is None and schedule.num_samples is not None
+    floor = LEAST_ROWS if is_open else ROWS_ALWAYS_AFFORDABLE
+    return rows_to_evaluate(plan.target, max(floor, affordable), rng_key)
+
+
+def _budget(run: Run) -> int:
+    numbers = run.target.dimension * run.plan.rows_of_a_step
+    work = run.num_chains * max(numbers, 20_000)  # a step has a cost of its own
     return int(np.clip(WORK_LIMIT / work, STEPS_AT_LEAST, STEPS_AT_MOST))
-
-
-def _choose_rows(run: Run, schedule: Schedule, batch_rows: int, rng_key: jax.Array) -> int:
-    """Evaluate on the full data where that is affordable, else on a large fixed batch."""
-    affordable = max(ROWS_ALWAYS_AFFORDABLE, 3 * batch_rows * (schedule.thinning or 1))
-    run.rows = rows_to_evaluate(run.target, affordable, rng_key)
-    if run.target.num_rows <= affordable:
-        return run.target.num_rows
-    return run.rows.rows.size  # type: ignore[union-attr]
 
 
 def _warm_up(run: Run, schedule: Schedule, budget: int) -> tuple[float, float]:
@@ -134,7 +154,7 @@ def _warm_up(run: Run, schedule: Schedule, budget: int) -> tuple[float, float]:
         return 1.0, np.inf
     steps, before = 512, None
     while True:
-        run.chunks = []
+        run.forget_draws()
         run.draw(WARMUP_DRAWS, steps // WARMUP_DRAWS)
         now = _stable(run.collect().excess_loss)
         if now is not None and before is not None and _agree(before, now):

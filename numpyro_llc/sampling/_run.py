@@ -1,7 +1,6 @@
 """``Run``: chains under way."""
 
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,12 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm.auto import tqdm
 
-from numpyro_llc.errors import LLCWarning
+from numpyro_llc.errors import warn
 from numpyro_llc.kernels import Sampler
-from numpyro_llc.local import Elsewhere, EvaluationRows, LocalTarget
+from numpyro_llc.local import EvaluationRows
 from numpyro_llc.models import Parameters
 from numpyro_llc.sampling._checkpoint import Checkpoint
 from numpyro_llc.sampling._compiled import CHUNK_DRAWS, Layout, advance, start
+from numpyro_llc.sampling._plan import Plan
 from numpyro_llc.sampling._schedule import Schedule
 
 CHUNK_SECONDS = 0.3
@@ -67,28 +67,26 @@ class Run:
 
     def __init__(
         self,
-        sampler: Sampler,
-        target: LocalTarget,
+        plan: Plan,
         starts: Parameters,
         rng_key: jax.Array,
-        schedule: Schedule,
         *,
-        sites: tuple[str, ...],
+        rows: EvaluationRows | None = None,
+        sites: tuple[str, ...] = (),
         cells: dict[str, Any] | None = None,
-        elsewhere: dict[str, Elsewhere] | None = None,
         checkpoint: Checkpoint | None = None,
     ) -> None:
-        self.sampler, self.target, self.sites = sampler, target, sites
-        self.own, self.elsewhere = cells or {}, elsewhere or {}
+        self.plan, self.rows, self.sites = plan, rows, sites
+        self.sampler, self.target = plan.sampler, plan.target
+        self.own = cells or {}
         self.num_chains = jax.tree.leaves(starts)[0].shape[0]
-        self.layout = _layout(sampler, schedule, jax.tree.leaves(self.own))
-        self.rows: EvaluationRows | None = None
+        self.layout = _layout(plan.sampler, plan.schedule, jax.tree.leaves(self.own))
         self.chunks: list[dict[str, Any]] = []
         self.steps = 0
         self.earlier, self.began = 0.0, time.perf_counter()
-        self.bar = tqdm(disable=not schedule.progress_bar, unit="step")
+        self.bar = tqdm(disable=not plan.schedule.progress_bar, unit="step")
         keys = jax.random.split(rng_key, self.num_chains)
-        self.progress = start(sampler, self.layout, keys, starts, self.own, target)
+        self.progress = start(plan.sampler, self.layout, keys, starts, self.own, plan.target)
         self.form = jax.tree.structure({name: starts[name] for name in sites})
         self.checkpoint = checkpoint
         self.saved: list[dict[str, Any]] = []
@@ -97,6 +95,13 @@ class Run:
             self.progress, numbers, self.saved = found
             self.earlier, self.has_warmed = numbers["seconds"], numbers["has_warmed"]
             self.step_scale = numbers["step_scale"]
+
+    @property
+    def num_evaluated(self) -> int:
+        """Rows on which the recorded loss is evaluated; 0 if rows cannot be taken out."""
+        if self.rows is None:
+            return 0
+        return min(int(self.rows.rows.size), self.target.num_rows)  # the last slice is padded
 
     @property
     def state(self) -> Any:
@@ -138,6 +143,10 @@ class Run:
             if self.seconds > deadline:
                 break
         return num_draws - left
+
+    def forget_draws(self) -> None:
+        """Let go of the draws so far; the chains stay where they are."""
+        self.chunks = []
 
     def drop_every_other(self) -> None:
         """Keep the second, fourth, ... of the draws so far."""
@@ -212,7 +221,7 @@ class Run:
             self.own,
             self.target,
             self.rows,
-            self.elsewhere,
+            self.plan.other_data,
             draws,
             thinning,
         )
@@ -273,11 +282,9 @@ def _layout(sampler: Sampler, schedule: Schedule, cells: list[Any]) -> Layout:
     available = min(len(jax.devices()), chains)
     blocks = max(k for k in range(1, available + 1) if chains % k == 0)
     if blocks < chains:
-        warnings.warn(
+        warn(
             f"`chain_method='parallel'` spreads {chains} chains over {blocks} device(s). On CPUs "
-            f"call numpyro.set_host_device_count({chains}) first.",
-            LLCWarning,
-            stacklevel=5,
+            f"call numpyro.set_host_device_count({chains}) first."
         )
     return Layout("devices", blocks)
 

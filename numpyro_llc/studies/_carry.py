@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from numpyro_llc.kernels import Sampler
-from numpyro_llc.local import ROWS_ALWAYS_AFFORDABLE, LocalTarget, excess_losses, rows_to_evaluate
+from numpyro_llc.local import EvaluationRows, LocalTarget, excess_losses
 from numpyro_llc.models import Parameters
 from numpyro_llc.sampling import Draws, Run
 
@@ -45,7 +45,7 @@ def _offsets(sampler: Sampler, state: Any, center: Parameters) -> Parameters:
 
 @jax.jit
 def carry(
-    target: LocalTarget, starts: Parameters, carried: Carried
+    target: LocalTarget, starts: Parameters, carried: Carried, rows: EvaluationRows | None
 ) -> tuple[Parameters, jax.Array]:
     """Starts of the chains at a new centre, and how many of them are carried over.
 
@@ -54,7 +54,6 @@ def carry(
     it would without a checkpoint before.
     """
     moved = jax.tree.map(jnp.add, target.center, carried.offsets)
-    rows = rows_to_evaluate(target, ROWS_ALWAYS_AFFORDABLE, jax.random.key(0))
     excess = excess_losses(target, moved, rows).excess
     potential = target.inverse_temperature * excess + jax.vmap(target.penalty)(moved)
     is_sound = potential <= 2.0 * carried.highest + 1.0  # of a NaN it is not

@@ -1,7 +1,6 @@
 """Centres one at a time, from a stacked pytree, a list, an iterator or a folder of Orbax."""
 
 import os
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from numpyro_llc.errors import LLCWarning
+from numpyro_llc.errors import warn
 
 
 class Centers:
@@ -61,11 +60,7 @@ class Centers:
             step = k if self.steps is None else self.steps[k]
             yield float(step), self.center_of(checkpoint)
         if self.steps is not None and k + 1 < len(self.steps):
-            warnings.warn(
-                f"`steps` has {len(self.steps)} numbers, but `centers` ended after {k + 1}.",
-                LLCWarning,
-                stacklevel=3,
-            )
+            warn(f"`steps` has {len(self.steps)} numbers, but `centers` ended after {k + 1}.")
 
 
 def _numbers(steps: Any) -> list[float]:

@@ -9,25 +9,23 @@ import numpy as np
 import xarray as xr
 
 from numpyro_llc._identity import check_same_settings, fingerprint
-from numpyro_llc.sampling import Problem, Schedule
+from numpyro_llc.sampling import Plan
 
 
-def identity(rng_key: jax.Array, given: Mapping[str, Any], schedule: Schedule) -> dict[str, Any]:
-    """What the cells depend on beside the problem, by name."""
-    axes = {k: np.asarray(v).tolist() for k, v in given.items() if k != "center" and v is not None}
+def identity(axes: Mapping[str, list[Any]]) -> dict[str, Any]:
+    """What the cells depend on beside the plan of one of them, by name."""
+    values = {k: v if k == "localization" else np.asarray(v).tolist() for k, v in axes.items()}
     return {
-        **axes,
-        "center": fingerprint(given["center"]),
-        **schedule._asdict(),
-        "rng_key": jax.random.key_data(rng_key).tolist(),
-        "x64": bool(jax.config.read("jax_enable_x64")),
+        **{f"{name} (axis)": value for name, value in values.items() if name != "center"},
+        "centers": fingerprint(axes.get("center")),
     }
 
 
 def resumed(
-    output: str | Path, grid: xr.Dataset, problem: Problem, settings: dict[str, Any]
+    output: str | Path, grid: xr.Dataset, rng_key: jax.Array, plan: Plan, settings: dict[str, Any]
 ) -> xr.Dataset:
     """The grid as the folder has it, or the empty one."""
-    settings = {**settings, **problem.identity, "kernel": problem.sampler.description}
+    own = {"center": fingerprint(plan.target.center)}
+    settings = {**plan.run_identity(rng_key), **own, **settings}
     path = check_same_settings(output, settings, what="sweep", argument="output") / "sweep.nc"
     return xr.load_dataset(path, engine="h5netcdf") if path.exists() else grid

@@ -62,7 +62,7 @@ def recommend(grid: xr.Dataset, axes: list[str]) -> dict[str, Any]:
     and of several the one with the smallest error.
     """
     grid = grid.transpose(*axes)
-    llc, error = grid["llc"].to_numpy(), grid["mcse"].to_numpy()
+    llc, error = grid["llc"].to_numpy(), grid["mcse_mean"].to_numpy()
     flat = plateau(llc, error, (grid["status"] == "ok").to_numpy())
     if not flat.any():
         sound = int((grid["status"] == "ok").sum())

@@ -1,46 +1,45 @@
 """``refined_llc``: λ̂ of parts of a model, and on other data, in one table."""
 
-import json
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import xarray as xr
+from numpyro.infer.mcmc import MCMCKernel
 
 from numpyro_llc.errors import LLCWarning
 from numpyro_llc.estimate import estimate_llc
 from numpyro_llc.inference_data import moments, posterior
-from numpyro_llc.local import split
-from numpyro_llc.models import read_model
-from numpyro_llc.results import text_of
+from numpyro_llc.local import LocalizedModel, check_localized, split
+from numpyro_llc.results import RunReport, findings, report_of, text_of
+from numpyro_llc.studies._rows import MOMENTS
 
 SAMPLED = "sampled"
 """The name, among the data, of those that are sampled on."""
-_FACTORS = ("likelihood_factors", "prior_factors")
-_NUMBERS = {
-    "llc": "mean",
-    "mcse": "mcse_mean",
-    "sd": "sd",
-    "ess_bulk": "ess_bulk",
-    "ess_tail": "ess_tail",
-    "r_hat": "r_hat",
-}
 
 
 def refined_llc(
     rng_key: jax.Array,
-    model: Callable,
+    model: LocalizedModel,
     model_args: Sequence[Any] = (),
     model_kwargs: Mapping[str, Any] | None = None,
     *,
-    center: Any,
     sites: Mapping[str, Any],
     evaluate_on: Mapping[str, Any] | None = None,
-    checkpoint: str | Path | None = None,
-    **settings: Any,
+    kernel: str | MCMCKernel | None = None,
+    batch_size: int | None = None,
+    num_warmup: int | None = None,
+    num_samples: int | None = None,
+    num_chains: int = 4,
+    thinning: int | None = None,
+    until: float | Mapping[str, float] | None = None,
+    chain_method: str = "vectorized",
+    output: str | Path | None = None,
+    progress_bar: bool = True,
 ) -> xr.Dataset:
     """Estimate λ̂ refined to parts of the parameters and to other data.
 
@@ -48,23 +47,23 @@ def refined_llc(
     ----------
     rng_key : jax.Array
         A JAX random key, the same for every refinement.
-    model, model_args, model_kwargs, center
-        As in ``estimate_llc``.
+    model : LocalizedModel
+        What :func:`localize` returned; each refinement takes the place of its `sites`.
     sites : dict
-        Refinements by name, each what the argument `sites` of ``estimate_llc`` takes: names of
+        Refinements by name, each what the argument `sites` of ``localize`` takes: names of
         sites or of parts of a network, or masks; None is all parameters.
-    evaluate_on : dict, optional
+    model_args, model_kwargs, evaluate_on, kernel, batch_size, num_warmup, num_samples, num_chains
         As in ``estimate_llc``.
-    checkpoint : path, optional
+    thinning, until, chain_method, progress_bar
+        Likewise.
+    output : path, optional
         A folder with one for each refinement, by its place in `sites`: the same call again goes on
         where it stopped.
-    **settings
-        Other arguments of ``estimate_llc``.
 
     Returns
     -------
     xarray.Dataset
-        ``llc``, ``mcse``, ``sd``, ``ess_bulk``, ``ess_tail``, ``r_hat`` over ``sites`` and
+        ``llc``, ``sd``, ``mcse_mean``, ``ess_bulk``, ``ess_tail``, ``r_hat`` over ``sites`` and
         ``data``, whose first entry, "sampled", is the data sampled on; ``num_parameters``,
         ``status`` ("ok", or "doubtful": with ``findings``) and ``findings`` over ``sites``.
 
@@ -75,7 +74,7 @@ def refined_llc(
 
     Notes
     -----
-    Wang, Hoogland, van Wingerden, Furman, Murfet (2024), arXiv:2410.02984. What is held at ``w*``
+    Wang, Hoogland, van Wingerden, Furman, Murfet (2024), arXiv:2410.02984. What is fixed at ``w*``
     takes no part: at a minimum λ̂ of the whole is at least that of each part, up to γ. Each
     refinement compiles for itself.
     """
@@ -86,9 +85,8 @@ def refined_llc(
         )
     if SAMPLED in (evaluate_on or {}):
         raise ValueError(f"`evaluate_on` must not use the name {SAMPLED!r}: the data sampled on.")
-    factors = {name: settings[name] for name in _FACTORS if name in settings}
-    values = getattr(center, "params", center)
-    reading = read_model(model, model_args, model_kwargs, center=values, **factors)
+    local = check_localized(model)
+    reading = local.read(model_args, model_kwargs)
     for part in sites.values():
         if part is not None:
             split(reading.center, part)
@@ -98,34 +96,47 @@ def refined_llc(
             warnings.simplefilter("ignore", LLCWarning)  # they are the row's findings
             idata = estimate_llc(
                 rng_key,
-                model,
+                replace(local, sites=part),
                 model_args,
                 model_kwargs,
-                center=center,
-                sites=part,
+                kernel=kernel,
+                batch_size=batch_size,
+                num_warmup=num_warmup,
+                num_samples=num_samples,
+                num_chains=num_chains,
+                thinning=thinning,
+                until=until,
+                chain_method=chain_method,
+                output=None if output is None else Path(output) / str(place),
+                progress_bar=progress_bar,
+                store_sites=False,
                 evaluate_on=evaluate_on,
-                checkpoint=None if checkpoint is None else Path(checkpoint) / str(place),
-                **{"store_sites": False, **settings},
             )
         rows.append(_row(idata))
-    data = [SAMPLED, *(evaluate_on or {})]
-    numbers = {
-        name: (("sites", "data"), np.stack([row[0][column].to_numpy() for row in rows]))
-        for name, column in _NUMBERS.items()
-    }
-    texts = {
-        "num_parameters": ("sites", [row[1]["num_parameters"] for row in rows]),
-        "status": ("sites", np.array(["doubtful" if row[2] else "ok" for row in rows], object)),
-        "findings": ("sites", np.array([row[2] for row in rows], object)),
-    }
-    shared = ("num_data", "inverse_temperature", "kernel")
-    attrs = {name: rows[0][1][name] for name in shared}
-    return xr.Dataset({**numbers, **texts}, {"sites": list(sites), "data": data}, attrs)
+    return _table(rows, list(sites), [SAMPLED, *(evaluate_on or {})])
 
 
-def _row(idata: Any) -> tuple[Any, dict[str, Any], str]:
-    """Moments of ``llc`` and of each ``llc_on``, the attributes, and the findings as text."""
+def _row(idata: Any) -> tuple[Any, RunReport, str]:
+    """Moments of ``llc`` and of each ``llc_on``, the report, and the findings as text."""
     draws = posterior(idata)
     names = [name for name in ("llc", "llc_on") if name in draws]
-    found = json.loads(draws.attrs["findings"])
-    return moments(draws, names), draws.attrs, " ".join(map(text_of, found))
+    return moments(draws, names), report_of(idata), text_of(findings(idata))
+
+
+def _table(rows: list[tuple[Any, RunReport, str]], sites: list[str], data: list[str]) -> xr.Dataset:
+    numbers = {
+        name: (
+            ("sites", "data"),
+            np.stack([table["mean" if name == "llc" else name].to_numpy() for table, _, _ in rows]),
+        )
+        for name in MOMENTS
+    }
+    status = ["doubtful" if found else "ok" for _, _, found in rows]
+    texts = {
+        "num_parameters": ("sites", [report.num_parameters for _, report, _ in rows]),
+        "status": ("sites", np.array(status, object)),
+        "findings": ("sites", np.array([found for _, _, found in rows], object)),
+    }
+    first = rows[0][1]
+    attrs = {name: getattr(first, name) for name in ("num_data", "inverse_temperature", "kernel")}
+    return xr.Dataset({**numbers, **texts}, {"sites": sites, "data": data}, attrs)

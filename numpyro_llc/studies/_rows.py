@@ -1,6 +1,5 @@
 """What a table of many runs keeps of each: λ̂, its diagnostics, and how it went."""
 
-import json
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,60 +11,46 @@ import numpy as np
 import xarray as xr
 
 from numpyro_llc.errors import LLCWarning, NonFiniteLossError
-from numpyro_llc.inference_data import attributes, posterior
-from numpyro_llc.kernels import metropolis_report
-from numpyro_llc.results import assemble, run_settings, summary, text_of
-from numpyro_llc.sampling import Finished, Problem, Run
+from numpyro_llc.inference_data import attributes
+from numpyro_llc.results import findings, report_of, result_of, summary, text_of
+from numpyro_llc.sampling import Finished, Plan, Run
 
-NUMBERS = (
-    "llc",
-    "mcse",
-    "sd",
-    "ess_bulk",
-    "ess_tail",
-    "r_hat",
-    "center_loss",
-    "step_size_used",
-    "gradient_evaluations",
-    "seconds",
-)
+MOMENTS = ("llc", "sd", "mcse_mean", "ess_bulk", "ess_tail", "r_hat")
+"""ArviZ's names for ArviZ's numbers of ``llc``, whose mean is λ̂."""
+NUMBERS = (*MOMENTS, "center_loss", "step_size_used", "gradient_evaluations", "seconds")
 TEXTS = ("status", "findings")
 
 
 def row_of(
-    problem: Problem, run: Run, finished: Finished, rng_key: jax.Array, block: int = 0
+    plan: Plan, run: Run, finished: Finished, rng_key: jax.Array, block: int = 0
 ) -> dict[str, Any]:
     """The row of one block of chains of a run."""
     own = replace(finished, draws=run.of_block(finished.draws, block))
-    state = run.state_of_block(block)
-    settings = {
-        **run_settings(problem, own),
-        **problem.sampler.report(state, problem.target, own.draws.statistics),
-        **metropolis_report(problem.sampler, state, problem.target, run.rows, rng_key),
-    }
     status = ""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", LLCWarning)  # they are the row's findings
         try:
-            idata = assemble(
-                problem.reading, problem.target, own.draws, problem.num_data, (), False, settings
-            )
+            idata = result_of(run, own, rng_key, plan=plan, state=run.state_of_block(block))
         except NonFiniteLossError as error:
             idata, status = error.idata, "diverged"
-    attrs = posterior(idata).attrs
-    found = json.loads(attrs["findings"])
-    row = {} if status else summary(idata).loc["llc"].to_dict()
+    report, found = report_of(idata), findings(idata)
+    step_size, gradients = report.step_size, report.gradient_evaluations
     return {
-        **{name: row.get(name, np.nan) for name in NUMBERS},
-        "mcse": row.get("mcse_mean", np.nan),
-        "llc": row.get("mean", np.nan),
-        "center_loss": attrs["center_loss"],
-        "step_size_used": float(settings.get("step_size", np.nan)),
-        "gradient_evaluations": float(settings.get("gradient_evaluations", np.nan)),
+        **dict.fromkeys(MOMENTS, np.nan),
+        **({} if status else moments_of(summary(idata))),
+        "center_loss": report.center_loss,
+        "step_size_used": np.nan if step_size is None else step_size,
+        "gradient_evaluations": np.nan if gradients is None else gradients,
         "seconds": finished.seconds / run.layout.num_blocks,
         "status": status or ("doubtful" if found else "ok"),
-        "findings": " ".join(map(text_of, found)),
+        "findings": text_of(found),
     }
+
+
+def moments_of(table: Any) -> dict[str, float]:
+    """The row ``llc`` of a summary, as tables of many runs have it."""
+    row = table.loc["llc"]
+    return {name: float(row["mean" if name == "llc" else name]) for name in MOMENTS}
 
 
 def failed_row(error: Exception) -> dict[str, Any]:

@@ -1,19 +1,21 @@
-"""The front door of the room."""
+"""``sweep``: λ̂ over a grid of settings."""
 
 import itertools
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jax
 import xarray as xr
+from numpyro.infer.mcmc import MCMCKernel
 from tqdm.auto import tqdm
 
 from numpyro_llc._checks import check_key, check_positive
-from numpyro_llc.errors import LLCWarning
-from numpyro_llc.sampling import check_schedule, prepare
-from numpyro_llc.studies._cells import Problems, groups, is_axis, run_group
+from numpyro_llc.errors import warn
+from numpyro_llc.local import LocalizedModel, check_localized
+from numpyro_llc.sampling import Plan, check_schedule, make_plan
+from numpyro_llc.studies._cells import Plans, groups, is_axis, run_group
 from numpyro_llc.studies._grid import identity, resumed
 from numpyro_llc.studies._plateau import recommend
 from numpyro_llc.studies._rows import empty, save, write
@@ -25,28 +27,25 @@ MAX_MEMORY = 2**30
 
 def sweep(
     rng_key: jax.Array,
-    model: Callable,
+    model: LocalizedModel,
     model_args: Sequence[Any] = (),
     model_kwargs: Mapping[str, Any] | None = None,
     *,
-    center: Any,
-    kernel: Any = "sgld",
-    localization: Any = 1.0,
-    inverse_temperature: Any = None,
-    step_size: Any = None,
-    batch_size: Any = None,
-    num_data: int | None = None,
-    in_axes: Any = None,
+    center: Sequence[Any] | None = None,
+    localization: Sequence[Any] | None = None,
+    inverse_temperature: Sequence[float] | None = None,
+    step_size: Sequence[float] | None = None,
+    batch_size: int | Sequence[int] | None = None,
+    kernel: str | MCMCKernel | None = None,
     num_warmup: int | None = None,
     num_samples: int | None = None,
     num_chains: int = 4,
     thinning: int | None = None,
+    until: float | Mapping[str, float] | None = None,
     chain_method: str = "vectorized",
     max_memory: float = MAX_MEMORY,
     output: str | Path | None = None,
     progress_bar: bool = True,
-    likelihood_factors: Sequence[str] = (),
-    prior_factors: Sequence[str] = (),
 ) -> xr.Dataset:
     """Estimate λ̂ over a grid of settings, each cell with its diagnostics.
 
@@ -54,12 +53,16 @@ def sweep(
     ----------
     rng_key : jax.Array
         A JAX random key; that of a cell depends on its place in the grid.
-    model, model_args, model_kwargs, kernel, num_data, in_axes, num_chains, thinning
+    model : LocalizedModel
+        What :func:`localize` returned. An axis takes the place of its own setting.
+    model_args, model_kwargs, num_chains, thinning, until
         As in ``estimate_llc``.
-    center : dict, Center or list of them
-        A list is an axis ``center``.
-    localization, inverse_temperature, step_size, batch_size : number or sequence
-        γ, β, ε, B; a sequence is an axis of that name.
+    center : sequence of dicts or Centers, optional
+        An axis ``center``.
+    localization, inverse_temperature, step_size, batch_size : sequence, optional
+        γ, β, ε, B: axes of these names. One `batch_size` is that of all cells.
+    kernel : optional
+        As in ``estimate_llc``; with an axis `step_size` a stochastic-gradient kernel.
     num_warmup, num_samples : int, optional
         Of every cell. With stochastic-gradient kernels they may be left out: each cell then runs,
         one after the other, until it is known to 1 %.
@@ -72,17 +75,15 @@ def sweep(
         A folder. Cells are written to ``sweep.nc`` there as they end, and a second call goes on
         where the first stopped.
     progress_bar : bool
-    likelihood_factors, prior_factors : sequences of str
-        As in ``estimate_llc``.
 
     Returns
     -------
     xarray.Dataset
-        Dimensions are the axes; variables ``llc`` (λ̂), ``mcse``, ``sd`` of the draws, ``ess_bulk``,
-        ``ess_tail``, ``r_hat``, ``center_loss`` (nL(w*) in nats), ``step_size_used``, ``seconds``,
-        ``status`` ("ok"; "doubtful": with ``findings``; "diverged": of the draws before; "": not
-        run), ``findings``. attrs: ``recommendation``, the plateau that was found or that there is
-        none, and ``recommended``.
+        Dimensions are the axes; variables ``llc`` (λ̂), ``sd`` of the draws, ``mcse_mean``,
+        ``ess_bulk``, ``ess_tail``, ``r_hat``, ``center_loss`` (nL(w*) in nats), ``step_size_used``,
+        ``gradient_evaluations``, ``seconds``, ``status`` ("ok"; "doubtful": with ``findings``;
+        "diverged": of the draws before; "": not run), ``findings``. attrs: ``recommendation``,
+        the plateau that was found or that there is none, and ``recommended``.
 
     Raises
     ------
@@ -96,56 +97,56 @@ def sweep(
     """
     check_key(rng_key)
     check_positive("max_memory", max_memory, meaning="It is a number of bytes.")
-    schedule = check_schedule(num_warmup, num_samples, num_chains, thinning, chain_method, False)
+    local = check_localized(model)
+    schedule = check_schedule(
+        num_warmup, num_samples, num_chains, thinning, chain_method, False, until
+    )
     given = dict(
         zip(AXES, (center, batch_size, step_size, localization, inverse_temperature), strict=True)
     )
-    axes = {name: list(value) for name, value in given.items() if is_axis(value)}
-    _check_axes(axes)
+    axes = _axes(given)
     cells = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
 
-    problem_of = Problems(
-        given,
-        lambda center, batch_size, step_size: prepare(
-            model,
-            model_args,
-            model_kwargs,
-            schedule,
-            center=center,
-            kernel=kernel,
-            num_data=num_data,
-            inverse_temperature=None,
-            localization=1.0,
-            batch_size=batch_size,
-            in_axes=in_axes,
-            step_size=step_size,
-            likelihood_factors=likelihood_factors,
-            prior_factors=prior_factors,
-        ),
-    )
+    def make(first: Any, kernel: MCMCKernel) -> Plan:
+        one = local if first is None else replace(local, center=first)
+        return make_plan(one, model_args, model_kwargs, kernel, schedule)
+
+    plan_of = Plans(kernel, None if "batch_size" in axes else batch_size, axes, make)  # type: ignore[arg-type]
     grid = empty(axes)
     if output is not None:
-        grid = resumed(output, grid, problem_of(cells[0]), identity(rng_key, given, schedule))
+        grid = resumed(output, grid, rng_key, plan_of(cells[0]), identity(axes))
     todo = [k for k, status in enumerate(grid["status"].to_numpy().reshape(-1)) if not status]
     with tqdm(total=len(todo), disable=not progress_bar, unit="cell") as bar:
         try:
-            for places in groups(cells, todo, problem_of, schedule, max_memory):
+            for places in groups(cells, todo, plan_of, max_memory):
                 group = [cells[place] for place in places]
-                rows = run_group(jax.random.fold_in(rng_key, places[0]), group, problem_of)
+                rows = run_group(jax.random.fold_in(rng_key, places[0]), group, plan_of)
                 for place, row in zip(places, rows, strict=False):  # the last group is padded
                     write(grid, place, row)
                 if output is not None:
                     save(grid, Path(output) / "sweep.nc")
                 bar.update(len(set(places)))
         except KeyboardInterrupt:
-            warnings.warn(
-                "The sweep was interrupted: some cells are NaN.", LLCWarning, stacklevel=2
-            )
+            warn("The sweep was interrupted: some cells are NaN.")
     if "center" not in axes:
         grid.attrs |= recommend(grid, list(axes))
     if output is not None:
         save(grid, Path(output) / "sweep.nc")
     return grid
+
+
+def _axes(given: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """The axes of the grid, checked."""
+    for name, value in given.items():
+        if value is not None and not is_axis(value) and name != "batch_size":
+            owner = "localize" if name != "step_size" else "the kernel object"
+            raise TypeError(
+                f"`{name}` must be a sequence, which makes it an axis; got {value!r}. One value "
+                f"for all cells belongs to {owner}."
+            )
+    axes = {name: list(value) for name, value in given.items() if is_axis(value)}
+    _check_axes(axes)
+    return axes
 
 
 def _check_axes(axes: Mapping[str, list[Any]]) -> None:

@@ -1,38 +1,35 @@
-"""The front door of the room."""
+"""``llc_trajectory``: λ̂ at each checkpoint of a training run."""
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jax
 import xarray as xr
+from numpyro.infer.mcmc import MCMCKernel
 from tqdm.auto import tqdm
 
 from numpyro_llc._checks import check_key
-from numpyro_llc.errors import CheckpointError, LLCWarning, TrajectoryError
-from numpyro_llc.sampling import Problem, check_schedule, prepare
+from numpyro_llc.errors import CheckpointError, TrajectoryError, warn
+from numpyro_llc.kernels import kernel_of
+from numpyro_llc.local import LocalizedModel, as_localized
+from numpyro_llc.sampling import Plan, check_schedule, make_plan
 from numpyro_llc.studies._centers import Centers
 from numpyro_llc.studies._walk import Walk
 
 
 def llc_trajectory(
     rng_key: jax.Array,
-    model: Callable,
+    model: LocalizedModel | Callable,
     centers: Any,
     model_args: Sequence[Any] = (),
     model_kwargs: Mapping[str, Any] | None = None,
     *,
     steps: Sequence[float] | None = None,
     center_of: Callable[[Any], Any] | None = None,
-    kernel: Any = "sgld",
-    num_data: int | None = None,
-    inverse_temperature: float | None = None,
-    localization: float | Mapping[str, float] = 1.0,
+    kernel: str | MCMCKernel | None = None,
     batch_size: int | None = None,
-    in_axes: Any = None,
-    step_size: float | None = None,
-    sites: Any = None,
     num_warmup: int | None = None,
     num_samples: int | None = None,
     num_chains: int = 4,
@@ -42,8 +39,6 @@ def llc_trajectory(
     warm_start: bool = True,
     output: str | Path | None = None,
     progress_bar: bool = True,
-    likelihood_factors: Sequence[str] = (),
-    prior_factors: Sequence[str] = (),
 ) -> xr.Dataset:
     """Estimate λ̂ at each checkpoint of a training run.
 
@@ -51,8 +46,9 @@ def llc_trajectory(
     ----------
     rng_key : jax.Array
         A JAX random key; that of a checkpoint depends on its place.
-    model, model_args, model_kwargs
-        As in ``estimate_llc``.
+    model : LocalizedModel or callable
+        What ``localize(model, center=None, ...)`` returned: the centres come from `centers`. A
+        plain model is localized with the defaults.
     centers
         The checkpoints, of one structure: a dict ``{site: arrays stacked along a leading axis}``,
         a list, an iterator (read one at a time, so that they need not fit into memory together), or
@@ -62,7 +58,7 @@ def llc_trajectory(
     center_of : callable, optional
         From a checkpoint to its centre ``{site: constrained value}``, such as
         ``lambda state: {"net": state["params"]}``.
-    kernel, num_data, inverse_temperature, localization, batch_size, in_axes, step_size, sites
+    model_args, model_kwargs, kernel, batch_size
         As in ``estimate_llc``, for every checkpoint.
     num_warmup, num_samples, num_chains, thinning, until, chain_method
         Likewise; left out, each checkpoint runs until it is known well enough.
@@ -72,14 +68,12 @@ def llc_trajectory(
     output : path, optional
         A folder to which each row is written as it comes. The same call again goes on from there.
     progress_bar : bool
-    likelihood_factors, prior_factors : sequences of str
-        As in ``estimate_llc``.
 
     Returns
     -------
     xarray.Dataset
-        Over ``checkpoint``, with the coordinate ``step``: ``llc`` (λ̂), ``mcse``, ``sd`` of the
-        draws, ``ess_bulk``, ``ess_tail``, ``r_hat``, ``center_loss`` (nL(w*) in nats),
+        Over ``checkpoint``, with the coordinate ``step``: ``llc`` (λ̂), ``sd`` of the draws,
+        ``mcse_mean``, ``ess_bulk``, ``ess_tail``, ``r_hat``, ``center_loss`` (nL(w*) in nats),
         ``carried`` (chains carried over), ``step_size_used``, ``gradient_evaluations``,
         ``seconds``, ``status`` ("ok"; "doubtful": with ``findings``; "diverged"; "failed":
         parameters or loss of this checkpoint are not finite), ``findings``. attrs: n, β, γ,
@@ -101,29 +95,17 @@ def llc_trajectory(
     Ctrl-C returns the checkpoints so far.
     """
     check_key(rng_key)
+    local = as_localized(model, center=None)
     schedule = check_schedule(
         num_warmup, num_samples, num_chains, thinning, chain_method, False, until
     )
+    chosen = kernel_of(kernel, batch_size)
     given = Centers(centers, steps, center_of)
-    arguments = {
-        "center": None,
-        "kernel": kernel,
-        "num_data": num_data,
-        "inverse_temperature": inverse_temperature,
-        "localization": localization,
-        "batch_size": batch_size,
-        "in_axes": in_axes,
-        "step_size": step_size,
-        "sites": sites,
-        "likelihood_factors": likelihood_factors,
-        "prior_factors": prior_factors,
-    }
 
-    def prepared(center: Any) -> Problem:
-        settings = {**arguments, "center": center}
-        return prepare(model, model_args, model_kwargs, schedule, **settings)
+    def plan_at(center: Any) -> Plan:
+        return make_plan(replace(local, center=center), model_args, model_kwargs, chosen, schedule)
 
-    walk = Walk(rng_key, prepared, output, warm_start)
+    walk = Walk(rng_key, plan_at, output, warm_start)
     with tqdm(total=given.count, disable=not progress_bar, unit="checkpoint") as bar:
         try:
             for step, center in given:
@@ -132,11 +114,7 @@ def llc_trajectory(
         except KeyboardInterrupt:
             if not walk.num_rows:
                 raise
-            warnings.warn(
-                f"The trajectory was interrupted after {walk.num_rows} checkpoints.",
-                LLCWarning,
-                stacklevel=2,
-            )
+            warn(f"The trajectory was interrupted after {walk.num_rows} checkpoints.")
         except CheckpointError:
             raise
         except Exception as error:  # of whatever kind: what was computed is not lost with it

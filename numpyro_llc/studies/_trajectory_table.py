@@ -18,7 +18,7 @@ from numpyro_llc.studies._rows import NUMBERS, TEXTS, save
 COLUMNS = (*NUMBERS, "carried", "step", *TEXTS)
 
 
-class Record:
+class TrajectoryTable:
     """Rows as they come: ``trajectory.jsonl``, and what the next checkpoint starts from.
 
     A kill loses the checkpoint under way alone.

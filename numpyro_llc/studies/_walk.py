@@ -1,6 +1,5 @@
-"""From checkpoint to checkpoint: the problem, the chains, the rows."""
+"""From checkpoint to checkpoint: the plan, the chains, the rows."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,20 +8,21 @@ import jax
 import xarray as xr
 
 from numpyro_llc.errors import NonFiniteCenterError, NonFiniteLossError
-from numpyro_llc.sampling import Problem, Run, finish
+from numpyro_llc.results import RunReport, one_or_by_site
+from numpyro_llc.sampling import Plan, Run, evaluation_rows, finish, run_keys
 from numpyro_llc.studies._carry import Carried, carried_from, carry
 from numpyro_llc.studies._rows import failed_row, row_of
-from numpyro_llc.studies._trajectory_table import Record
+from numpyro_llc.studies._trajectory_table import TrajectoryTable
 
 
 class Walk:
-    """A trajectory under way: its problem, read at the first centre that is finite, and its rows.
+    """A trajectory under way: its plan, read at the first centre that is finite, and its rows.
 
     Parameters
     ----------
     rng_key : jax.Array
-    prepared : callable
-        From the first centre to the problem.
+    plan_at : callable
+        From the first centre to the plan.
     output : path, optional
     warm_start : bool
     """
@@ -30,14 +30,14 @@ class Walk:
     def __init__(
         self,
         rng_key: jax.Array,
-        prepared: Callable[[Any], Problem],
+        plan_at: Callable[[Any], Plan],
         output: str | Path | None,
         warm_start: bool,
     ) -> None:
-        self.rng_key, self.prepared = rng_key, prepared
+        self.rng_key, self.plan_at = rng_key, plan_at
         self.output, self.warm_start = output, warm_start
-        self.problem: Problem | None = None
-        self.record: Record | None = None
+        self.plan: Plan | None = None
+        self.record: TrajectoryTable | None = None
         self.carried: Carried | None = None
         self.failed: list[tuple[float, Any, Exception]] = []
 
@@ -48,14 +48,14 @@ class Walk:
 
     def visit(self, step: float, center: Any) -> None:
         """Make the row of a checkpoint, or take it from the folder."""
-        if self.problem is None:
+        if self.plan is None:
             try:
-                self.problem = self.prepared(center)
+                self.plan = self.plan_at(center)
             except (NonFiniteCenterError, NonFiniteLossError) as error:
                 self.failed.append((step, center, error))  # until it is known of what run
                 return
-            settings = {**self.problem.run_identity(self.rng_key), "warm_start": self.warm_start}
-            self.record = Record(self.output, settings)
+            settings = {**self.plan.run_identity(self.rng_key), "warm_start": self.warm_start}
+            self.record = TrajectoryTable(self.output, settings)
             for earlier, bad, why in self.failed:
                 if not self.record.recall(bad, earlier):
                     self.record.add({**failed_row(why), "carried": 0.0, "step": earlier}, bad)
@@ -63,52 +63,50 @@ class Walk:
         if self.record.recall(center, step):
             return
         if self.warm_start and self.carried is None:
-            form = jax.tree.structure(self.problem.target.center)
+            form = jax.tree.structure(self.plan.target.center)
             self.carried = self.record.carried(form)
         key = jax.random.fold_in(self.rng_key, self.num_rows)
-        row, ended = _checkpoint(key, self.problem, center, self.carried)
+        row, ended = _checkpoint(key, self.plan, center, self.carried)
         self.carried = ended if self.warm_start else None
         self.record.add({**row, "step": step}, center, self.carried)
 
     def table(self) -> xr.Dataset:
         """The rows so far."""
-        if self.problem is None or self.record is None:
+        if self.plan is None or self.record is None:
             if self.failed:
                 raise self.failed[0][2]  # none of them could be read
             raise ValueError("`centers` holds no checkpoint.")
-        return self.record.table(_attrs(self.problem))
+        return self.record.table(_attrs(self.plan))
 
 
 def _checkpoint(
-    rng_key: jax.Array, problem: Problem, center: Any, carried: Carried | None
+    rng_key: jax.Array, plan: Plan, center: Any, carried: Carried | None
 ) -> tuple[dict[str, Any], Carried | None]:
     """The row of one checkpoint, and where its chains ended, if they are sound."""
     try:
-        here = problem.at(center)
+        here = plan.varied(center=center)
     except (NonFiniteCenterError, NonFiniteLossError) as error:
         return {**failed_row(error), "carried": 0.0}, None
-    key_check, key_starts, key_chains = jax.random.split(rng_key, 3)
-    starts = here.starts(None if here.is_stochastic else here.curvature(key_check), key_starts)
-    num_carried = 0.0
+    keys = run_keys(rng_key)
+    curvature = None if here.is_stochastic else here.curvature(keys.curvature)
+    rows = evaluation_rows(here, keys.rows)
+    starts, num_carried = here.starts(curvature, keys.starts), 0.0
     if carried is not None:
-        starts, count = carry(here.target, starts, carried)
+        starts, count = carry(here.target, starts, carried, rows)
         num_carried = float(count)
-    run = Run(here.sampler, here.target, starts, key_chains, here.schedule, sites=())
-    finished = finish(run, here.schedule, here.rows_of_a_step, key_starts)
+    run = Run(here, starts, keys.chains, rows=rows)
+    finished = finish(run)
     if finished.ended_by == "interrupt":
         raise KeyboardInterrupt
-    row = {**row_of(here, run, finished, key_check), "carried": num_carried}
+    row = {**row_of(here, run, finished, keys.report), "carried": num_carried}
     return row, None if row["status"] == "diverged" else carried_from(run, finished.draws)
 
 
-def _attrs(problem: Problem) -> dict[str, Any]:
-    target = problem.target
-    localization = {name: float(gamma) for name, gamma in target.localization.items()}
-    same = len(set(localization.values())) == 1
-    return {
-        "kernel": problem.kernel,
-        "num_data": problem.num_data,
-        "num_parameters": target.dimension,
-        "inverse_temperature": float(target.inverse_temperature),
-        "localization": next(iter(localization.values())) if same else json.dumps(localization),
-    }
+def _attrs(plan: Plan) -> dict[str, Any]:
+    return RunReport(
+        kernel=plan.kernel,
+        num_data=plan.num_data,
+        num_parameters=plan.target.dimension,
+        inverse_temperature=float(plan.target.inverse_temperature),
+        localization=one_or_by_site(plan.target.localization),
+    ).to_attrs()

@@ -1,6 +1,6 @@
 """Models with a point whose learning coefficient λ is known, to check an estimator against.
 
-``zoo.list()`` is a table of them. Each is a :class:`Problem` that runs as it is::
+``zoo.table()`` is a table of them. Each is a :class:`Problem` that runs as it is::
 
     p = zoo.load("tanh_unit", num_data=1000)
     idata = estimate_llc(rng_key, p.model, p.model_args, center=p.center, num_data=p.num_data)
@@ -39,14 +39,14 @@ from numpyro_llc.known.zoo import (  # noqa: F401 -- each registers its problems
 from numpyro_llc.known.zoo._linear_networks import deep_linear_network
 from numpyro_llc.known.zoo._problem import Problem
 from numpyro_llc.known.zoo._random_networks import random_deep_linear_networks
-from numpyro_llc.known.zoo._registry import list, load, names, register
+from numpyro_llc.known.zoo._registry import load, names, register, table
 
 __all__ = [
     "Problem",
     "deep_linear_network",
-    "list",
     "load",
     "names",
     "random_deep_linear_networks",
     "register",
+    "table",
 ]

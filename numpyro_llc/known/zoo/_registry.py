@@ -111,7 +111,7 @@ def load(name: str, num_data: int = 1000) -> Problem:
     return replace(problem, name=name, description=problem.description or description)
 
 
-def list() -> pd.DataFrame:
+def table() -> pd.DataFrame:
     """All problems, a row each, those of few parameters first.
 
     Returns

@@ -4,7 +4,7 @@ import numpy as np
 
 from numpyro_llc.estimators import RESOLVED
 from numpyro_llc.local import lowest_curvature, rounding
-from numpyro_llc.results.checks._evidence import Evidence, NoEvidence, Outcome, at_least, at_most
+from numpyro_llc.results.checks._check import CheckInput, NotMeasured, Outcome, at_least, at_most
 
 SHIFT_TOLERANCE = 0.01
 """Shift of λ̂ (relative to the Laplace value, and absolute below 1) that a centre may cause."""
@@ -13,13 +13,13 @@ BELOW_CENTER = -0.05
 GO_THERE = "Start find_center at nllc.lowest_point(idata)"
 
 
-def center_curvature(e: Evidence) -> Outcome:
+def center_curvature(e: CheckInput) -> Outcome:
     """The smallest eigenvalue of the Hessian at the centre, of nL."""
     smallest, largest = (
         e.number(f"center_{which}_eigenvalue") for which in ("smallest", "largest")
     )
     if np.isnan(smallest):
-        raise NoEvidence("a Hessian")
+        raise NotMeasured("a Hessian")
     limit = lowest_curvature(largest, e.number("inverse_temperature"), e.smallest_localization)
     return at_least(
         smallest,
@@ -31,11 +31,11 @@ def center_curvature(e: Evidence) -> Outcome:
     )
 
 
-def center_gradient(e: Evidence) -> Outcome:
+def center_gradient(e: CheckInput) -> Outcome:
     """By how much a slope at the centre lowers λ̂ below that of the minimum near by."""
     drop, expected = -e.number("center_shift"), e.number("center_expected_llc")
     if np.isnan(drop) and np.isfinite(e.number("center_smallest_eigenvalue")):
-        raise NoEvidence("a minimum near by")  # the curvature's check says why
+        raise NotMeasured("a minimum near by")  # the curvature's check says why
     return at_most(
         drop,
         SHIFT_TOLERANCE * max(expected, 1.0),
@@ -46,11 +46,11 @@ def center_gradient(e: Evidence) -> Outcome:
     )
 
 
-def below_center(e: Evidence) -> Outcome:
+def below_center(e: CheckInput) -> Outcome:
     """The lowest `llc` of any draw."""
-    slack = RESOLVED * float(e.attrs.get("evaluation_error", 0.0))
+    slack = RESOLVED * (e.report.evaluation_error or 0.0)
     if e.llc.size == 0:
-        raise NoEvidence("draws")
+        raise NotMeasured("draws")
     share = float(np.mean(e.llc < BELOW_CENTER - slack))
     return at_least(
         float(np.min(e.llc)),
@@ -62,7 +62,7 @@ def below_center(e: Evidence) -> Outcome:
     )
 
 
-def negative(e: Evidence) -> Outcome:
+def negative(e: CheckInput) -> Outcome:
     """λ̂ is not negative beyond its error; λ of a minimum never is."""
     return at_least(
         e.of_llc("mean"),
@@ -73,10 +73,10 @@ def negative(e: Evidence) -> Outcome:
     )
 
 
-def flat_directions(e: Evidence) -> Outcome:
+def flat_directions(e: CheckInput) -> Outcome:
     """Without γ, a direction that is flat at the centre: the draws may have no distribution."""
     if e.smallest_localization > 0:
-        raise NoEvidence("γ = 0")
+        raise NotMeasured("γ = 0")
     smallest, largest = _eigenvalues(e)
     return at_least(
         smallest,
@@ -87,8 +87,8 @@ def flat_directions(e: Evidence) -> Outcome:
     )
 
 
-def _eigenvalues(e: Evidence) -> tuple[float, float]:
+def _eigenvalues(e: CheckInput) -> tuple[float, float]:
     smallest, largest = (e.number(f"center_{end}_eigenvalue") for end in ("smallest", "largest"))
     if np.isnan(smallest):
-        raise NoEvidence("a Hessian")
+        raise NotMeasured("a Hessian")
     return smallest, largest

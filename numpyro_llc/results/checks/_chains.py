@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from numpyro_llc.results.checks._evidence import Evidence, NoEvidence, Outcome, at_least, at_most
+from numpyro_llc.results.checks._check import CheckInput, NotMeasured, Outcome, at_least, at_most
 from numpyro_llc.sampling import RELATIVE_ERROR
 
 R_HAT_LIMIT = 1.02
@@ -23,7 +23,7 @@ DRIFT_LIMIT = 5.0
 uncertain. 3.3 was the largest of 220 healthy runs, 4.7 that of an ensemble's dependent chains."""
 
 
-def non_finite(e: Evidence) -> Outcome:
+def non_finite(e: CheckInput) -> Outcome:
     """No draw of `llc` may be NaN or infinite."""
     if e.broken is None:
         return Outcome(0.0, 0.0, False, "All draws of `llc` are finite.", "")
@@ -35,7 +35,7 @@ def non_finite(e: Evidence) -> Outcome:
     return Outcome(1.0, 0.0, True, said, "Lower `step_size` or raise `localization`.")
 
 
-def interrupted(e: Evidence) -> Outcome:
+def interrupted(e: CheckInput) -> Outcome:
     """Ctrl-C did not end the run."""
     value = e.number("interrupted")
     if not value:
@@ -44,9 +44,9 @@ def interrupted(e: Evidence) -> Outcome:
     return Outcome(value, 0.0, True, said, "Run it again, if they are too few.")
 
 
-def step_limit(e: Evidence) -> Outcome:
+def step_limit(e: CheckInput) -> Outcome:
     """A run that goes on until the error is as wanted came near that before a limit ended it."""
-    ended, wanted = e.number("ended_at_limit"), e.attrs.get("relative_error_wanted", RELATIVE_ERROR)
+    ended, wanted = e.number("ended_at_limit"), e.report.relative_error_wanted or RELATIVE_ERROR
     if not ended:
         return Outcome(ended, 0.0, False, "No limit ended the run before its time.", "")
     said = (
@@ -54,7 +54,7 @@ def step_limit(e: Evidence) -> Outcome:
         f"error of {100 * e.relative(e.of_llc('mcse_mean')):.1f} % of λ̂ (want {100 * wanted:g} %) "
         f"and R-hat {e.of_llc('r_hat'):.3f}."
     )
-    others = [repr(name) for name in ("sgnht", "psgld") if name != e.attrs.get("kernel")]
+    others = [repr(name) for name in ("sgnht", "psgld") if name != e.report.kernel]
     remedy = (
         "Give `num_warmup` and `num_samples`, or wider limits in `until`, to run longer; or try "
         f"kernel={' or '.join(others)}."
@@ -62,7 +62,7 @@ def step_limit(e: Evidence) -> Outcome:
     return Outcome(ended, 0.0, True, said, remedy)
 
 
-def r_hat(e: Evidence) -> Outcome:
+def r_hat(e: CheckInput) -> Outcome:
     """R-hat of `llc`."""
     value, chains = e.of_llc("r_hat"), e.llc.shape[0]
     if math.isnan(value):
@@ -78,12 +78,12 @@ def r_hat(e: Evidence) -> Outcome:
     )
 
 
-def r_hat_distance(e: Evidence) -> Outcome:
+def r_hat_distance(e: CheckInput) -> Outcome:
     """R-hat of the distance from the centre, which tells apart regions of equal loss."""
     distance = e.draws("distance")
     value = e.monte_carlo(distance).r_hat
     if math.isnan(value) or len(distance) < 2:
-        raise NoEvidence("chains")
+        raise NotMeasured("chains")
     return at_most(
         value,
         DISTANCE_R_HAT_LIMIT,
@@ -93,7 +93,7 @@ def r_hat_distance(e: Evidence) -> Outcome:
     )
 
 
-def ess_bulk(e: Evidence) -> Outcome:
+def ess_bulk(e: CheckInput) -> Outcome:
     """Bulk effective sample size of `llc`."""
     return at_least(
         e.of_llc("ess_bulk"),
@@ -104,7 +104,7 @@ def ess_bulk(e: Evidence) -> Outcome:
     )
 
 
-def ess_tail(e: Evidence) -> Outcome:
+def ess_tail(e: CheckInput) -> Outcome:
     """Tail effective sample size of `llc`."""
     return at_least(
         e.of_llc("ess_tail"),
@@ -115,7 +115,7 @@ def ess_tail(e: Evidence) -> Outcome:
     )
 
 
-def monte_carlo_error(e: Evidence) -> Outcome:
+def monte_carlo_error(e: CheckInput) -> Outcome:
     """Monte Carlo error of λ̂, as a share of it."""
     return at_most(
         e.relative(e.of_llc("mcse_mean")),
@@ -127,7 +127,7 @@ def monte_carlo_error(e: Evidence) -> Outcome:
     )
 
 
-def drift(e: Evidence) -> Outcome:
+def drift(e: CheckInput) -> Outcome:
     """First tenth of the draws against the last half, pooled over chains.
 
     The error of the difference is that of the last half, for both by their lengths: in a first
@@ -137,7 +137,7 @@ def drift(e: Evidence) -> Outcome:
     draws = e.llc.shape[1]
     early, late = e.llc[:, : int(EARLY * draws)], e.llc[:, draws - int(LATE * draws) :]
     if early.size == 0 or not (settled := e.monte_carlo(late)).error > 0:
-        raise NoEvidence("draws")
+        raise NotMeasured("draws")
     error = settled.error * math.sqrt(1.0 + late.shape[1] / early.shape[1])
     value = abs(float(np.mean(early)) - settled.mean) / error
     said = (

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from numpyro_llc.results.checks._evidence import Evidence, NoEvidence, Outcome, at_least, at_most
+from numpyro_llc.results.checks._check import CheckInput, NotMeasured, Outcome, at_least, at_most
 
 DIVERGENCE_LIMIT = 0.005
 """At 0.65 % λ̂ of ``w1² w2⁴`` at (0, 1) was 8 % low."""
@@ -14,7 +14,7 @@ BIAS_LIMIT = 0.1
 """Share of λ̂ that a finite step, gradient noise or rows left out may make up."""
 
 
-def divergences(e: Evidence) -> Outcome:
+def divergences(e: CheckInput) -> Outcome:
     """Share of the draws that ended in a divergence."""
     return at_most(
         float(np.mean(e.draws("diverging"))),
@@ -26,11 +26,11 @@ def divergences(e: Evidence) -> Outcome:
     )
 
 
-def acceptance(e: Evidence) -> Outcome:
+def acceptance(e: CheckInput) -> Outcome:
     """Acceptance of a Metropolis-adjusted Langevin kernel, of its worst chain."""
     rate = e.draws("acceptance_rate")
-    if e.attrs.get("kernel") != "mala" and not np.all(e.draws("n_steps") == 1):
-        raise NoEvidence("a Langevin kernel")
+    if e.report.kernel != "mala" and not np.all(e.draws("n_steps") == 1):
+        raise NotMeasured("a Langevin kernel")
     return at_least(
         float(np.min(rate.mean(axis=1))),
         ACCEPTANCE_LIMIT,
@@ -40,7 +40,7 @@ def acceptance(e: Evidence) -> Outcome:
     )
 
 
-def mala_acceptance(e: Evidence) -> Outcome:
+def mala_acceptance(e: CheckInput) -> Outcome:
     """What a Metropolis test would have let pass of the unadjusted steps of SGLD and PSGLD.
 
     In d equal directions of curvature A, Euler's steps of ``ε A = 4 b`` make λ̂ too large by a
@@ -49,7 +49,7 @@ def mala_acceptance(e: Evidence) -> Outcome:
     falls with the dimension all the same.
     """
     value = e.number("mala_acceptance")
-    given = not e.attrs.get("step_size_is_automatic", 0)
+    given = not e.report.step_size_is_automatic
     return at_least(
         value,
         math.erfc((BIAS_LIMIT**3 * e.number("num_parameters") / 2) ** 0.5) if given else 0.0,
@@ -59,9 +59,9 @@ def mala_acceptance(e: Evidence) -> Outcome:
     )
 
 
-def step_size(e: Evidence) -> Outcome:
+def step_size(e: CheckInput) -> Outcome:
     """What the finite step may shift λ̂ by, as a share of it; gradient noise not counted."""
-    bias = e.number("step_size_bias") - float(e.attrs.get("gradient_noise_bias", 0.0))
+    bias = e.number("step_size_bias") - (e.report.gradient_noise_bias or 0.0)
     return at_most(
         e.relative(max(bias, 0.0)),
         BIAS_LIMIT,
@@ -72,7 +72,7 @@ def step_size(e: Evidence) -> Outcome:
     )
 
 
-def gradient_noise(e: Evidence) -> Outcome:
+def gradient_noise(e: CheckInput) -> Outcome:
     """What gradient noise adds to λ̂ where a step was given, which leaves it uncorrected."""
     return at_most(
         e.relative(e.number("gradient_noise_bias")),
@@ -85,7 +85,7 @@ def gradient_noise(e: Evidence) -> Outcome:
     )
 
 
-def evaluation(e: Evidence) -> Outcome:
+def evaluation(e: CheckInput) -> Outcome:
     """Error of λ̂ for the rows on which the loss was not evaluated."""
     return at_most(
         e.relative(e.number("evaluation_error")),

@@ -3,7 +3,7 @@
 import numpy as np
 
 from numpyro_llc.estimators import RESOLVED, localization_corrected, mean, variance
-from numpyro_llc.results.checks._evidence import SURE, Evidence, NoEvidence, Outcome, at_most
+from numpyro_llc.results.checks._check import SURE, CheckInput, NotMeasured, Outcome, at_most
 from numpyro_llc.results.checks._explain import explain_disagreement
 
 ABOVE_HALF_D = 1.05
@@ -15,7 +15,7 @@ GAMMA_LAW = (0.5, 1.25)
 λ > 0. Below 1/2, λ̂ grows by more than half of itself with each factor e in n."""
 
 
-def above_half_dimension(e: Evidence) -> Outcome:
+def above_half_dimension(e: CheckInput) -> Outcome:
     """λ̂ against d/2, which no λ exceeds."""
     limit = 0.5 * e.number("num_parameters")
     return at_most(
@@ -28,13 +28,13 @@ def above_half_dimension(e: Evidence) -> Outcome:
     )
 
 
-def basin(e: Evidence) -> Outcome:
+def basin(e: CheckInput) -> Outcome:
     """The mean of ``γ |z - z*|²``, of each chain, against d.
 
     Exactly ``E[(z - z*)·∇U] = d``, so beyond d the loss falls outward on average.
     """
     if not e.smallest_localization > 0:
-        raise NoEvidence("localization")
+        raise NotMeasured("localization")
     pull = 2.0 * e.draws("penalty")
     limit = e.number("num_parameters")
     chains = [e.monte_carlo(chain[None]) for chain in pull]
@@ -50,11 +50,11 @@ def basin(e: Evidence) -> Outcome:
     )
 
 
-def localization(e: Evidence) -> Outcome:
+def localization(e: CheckInput) -> Outcome:
     """Share of λ̂ that γ takes: ``Cov(llc, penalty) / λ̂``, since it is ``-dλ̂/d ln γ``."""
     value = e.of_llc("mean")
     if not value > RESOLVED * e.of_llc("mcse_mean"):
-        raise NoEvidence("λ̂ above zero")
+        raise NotMeasured("λ̂ above zero")
     first = mean(e.llc)
     pull = localization_corrected(e.llc, e.draws("penalty")) - first
     share = pull.value / value
@@ -68,14 +68,14 @@ def localization(e: Evidence) -> Outcome:
     )
 
 
-def gamma_law(e: Evidence) -> Outcome:
+def gamma_law(e: CheckInput) -> Outcome:
     """Variance over mean of `llc`: 1 for Gamma(λ, 1), its law for large n.
 
     It is ``1 - d ln λ̂ / d ln(n β)``: below 1, λ̂ still grows with n.
     """
     value = e.of_llc("mean")
     if not value > RESOLVED * e.of_llc("mcse_mean"):
-        raise NoEvidence("λ̂ above zero")
+        raise NotMeasured("λ̂ above zero")
     first, second = mean(e.llc), variance(e.llc)
     ratio = second.value / value
     error = SURE * e.error_of((second - first * ratio) * (1.0 / value))

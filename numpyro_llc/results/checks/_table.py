@@ -3,9 +3,9 @@
 from collections.abc import Callable
 
 from numpyro_llc.results.checks import _center, _chains, _kernel, _region
-from numpyro_llc.results.checks._evidence import Evidence, NoEvidence, Outcome
+from numpyro_llc.results.checks._check import CheckInput, NotMeasured, Outcome
 
-CHECKS: dict[str, Callable[[Evidence], Outcome]] = {
+CHECKS: dict[str, Callable[[CheckInput], Outcome]] = {
     "non_finite": _chains.non_finite,
     "interrupted": _chains.interrupted,
     "center_curvature": _center.center_curvature,
@@ -34,12 +34,12 @@ CHECKS: dict[str, Callable[[Evidence], Outcome]] = {
 """In the order in which they are told: what may be the cause of another comes before it."""
 
 
-def outcomes(evidence: Evidence) -> dict[str, Outcome]:
+def outcomes(evidence: CheckInput) -> dict[str, Outcome]:
     """Make every check that the evidence suffices for."""
     made = {}
     for name, check in CHECKS.items():
         try:
             made[name] = check(evidence)
-        except NoEvidence:
+        except NotMeasured:
             continue
     return made

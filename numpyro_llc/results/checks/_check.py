@@ -1,6 +1,5 @@
-"""``Evidence``, what a check looks at; ``Outcome``, what it says."""
+"""``CheckInput``, what a check looks at; ``Outcome``, what it says."""
 
-import json
 import numbers
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,17 +8,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from numpyro_llc.estimators import Estimate
+from numpyro_llc.results._report import RunReport
 
 SURE = 4.0
 """Monte Carlo errors that a number must be beyond its limit by: one in 30 000, were it normal."""
 
 
-class NoEvidence(LookupError):
+class NotMeasured(LookupError):
     """A result does not hold what a check needs."""
 
 
 @dataclass(frozen=True)
-class Evidence:
+class CheckInput:
     """A finished run, as arrays and numbers.
 
     Attributes
@@ -28,8 +28,8 @@ class Evidence:
         The draws before the first that is not finite in any chain.
     statistics : mapping of str to array [chain, draw]
         Of the same draws: ``penalty``, ``distance``, ``diverging``, ...
-    attrs : mapping
-        Numbers and strings known of the run.
+    report : RunReport
+        What the run reports of itself.
     row : mapping
         The row ``llc`` of :func:`~numpyro_llc.summary`; empty with fewer than four draws.
     monte_carlo : callable
@@ -40,29 +40,29 @@ class Evidence:
 
     llc: np.ndarray
     statistics: Mapping[str, np.ndarray]
-    attrs: Mapping[str, Any]
+    report: RunReport
     row: Mapping[str, float]
     monte_carlo: Callable[[np.ndarray], Any]
     broken: tuple[int, int] | None = None
 
     def number(self, name: str) -> float:
-        """An attribute that is a number."""
-        value = self.attrs.get(name)
+        """A field of the report that is a number."""
+        value = getattr(self.report, name)
         if not isinstance(value, numbers.Real):
-            raise NoEvidence(name)
+            raise NotMeasured(name)
         return float(value)
 
     def draws(self, name: str) -> np.ndarray:
         """A statistic of each draw, all finite."""
         values = self.statistics.get(name)
         if values is None or values.size == 0 or not np.all(np.isfinite(values)):
-            raise NoEvidence(name)
+            raise NotMeasured(name)
         return np.asarray(values, np.float64)
 
     def of_llc(self, name: str) -> float:
         """A column of the summary of `llc`."""
         if not self.row:
-            raise NoEvidence(name)
+            raise NotMeasured(name)
         return float(self.row[name])
 
     def relative(self, amount: float) -> float:
@@ -79,10 +79,10 @@ class Evidence:
     @property
     def smallest_localization(self) -> float:
         """The smallest γ of any site."""
-        gamma = self.attrs.get("localization")
-        if isinstance(gamma, str):
-            return min(map(float, json.loads(gamma).values()))
-        return self.number("localization")
+        gamma = self.report.smallest_localization
+        if gamma is None:
+            raise NotMeasured("localization")
+        return gamma
 
 
 class Outcome(NamedTuple):
@@ -91,11 +91,11 @@ class Outcome(NamedTuple):
     Attributes
     ----------
     value, threshold : float
-        What was measured, and where the alarm begins.
+        What was measured, and beyond which value the check triggers.
     found : bool
-        Whether it sounds.
+        Whether it triggers.
     meaning : str
-        The two numbers in words; if it sounds, also what that says of λ̂.
+        The two numbers in words; if it triggers, also what that says of λ̂.
     remedy : str
         What to do; empty if there is nothing to do.
     """
@@ -110,12 +110,12 @@ class Outcome(NamedTuple):
 def at_most(
     value: float, threshold: float, what: str, wrong: str, remedy: str, *, percent: bool = False
 ) -> Outcome:
-    """Sound if `value` is above `threshold` or NaN."""
+    """Trigger if `value` is above `threshold` or NaN."""
     return _judged(not value <= threshold, "<", value, threshold, what, wrong, remedy, percent)
 
 
 def at_least(value: float, threshold: float, what: str, wrong: str, remedy: str) -> Outcome:
-    """Sound if `value` is below `threshold` or NaN."""
+    """Trigger if `value` is below `threshold` or NaN."""
     return _judged(not value >= threshold, ">", value, threshold, what, wrong, remedy, False)
 
 

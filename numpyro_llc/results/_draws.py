@@ -1,0 +1,65 @@
+"""Draws from unconstrained space: their losses, their constrained values, their log likelihood."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from numpyro_llc.local import Evaluation, LocalTarget, excess_losses
+from numpyro_llc.models import ModelReading, Parameters, named_leaves
+from numpyro_llc.sampling import Draws
+
+
+@partial(jax.jit, static_argnums=0)
+def constrained_draws(names: tuple[str, ...], z: Parameters, target: LocalTarget) -> Any:
+    def one(z: Parameters) -> dict[str, Any]:
+        return target.program.constrain(target.whole(z), target.arrays, names)
+
+    return jax.vmap(jax.vmap(one))(z)
+
+
+@jax.jit
+def _evaluate(target: LocalTarget, z: Parameters) -> tuple[Evaluation, dict[str, jax.Array]]:
+    def one_draw(chains: Parameters) -> tuple[Evaluation, dict[str, jax.Array]]:
+        return excess_losses(target, chains, None), jax.vmap(target.displacement)(chains)
+
+    by_draw = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 1, 0), z)
+    return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, 1), jax.lax.map(one_draw, by_draw))
+
+
+def evaluated(target: LocalTarget, positions: Parameters, statistics: dict[str, Any]) -> Draws:
+    """Unconstrained draws ``[chain, draw, ...]`` with their losses and distances."""
+    evaluation, displacement = jax.tree.map(np.asarray, _evaluate(target, positions))
+    excess, by_part, contrasts = (np.asarray(part, np.float64) for part in evaluation)
+    place = np.unravel_index(np.nanargmin(excess), excess.shape)
+    lowest = float(excess[place]), jax.tree.map(lambda leaf: leaf[place], positions)
+    return Draws(excess, by_part, contrasts, {**displacement, **statistics}, positions, lowest)
+
+
+@jax.jit
+def _losses_of_chain_draws(target: LocalTarget, z: Parameters) -> dict[str, jax.Array]:
+    return jax.vmap(target.losses)(z)
+
+
+def log_likelihood_of(target: LocalTarget, positions: Parameters) -> dict[str, np.ndarray]:
+    """``log p(x_i | z_t)``, float32 ``[chain, draw, n]``, evaluated a draw at a time."""
+    num_draws = jax.tree.leaves(positions)[0].shape[1]
+    parts = []
+    for draw in range(num_draws):
+        z = jax.tree.map(lambda leaf, t=draw: leaf[:, t], positions)
+        losses = _losses_of_chain_draws(target, z)
+        parts.append({name: -np.asarray(loss) for name, loss in losses.items()})
+    return {name: np.stack([part[name] for part in parts], axis=1) for name in parts[0]}
+
+
+def unconstrained_samples(reading: ModelReading, samples: dict[str, Any]) -> Parameters:
+    """Unconstrained parameters of constrained samples ``[chain, draw, ...]`` by site name."""
+    named = named_leaves(dict(sorted(reading.center.items())))  # the order of a dict's leaves
+    missing = [name for name in named if name not in samples]
+    if missing:
+        raise ValueError(f"The run holds no samples of {missing}; do not exclude sites from it.")
+    leaves = [jnp.asarray(samples[name]) for name in named]
+    given = jax.tree.unflatten(jax.tree.structure(reading.center), leaves)
+    return reading.unconstrain(given)

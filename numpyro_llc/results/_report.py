@@ -1,0 +1,171 @@
+"""What a run reports of itself, and how a result stores it: the attrs of its inference data."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from numpyro_llc.inference_data import attributes, posterior
+from numpyro_llc.local import Curvature
+from numpyro_llc.sampling import Finished, Plan, Until
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunReport:
+    """Numbers and names of a run; None where they are not known.
+
+    Attributes
+    ----------
+    num_data, num_parameters : int
+        n, and how many parameters were sampled.
+    inverse_temperature : float
+        β.
+    localization : float or dict of str to float
+        γ, one for all sites or by site.
+    center_loss : float
+        ``nL(w*)`` in nats.
+    center_gradient_norm, center_smallest_eigenvalue, center_largest_eigenvalue : float
+        Of ``nL`` at the centre, in unconstrained space, nats.
+    center_shift, center_expected_llc : float
+        See ``Curvature.newton_shift`` and ``Curvature.expected_llc``.
+    kernel, chain_method : str
+    num_warmup, thinning, num_steps : int
+        Steps of the warm-up, steps between draws, and steps of each chain in all.
+    sampling_time : float
+        Seconds, compilation included.
+    ended_by : str
+        See ``Finished``.
+    interrupted, ended_at_limit : bool
+        Whether Ctrl-C ended it; whether an automatic run ended far from the error wanted.
+    relative_error_wanted : float
+        Of λ̂, where the length was chosen.
+    evaluation_rows : int
+        Rows on which the recorded loss was evaluated; 0 for the data as a whole.
+    evaluation_error : float
+        Standard error of λ̂ for the rows that were not.
+    batch_size : int
+        0 for the full data.
+    step_size, step_size_bias : float
+        ε, and what it has added to λ̂ (an upper bound where ε was found).
+    step_size_is_automatic, control_variates : bool
+    curvature_along_chains, curvature_spread : float
+        The largest curvature of the potential along the chains, and its relative change, squared.
+    gradient_evaluations : float
+        Of each chain.
+    gradient_noise, gradient_noise_raw, gradient_noise_bias : float
+        Trace of the covariance of a batch gradient as used and without control variates; what the
+        noise has added to λ̂.
+    mala_acceptance : float
+        What a Metropolis test would accept of the steps.
+    data_error : float
+        Standard deviation of λ̂ over data sets of this size.
+    findings : str
+        JSON; read it with :func:`~numpyro_llc.results.findings`.
+    """
+
+    num_data: int | None = None
+    num_parameters: int | None = None
+    inverse_temperature: float | None = None
+    localization: float | dict[str, float] | None = None
+    center_loss: float | None = None
+    center_gradient_norm: float | None = None
+    center_smallest_eigenvalue: float | None = None
+    center_largest_eigenvalue: float | None = None
+    center_shift: float | None = None
+    center_expected_llc: float | None = None
+    kernel: str | None = None
+    chain_method: str | None = None
+    num_warmup: int | None = None
+    thinning: int | None = None
+    num_steps: int | None = None
+    sampling_time: float | None = None
+    ended_by: str | None = None
+    interrupted: bool | None = None
+    ended_at_limit: bool | None = None
+    relative_error_wanted: float | None = None
+    evaluation_rows: int | None = None
+    evaluation_error: float | None = None
+    batch_size: int | None = None
+    step_size: float | None = None
+    step_size_bias: float | None = None
+    step_size_is_automatic: bool | None = None
+    control_variates: bool | None = None
+    curvature_along_chains: float | None = None
+    curvature_spread: float | None = None
+    gradient_evaluations: float | None = None
+    gradient_noise: float | None = None
+    gradient_noise_raw: float | None = None
+    gradient_noise_bias: float | None = None
+    mala_acceptance: float | None = None
+    data_error: float | None = None
+    findings: str | None = None
+
+    def to_attrs(self) -> dict[str, Any]:
+        """Numbers and strings, as netCDF and Zarr hold them; what is not known is left out."""
+        known = {k: v for k, v in vars(self).items() if v is not None}
+        if self.num_warmup is not None:
+            known["tuning_steps"] = self.num_warmup  # ArviZ's name for it
+        return attributes(known)
+
+    @classmethod
+    def from_attrs(cls, attrs: Mapping[str, Any]) -> "RunReport":
+        """Read what :meth:`to_attrs` wrote; other names are passed over."""
+        names = {field.name for field in dataclasses.fields(cls)}
+        known = {k: v for k, v in attrs.items() if k in names}
+        if isinstance(gammas := known.get("localization"), str):
+            known["localization"] = json.loads(gammas)
+        for name in ("interrupted", "ended_at_limit", "step_size_is_automatic", "control_variates"):
+            if name in known:
+                known[name] = bool(known[name])
+        return cls(**known)
+
+    @property
+    def smallest_localization(self) -> float | None:
+        """The smallest γ of any site."""
+        if isinstance(self.localization, dict):
+            return min(self.localization.values())
+        return self.localization
+
+
+def report_of(idata: Any) -> RunReport:
+    """The report of a result."""
+    return RunReport.from_attrs(posterior(idata).attrs)
+
+
+def one_or_by_site(localization: Mapping[str, Any]) -> float | dict[str, float]:
+    """γ of all sites as one number where they agree."""
+    gammas = {name: float(gamma) for name, gamma in localization.items()}
+    return next(iter(gammas.values())) if len(set(gammas.values())) == 1 else gammas
+
+
+def report_of_run(plan: Plan, finished: Finished) -> dict[str, Any]:
+    """Fields that say how a run went."""
+    return {
+        "kernel": plan.kernel,
+        "chain_method": plan.schedule.chain_method,
+        "num_warmup": finished.num_warmup,
+        "thinning": finished.thinning,
+        "num_steps": finished.num_steps,
+        "sampling_time": finished.seconds,
+        "ended_by": finished.ended_by,
+        "interrupted": finished.ended_by == "interrupt",
+        "ended_at_limit": finished.ended_at_limit,
+        "relative_error_wanted": (plan.schedule.until or Until()).relative_error,
+        "evaluation_rows": finished.evaluation_rows,
+        "evaluation_error": finished.evaluation_error * float(plan.target.inverse_temperature),
+    }
+
+
+def report_of_center(curvature: Curvature) -> dict[str, float]:
+    """Fields that say what was measured at the centre."""
+    gradient = {"center_gradient_norm": curvature.gradient_norm}
+    if curvature.hessian is None and curvature.largest != curvature.largest:  # NaN: not measured
+        return gradient
+    return {
+        **gradient,
+        "center_smallest_eigenvalue": curvature.smallest,
+        "center_largest_eigenvalue": curvature.largest,
+        "center_shift": curvature.newton_shift,
+        "center_expected_llc": curvature.expected_llc,
+    }

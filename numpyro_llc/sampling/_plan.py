@@ -1,0 +1,198 @@
+"""From a localized model, its arguments and a kernel to all that a run needs but a key."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from numpyro.infer.mcmc import MCMCKernel
+
+from numpyro_llc._checks import check_other_data
+from numpyro_llc._identity import fingerprint
+from numpyro_llc.kernels import Sampler, StochasticKernel, StochasticSampler, name_of, sampler_of
+from numpyro_llc.local import (
+    DENSE_LIMIT,
+    ROWS_ALWAYS_AFFORDABLE,
+    Curvature,
+    LocalizedModel,
+    LocalTarget,
+    OtherData,
+    check_finite,
+    curvature_at_center,
+    gradient_at_center,
+    rows_to_evaluate,
+    spread_starts,
+)
+from numpyro_llc.models import (
+    ModelReading,
+    NetworkModel,
+    Parameters,
+    check_rows_apart,
+    with_batches,
+)
+from numpyro_llc.sampling._schedule import DEFAULT_STEPS, Schedule, with_defaults
+
+FORMAT = 3
+"""Of what runs leave on disk; raised where the same settings would go on to other draws."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a run needs but a key: what is sampled, how, and how long.
+
+    Attributes
+    ----------
+    local : LocalizedModel
+        What is sampled, as the user said it.
+    reading : ModelReading
+    target : LocalTarget
+        The same as a density.
+    num_data : int
+        n.
+    kernel : str
+        The kernel's name.
+    sampler : Sampler
+    schedule : Schedule
+    other_data : dict of str to OtherData
+        Other data on which the draws are evaluated, by name.
+    """
+
+    local: LocalizedModel
+    reading: ModelReading
+    target: LocalTarget
+    num_data: int
+    kernel: str
+    sampler: Sampler
+    schedule: Schedule
+    other_data: dict[str, OtherData]
+
+    @property
+    def is_stochastic(self) -> bool:
+        """Whether the kernel is of the stochastic-gradient ones."""
+        return isinstance(self.sampler, StochasticSampler)
+
+    @property
+    def rows_of_a_step(self) -> int:
+        """Rows that a step evaluates: of the full data as many as losses, whatever they count."""
+        return getattr(self.sampler, "batch_size", None) or self.reading.num_losses
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What tells the model and its data from others, by name."""
+        program = self.target.program
+        return {
+            "format": FORMAT,
+            "model": fingerprint(program.model) + program.fingerprint,
+            "arguments": fingerprint(program.arguments.leaves),
+            "data": fingerprint(self.target.arrays),
+            "num_data": self.num_data,
+            "sites": fingerprint(self.target.fixed),
+            "evaluate_on": {k: fingerprint(x.target.arrays) for k, x in self.other_data.items()},
+        }
+
+    def run_identity(self, rng_key: jax.Array) -> dict[str, Any]:
+        """What the draws of a run depend on beside its centre, by name."""
+        target = self.target
+        return {
+            **self.identity,
+            "inverse_temperature": float(target.inverse_temperature),
+            "localization": {name: float(gamma) for name, gamma in target.localization.items()},
+            "kernel": self.sampler.description,
+            **self.schedule._replace(progress_bar=False)._asdict(),
+            "rng_key": jax.random.key_data(rng_key).tolist(),
+            "x64": bool(jax.config.read("jax_enable_x64")),
+        }
+
+    def varied(self, **changes: Any) -> "Plan":
+        """The same plan with another `center`, `localization` or `inverse_temperature`.
+
+        Nothing is read or compiled again.
+        """
+        if "center" in changes and self.other_data:
+            raise ValueError("A plan with other data to evaluate on has one centre.")
+        local = replace(self.local, **changes)
+        reading = self.reading
+        if "center" in changes:
+            reading = reading.at(local.center)
+        target, _ = local.target(reading)
+        return replace(self, local=local, reading=reading, target=target)
+
+    def curvature(self, rng_key: jax.Array) -> Curvature:
+        """Curvature at the centre; of a large batched model the gradient."""
+        if self.is_stochastic and self.target.dimension > DENSE_LIMIT:
+            return gradient_at_center(self.target)
+        return curvature_at_center(self.target, rng_key)
+
+    def starts(self, curvature: Curvature | None, rng_key: jax.Array) -> Parameters:
+        """Around the centre; of stochastic-gradient kernels, whose warm-up is long, at it."""
+        chains, center = self.schedule.num_chains, self.target.center
+        if self.is_stochastic or curvature is None:
+            return jax.tree.map(lambda x: jnp.broadcast_to(x, (chains, *x.shape)), center)
+        return spread_starts(self.target, curvature, rng_key, chains)
+
+
+class RunKeys(NamedTuple):
+    """A key for each use of randomness in a run."""
+
+    curvature: jax.Array
+    starts: jax.Array
+    chains: jax.Array
+    rows: jax.Array
+    report: jax.Array
+
+
+def run_keys(rng_key: jax.Array) -> RunKeys:
+    """The keys of a run."""
+    return RunKeys(*jax.random.split(rng_key, len(RunKeys._fields)))
+
+
+def make_plan(
+    local: LocalizedModel,
+    model_args: Sequence[Any],
+    model_kwargs: Mapping[str, Any] | None,
+    kernel: MCMCKernel,
+    schedule: Schedule,
+    evaluate_on: Mapping[str, Any] | None = None,
+) -> Plan:
+    """Read the model and check its arguments; `kernel` is what ``kernel_of`` gave."""
+    num_warmup = DEFAULT_STEPS if schedule.num_warmup is None else schedule.num_warmup
+    sampler = sampler_of(kernel, num_warmup=num_warmup, num_chains=schedule.num_chains)
+    if not isinstance(kernel, StochasticKernel):
+        schedule = with_defaults(schedule)
+    others = check_other_data(evaluate_on)
+    reading = local.read(model_args, model_kwargs)
+    if isinstance(kernel, StochasticKernel) and kernel.sampler.batch_size is not None:
+        reading = kernel.batched(reading)
+    elif isinstance(reading.program.model, NetworkModel):
+        check_rows_apart(reading, getattr(kernel, "in_axes", None))
+    target, num_data = local.target(reading)
+    plan = Plan(local, reading, target, num_data, name_of(kernel), sampler, schedule, {})
+    axes = getattr(kernel, "in_axes", None)
+    found = {}
+    for name, data in others.items():
+        is_named = isinstance(data, Mapping)
+        args = model_args if is_named else data
+        kwargs = {**(model_kwargs or {}), **data} if is_named else model_kwargs
+        found[name] = _other_data(plan, name, args, kwargs, axes)
+    return replace(plan, other_data=found)
+
+
+def _other_data(plan: Plan, name: str, args: Any, kwargs: Any, in_axes: Any) -> OtherData:
+    """The plan's density on other data, of which the loss counts as many as of its own."""
+    try:
+        other = plan.local.read(args, kwargs)
+        if other.num_losses > ROWS_ALWAYS_AFFORDABLE and plan.reading.program.batching is not None:
+            other = replace(other, program=with_batches(other, in_axes))
+    except (ValueError, TypeError, IndexError, AssertionError) as error:
+        raise ValueError(f"`evaluate_on[{name!r}]` does not fit the model: {error}") from error
+    check_finite(other, f"on the data of `evaluate_on[{name!r}]`")
+    there = replace(
+        plan.target,
+        program=other.program,
+        arrays=other.arrays,
+        center_losses=other.center_losses,
+    )
+    here, count = (max(map(int, reading.data_counts.values())) for reading in (plan.reading, other))
+    rows = rows_to_evaluate(there, ROWS_ALWAYS_AFFORDABLE, jax.random.key(0))
+    return OtherData(there, rows, jnp.asarray(here / count, jnp.result_type(float)))
