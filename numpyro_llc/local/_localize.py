@@ -1,7 +1,7 @@
 """``localize``: a NumPyro model whose posterior is the localized, tempered one."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -80,9 +80,12 @@ class LocalizedModel:
         NonFiniteLossError
             If the loss at the centre is not finite.
         """
-        num_data = check_num_data(reading.num_data(self.num_data))
+        num_data, beta = reading.num_data(self.num_data), self.inverse_temperature
+        if isinstance(num_data, jax.core.Tracer):
+            beta = 1.0 / jnp.log(num_data) if beta is None else beta
+        else:
+            num_data = check_num_data(num_data)
         check_finite(reading, "at `center`")
-        beta = self.inverse_temperature
         if not isinstance(beta, jax.core.Tracer):
             beta = inverse_temperature_or_default(beta, num_data)
         center, fixed = (reading.center, None)
@@ -189,16 +192,20 @@ def as_localized(model: Any, **settings: Any) -> LocalizedModel:
     ValueError
         If a localized model comes with settings, or a plain one without a centre.
     """
-    defaults = {field.name: field.default for field in fields(LocalizedModel)}
     if isinstance(model, LocalizedModel):
-        given = [k for k, v in settings.items() if v is not None and v is not defaults[k]]
+        default = LocalizedModel.localization
+        given = [k for k, v in settings.items() if v is not None and not _is(v, default)]
         if given:
             raise ValueError(
                 f"`{given[0]}` is a setting of the localized model: give it to localize(...), or "
-                f"pass the plain model."
+                "pass the plain model."
             )
         return model
     return LocalizedModel(model, **settings)
+
+
+def _is(value: Any, default: float) -> bool:
+    return isinstance(value, int | float) and value == default
 
 
 def check_localized(model: Any) -> LocalizedModel:
@@ -226,7 +233,10 @@ def check_under_numpyro(target: LocalTarget) -> None:
 
 
 def check_finite(reading: ModelReading, where: str) -> None:
-    """Refuse a loss that is not finite, by site."""
+    """Refuse a loss that is not finite, by site; of a traced model nothing is known yet."""
+    losses = jax.tree.leaves(reading.center_losses)
+    if any(isinstance(loss, jax.core.Tracer) for loss in losses):
+        return
     if not np.isfinite(total_loss(reading.center_losses)):
         bad = {k: int(np.sum(~np.isfinite(v))) for k, v in reading.center_losses.items()}
         raise NonFiniteLossError(

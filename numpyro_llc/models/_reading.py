@@ -1,6 +1,7 @@
 """Read a NumPyro program: its sites, its centre, its data; refuse what has no λ̂."""
 
 import hashlib
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -67,12 +68,19 @@ class ModelReading:
     subsampled: tuple[str, ...]
     improper: tuple[str, ...]
 
-    def num_data(self, given: int | None = None) -> int:
+    def num_data(self, given: int | None = None) -> Any:
         """n, given or from plates and shapes; raises where it is in doubt, or parameters grow."""
-        counts = {name: int(count) for name, count in self.data_counts.items()}
-        num_data = _data.infer_num_data(self.data_axes, counts) if given is None else given
-        _rules.check_growth(self.latent_plates, num_data)
-        return num_data
+        is_traced = given is None and _rules.is_traced(self.data_counts)
+        counts = {
+            name: math.prod(self.data_axes[name].shape) if is_traced else count
+            for name, count in self.data_counts.items()
+        }
+        if given is None:
+            counts = {name: int(count) for name, count in counts.items()}
+            given = _data.infer_num_data(self.data_axes, counts)
+        _rules.check_growth(self.latent_plates, given)
+        # Of a traced model the count, which a mask may lower, is known when it runs.
+        return next(iter(self.data_counts.values())) if is_traced else given
 
     def keyed_by_prior(self) -> Program:
         """The program for what depends on the prior too: a changed prior compiles again."""
