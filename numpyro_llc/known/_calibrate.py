@@ -127,7 +127,7 @@ def calibrate(
             "reference": reference,
             "x64": bool(jax.config.read("jax_enable_x64")),
             "version": version("numpyro_llc"),
-            **shared,
+            **{**shared, "batch_size": batch_size},
         },
     )
     with tqdm(total=len(chosen) * len(names), disable=not progress_bar, unit="run") as bar:
@@ -289,7 +289,7 @@ def _estimated(
             progress_bar=False,
             store_sites=False,
             **{
-                **shared,
+                **{**shared, "batch_size": batch_size},
                 "batch_size": shared["batch_size"] if kernel in STOCHASTIC_NAMES else None,
             },
         )
