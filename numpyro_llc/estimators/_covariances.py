@@ -33,7 +33,7 @@ def means_less_covariances(x: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.n
     """
     centered = _centered(y)
     less, error = _products(1.0 - _centered(x), centered)
-    return np.mean(y, axis=(0, 1), dtype=np.float64) + less, error
+    return np.asarray(y).mean(axis=(0, 1), dtype=np.float64) + less, error
 
 
 def _centered(values: ArrayLike) -> np.ndarray:
