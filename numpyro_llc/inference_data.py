@@ -2,9 +2,9 @@
 
 import datetime
 import json
-import numbers
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, NamedTuple
 
@@ -18,6 +18,11 @@ with warnings.catch_warnings():
     import arviz as az
 
 _IS_DATATREE = int(version("arviz").split(".")[0]) >= 1
+
+InferenceData = Any
+"""Groups of datasets, as the installed ArviZ has them: ``arviz.InferenceData`` on ArviZ 0.x,
+``xarray.DataTree`` on ArviZ 1.x. No annotation is right for both; a dict of datasets will do too.
+"""
 
 
 def variable_name(site: str) -> str:
@@ -65,7 +70,7 @@ def attributes(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {**common, **plain}
 
 
-def inference_data(groups: Mapping[str, xr.Dataset], attrs: Mapping[str, Any]) -> Any:
+def inference_data(groups: Mapping[str, xr.Dataset], attrs: Mapping[str, Any]) -> InferenceData:
     """Datasets by group to what the installed ArviZ calls its inference data.
 
     Returns
@@ -83,18 +88,29 @@ def inference_data(groups: Mapping[str, xr.Dataset], attrs: Mapping[str, Any]) -
     return az.InferenceData(attrs=dict(attrs), **by_name)
 
 
-def posterior(idata: Any) -> xr.Dataset:
+def posterior(idata: InferenceData) -> xr.Dataset:
     """The posterior group as a dataset, on both majors."""
     return _dataset(idata["posterior"])
 
 
-def statistics(idata: Any) -> xr.Dataset:
+def checked_posterior(name: str, result: object) -> xr.Dataset:
+    """The posterior group of an argument called `name`, or an error that says what it must be."""
+    try:
+        return posterior(result)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+        raise TypeError(
+            f"`{name}` must be a result with draws, as estimate_llc and from_numpyro return it; "
+            f"got {type(result).__name__} without a group `posterior`."
+        ) from None
+
+
+def statistics(idata: InferenceData) -> xr.Dataset:
     """The group ``sample_stats`` as a dataset, empty if there is none, on both majors."""
     found = group_of(idata, "sample_stats")
     return xr.Dataset() if found is None else found
 
 
-def group_of(idata: Any, name: str) -> xr.Dataset | None:
+def group_of(idata: InferenceData, name: str) -> xr.Dataset | None:
     """A group as a dataset, or None, on both majors."""
     try:
         return _dataset(idata[name])
@@ -111,21 +127,6 @@ def draws_of(data: xr.Dataset, name: str) -> np.ndarray:
     if name not in data:
         raise ValueError(f"The draws hold {list(data)}, but no `{name}`, which is needed here.")
     return data[name].transpose("chain", "draw").to_numpy().astype(np.float64)
-
-
-def penalty_of(idata: Any) -> tuple[np.ndarray | None, str]:
-    """``½ Σ_s γ_s |z_s - z*_s|²`` of each draw, or None and what to do about it."""
-    kept, gamma = statistics(idata), posterior(idata).attrs.get("localization")
-    if "penalty" in kept:
-        return draws_of(kept, "penalty"), ""
-    if not isinstance(gamma, numbers.Real):
-        return None, (
-            f"γ is {gamma}, and the distances by site are not stored. Use one `localization` for "
-            "all sites, or store ½ Σ γ_s |z_s - z*_s|² as `penalty` in sample_stats."
-        )
-    if "distance" not in kept:
-        return None, "sample_stats must hold `distance`, from the centre in unconstrained space."
-    return 0.5 * float(gamma) * draws_of(kept, "distance") ** 2, ""
 
 
 def moments(data: xr.Dataset, names: Sequence[str]) -> pd.DataFrame:
@@ -155,6 +156,38 @@ def loo_of(draws: xr.Dataset, log_likelihood: np.ndarray) -> tuple[np.ndarray, n
         )
     by_datum = found.elpd_i if _IS_DATATREE else found.loo_i
     return np.asarray(by_datum, np.float64), np.asarray(found.pareto_k, np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class DatasetResult:
+    """A dataset, and what can be read from it; its variables are ``result["name"]``.
+
+    xarray advises to hold a dataset and not to inherit from one. Whatever xarray does is done to
+    `data`, and the class of what comes out is a result again: so is that of a file read back.
+
+    Attributes
+    ----------
+    data : xarray.Dataset
+        All that the result says, its attrs numbers and strings.
+    """
+
+    data: xr.Dataset
+
+    def __getitem__(self, name: str) -> xr.DataArray:
+        return self.data[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return map(str, self.data)
+
+    @property
+    def attrs(self) -> dict[str, Any]:
+        """Those of `data`."""
+        return self.data.attrs
+
+
+def dataset_of(result: DatasetResult | xr.Dataset) -> xr.Dataset:
+    """The dataset of a result, or the dataset that was given."""
+    return result.data if isinstance(result, DatasetResult) else result
 
 
 class MonteCarlo(NamedTuple):

@@ -19,10 +19,12 @@ from numpyro_llc.estimators._formulas import (
 from numpyro_llc.estimators._gamma import gamma_fit
 from numpyro_llc.estimators._table import ESTIMATORS, Row, rows_of
 from numpyro_llc.estimators._temperatures import two_runs, two_temperatures
+from numpyro_llc.estimators._weights import SHARE_LIMIT
 
 __all__ = [
     "ESTIMATORS",
     "RESOLVED",
+    "SHARE_LIMIT",
     "Estimate",
     "Row",
     "bennett",

@@ -1,14 +1,15 @@
 """Covariances of many quantities over the same draws, with errors from batches of draws."""
 
-from typing import Any
-
 import numpy as np
+from numpy.typing import ArrayLike
 
 NUM_BATCHES = 32
-"""Batches of draws in all, at the least 4 a chain; the error itself is then known to 13 %."""
+"""Batches of draws in all; the error itself is then known to ``1/sqrt(2 * 31)``, 13 %."""
+LEAST_BATCHES, LEAST_DRAWS = 4, 8
+"""Batches that a chain is cut into, and draws that it must have: two for each of them."""
 
 
-def covariances(x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
+def covariances(x: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     r"""``Cov(x_p, y_q)`` over all draws, and its Monte Carlo error by batch means.
 
     Parameters
@@ -25,21 +26,22 @@ def covariances(x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
     return _products(_centered(x), _centered(y))
 
 
-def means_less_covariances(x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
+def means_less_covariances(x: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """``E[y_q] - Cov(x_p, y_q)`` and its Monte Carlo error, as :func:`covariances`.
 
     The error keeps the correlation of the two terms.
     """
     centered = _centered(y)
     less, error = _products(1.0 - _centered(x), centered)
-    return np.mean(y, axis=(0, 1), dtype=np.float64) + less, error
+    return np.asarray(y).mean(axis=(0, 1), dtype=np.float64) + less, error
 
 
-def _centered(values: Any) -> np.ndarray:
+def _centered(values: ArrayLike) -> np.ndarray:
     array = np.asarray(values, np.float64)
-    if array.ndim != 3 or array.shape[1] < 8:
+    if array.ndim != 3 or array.shape[1] < LEAST_DRAWS:
         raise ValueError(
-            f"Batches need draws of shape [chain, draw, k], at least 8 a chain; got {array.shape}."
+            f"Batches need draws of shape [chain, draw, k], at least {LEAST_DRAWS} a chain; got "
+            f"{array.shape}."
         )
     return array - array.mean(axis=(0, 1))
 
@@ -47,7 +49,7 @@ def _centered(values: Any) -> np.ndarray:
 def _products(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean of ``first_p second_q`` over draws, and the error of it."""
     chains, draws = first.shape[:2]
-    per_chain = min(max(4, -(-NUM_BATCHES // chains)), draws // 2)
+    per_chain = min(max(LEAST_BATCHES, -(-NUM_BATCHES // chains)), draws // 2)
     edges = np.linspace(0, draws, per_chain + 1).astype(int)
     stretches = [
         (first[chain, start:stop], second[chain, start:stop])

@@ -1,13 +1,12 @@
 """The error of λ̂ from the data: what another data set of the same size would give."""
 
-from typing import Any
-
 import numpy as np
+from numpy.typing import ArrayLike
 
 from numpyro_llc.estimators._estimate import checked
 
 
-def data_error(llc: Any, contrasts: Any) -> float:
+def data_error(llc: ArrayLike, contrasts: ArrayLike) -> float:
     r"""Standard deviation of λ̂ over data sets of the same size, at the same ``w*``.
 
     With ``y_i = β [ℓ_i(z) - ℓ_i(z*)]`` of a datum, weights of the data move λ̂ by

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 RESOLVED = 3.0
-"""Errors above zero at which a quantity counts as positive."""
+"""Errors above zero at which a quantity counts as positive: of a normal error, one in 700."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Root:
         return float(self.function(max(gap, 0.0)))
 
 
-def checked(name: str, values: Any) -> np.ndarray:
+def checked(name: str, values: ArrayLike) -> np.ndarray:
     """Finite float64 draws ``[chain, draw]``, or an error that names them."""
     array = np.asarray(values, np.float64)
     if array.ndim != 2 or array.size == 0:

@@ -5,16 +5,16 @@ Notation: ``X = β [nL(z) - nL(z*)]`` is `llc` of a draw, ``P = γ/2 |z - z*|²`
 """
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from numpyro_llc._checks import check_integer
 from numpyro_llc.estimators._estimate import Estimate, Root, average, checked, covariance
 from numpyro_llc.estimators._weights import WIDE, tempering_weights
 
 
-def mean(llc: Any) -> Estimate:
+def mean(llc: ArrayLike) -> Estimate:
     """``μ = E[X]``: λ̂ of Lau, Furman, Wang, Murfet, Wei (2023), arXiv:2308.12108.
 
     Parameters
@@ -30,7 +30,7 @@ def mean(llc: Any) -> Estimate:
     return average(checked("llc", llc))
 
 
-def variance(llc: Any) -> Estimate:
+def variance(llc: ArrayLike) -> Estimate:
     """``σ = Var[X]``, which a constant in the loss leaves as it is: no L(z*) is needed.
 
     Parameters
@@ -49,7 +49,7 @@ def variance(llc: Any) -> Estimate:
     return covariance(x, x)
 
 
-def localization_corrected(llc: Any, penalty: Any) -> Estimate:
+def localization_corrected(llc: ArrayLike, penalty: ArrayLike) -> Estimate:
     r"""``μ + Cov(X, P)``: the mean, extrapolated to γ → 0 to first order.
 
     Since ``γ dμ/dγ = -Cov(X, P)`` exactly, the term is what γ takes from the mean, as far as that
@@ -74,7 +74,7 @@ def localization_corrected(llc: Any, penalty: Any) -> Estimate:
     return average(x) + covariance(x, p)
 
 
-def multiplicity_corrected(llc: Any, multiplicity: int) -> Estimate:
+def multiplicity_corrected(llc: ArrayLike, multiplicity: int) -> Estimate:
     r"""``μ + sqrt((m - 1)(μ - σ))``, for a known multiplicity m.
 
     Where the integral obeys ``-ln Z = λ ln c - (m - 1) ln(ln c + C)``, the mean is
@@ -109,7 +109,9 @@ def multiplicity_corrected(llc: Any, multiplicity: int) -> Estimate:
     return replace(first + gap.through(step, 0.5 * step / gap.value), root=root)
 
 
-def corrected(llc: Any, penalty: Any, multiplicity: int, *, ratio: float | None = None) -> Estimate:
+def corrected(
+    llc: ArrayLike, penalty: ArrayLike, multiplicity: int, *, ratio: float | None = None
+) -> Estimate:
     r"""The mean, corrected for γ and then for a known multiplicity m.
 
     Let ``ν(c) = μ + Cov(X, P)``, at c and, by weights, at ``ρ c``. Where ``ν = λ - (m - 1)/(ln c +
@@ -152,14 +154,14 @@ def corrected(llc: Any, penalty: Any, multiplicity: int, *, ratio: float | None 
     return replace(first + gap.through(step, slope), root=root, doubts=doubts)
 
 
-def check_multiplicity(multiplicity: Any) -> int:
+def check_multiplicity(multiplicity: object) -> int:
     """Return m as an int of at least 1."""
     return check_integer(
         "multiplicity", multiplicity, minimum=1, meaning="It is m, the order of the pole at λ."
     )
 
 
-def _like(name: str, values: Any, llc: Any) -> np.ndarray:
+def _like(name: str, values: ArrayLike, llc: ArrayLike) -> np.ndarray:
     array = checked(name, values)
     if array.shape != np.shape(llc):
         raise ValueError(

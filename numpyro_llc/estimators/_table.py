@@ -1,9 +1,10 @@
 """The estimators by name, what each needs, and their rows of a table."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from numpyro_llc.estimators._estimate import RESOLVED, Estimate
 from numpyro_llc.estimators._formulas import (
@@ -27,6 +28,21 @@ ESTIMATORS: dict[str, tuple[Callable[..., Estimate], tuple[str, ...]]] = {
     "corrected": (corrected, ("penalty", "multiplicity")),
 }
 """A function of `llc` and of the quantities named after it."""
+
+
+class MeanOfDraws(Protocol):
+    """What Monte Carlo statistics say of the mean of draws: its error, their ESS and R-hat."""
+
+    @property
+    def error(self) -> float: ...
+    @property
+    def ess(self) -> float: ...
+    @property
+    def r_hat(self) -> float: ...
+
+
+Statistics = Callable[[np.ndarray], MeanOfDraws]
+"""Of draws ``[chain, draw]``."""
 
 
 class Row(NamedTuple):
@@ -70,10 +86,10 @@ def choose(names: str | Sequence[str], known: Iterable[str]) -> tuple[str, ...]:
 
 def rows_of(
     names: str | Sequence[str],
-    llc: Any,
-    known: Mapping[str, Any],
+    llc: ArrayLike,
+    known: Mapping[str, object],
     remedies: Mapping[str, str],
-    monte_carlo: Callable[[np.ndarray], Any],
+    monte_carlo: Statistics,
     *,
     errors: float,
 ) -> tuple[dict[str, Row], list[str]]:
@@ -115,7 +131,7 @@ def rows_of(
 
 
 def _judged(
-    name: str, result: Estimate, monte_carlo: Callable[[np.ndarray], Any], errors: float
+    name: str, result: Estimate, monte_carlo: Statistics, errors: float
 ) -> tuple[Row, list[str]]:
     """Row of an estimate, and what is doubtful about it."""
     numbers = monte_carlo(result.influence)

@@ -1,16 +1,19 @@
 """λ from the loss at two inverse temperatures: of one run by weights, or of two runs."""
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from numpyro_llc._checks import check_positive
 from numpyro_llc.estimators._estimate import Estimate, average, checked
 from numpyro_llc.estimators._weights import NARROW, tempering_weights
 
+LEAST_APART = 1e-3
+"""Relative difference of two inverse temperatures that counts as none."""
 
-def two_temperatures(llc: Any, *, ratio: float | None = None) -> Estimate:
+
+def two_temperatures(llc: ArrayLike, *, ratio: float | None = None) -> Estimate:
     r"""``(E_β[nL] - E_ρβ[nL]) / (1/β - 1/(ρβ))``, from draws at β; no L(z*) is needed.
 
     The second mean is of the same draws under the weights ``exp(-(ρ - 1) X)``.
@@ -39,7 +42,10 @@ def two_temperatures(llc: Any, *, ratio: float | None = None) -> Estimate:
 
 
 def two_runs(
-    loss: Any, inverse_temperature: float, other_loss: Any, other_inverse_temperature: float
+    loss: ArrayLike,
+    inverse_temperature: float,
+    other_loss: ArrayLike,
+    other_inverse_temperature: float,
 ) -> tuple[Estimate, Estimate]:
     """``(E_b1[nL] - E_b2[nL]) / (1/b1 - 1/b2)`` from two runs, as two terms to be added.
 
@@ -60,7 +66,7 @@ def two_runs(
     meaning = "It is β of a run."
     first = check_positive("inverse_temperature", inverse_temperature, meaning=meaning)
     second = check_positive("other_inverse_temperature", other_inverse_temperature, meaning=meaning)
-    if np.isclose(first, second, rtol=1e-3, atol=0.0):
+    if np.isclose(first, second, rtol=LEAST_APART, atol=0.0):
         raise ValueError(
             f"The runs must differ in inverse temperature; got {first:g} and {second:g}. Watanabe "
             "(2013) takes 1/log(n) and 1.5/log(n)."

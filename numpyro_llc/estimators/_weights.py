@@ -5,9 +5,12 @@ import numpy as np
 from numpyro_llc._checks import check_positive
 
 NARROW, WIDE = 1.5, 8.0
-"""Ratios of inverse temperatures: Watanabe's, and one that shows how λ̂ bends in ln c."""
+"""Ratios of inverse temperatures: Watanabe's (2013), and one that shows how λ̂ bends in ln c."""
 SHARE_KEPT, SHARE_LIMIT = 0.5, 0.25
-"""Shares of the draws that weights may leave: chosen for, and trusted at the least."""
+"""Shares of the draws that weights may leave: chosen for, and trusted at the least. Errors are then
+larger by factors of 1.4 and 2 than those of as many draws without weights."""
+BISECTIONS = 30
+"""Halvings of ``ln 8``, down to 2e-9."""
 
 
 def tempering_weights(
@@ -56,7 +59,7 @@ def _widest(llc: np.ndarray, widest: float) -> float:
     if _share(_weights(llc, widest)) >= SHARE_KEPT:
         return widest
     low, high = 0.0, float(np.log(widest))
-    for _ in range(30):
+    for _ in range(BISECTIONS):
         middle = 0.5 * (low + high)
         if _share(_weights(llc, np.exp(middle))) >= SHARE_KEPT:
             low = middle

@@ -1,13 +1,17 @@
 """``compare``: models, or phases of one model, by their free energy."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 
 from numpyro_llc.evidence._criteria import FreeEnergy, bic, local_free_energy, wbic
-from numpyro_llc.inference_data import group_of, posterior
+from numpyro_llc.inference_data import InferenceData, group_of
+from numpyro_llc.results import findings
+
+Result = InferenceData | FreeEnergy
+"""What is compared."""
 
 CRITERIA: dict[str, Callable[..., FreeEnergy]] = {
     "local_free_energy": local_free_energy,
@@ -15,11 +19,12 @@ CRITERIA: dict[str, Callable[..., FreeEnergy]] = {
     "bic": bic,
 }
 """Functions of a result by name."""
-_WEIGHT_DRAWS = 10_000
+WEIGHT_DRAWS = 10_000
+"""Of the errors: a weight's mean is then known to 1 % of its own spread."""
 
 
 def compare(
-    results: Mapping[str, Any],
+    results: Mapping[str, Result],
     criterion: str = "local_free_energy",
     *,
     multiplicity: int | Mapping[str, int] | None = None,
@@ -89,33 +94,41 @@ def compare(
 
 
 def _energies(
-    results: Mapping[str, Any], criterion: str, multiplicity: Any
+    results: Mapping[str, Result], criterion: str, multiplicity: int | Mapping[str, int] | None
 ) -> dict[str, FreeEnergy]:
     """The free energy of each, checked to be of the same kind and data."""
     if criterion not in CRITERIA:
         raise ValueError(f"`criterion` must be one of {list(CRITERIA)}; got {criterion!r}.")
     if multiplicity is not None and criterion != "local_free_energy":
         raise ValueError("`multiplicity` is for the criterion 'local_free_energy'; leave it out.")
-    by_name = isinstance(multiplicity, Mapping)
-    if by_name and set(multiplicity) != set(results):
-        raise ValueError(
-            f"`multiplicity` must be a number or name each of {list(results)}; got "
-            f"{list(multiplicity)}."
-        )
+    given = _multiplicities(results, multiplicity)
     energies = {}
     for name, result in results.items():
         if isinstance(result, FreeEnergy):
             energies[name] = result
         elif criterion == "local_free_energy":
-            m = multiplicity[name] if by_name else multiplicity
-            energies[name] = local_free_energy(result, m)
+            energies[name] = local_free_energy(result, given[name])
         else:
             energies[name] = CRITERIA[criterion](result)
     _check_alike(results, energies)
     return energies
 
 
-def _check_alike(results: Mapping[str, Any], energies: Mapping[str, FreeEnergy]) -> None:
+def _multiplicities(
+    results: Mapping[str, Result], multiplicity: int | Mapping[str, int] | None
+) -> Mapping[str, int | None]:
+    """The multiplicity of each, where it is known."""
+    if not isinstance(multiplicity, Mapping):
+        return dict.fromkeys(results, multiplicity)
+    if set(multiplicity) != set(results):
+        raise ValueError(
+            f"`multiplicity` must be a number or name each of {list(results)}; got "
+            f"{list(multiplicity)}."
+        )
+    return {**multiplicity}
+
+
+def _check_alike(results: Mapping[str, Result], energies: Mapping[str, FreeEnergy]) -> None:
     for what in ("criterion", "num_data"):
         found = {name: getattr(energy, what) for name, energy in energies.items()}
         if len(set(found.values())) > 1:
@@ -138,7 +151,7 @@ def _check_alike(results: Mapping[str, Any], energies: Mapping[str, FreeEnergy])
             )
 
 
-def _differ(one: Any, two: Any) -> bool:
+def _differ(one: xr.Dataset, two: xr.Dataset) -> bool:
     """Whether values that were observed under the same name are not the same."""
     return any(
         one[name].shape != two[name].shape or not np.array_equal(one[name], two[name])
@@ -148,14 +161,12 @@ def _differ(one: Any, two: Any) -> bool:
 
 def _weights(values: np.ndarray, errors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """``exp(-F)`` normalized: mean and standard deviation over normal errors."""
-    noise = np.random.default_rng(0).standard_normal((_WEIGHT_DRAWS, len(values)))
+    noise = np.random.default_rng(0).standard_normal((WEIGHT_DRAWS, len(values)))
     energies = values - values.min() + errors * noise
     drawn = np.exp(energies.min(axis=1, keepdims=True) - energies)
     drawn /= drawn.sum(axis=1, keepdims=True)
     return drawn.mean(axis=0), drawn.std(axis=0)
 
 
-def _has_findings(result: Any) -> bool:
-    if isinstance(result, FreeEnergy):
-        return False
-    return posterior(result).attrs.get("findings", "[]") != "[]"
+def _has_findings(result: Result) -> bool:
+    return not isinstance(result, FreeEnergy) and bool(findings(result))

@@ -2,14 +2,15 @@
 
 from dataclasses import dataclass
 from math import hypot, log
-from typing import Any
 
 from numpyro_llc.errors import warn
 from numpyro_llc.estimators import ESTIMATORS, check_multiplicity, rows_of
-from numpyro_llc.inference_data import draws_of, monte_carlo, penalty_of, posterior
+from numpyro_llc.inference_data import InferenceData, draws_of, monte_carlo, posterior
+from numpyro_llc.results import penalty_of, report_of
 
 _TOLERANCE = 0.01
-"""Relative difference of β from 1/log(n) that counts as none."""
+"""Relative difference of β from 1/log(n) that counts as none: ``dλ̂/d ln β`` is ``λ̂ - Var[llc]``, so
+that λ̂ changes by no more than about this share of itself."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class FreeEnergy:
         return self.value - self.loss
 
 
-def wbic(idata: Any) -> FreeEnergy:
+def wbic(idata: InferenceData) -> FreeEnergy:
     r"""``E_β[nL(w)]`` at ``β = 1/log(n)``: the WBIC of Watanabe (2013), JMLR 14:867-897.
 
     Parameters
@@ -68,8 +69,8 @@ def wbic(idata: Any) -> FreeEnergy:
     is that of the region there; where it has k copies by symmetry, the sum of all is lower by
     ``log k``.
     """
-    attrs = posterior(idata).attrs
-    given, wanted = attrs["inverse_temperature"], 1.0 / log(attrs["num_data"])
+    report = report_of(idata)
+    given, wanted = report.number("inverse_temperature"), 1.0 / log(report.number("num_data"))
     if abs(given - wanted) > _TOLERANCE * wanted:
         raise ValueError(
             f"`wbic` needs draws at inverse_temperature = 1/log(n) = {wanted:.5g}; this result has "
@@ -80,7 +81,7 @@ def wbic(idata: Any) -> FreeEnergy:
 
 
 def local_free_energy(
-    idata: Any, multiplicity: int | None = None, *, estimator: str = "mean"
+    idata: InferenceData, multiplicity: int | None = None, *, estimator: str = "mean"
 ) -> FreeEnergy:
     r"""``nL(w*) + λ̂ log(n) - (m - 1) log log(n)``: the free energy of the region around ``w*``.
 
@@ -105,16 +106,15 @@ def local_free_energy(
     it, whatever their error. ``free_energy`` of a :func:`~numpyro_llc.temperature_ladder` has it.
     A mean λ̂ is low by ``(m - 1)/log(nβ)`` where m exceeds one, which is of order 1 here too.
     """
-    num_data = int(posterior(idata).attrs["num_data"])
     if multiplicity is not None:
         check_multiplicity(multiplicity)
     value, error = _llc(idata, estimator, multiplicity)
-    order = log(num_data)
+    order = log(report_of(idata).number("num_data"))
     complexity = value * order - ((multiplicity or 1) - 1) * log(order)
     return _at_center(idata, "local_free_energy", complexity, error * order)
 
 
-def bic(idata: Any) -> FreeEnergy:
+def bic(idata: InferenceData) -> FreeEnergy:
     """``nL(w*) + d/2 log(n)``: half of what is usually called BIC, for comparison with the others.
 
     Parameters
@@ -133,17 +133,18 @@ def bic(idata: Any) -> FreeEnergy:
     Schwarz (1978), Annals of Statistics 6:461-464. Not valid where the Hessian at ``w*`` or at the
     true parameters is singular.
     """
-    attrs = posterior(idata).attrs
-    return _at_center(idata, "bic", 0.5 * attrs["num_parameters"] * log(attrs["num_data"]), 0.0)
+    report = report_of(idata)
+    complexity = 0.5 * report.number("num_parameters") * log(report.number("num_data"))
+    return _at_center(idata, "bic", complexity, 0.0)
 
 
-def _at_center(idata: Any, criterion: str, complexity: float, error: float) -> FreeEnergy:
-    attrs = posterior(idata).attrs
-    loss = float(attrs["center_loss"])
-    return FreeEnergy(loss + complexity, error, loss, int(attrs["num_data"]), criterion)
+def _at_center(idata: InferenceData, criterion: str, complexity: float, error: float) -> FreeEnergy:
+    report = report_of(idata)
+    loss, num_data = report.number("center_loss"), int(report.number("num_data"))
+    return FreeEnergy(loss + complexity, error, loss, num_data, criterion)
 
 
-def _llc(idata: Any, estimator: str, multiplicity: int | None) -> tuple[float, float]:
+def _llc(idata: InferenceData, estimator: str, multiplicity: int | None) -> tuple[float, float]:
     """λ̂ and its error, that of evaluating a part of the data included."""
     if estimator not in ESTIMATORS:
         raise ValueError(f"`estimator` must be one of {list(ESTIMATORS)}; got {estimator!r}.")
@@ -154,4 +155,4 @@ def _llc(idata: Any, estimator: str, multiplicity: int | None) -> tuple[float, f
     if findings:
         warn(" ".join(findings))
     row = rows[estimator]
-    return row.mean, hypot(row.mcse_mean, posterior(idata).attrs.get("evaluation_error", 0.0))
+    return row.mean, hypot(row.mcse_mean, report_of(idata).evaluation_error or 0.0)

@@ -1,36 +1,71 @@
 """``temperature_ladder``: one model at many inverse temperatures, from its prior to its data."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
-from functools import partial
+from dataclasses import replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import xarray as xr
-from numpyro.infer.initialization import init_to_sample
 from numpyro.infer.mcmc import MCMCKernel
 
 from numpyro_llc._checks import check_key
 from numpyro_llc.errors import warn
-from numpyro_llc.evidence._rungs import check_rungs, default_rungs
-from numpyro_llc.inference_data import attributes, monte_carlo
-from numpyro_llc.kernels import kernel_of
-from numpyro_llc.local import (
-    LocalizedModel,
-    LocalTarget,
-    PosteriorTarget,
-    check_localized,
-    total_loss,
+from numpyro_llc.evidence._base import (
+    base_draws,
+    log_normalizer,
+    prior_potential,
+    starts_of_rungs,
+    target_of_prior,
 )
-from numpyro_llc.models import Parameters, draw_starts
+from numpyro_llc.evidence._criteria import FreeEnergy
+from numpyro_llc.evidence._free_energy import free_energy, free_energy_curve
+from numpyro_llc.evidence._multiplicity import MOST_MULTIPLICITY, fit_multiplicity
+from numpyro_llc.evidence._rungs import check_rungs, default_rungs
+from numpyro_llc.inference_data import DatasetResult, attributes, monte_carlo
+from numpyro_llc.kernels import kernel_of
+from numpyro_llc.local import LocalizedModel, check_localized, total_loss
 from numpyro_llc.results import evaluated, one_or_by_site
 from numpyro_llc.sampling import Draws, Plan, Run, check_schedule, finish, make_plan, with_defaults
 
 PRIORS = ("local", "model")
 MOST_R_HAT = 1.05
-_PRIOR_DRAW = init_to_sample()
+"""Of the loss at a rung: chains then differ by ``sqrt(1.05² - 1)``, a third of a draw's spread.
+Looser than for one run, since many rungs are judged at once."""
+
+
+class TemperatureLadder(DatasetResult):
+    """Draws of one model at many inverse temperatures, as :func:`temperature_ladder` returns them.
+
+    ``TemperatureLadder(xarray.load_dataset(path))`` is what ``ladder.data.to_netcdf(path)`` stored;
+    ``TemperatureLadder(ladder.data.isel(inverse_temperature=...))`` has fewer rungs.
+
+    Attributes
+    ----------
+    data : xarray.Dataset
+        ``excess_loss`` [inverse_temperature, chain, draw] (nL(z) - nL(z*), nats), the rung β = 0
+        first, whose draws are independent; ``penalty`` (of the Gaussian) or ``prior_potential``
+        (-log φ(z), Jacobian included; of a local ladder both, if each parameter has a prior), and
+        ``center_losses`` [datum]. attrs: n, d, the loss at the centre, `prior`, γ.
+    """
+
+    def free_energy(self, *, prior: str | None = None) -> FreeEnergy:
+        """``-log ∫ exp(-nL) φ dz``: see :func:`free_energy`."""
+        return free_energy(self, prior=prior)
+
+    def free_energy_curve(self, *, prior: str | None = None) -> xr.Dataset:
+        """The free energy at every rung: see :func:`free_energy_curve`."""
+        return free_energy_curve(self, prior=prior)
+
+    def multiplicity(
+        self, *, most: int = MOST_MULTIPLICITY, least_inverse_temperature: float | None = None
+    ) -> pd.DataFrame:
+        """λ for each multiplicity, and how well it fits: see :func:`fit_multiplicity`."""
+        return fit_multiplicity(
+            self, most=most, least_inverse_temperature=least_inverse_temperature
+        )
 
 
 def temperature_ladder(
@@ -47,10 +82,8 @@ def temperature_ladder(
     num_chains: int = 4,
     chain_method: str = "vectorized",
     progress_bar: bool = True,
-) -> xr.Dataset:
+) -> TemperatureLadder:
     r"""Sample ``p(z) ∝ exp(-β nL(z)) φ(z)`` at many β at once, down to β = 0.
-
-    What :func:`free_energy`, :func:`free_energy_curve` and :func:`fit_multiplicity` read.
 
     Parameters
     ----------
@@ -76,11 +109,9 @@ def temperature_ladder(
 
     Returns
     -------
-    xarray.Dataset
-        ``excess_loss`` [inverse_temperature, chain, draw] (nL(z) - nL(z*), nats), the rung β = 0
-        first, whose draws are independent; ``penalty`` (of the Gaussian) or ``prior_potential``
-        (-log φ(z), Jacobian included; of a local ladder both, if each parameter has a prior), and
-        ``center_losses`` [datum]. attrs: n, d, the loss at the centre, `prior`, γ.
+    TemperatureLadder
+        The draws of the loss by rung. Its methods ``free_energy``, ``free_energy_curve`` and
+        ``multiplicity`` read them.
 
     Raises
     ------
@@ -101,23 +132,25 @@ def temperature_ladder(
     local = replace(check_localized(model), inverse_temperature=1.0)
     plan = make_plan(local, model_args, model_kwargs, kernel_of(kernel), schedule)
     _check(plan, prior)
-    target = _target(plan, prior)
+    target = target_of_prior(plan, prior)
     key_prior, key_check, key_starts, key_chains = jax.random.split(rng_key, 4)
-    base = evaluated(target, _base_draws(plan, target, key_prior), {})
+    base = evaluated(target, base_draws(plan, target, key_prior), {})
     if inverse_temperatures is None:
         rungs = default_rungs(base.excess_loss, plan.target.dimension)
     else:
         rungs = check_rungs(inverse_temperatures)
     run = Run(
         replace(plan, target=target),
-        _starts(plan, rungs, key_check, key_starts),
+        starts_of_rungs(plan, rungs, key_check, key_starts),
         key_chains,
         sites=tuple(target.center),
         cells={"inverse_temperature": jnp.asarray(rungs, jnp.result_type(float))},
     )
     finished = finish(run)
     draws = [base, *(run.of_block(finished.draws, block) for block in range(len(rungs)))]
-    return _dataset(plan, prior, np.concatenate([[0.0], rungs]), draws)
+    ladder = _dataset(plan, prior, np.concatenate([[0.0], rungs]), draws)
+    _warn_of_chains(ladder)
+    return TemperatureLadder(ladder)
 
 
 def _check(plan: Plan, prior: str) -> None:
@@ -142,61 +175,16 @@ def _check(plan: Plan, prior: str) -> None:
         )
 
 
-def _target(plan: Plan, prior: str) -> LocalTarget:
-    if prior == "local":
-        return plan.target
-    parts = {field.name: getattr(plan.target, field.name) for field in fields(LocalTarget)}
-    return PosteriorTarget(**{**parts, "program": plan.reading.keyed_by_prior()})
-
-
-def _base_draws(plan: Plan, target: LocalTarget, rng_key: jax.Array) -> Parameters:
-    """Independent draws ``[chain, draw, ...]`` at β = 0."""
-    schedule = plan.schedule
-    shape = (schedule.num_chains, schedule.num_samples or 1)
-    if isinstance(target, PosteriorTarget):
-        keys = jax.random.split(rng_key, shape[0] * shape[1])
-        drawn = draw_starts(target.program, _PRIOR_DRAW, target.arrays, keys)
-        return jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), drawn)
-    keys = jax.random.split(rng_key, len(target.center))
-
-    def around(key: jax.Array, name: str) -> Any:
-        leaves, form = jax.tree.flatten(target.center[name])
-        scale = jax.lax.rsqrt(target.localization[name])
-        own = jax.random.split(key, len(leaves))
-        drawn = [
-            leaf + scale * jax.random.normal(k, (*shape, *leaf.shape), leaf.dtype)
-            for k, leaf in zip(own, leaves, strict=True)
-        ]
-        return jax.tree.unflatten(form, drawn)
-
-    return {name: around(key, name) for key, name in zip(keys, target.center, strict=True)}
-
-
-def _starts(
-    plan: Plan, rungs: np.ndarray, key_check: jax.Array, key_starts: jax.Array
-) -> Parameters:
-    """Starts of all rungs around the centre, ``[rung * chain, ...]``."""
-    curvature = plan.curvature(key_check)
-    scalar = partial(jnp.asarray, dtype=jnp.result_type(float))
-    of_rungs = [
-        replace(plan, target=replace(plan.target, inverse_temperature=scalar(beta))).starts(
-            curvature, jax.random.fold_in(key_starts, k)
-        )
-        for k, beta in enumerate(rungs)
-    ]
-    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *of_rungs)
-
-
 def _dataset(plan: Plan, prior: str, betas: np.ndarray, draws: list[Draws]) -> xr.Dataset:
     dims = ("inverse_temperature", "chain", "draw")
     variables = {"excess_loss": (dims, np.stack([one.excess_loss for one in draws]))}
     penalty = np.stack([one.statistics["penalty"] for one in draws]).astype(np.float64)
     variables["penalty" if prior == "local" else "prior_potential"] = (dims, penalty)
     if prior == "local" and plan.target.fixed is None and not plan.reading.improper:
-        found = [_prior_potential(plan, one.positions) for one in draws]
+        found = [prior_potential(plan, one.positions) for one in draws]
         variables["prior_potential"] = (dims, np.stack(found))
     losses = [np.ravel(loss) for loss in plan.reading.center_losses.values()]
-    ladder = xr.Dataset(
+    return xr.Dataset(
         {**variables, "center_losses": ("datum", np.concatenate(losses).astype(np.float64))},
         coords={"inverse_temperature": betas},
         attrs=attributes(
@@ -205,32 +193,11 @@ def _dataset(plan: Plan, prior: str, betas: np.ndarray, draws: list[Draws]) -> x
                 "num_parameters": plan.target.dimension,
                 "center_loss": total_loss(plan.reading.center_losses),
                 "localization": one_or_by_site(plan.target.localization),
-                "log_normalizer": _log_normalizer(plan.target),
+                "log_normalizer": log_normalizer(plan.target),
                 "prior": prior,
                 "kernel": plan.kernel,
             }
         ),
-    )
-    _warn_of_chains(ladder)
-    return ladder
-
-
-def _prior_potential(plan: Plan, positions: Parameters) -> np.ndarray:
-    """``-log φ`` of the model's prior, ``[chain, draw]``."""
-    potential = _prior_potentials(plan.reading.keyed_by_prior(), positions, plan.reading.arrays)
-    return np.asarray(potential, np.float64)
-
-
-@partial(jax.jit, static_argnums=0)
-def _prior_potentials(program: Any, z: Parameters, arrays: Any) -> jax.Array:
-    return jax.vmap(jax.vmap(lambda one: program.prior_potential(one, arrays)))(z)
-
-
-def _log_normalizer(target: LocalTarget) -> float:
-    """Log density of the Gaussian at its centre, ``½ Σ log(γ/2π)``."""
-    size = {name: sum(map(np.size, jax.tree.leaves(z))) for name, z in target.center.items()}
-    return float(
-        sum(0.5 * size[k] * np.log(float(g) / (2 * np.pi)) for k, g in target.localization.items())
     )
 
 

@@ -1,7 +1,6 @@
 """``fit_multiplicity``: m from how λ̂ rises along a ladder."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -11,11 +10,28 @@ from scipy.stats import chi2
 
 from numpyro_llc._checks import check_integer, check_positive
 from numpyro_llc.estimators import Estimate, localization_corrected
-from numpyro_llc.inference_data import monte_carlo
+from numpyro_llc.evidence._free_energy import ladder_dataset
+from numpyro_llc.inference_data import DatasetResult, monte_carlo
+
+MOST_MULTIPLICITY = 3
+"""The largest m that is tried; see the Notes of :func:`fit_multiplicity` on how few can be told."""
+SHARE_OF_LARGEST = 0.6
+"""Rungs whose λ̂ is below this share of the largest are left out: the law is of large c."""
+LEAST_RUNGS = 5
+"""Two more than the three parameters of the largest fit."""
+FIRST_VALUE = 1.2
+"""The start of λ, in units of the largest λ̂: the law rises to it from below."""
+POWER_STARTS = ((-1.0, -1.0), (-3.0, 0.0))
+"""Starts of ``(ln A, ln a)``."""
+LOGARITHM_STARTS = ((0.0,), (1.5,), (3.0,))
+"""Starts of ``ln(ln c + C)`` at the first rung."""
 
 
 def fit_multiplicity(
-    ladder: xr.Dataset, *, most: int = 3, least_inverse_temperature: float | None = None
+    ladder: DatasetResult | xr.Dataset,
+    *,
+    most: int = MOST_MULTIPLICITY,
+    least_inverse_temperature: float | None = None,
 ) -> pd.DataFrame:
     r"""Fit how λ̂ rises with ``c = nβ``, for each multiplicity m up to `most`.
 
@@ -24,7 +40,7 @@ def fit_multiplicity(
 
     Parameters
     ----------
-    ladder : xarray.Dataset
+    ladder : TemperatureLadder or xarray.Dataset
         What :func:`temperature_ladder` returned, with ``prior="local"``. A wide range of β helps;
         it may go beyond 1.
     most : int
@@ -48,14 +64,14 @@ def fit_multiplicity(
     too small β take part.
     """
     check_integer("most", most, minimum=1, meaning="It is the largest multiplicity to try.")
-    betas, llc, error = _corrected_rungs(ladder)
-    kept = llc > 0.6 * llc.max()
+    betas, llc, error = _corrected_rungs(ladder_dataset(ladder))
+    kept = llc > SHARE_OF_LARGEST * llc.max()
     if least_inverse_temperature is not None:
         meaning = "Rungs below it are left out."
         kept = betas >= check_positive(
             "least_inverse_temperature", least_inverse_temperature, meaning=meaning
         )
-    if kept.sum() < 5:
+    if kept.sum() < LEAST_RUNGS:
         raise ValueError(
             f"Five rungs are needed to fit m; {int(kept.sum())} are left. Give more "
             "`inverse_temperatures`, or a smaller `least_inverse_temperature`."
@@ -86,7 +102,7 @@ def _corrected_rungs(ladder: xr.Dataset) -> tuple[np.ndarray, np.ndarray, np.nda
 Curve = Callable[[np.ndarray], np.ndarray]
 
 
-def _fit(m: int, order: np.ndarray, llc: np.ndarray, error: np.ndarray) -> dict[str, Any]:
+def _fit(m: int, order: np.ndarray, llc: np.ndarray, error: np.ndarray) -> dict[str, float]:
     """Least squares from several starts; `order` is ln c from the first rung on."""
 
     def power(x: np.ndarray) -> np.ndarray:
@@ -96,10 +112,10 @@ def _fit(m: int, order: np.ndarray, llc: np.ndarray, error: np.ndarray) -> dict[
         return np.asarray(x[0] - (m - 1) / (order + np.exp(x[1])))
 
     curve: Curve = power if m == 1 else logarithm
-    starts = [(-1.0, -1.0), (-3.0, 0.0)] if m == 1 else [(0.0,), (1.5,), (3.0,)]
+    starts: Sequence[tuple[float, ...]] = POWER_STARTS if m == 1 else LOGARITHM_STARTS
     best = min(
         (
-            least_squares(lambda x: (curve(x) - llc) / error, (1.2 * llc.max(), *start))
+            least_squares(lambda x: (curve(x) - llc) / error, (FIRST_VALUE * llc.max(), *start))
             for start in starts
         ),
         key=lambda one: float(one.cost),

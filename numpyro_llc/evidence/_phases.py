@@ -3,17 +3,17 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 import xarray as xr
 from scipy.interpolate import CubicHermiteSpline
 from scipy.optimize import brentq
 
-from numpyro_llc.evidence._free_energy import free_energy_curve
+from numpyro_llc.evidence._free_energy import free_energy_curve, ladder_dataset
+from numpyro_llc.inference_data import DatasetResult
 
 NUM_POINTS = 200
-"""Values of n, evenly spaced in its logarithm."""
+"""Values of n, evenly spaced in its logarithm: a crossing is refined between two of them."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,27 @@ class Crossing:
     data_error: float
 
 
-def phases(ladders: Mapping[str, xr.Dataset], *, prior: str | None = None) -> xr.Dataset:
+class Phases(DatasetResult):
+    """Free energies of several centres as functions of n, as :func:`phases` returns them.
+
+    ``Phases(xarray.load_dataset(path))`` is what ``found.data.to_netcdf(path)`` stored.
+
+    Attributes
+    ----------
+    data : xarray.Dataset
+        ``free_energy`` [phase, num_data] and its Monte Carlo ``error`` in nats, ``llc``, and
+        ``probability`` (``exp(-F)`` normalized over these phases).
+    """
+
+    @property
+    def crossings(self) -> list[Crossing]:
+        """Where the phase that is preferred changes, by rising n."""
+        return [Crossing(**one) for one in json.loads(self.attrs["crossings"])]
+
+
+def phases(
+    ladders: Mapping[str, DatasetResult | xr.Dataset], *, prior: str | None = None
+) -> Phases:
     r"""Free energies of the regions around several centres, as functions of n.
 
     ``F_k(n') = n' L_k + [-log ∫ exp(-n' (L(z) - L_k)) φ_k(z) dz]``, the free energy of n' data with
@@ -49,7 +69,7 @@ def phases(ladders: Mapping[str, xr.Dataset], *, prior: str | None = None) -> xr
 
     Parameters
     ----------
-    ladders : dict of str to xarray.Dataset
+    ladders : dict of str to TemperatureLadder or xarray.Dataset
         By the name of the phase, what :func:`temperature_ladder` returned at its centre: the same
         model and data, ``prior="local"``, and a `localization` that keeps the other phases out. For
         n' above n take `inverse_temperatures` beyond 1.
@@ -59,10 +79,8 @@ def phases(ladders: Mapping[str, xr.Dataset], *, prior: str | None = None) -> xr
 
     Returns
     -------
-    xarray.Dataset
-        ``free_energy`` [phase, num_data] and its Monte Carlo ``error``, ``llc``, ``probability``
-        (``exp(-F)`` normalized over these phases). attrs: ``crossings``, JSON; read it with
-        :func:`crossings`.
+    Phases
+        The free energies, and where they cross: ``phases(...).crossings``.
 
     Raises
     ------
@@ -77,33 +95,23 @@ def phases(ladders: Mapping[str, xr.Dataset], *, prior: str | None = None) -> xr
     """
     if not isinstance(ladders, Mapping) or len(ladders) < 2:
         raise ValueError("`ladders` must be a dict of at least two phases {name: ladder}.")
-    _check_alike(ladders)
+    data = {name: ladder_dataset(ladder) for name, ladder in ladders.items()}
+    _check_alike(data)
     curves = {
         name: free_energy_curve(ladder, prior=prior)
         .isel(inverse_temperature=slice(1, None))
         .dropna("inverse_temperature", subset=["excess"])
-        for name, ladder in ladders.items()
+        for name, ladder in data.items()
     }
-    n = int(next(iter(ladders.values())).attrs["num_data"])
+    n = int(next(iter(data.values())).attrs["num_data"])
     ends = [curve["inverse_temperature"].to_numpy()[[0, -1]] * n for curve in curves.values()]
     low, high = max(end[0] for end in ends), min(end[1] for end in ends)
     if not low < high:
         raise ValueError(f"The ladders have no range of n in common; theirs are {ends}.")
     order = np.linspace(np.log(low), np.log(high), NUM_POINTS)
-    found = _dataset(curves, _centered_losses(ladders), n, order)
-    found.attrs["crossings"] = json.dumps([asdict(one) for one in _find(found, ladders, n)])
-    return found
-
-
-def crossings(found: xr.Dataset) -> list[Crossing]:
-    """Where the phase that is preferred changes, by rising n.
-
-    Parameters
-    ----------
-    found : xarray.Dataset
-        What :func:`phases` returned, or its file read back.
-    """
-    return [Crossing(**one) for one in json.loads(found.attrs["crossings"])]
+    found = _dataset(curves, _centered_losses(data), n, order)
+    found.attrs["crossings"] = json.dumps([asdict(one) for one in _find(found, data, n)])
+    return Phases(found)
 
 
 def _check_alike(ladders: Mapping[str, xr.Dataset]) -> None:
@@ -139,7 +147,7 @@ def _dataset(
         rows["error"].append(np.interp(order, places, curve["error"]))
     values = np.stack(rows["free_energy"])
     weights = np.exp(values.min(axis=0) - values)
-    columns: dict[str, Any] = {name: np.stack(parts) for name, parts in rows.items()}
+    columns = {name: np.stack(parts) for name, parts in rows.items()}
     columns["probability"] = weights / weights.sum(axis=0)
     return xr.Dataset(
         {name: (("phase", "num_data"), column) for name, column in columns.items()},

@@ -1,7 +1,7 @@
 """Multilevel splitting: volumes of nested sublevel sets under a Gaussian."""
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +11,7 @@ from jax.flatten_util import ravel_pytree
 from numpyro_llc.local import LocalTarget
 
 MOST_HALVINGS = 60
-"""Shrinkings of the arc of a move, after which the point stays: the arc is below rounding."""
-
-
+"""Shrinkings of the arc of a move, after which the point stays: ``2⁻⁶⁰`` of it, below rounding."""
 STEEPEST = 4.0
 """The most that a bound may fall from one level to the next: a small λ would have few levels."""
 
@@ -119,10 +117,14 @@ def _refill(
     return jax.vmap(replica)(keys, points, excess)
 
 
+Arc = tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]
+"""Of a move under way: key, angle, the ends of the arc, point, its excess loss, shrinkings."""
+
+
 def _move(
     num_moves: int,
     target: LocalTarget,
-    bound: Any,
+    bound: jax.Array | float,
     key: jax.Array,
     point: jax.Array,
     value: jax.Array,
@@ -139,17 +141,17 @@ def _move(
             moved = jnp.cos(angle) * point + jnp.sin(angle) * other
             return moved, _within(_point(target, moved))
 
-        def going(state: tuple[Any, ...]) -> Any:
+        def going(state: Arc) -> jax.Array:
             return (state[-2] > bound) & (state[-1] < MOST_HALVINGS)
 
-        def shrink(state: tuple[Any, ...]) -> tuple[Any, ...]:
+        def shrink(state: Arc) -> Arc:
             key, angle, low, high, _, _, count = state
             low, high = jnp.where(angle < 0, angle, low), jnp.where(angle < 0, high, angle)
             key, key_angle = jax.random.split(key)
             angle = low + (high - low) * jax.random.uniform(key_angle)
             return key, angle, low, high, *at(angle), count + 1
 
-        start = (key_shrink, angle, angle - 2 * jnp.pi, angle, *at(angle), jnp.zeros((), int))
+        start: Arc = (key_shrink, angle, angle - 2 * jnp.pi, angle, *at(angle), jnp.zeros((), int))
         moved, new = jax.lax.while_loop(going, shrink, start)[4:6]
         stays = new > bound
         return key, jnp.where(stays, point, moved), jnp.where(stays, value, new)

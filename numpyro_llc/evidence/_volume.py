@@ -15,11 +15,17 @@ from numpyro_llc.evidence._splitting import Levels, split
 from numpyro_llc.local import LocalizedModel, LocalTarget, check_localized
 
 KEPT = 0.5
-"""Share of the points kept at each level."""
+"""Share of the points kept at each level. A larger one moves points more often, a smaller one loses
+more of them."""
 ROUNDINGS = 32
 """Roundings of a loss that the narrowest ε must exceed: λ is then not bent by them."""
 BELOW = 0.01
 """Nats of the whole loss below the centre that rounding may make."""
+LEAST_LEVELS = 6
+"""Of which the narrower half, three, are fitted by a line."""
+FIRST_VALUE, FIRST_LOGS = 1.2, (0.0, 1.0, 2.5)
+"""Starts of a fit with a multiplicity: λ in units of the line's slope, and ``ln(C - ln ε)``
+at the widest level."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +141,7 @@ def _check(levels: Levels, num_data: int) -> None:
             f"`center` is not the minimum: the loss falls {-levels.lowest * num_data:.3g} nats "
             "below it nearby. Use find_center, or a larger `localization`."
         )
-    if len(levels.epsilon) < 6:
+    if len(levels.epsilon) < LEAST_LEVELS:
         raise ValueError(
             f"Six levels are needed to fit λ; there are {len(levels.epsilon)} down to ε = "
             f"{levels.epsilon[-1]:.3g}. Give a smaller `least` or `localization`."
@@ -169,8 +175,8 @@ def _slope(order: np.ndarray, log_volume: np.ndarray, multiplicity: int) -> floa
     first = float(np.polyfit(order, log_volume, 1)[0])
     best = min(
         (
-            least_squares(residuals, (first * 1.2, log_volume.mean(), start))
-            for start in (0.0, 1.0, 2.5)
+            least_squares(residuals, (first * FIRST_VALUE, log_volume.mean(), start))
+            for start in FIRST_LOGS
         ),
         key=lambda one: float(one.cost),
     )

@@ -1,20 +1,19 @@
 """``plot_phases``: which phase the posterior prefers at which n."""
 
 import numpy as np
-import xarray as xr
 from matplotlib.axes import Axes
 
-from numpyro_llc.evidence import crossings
+from numpyro_llc.evidence import Phases
 from numpyro_llc.plots._common import axes_or_new
 
 
-def plot_phases(found: xr.Dataset, *, axes: Axes | None = None) -> Axes:
+def plot_phases(found: Phases, *, axes: Axes | None = None) -> Axes:
     """Free energies of phases by n, against that of the first, and where they cross.
 
     Parameters
     ----------
-    found : xarray.Dataset
-        What :func:`~numpyro_llc.phases` returned, or its file read back.
+    found : Phases
+        What :func:`numpyro_llc.evidence.phases` returned.
     axes : matplotlib.axes.Axes, optional
         To draw on; by default of a new figure.
 
@@ -32,7 +31,7 @@ def plot_phases(found: xr.Dataset, *, axes: Axes | None = None) -> Axes:
         band = 2.0 * (np.hypot(errors[k], errors[0]) if k else np.zeros(len(sizes)))
         axes.plot(sizes, apart, color=f"C{k}", label=str(name))
         axes.fill_between(sizes, apart - band, apart + band, color=f"C{k}", alpha=0.25, linewidth=0)
-    for one in crossings(found):
+    for one in found.crossings:
         axes.axvline(one.num_data, color="black", linestyle="--", linewidth=1)
         ends = one.num_data + 2.0 * one.error * np.array([-1.0, 1.0])
         axes.axvspan(*ends, color="0.6", alpha=0.3, linewidth=0)

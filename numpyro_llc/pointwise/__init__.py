@@ -11,10 +11,11 @@ from numpyro_llc.pointwise._criteria import (
     waic,
 )
 from numpyro_llc.pointwise._losses import PointwiseLosses, pointwise_losses
-from numpyro_llc.pointwise._statistics import pointwise_statistics
+from numpyro_llc.pointwise._statistics import PointwiseStatistics, pointwise_statistics
 
 __all__ = [
     "PointwiseLosses",
+    "PointwiseStatistics",
     "SingularFluctuation",
     "learning_curve",
     "loss_covariance",

@@ -1,11 +1,11 @@
 """Correlations of losses over the draws: loss kernel, influences, susceptibilities."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import numpy as np
 import xarray as xr
+from numpy.typing import ArrayLike
 
 from numpyro_llc.estimators import covariances, means_less_covariances
 from numpyro_llc.inference_data import draws_of
@@ -13,7 +13,10 @@ from numpyro_llc.pointwise._losses import PointwiseLosses
 
 
 def loss_covariance(
-    losses: PointwiseLosses, *, queries: Sequence[int] | None = None, observable: Any = None
+    losses: PointwiseLosses,
+    *,
+    queries: Sequence[int] | None = None,
+    observable: xr.DataArray | None = None,
 ) -> xr.Dataset:
     r"""``Cov(ℓ_i, ℓ_j)`` over the draws: the loss kernel; or ``Cov(ℓ_i, φ)``.
 
@@ -66,7 +69,7 @@ def loss_covariance(
     )
 
 
-def _as_draws(losses: PointwiseLosses, observable: Any) -> np.ndarray:
+def _as_draws(losses: PointwiseLosses, observable: xr.DataArray) -> np.ndarray:
     if not isinstance(observable, xr.DataArray) or set(observable.dims) != {"chain", "draw"}:
         raise TypeError(
             "`observable` must be an xarray.DataArray of dimensions chain and draw; got "
@@ -119,7 +122,7 @@ def susceptibilities(losses: PointwiseLosses) -> xr.Dataset:
             columns.setdefault(name, []).append(values[0])
     penalties = {name: gammas[name] * half for name, half in _half_squares(losses).items()}
     site, site_error = covariances(-llc, np.stack(list(penalties.values()), axis=-1))
-    by_datum: dict[str, Any] = {k: ("datum", np.concatenate(v)) for k, v in columns.items()}
+    by_datum = {k: ("datum", np.concatenate(v)) for k, v in columns.items()}
     return xr.Dataset(
         {**by_datum, "by_site": ("site", site[0]), "by_site_error": ("site", site_error[0])},
         coords={"datum": np.arange(losses.num_rows), "site": list(penalties)},
@@ -130,9 +133,9 @@ def susceptibilities(losses: PointwiseLosses) -> xr.Dataset:
 def _half_squares(losses: PointwiseLosses) -> dict[str, np.ndarray]:
     """``½ |z_s - z*_s|²`` of each site, ``[chain, draw]``."""
 
-    def of(leaf: Any, center: Any) -> np.ndarray:
+    def of(leaf: ArrayLike, center: ArrayLike) -> np.ndarray:
         apart = np.asarray(leaf, np.float64) - np.asarray(center, np.float64)
-        squares: np.ndarray = 0.5 * (apart.reshape(len(leaf), -1) ** 2).sum(axis=1)
+        squares: np.ndarray = 0.5 * (apart.reshape(len(apart), -1) ** 2).sum(axis=1)
         return squares.reshape(losses.shape)
 
     return {

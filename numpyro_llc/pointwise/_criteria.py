@@ -7,6 +7,11 @@ import pandas as pd
 import xarray as xr
 
 from numpyro_llc._checks import check_positive
+from numpyro_llc.inference_data import DatasetResult, dataset_of
+
+MOST_VARIANCE = 0.4
+"""Of a datum's log density, above which its part of WAIC is doubtful: Vehtari, Gelman and Gabry
+(2017), Statistics and Computing 27:1413-1432; as in ArviZ."""
 
 
 class SingularFluctuation(NamedTuple):
@@ -30,12 +35,12 @@ class SingularFluctuation(NamedTuple):
     share: float
 
 
-def singular_fluctuation(statistics: xr.Dataset) -> SingularFluctuation:
+def singular_fluctuation(statistics: DatasetResult | xr.Dataset) -> SingularFluctuation:
     r"""``ν̂ = β/2 Σ_i Var_β[ℓ_i]``, half of β times the functional variance.
 
     Parameters
     ----------
-    statistics : xarray.Dataset
+    statistics : PointwiseStatistics or xarray.Dataset
         What :func:`pointwise_statistics` returned, at β.
 
     Notes
@@ -43,21 +48,22 @@ def singular_fluctuation(statistics: xr.Dataset) -> SingularFluctuation:
     Watanabe (2010), JMLR 11:3571-3594. d/2 for a regular model that contains the truth, and
     ``tr(I J⁻¹)/2`` for one that does not. Around a centre γ takes from it as it takes from λ̂.
     """
-    beta = float(statistics.attrs["inverse_temperature"])
+    data = dataset_of(statistics)
+    beta = float(data.attrs["inverse_temperature"])
     return SingularFluctuation(
-        0.5 * beta * float(statistics["functional_variance"]),
-        0.5 * beta * float(statistics["error"]),
+        0.5 * beta * float(data["functional_variance"]),
+        0.5 * beta * float(data["error"]),
         beta,
-        float(statistics["share"]),
+        float(data["share"]),
     )
 
 
-def waic(statistics: xr.Dataset) -> pd.Series:
+def waic(statistics: DatasetResult | xr.Dataset) -> pd.Series:
     """WAIC, on the scale of the log density, summed over the data.
 
     Parameters
     ----------
-    statistics : xarray.Dataset
+    statistics : PointwiseStatistics or xarray.Dataset
         What :func:`pointwise_statistics` returned, at β = 1.
 
     Returns
@@ -71,21 +77,22 @@ def waic(statistics: xr.Dataset) -> pd.Series:
     Watanabe (2010), JMLR 11:3571-3594. ``elpd_waic / n`` estimates minus the generalization loss.
     Of draws around a centre the Gaussian there is the prior.
     """
-    beta = statistics.attrs["inverse_temperature"]
+    data = dataset_of(statistics)
+    beta = data.attrs["inverse_temperature"]
     if not np.isclose(beta, 1.0):
         raise ValueError(
             f"`waic` needs draws at inverse_temperature = 1; these are at {beta:.4g}. Run "
             "estimate_llc with inverse_temperature=1.0, or weight them in pointwise_statistics."
         )
-    by_datum = (statistics["log_density"] - statistics["loss_variance"]).to_numpy()
+    by_datum = (data["log_density"] - data["loss_variance"]).to_numpy()
     return pd.Series(
         {
             "elpd_waic": float(by_datum.sum()),
             "se": float(np.sqrt(by_datum.size * by_datum.var())),
-            "p_waic": float(statistics["functional_variance"]),
-            "n_samples": int(statistics.attrs["num_draws"]),
+            "p_waic": float(data["functional_variance"]),
+            "n_samples": int(data.attrs["num_draws"]),
             "n_data_points": int(by_datum.size),
-            "warning": bool((statistics["loss_variance"] > 0.4).any()),
+            "warning": bool((data["loss_variance"] > MOST_VARIANCE).any()),
         }
     )
 

@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
+from numpy.typing import ArrayLike
 from numpyro.infer.initialization import init_to_uniform
 
 from numpyro_llc._checks import check_positive
-from numpyro_llc.inference_data import posterior, statistics, variable_name
+from numpyro_llc.inference_data import InferenceData, posterior, statistics, variable_name
 from numpyro_llc.local import LocalizedModel
 from numpyro_llc.models import (
     ModelReading,
@@ -25,10 +26,17 @@ from numpyro_llc.models import (
 from numpyro_llc.results import RunReport, unconstrained_samples
 
 MAX_MEMORY = 2**27
-"""Bytes that a block and what is computed of it may take."""
-_COPIES = 4
-_DRAWS_AT_ONCE = 32
+"""Bytes that a block and what is computed of it may take: 128 MiB."""
+COPIES = 4
+"""Arrays of a block's size that are held at once: losses, squares, two in ``logsumexp``."""
+DRAWS_AT_ONCE = 32
+"""Draws that are evaluated side by side, so that the memory of a model's own arrays is bounded."""
+SAME_LOSS = 0.01
+"""Relative difference of the losses of two draws that counts as none: rounding is far below."""
 _ANYWHERE = init_to_uniform()
+
+InAxes = Sequence[int | None] | Mapping[str, int | None] | None
+"""As ``jax.vmap`` has them, for the arguments in order or by name."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +73,7 @@ class PointwiseLosses:
     num_rows: int
     block_rows: int
 
-    def of(self, rows: Any) -> tuple[np.ndarray, np.ndarray]:
+    def of(self, rows: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         """``ℓ_i(z_t) - ℓ_i(ref)`` ``[chain, draw, row]`` and ``ℓ_i(ref)`` ``[row]``, float64."""
         numbers_of = jnp.asarray(rows, int)
         excess, reference = _block(
@@ -102,12 +110,12 @@ class PointwiseLosses:
 
 
 def pointwise_losses(
-    idata: Any,
+    idata: InferenceData,
     model: LocalizedModel | Callable,
     model_args: Sequence[Any] = (),
     model_kwargs: Mapping[str, Any] | None = None,
     *,
-    in_axes: Any = None,
+    in_axes: InAxes = None,
     max_memory: float = MAX_MEMORY,
 ) -> PointwiseLosses:
     """Losses of each datum at each draw of a result, evaluated when they are asked for.
@@ -149,7 +157,7 @@ def pointwise_losses(
     shape = (draws.sizes["chain"], draws.sizes["draw"])
     z = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), z)
     program, num_rows = _with_rows(reading, in_axes)
-    rows = int(max_memory // (8 * _COPIES * shape[0] * shape[1]))
+    rows = int(max_memory // (8 * COPIES * shape[0] * shape[1]))
     losses = PointwiseLosses(
         program=program,
         arrays=reading.arrays,
@@ -175,18 +183,22 @@ def _stored(reading: ModelReading, draws: xr.Dataset) -> dict[str, np.ndarray]:
     }
 
 
-def _with_rows(reading: ModelReading, in_axes: Any) -> tuple[Program, int]:
+def _with_rows(reading: ModelReading, in_axes: InAxes) -> tuple[Program, int]:
     """A program whose rows can be taken out, or the program as it is; and how many data."""
     try:
         program = with_batches(reading, in_axes)
     except ValueError:
         if in_axes is not None or len(reading.center_losses) > 1:
             raise
-        return reading.program, int(np.size(next(iter(reading.center_losses.values()))))
-    return program, program.batching.num_rows  # type: ignore[union-attr]
+        program = reading.program
+    if program.batching is not None:
+        return program, program.batching.num_rows
+    return program, int(np.size(next(iter(reading.center_losses.values()))))
 
 
-def _rows_at(program: Program, z: Parameters, arrays: Any, rows: jax.Array) -> jax.Array:
+def _rows_at(
+    program: Program, z: Parameters, arrays: Sequence[jax.Array], rows: jax.Array
+) -> jax.Array:
     if program.batching is not None:
         return program.row_losses(z, arrays, rows)
     (losses,) = program.losses(z, arrays).values()
@@ -195,14 +207,18 @@ def _rows_at(program: Program, z: Parameters, arrays: Any, rows: jax.Array) -> j
 
 @partial(jax.jit, static_argnums=0)
 def _block(
-    program: Program, z: Parameters, reference: Parameters, arrays: Any, rows: jax.Array
+    program: Program,
+    z: Parameters,
+    reference: Parameters,
+    arrays: Sequence[jax.Array],
+    rows: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
     at_reference = _rows_at(program, reference, arrays, rows)
 
     def excess(one: Parameters) -> jax.Array:
         return _rows_at(program, one, arrays, rows) - at_reference
 
-    return jax.lax.map(excess, z, batch_size=_DRAWS_AT_ONCE), at_reference
+    return jax.lax.map(excess, z, batch_size=DRAWS_AT_ONCE), at_reference
 
 
 def _check_recorded(losses: PointwiseLosses, recorded: xr.Dataset) -> None:
@@ -214,7 +230,7 @@ def _check_recorded(losses: PointwiseLosses, recorded: xr.Dataset) -> None:
     short = replace(losses, positions=ends, shape=(1, 2))
     got = sum(excess[0].sum(axis=1) for _, excess, _ in short)
     scale = 1.0 + np.abs(wanted).max()
-    if not abs((got[1] - got[0]) - (wanted[1] - wanted[0])) < 0.01 * scale:
+    if not abs((got[1] - got[0]) - (wanted[1] - wanted[0])) < SAME_LOSS * scale:
         raise ValueError(
             f"The losses of this model and data differ by {got[1] - got[0]:.4g} nats between the "
             f"first and the last draw; the result recorded {wanted[1] - wanted[0]:.4g}. Give the "

@@ -1,23 +1,67 @@
 """``pointwise_statistics``: moments and predictive densities of each datum, streamed."""
 
-from typing import Any
-
 import numpy as np
+import pandas as pd
 import xarray as xr
 from scipy.special import logsumexp
 
 from numpyro_llc._checks import check_positive
 from numpyro_llc.errors import warn
-from numpyro_llc.inference_data import draws_of, loo_of, monte_carlo
+from numpyro_llc.estimators import SHARE_LIMIT
+from numpyro_llc.inference_data import DatasetResult, draws_of, loo_of, monte_carlo
+from numpyro_llc.pointwise._criteria import (
+    SingularFluctuation,
+    learning_curve,
+    singular_fluctuation,
+    waic,
+)
 from numpyro_llc.pointwise._losses import PointwiseLosses
 
-LEAST_SHARE = 0.25
-"""Share of the draws (Kish) that weights must leave."""
+SAME_TEMPERATURE = 1e-4
+"""Relative difference of two β that counts as none: weights are then not worth their error."""
+
+
+class PointwiseStatistics(DatasetResult):
+    """Moments of each datum's loss over draws at β, as :func:`pointwise_statistics` returns them.
+
+    ``PointwiseStatistics(xarray.load_dataset(path))`` is what ``found.data.to_netcdf(path)``
+    stored.
+
+    Attributes
+    ----------
+    data : xarray.Dataset
+        By ``datum``: ``mean_loss`` and ``loss_variance`` of ``ℓ_i(z)`` over draws, ``log_density``,
+        ``log E[p(x_i | z)]``, and with `loo` ``elpd_loo`` and ``pareto_k``. Scalars:
+        ``functional_variance`` ``V = Σ_i Var[ℓ_i]`` and its Monte Carlo ``error``, ``share`` of the
+        draws that the weights leave. attrs: β, that of the draws, numbers of rows and draws.
+    """
+
+    def waic(self) -> pd.Series:
+        """WAIC and its parts, of draws at β = 1: see :func:`waic`."""
+        return waic(self)
+
+    def singular_fluctuation(self) -> SingularFluctuation:
+        """ν̂ at β: see :func:`singular_fluctuation`."""
+        return singular_fluctuation(self)
+
+    def learning_curve(self, llc: float, *, num_data: int | None = None) -> pd.Series:
+        """Mean errors over data sets, from λ, and ν̂ and β of these: see :func:`learning_curve`.
+
+        Parameters
+        ----------
+        llc : float
+            λ.
+        num_data : int, optional
+            n; by default the rows of these data.
+        """
+        found = self.singular_fluctuation()
+        size = int(self.attrs["num_rows"]) if num_data is None else num_data
+        return learning_curve(llc, found.value, size, inverse_temperature=found.inverse_temperature)
 
 
 def pointwise_statistics(
     losses: PointwiseLosses, *, inverse_temperature: float | None = None, loo: bool = False
-) -> xr.Dataset:
+) -> PointwiseStatistics:
     r"""Mean, variance and log mean density of each datum, in one pass over blocks of data.
 
     Parameters
@@ -32,11 +76,9 @@ def pointwise_statistics(
 
     Returns
     -------
-    xarray.Dataset
-        By ``datum``: ``mean_loss`` and ``loss_variance`` of ``ℓ_i(z)`` over draws, ``log_density``,
-        ``log E[p(x_i | z)]``, and with `loo` ``elpd_loo`` and ``pareto_k``. Scalars:
-        ``functional_variance`` ``V = Σ_i Var[ℓ_i]`` and its Monte Carlo ``error``, ``share`` of the
-        draws that the weights leave. attrs: β, n.
+    PointwiseStatistics
+        The moments, and what they say: its methods ``waic``, ``singular_fluctuation`` and
+        ``learning_curve``.
 
     Warns
     -----
@@ -73,14 +115,14 @@ def pointwise_statistics(
             found["elpd_loo"], found["pareto_k"] = loo_of(losses.draws, -excess - reference)
         for name, values in found.items():
             columns.setdefault(name, []).append(values)
-    return _dataset(columns, weights, share, by_draw, beta, losses)
+    return PointwiseStatistics(_dataset(columns, weights, share, by_draw, beta, losses))
 
 
 def _weights(losses: PointwiseLosses, beta: float) -> tuple[np.ndarray, float]:
     """Weights ``[chain, draw]`` that add to one, and the share of the draws that they leave."""
     count = losses.shape[0] * losses.shape[1]
     sampled = losses.inverse_temperature
-    if np.isclose(beta, sampled, rtol=1e-4, atol=0.0):
+    if np.isclose(beta, sampled, rtol=SAME_TEMPERATURE, atol=0.0):
         return np.full(losses.shape, 1.0 / count), 1.0
     if "llc" not in losses.draws:
         raise ValueError(
@@ -90,10 +132,10 @@ def _weights(losses: PointwiseLosses, beta: float) -> tuple[np.ndarray, float]:
     log_weights = -(beta / sampled - 1.0) * draws_of(losses.draws, "llc")
     weights = np.exp(log_weights - logsumexp(log_weights))
     share = float(1.0 / (count * np.sum(weights**2)))
-    if share < LEAST_SHARE:
+    if share < SHARE_LIMIT:
         warn(
             f"Weights from β = {sampled:.3g} to {beta:.3g} leave {100 * share:.2g} % of the draws "
-            f"(want > {100 * LEAST_SHARE:g} %): what they give is not to be trusted. Run "
+            f"(want > {100 * SHARE_LIMIT:g} %): what they give is not to be trusted. Run "
             f"estimate_llc with inverse_temperature={beta:.3g} instead."
         )
     return weights, share
@@ -115,12 +157,9 @@ def _dataset(
     variance = float(np.sum(weights * by_draw))
     # A ratio of means; that the means of the data are of the same draws is of second order.
     influence = weights * weights.size * (by_draw - variance)
-    data: dict[str, Any] = {
-        name: ("datum", np.concatenate(parts)) for name, parts in columns.items()
-    }
     return xr.Dataset(
         {
-            **data,
+            **{name: ("datum", np.concatenate(parts)) for name, parts in columns.items()},
             "functional_variance": variance,
             "error": monte_carlo(influence).error,
             "share": share,

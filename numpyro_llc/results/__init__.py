@@ -10,27 +10,33 @@ from numpyro_llc.results._diagnose import diagnose
 from numpyro_llc.results._draws import evaluated, unconstrained_samples
 from numpyro_llc.results._findings import Finding, findings, text_of
 from numpyro_llc.results._from_numpyro import from_numpyro
+from numpyro_llc.results._intervals import check_probability, half_width, named, table_of_rows
 from numpyro_llc.results._lowest_point import lowest_point
+from numpyro_llc.results._penalty import penalty_of
 from numpyro_llc.results._report import RunReport, one_or_by_site, report_of
 from numpyro_llc.results._sites import sites_to_store
-from numpyro_llc.results._summary import summary, two_run_summary
+from numpyro_llc.results._summary import summary
 
 __all__ = [
     "Finding",
     "RunReport",
     "assemble",
+    "check_probability",
     "diagnose",
     "error_budget",
     "evaluated",
     "findings",
     "from_numpyro",
+    "half_width",
     "lowest_point",
+    "named",
     "one_or_by_site",
+    "penalty_of",
     "report_of",
     "result_of",
     "sites_to_store",
     "summary",
+    "table_of_rows",
     "text_of",
-    "two_run_summary",
     "unconstrained_samples",
 ]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from numpyro_llc.inference_data import attributes, posterior
+from numpyro_llc.inference_data import InferenceData, attributes, posterior
 from numpyro_llc.local import Curvature
 from numpyro_llc.sampling import Finished, Plan, Until
 
@@ -120,6 +120,13 @@ class RunReport:
                 known[name] = bool(known[name])
         return cls(**known)
 
+    def number(self, name: str) -> float:
+        """A number that is needed, or an error that says that the result does not hold it."""
+        value = getattr(self, name)
+        if value is None:
+            raise ValueError(f"The result holds no `{name}` in its attrs, which is needed here.")
+        return float(value)
+
     @property
     def smallest_localization(self) -> float | None:
         """The smallest γ of any site."""
@@ -128,7 +135,7 @@ class RunReport:
         return self.localization
 
 
-def report_of(idata: Any) -> RunReport:
+def report_of(idata: InferenceData) -> RunReport:
     """The report of a result."""
     return RunReport.from_attrs(posterior(idata).attrs)
 
