@@ -1,7 +1,7 @@
 """Gradient and curvature of the tempered loss at the centre, from Hessian-vector products."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,9 @@ DENSE_LIMIT = 128
 FLAT = {4: 1e-5, 8: 1e-9}
 """Eigenvalues below this share of the largest are rounding, by bytes of the float type."""
 
+SADDLE = 0.05
+"""A tempered eigenvalue below minus this share of γ makes a point a saddle; above, γ hides it."""
+
 
 def rounding(largest: float) -> float:
     """How far from zero rounding alone may put an eigenvalue of a Hessian with this largest one."""
@@ -27,7 +30,7 @@ def rounding(largest: float) -> float:
 
 def lowest_curvature(largest: float, inverse_temperature: float, localization: float) -> float:
     """The eigenvalue of the Hessian of nL below which a point is a saddle: ``-γ/(20 β)``."""
-    return -max(0.05 * localization / inverse_temperature, rounding(largest))
+    return -max(SADDLE * localization / inverse_temperature, rounding(largest))
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,10 @@ def precision(target: LocalTarget) -> jax.Array:
     return ravel_pytree(gamma)[0]
 
 
-def _raveled_loss(target: LocalTarget) -> tuple[jax.Array, Any]:
+_Function = Callable[[jax.Array], jax.Array]
+
+
+def _raveled_loss(target: LocalTarget) -> tuple[jax.Array, _Function]:
     center, unravel = ravel_pytree(target.center)
     return center, lambda flat: target.excess_loss(unravel(flat))
 
@@ -89,7 +95,7 @@ def _krylov(target: LocalTarget, rng_key: jax.Array) -> tuple[jax.Array, ...]:
     beta, gamma = target.inverse_temperature, precision(target)
     start = jax.random.normal(rng_key, (center.size, 1), center.dtype)
 
-    def columns(sign: float) -> Any:
+    def columns(sign: float) -> _Function:
         return lambda block: sign * jax.vmap(product, in_axes=1, out_axes=1)(block)
 
     largest = lobpcg_standard(columns(1.0), start, m=30)[0][0]

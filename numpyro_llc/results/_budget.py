@@ -1,16 +1,21 @@
 """The error budget of λ̂: what it is uncertain by, source by source."""
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 
 from numpyro_llc.estimators import localization_corrected, mean
-from numpyro_llc.inference_data import draws_of, monte_carlo, penalty_of, posterior
+from numpyro_llc.inference_data import (
+    Groups,
+    InferenceData,
+    draws_of,
+    monte_carlo,
+    penalty_of,
+    posterior,
+)
 from numpyro_llc.results._report import report_of
 
 
-def error_budget(idata: Any) -> pd.DataFrame:
+def error_budget(idata: InferenceData | Groups) -> pd.DataFrame:
     """What λ̂ is uncertain by, source by source.
 
     Parameters

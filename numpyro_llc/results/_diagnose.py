@@ -1,12 +1,12 @@
 """``diagnose``: what is doubtful about a result, from the result alone."""
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 import xarray as xr
 
 from numpyro_llc.inference_data import (
+    Groups,
+    InferenceData,
     draws_of,
     moments,
     monte_carlo,
@@ -19,7 +19,7 @@ from numpyro_llc.results._report import RunReport
 from numpyro_llc.results.checks import CheckInput, Outcome, outcomes
 
 
-def diagnose(idata: Any, *, all_checks: bool = False) -> pd.DataFrame:
+def diagnose(idata: InferenceData, *, all_checks: bool = False) -> pd.DataFrame:
     """What is doubtful about a result: its chains, kernel, centre and γ.
 
     Parameters
@@ -56,7 +56,7 @@ def diagnose(idata: Any, *, all_checks: bool = False) -> pd.DataFrame:
     return table.astype(types).rename_axis("check")
 
 
-def diagnosed(idata: Any) -> list[Finding]:
+def diagnosed(idata: InferenceData | Groups) -> list[Finding]:
     """What the checks find in a result."""
     return [
         Finding(name, one.value, one.threshold, one.meaning, one.remedy)
@@ -65,7 +65,7 @@ def diagnosed(idata: Any) -> list[Finding]:
     ]
 
 
-def _check_input(idata: Any) -> CheckInput:
+def _check_input(idata: InferenceData | Groups) -> CheckInput:
     data = posterior(idata)
     llc = draws_of(data, "llc")
     bad = np.argwhere(~np.isfinite(llc).T)
@@ -82,7 +82,7 @@ def _check_input(idata: Any) -> CheckInput:
     )
 
 
-def _kept(idata: Any) -> dict[str, np.ndarray]:
+def _kept(idata: InferenceData | Groups) -> dict[str, np.ndarray]:
     """The statistics that are one number a draw, the penalty among them if it can be had."""
     data = statistics(idata)
     kept = {

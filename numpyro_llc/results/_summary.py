@@ -13,6 +13,8 @@ from numpyro_llc._checks import check_positive
 from numpyro_llc.errors import warn
 from numpyro_llc.estimators import Row, rows_of, two_runs
 from numpyro_llc.inference_data import (
+    Groups,
+    InferenceData,
     draws_of,
     moments,
     monte_carlo,
@@ -25,7 +27,7 @@ from numpyro_llc.results.checks import explain_disagreement, standing_still
 
 
 def summary(
-    idata: Any,
+    idata: InferenceData | Groups,
     *,
     var_names: str | Sequence[str] = ("llc",),
     ci_prob: float = 0.9,
@@ -144,7 +146,7 @@ def two_run_summary(idata: Any, other: Any, *, ci_prob: float = 0.9) -> pd.DataF
     return _named(_rows({"two_temperatures": row}), ci_prob)
 
 
-def _posterior(name: str, result: Any) -> xr.Dataset:
+def _posterior(name: str, result: InferenceData | Groups) -> xr.Dataset:
     try:
         return posterior(result)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError):
@@ -154,14 +156,14 @@ def _posterior(name: str, result: Any) -> xr.Dataset:
         ) from None
 
 
-def _check_probability(ci_prob: Any) -> float:
+def _check_probability(ci_prob: float) -> float:
     ci_prob = check_positive("ci_prob", ci_prob, meaning="It is a probability, such as 0.9.")
     if ci_prob >= 1:
         raise ValueError(f"`ci_prob` must be below 1; got {ci_prob}. It is a probability.")
     return ci_prob
 
 
-def _same(one: Any, two: Any) -> bool:
+def _same(one: object, two: object) -> bool:
     if isinstance(one, numbers.Real) and isinstance(two, numbers.Real):
         return bool(np.isclose(float(one), float(two), rtol=1e-5, atol=0.0))
     return bool(one == two)
@@ -172,7 +174,10 @@ def _rows(rows: Mapping[str, Row]) -> pd.DataFrame:
 
 
 def _estimates(
-    idata: Any, estimators: str | Sequence[str], multiplicity: int | None, errors: float
+    idata: InferenceData | Groups,
+    estimators: str | Sequence[str],
+    multiplicity: int | None,
+    errors: float,
 ) -> pd.DataFrame:
     """Rows of the estimators; warns of what is doubtful."""
     penalty, remedy = penalty_of(idata)
