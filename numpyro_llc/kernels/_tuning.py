@@ -26,6 +26,7 @@ LEAST_STIFFNESS = 0.02
 METRIC_DAMPING = 0.05
 """What a metric adds to the squared gradient of each coordinate, relative to their mean."""
 POWER_ITERATIONS = 4
+"""Hessian-vector products by which the largest curvature is found at one point."""
 MEMORY = 32
 """Number of calibrations that the running means of curvature and noise look back on."""
 FORGETTING = 3.0

@@ -19,6 +19,11 @@ DENSE_LIMIT = 128
 FLAT = {4: 1e-5, 8: 1e-9}
 """Eigenvalues below this share of the largest are rounding, by bytes of the float type."""
 
+LARGEST_ITERATIONS, OTHER_ITERATIONS = 30, 60
+"""Of Krylov methods: for the largest eigenvalue, which stands apart; and for the smallest one and
+the Newton step, which converge more slowly."""
+LEAST_SHARE = 1e-6
+"""Of the largest eigenvalue, what one that is not positive is raised to in a Newton step."""
 SADDLE = 0.05
 """A tempered eigenvalue below minus this share of γ makes a point a saddle; above, γ hides it."""
 
@@ -98,9 +103,11 @@ def _krylov(target: LocalTarget, rng_key: jax.Array) -> tuple[jax.Array, ...]:
     def columns(sign: float) -> _Function:
         return lambda block: sign * jax.vmap(product, in_axes=1, out_axes=1)(block)
 
-    largest = lobpcg_standard(columns(1.0), start, m=30)[0][0]
-    smallest = -lobpcg_standard(columns(-1.0), start, m=60)[0][0]
-    mode, _ = cg(lambda v: beta * product(v) + gamma * v, -beta * gradient, maxiter=60)
+    largest = lobpcg_standard(columns(1.0), start, m=LARGEST_ITERATIONS)[0][0]
+    smallest = -lobpcg_standard(columns(-1.0), start, m=OTHER_ITERATIONS)[0][0]
+    mode, _ = cg(
+        lambda v: beta * product(v) + gamma * v, -beta * gradient, maxiter=OTHER_ITERATIONS
+    )
     shift = beta * (gradient @ mode + 0.5 * mode @ product(mode))
     return gradient, largest, smallest, shift
 
@@ -108,7 +115,7 @@ def _krylov(target: LocalTarget, rng_key: jax.Array) -> tuple[jax.Array, ...]:
 def _mode(curved: np.ndarray, slope: np.ndarray) -> np.ndarray:
     """``-curved⁻¹ slope``, with eigenvalues that are not positive raised to a small one."""
     values, vectors = np.linalg.eigh(curved)
-    values = np.maximum(values, 1e-6 * max(np.abs(values).max(), 1e-300))
+    values = np.maximum(values, LEAST_SHARE * max(np.abs(values).max(), 1e-300))
     return -vectors @ ((vectors.T @ slope) / values)
 
 

@@ -14,6 +14,10 @@ from numpyro_llc.models._program import is_real
 from numpyro_llc.models._rules import is_latent, is_traced, listed
 from numpyro_llc.models._types import PyTree, Trace
 
+EDGE = 0.98
+"""A value this near, relatively, to the logarithm of the least float is one that NumPyro's
+transforms clipped: they map an edge of the support there, not to infinity."""
+
 
 def wrong_shape(name: str, wanted: tuple[int, ...], got: tuple[int, ...]) -> ValueError:
     """The error for a centre's value of another shape than its site."""
@@ -80,7 +84,7 @@ def is_inside(value: jax.Array, z: jax.Array, support: constraints.Constraint) -
     """Whether a constrained value is in the interior of its support: its image `z` is finite."""
     if is_real(support):
         return jnp.array(True)
-    far = 0.98 * abs(math.log(float(jnp.finfo(z.dtype).tiny)))  # what a clipped edge maps to
+    far = EDGE * abs(math.log(float(jnp.finfo(z.dtype).tiny)))
     return jnp.all(jnp.abs(z) < far) & jnp.all(support(value))
 
 

@@ -7,7 +7,8 @@ import numpy as np
 import xarray as xr
 
 WIDTH = 0.05
-"""Relative difference of λ̂ within a plateau, beside three Monte Carlo errors."""
+"""Relative difference of λ̂ within a plateau, beside ``ERRORS`` Monte Carlo errors."""
+ERRORS = 3.0
 LEAST_CELLS = 3
 """Cells that a plateau has at the least."""
 
@@ -32,7 +33,7 @@ def plateau(llc: np.ndarray, error: np.ndarray, is_trusted: np.ndarray) -> np.nd
     best = np.zeros(llc.shape, bool)
     is_trusted = is_trusted & (error <= WIDTH * np.abs(llc))
     for cell in zip(*np.nonzero(is_trusted), strict=True):
-        limit = WIDTH * abs(llc[cell]) + 3.0 * np.hypot(error, error[cell])
+        limit = WIDTH * abs(llc[cell]) + ERRORS * np.hypot(error, error[cell])
         found = _connected(is_trusted & (np.abs(llc - llc[cell]) <= limit), cell)
         if found.sum() > best.sum():
             best = found
