@@ -1,18 +1,23 @@
-"""Checks of arguments, made once, at the public door."""
+"""Checks of arguments, made once, in the public functions."""
 
 import math
 import numbers
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import SupportsFloat, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 MOST_DATA = 10**18
+"""More is taken for a mistake: a number of bytes, or a float that was meant to be infinite."""
+OtherArguments = tuple[object, ...] | list[object] | Mapping[str, object]
+"""Other data: in place of `model_args`, or of entries of `model_kwargs`."""
+Gamma = float | jax.core.Tracer
+"""γ of a site: a number, or within a user's traced function what stands for one."""
 
 
-def check_integer(name: str, value: Any, *, minimum: int, meaning: str) -> int:
+def check_integer(name: str, value: object, *, minimum: int, meaning: str) -> int:
     """Return `value` as an int of at least `minimum`, or raise."""
     if isinstance(value, bool) or not isinstance(value, (numbers.Integral, np.integer)):
         raise TypeError(f"`{name}` must be an integer; got {value!r}. {meaning}")
@@ -21,10 +26,10 @@ def check_integer(name: str, value: Any, *, minimum: int, meaning: str) -> int:
     return int(value)
 
 
-def check_positive(name: str, value: Any, *, meaning: str, zero: bool = False) -> float:
+def check_positive(name: str, value: object, *, meaning: str, zero: bool = False) -> float:
     """Return `value` as a finite float above zero (``zero=True``: or zero), or raise."""
     try:
-        number = float("" if isinstance(value, bool | str) else value)
+        number = float("" if isinstance(value, bool | str) else cast(SupportsFloat, value))
     except (TypeError, ValueError):
         raise TypeError(f"`{name}` must be a number; got {value!r}. {meaning}") from None
     except OverflowError:  # of an integer
@@ -35,25 +40,29 @@ def check_positive(name: str, value: Any, *, meaning: str, zero: bool = False) -
     return number
 
 
-def check_truth(name: str, value: Any) -> None:
+def check_truth(name: str, value: object) -> None:
     """Refuse texts and numbers, of which nearly all would count as True."""
     if not isinstance(value, bool | np.bool_):
         raise TypeError(f"`{name}` must be True or False; got {value!r}.")
 
 
-def check_key(rng_key: Any) -> jax.Array:
+def check_key(rng_key: object) -> jax.Array:
     """Return `rng_key` as one JAX key (new or old style); an integer is refused with the remedy."""
-    typed = isinstance(rng_key, jax.Array) and jnp.issubdtype(rng_key.dtype, jax.dtypes.prng_key)
-    raw = isinstance(rng_key, (jax.Array, np.ndarray)) and rng_key.dtype == np.uint32
-    if not ((typed and rng_key.ndim == 0) or (raw and rng_key.ndim == 1)):
+    if not isinstance(rng_key, jax.Array | np.ndarray) or not _is_one_key(rng_key):
         raise TypeError(
             f"`rng_key` must be one JAX random key; got {type(rng_key).__name__}. "
             "Make one with jax.random.key(0)."
         )
-    return rng_key
+    return cast(jax.Array, rng_key)
 
 
-def check_num_data(num_data: Any) -> int:
+def _is_one_key(array: jax.Array | np.ndarray) -> bool:
+    if isinstance(array, jax.Array) and jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
+        return array.ndim == 0
+    return array.dtype == np.uint32 and array.ndim == 1
+
+
+def check_num_data(num_data: object) -> int:
     """Return `num_data` as an int of at least 2."""
     meaning = "It counts data points, not batches."
     number = check_integer("num_data", num_data, minimum=2, meaning=meaning)
@@ -62,7 +71,7 @@ def check_num_data(num_data: Any) -> int:
     return number
 
 
-def inverse_temperature_or_default(inverse_temperature: Any, num_data: int) -> float:
+def inverse_temperature_or_default(inverse_temperature: object, num_data: int) -> float:
     """Return β: the number given, or ``1 / log(num_data)`` (Watanabe 2013)."""
     if inverse_temperature is None:
         return 1.0 / math.log(num_data)
@@ -73,7 +82,7 @@ def inverse_temperature_or_default(inverse_temperature: Any, num_data: int) -> f
     )
 
 
-def check_localization(localization: Any, sites: Iterable[str]) -> dict[str, Any]:
+def check_localization(localization: object, sites: Iterable[str]) -> dict[str, Gamma]:
     """Return γ for each site: one number for all, or ``{site: number}`` naming each site."""
     names = list(sites)
     given = (
@@ -87,7 +96,7 @@ def check_localization(localization: Any, sites: Iterable[str]) -> dict[str, Any
     return {name: check_gamma(given[name]) for name in names}
 
 
-def check_gamma(gamma: Any) -> Any:
+def check_gamma(gamma: object) -> Gamma:
     """Return one γ, at least 0; that of a traced function as it is."""
     if isinstance(gamma, jax.core.Tracer):
         return gamma
@@ -95,7 +104,7 @@ def check_gamma(gamma: Any) -> Any:
     return check_positive("localization", gamma, meaning=meaning, zero=True)
 
 
-def check_other_data(evaluate_on: Any) -> dict[str, Any]:
+def check_other_data(evaluate_on: object) -> dict[str, OtherArguments]:
     """Return `evaluate_on` as a dict by name, each a tuple of arguments or a dict of them."""
     if evaluate_on is None:
         return {}

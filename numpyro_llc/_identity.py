@@ -7,8 +7,8 @@ import logging
 import os
 import re
 import types
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ from numpyro_llc.errors import CheckpointError
 _ADDRESS = re.compile(" at 0x[0-9a-f]+")
 
 
-def fingerprint(*trees: Any) -> str:
+def fingerprint(*trees: object) -> str:
     """A short hash of pytrees: two of the same values have the same, in every process.
 
     Of a function it takes bytecode, constants, names, defaults and closure, of an object what it
@@ -30,7 +30,7 @@ def fingerprint(*trees: Any) -> str:
     return digest.hexdigest()[:16]
 
 
-def _feed(digest: Any, tree: Any, seen: set[int]) -> None:
+def _feed(digest: "hashlib._Hash", tree: object, seen: set[int]) -> None:
     try:
         leaves, structure = jax.tree.flatten(tree)
     except ValueError:  # a dict deep in some object, whose keys have no order
@@ -54,7 +54,7 @@ def _feed(digest: Any, tree: Any, seen: set[int]) -> None:
 _VALUES = (jax.Array, np.ndarray, np.generic, float, complex)
 
 
-def _parts(thing: Any) -> Any:
+def _parts(thing: object) -> object:
     """What a thing is made of, without addresses, which differ from run to run."""
     match thing:
         case types.ModuleType() | type():
@@ -78,24 +78,24 @@ def _parts(thing: Any) -> Any:
     return getattr(thing, "__wrapped__", None), {k: held[k] for k in held if k != "_id"}
 
 
-def _content(cell: types.CellType) -> Any:
+def _content(cell: types.CellType) -> object:
     try:
         return cell.cell_contents
     except ValueError:  # a name that is not bound yet
         return types.CellType
 
 
-def plain(settings: dict[str, Any]) -> dict[str, Any]:
+def plain(settings: Mapping[str, object]) -> dict[str, object]:
     """Settings as JSON gives them back: arrays and NumPy's numbers by value, all else by name."""
-    made: dict[str, Any] = json.loads(json.dumps(settings, default=_by_value))
+    made: dict[str, object] = json.loads(json.dumps(settings, default=_by_value))
     return made
 
 
-def _by_value(thing: Any) -> Any:
+def _by_value(thing: object) -> object:
     return thing.tolist() if isinstance(thing, jax.Array | np.ndarray | np.generic) else str(thing)
 
 
-def open_folder(folder: Any, *, argument: str) -> Path:
+def open_folder(folder: object, *, argument: str) -> Path:
     """Return the folder as a path, made if absent, or raise by the name of the argument."""
     if not isinstance(folder, str | os.PathLike):
         raise TypeError(f"`{argument}` must be the path of a folder; got {folder!r}.")
@@ -111,7 +111,7 @@ def open_folder(folder: Any, *, argument: str) -> Path:
 
 
 def check_same_settings(
-    folder: str | Path, settings: dict[str, Any], *, what: str, argument: str
+    folder: str | Path, settings: Mapping[str, object], *, what: str, argument: str
 ) -> Path:
     """Compare with ``settings.json`` in the folder, by name; written if there is none.
 

@@ -2,19 +2,20 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 from numpyro.infer.mcmc import MCMCKernel
 
 from numpyro_llc._checks import check_key
 from numpyro_llc._identity import fingerprint
+from numpyro_llc.inference_data import InferenceData
 from numpyro_llc.kernels import kernel_of
 from numpyro_llc.local import LocalizedModel, as_localized
+from numpyro_llc.models import PyTree
 from numpyro_llc.results import result_of, sites_to_store
 from numpyro_llc.sampling import (
-    Checkpoint,
     Run,
+    RunFolder,
     check_schedule,
     evaluation_rows,
     finish,
@@ -26,10 +27,10 @@ from numpyro_llc.sampling import (
 def estimate_llc(
     rng_key: jax.Array,
     model: LocalizedModel | Callable,
-    model_args: Sequence[Any] = (),
-    model_kwargs: Mapping[str, Any] | None = None,
+    model_args: Sequence[object] = (),
+    model_kwargs: Mapping[str, object] | None = None,
     *,
-    center: Any = None,
+    center: PyTree = None,
     localization: float | Mapping[str, float] = 1.0,
     inverse_temperature: float | None = None,
     num_data: int | None = None,
@@ -44,9 +45,9 @@ def estimate_llc(
     output: str | Path | None = None,
     progress_bar: bool = True,
     store_sites: bool | Sequence[str] | None = None,
-    evaluate_on: Mapping[str, Any] | None = None,
+    evaluate_on: Mapping[str, object] | None = None,
     log_likelihood: bool = False,
-) -> Any:
+) -> InferenceData:
     r"""Estimate the local learning coefficient λ̂ of a NumPyro model at a point.
 
     Samples ``p(z) ∝ exp(-β nL(z) - γ/2 |z - z*|²)`` in unconstrained space and returns
@@ -144,18 +145,24 @@ def estimate_llc(
     schedule = check_schedule(
         num_warmup, num_samples, num_chains, thinning, chain_method, progress_bar, until
     )
-    plan = make_plan(
-        local, model_args, model_kwargs, kernel_of(kernel, batch_size), schedule, evaluate_on
-    )
     keys = run_keys(rng_key)
+    plan = make_plan(
+        local,
+        model_args,
+        model_kwargs,
+        kernel_of(kernel, batch_size),
+        schedule,
+        evaluate_on,
+        keys.other_rows,
+    )
     names = sites_to_store(
         plan.reading, not plan.is_stochastic if store_sites is None else store_sites
     )
     stored = tuple(plan.target.center) if names or log_likelihood else ()
-    checkpoint = None
+    folder = None
     if output is not None:
         own = {"center": fingerprint(plan.target.center), "stored sites": stored}
-        checkpoint = Checkpoint(output, {**plan.run_identity(rng_key), **own})
+        folder = RunFolder(output, {**plan.run_identity(rng_key), **own})
     curvature = plan.curvature(keys.curvature)
     run = Run(
         plan,
@@ -163,7 +170,7 @@ def estimate_llc(
         keys.chains,
         rows=evaluation_rows(plan, keys.rows),
         sites=stored,
-        checkpoint=checkpoint,
+        folder=folder,
     )
     return result_of(
         run,

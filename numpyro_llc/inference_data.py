@@ -3,14 +3,15 @@
 import datetime
 import json
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
 import xarray as xr
+from numpy.typing import ArrayLike
 
 with warnings.catch_warnings():
     # ArviZ 0.23 announces ArviZ 1 at its import, once a day, to users who did not import it.
@@ -19,10 +20,16 @@ with warnings.catch_warnings():
 
 _IS_DATATREE = int(version("arviz").split(".")[0]) >= 1
 
-InferenceData = Any
-"""Groups of datasets, as the installed ArviZ has them: ``arviz.InferenceData`` on ArviZ 0.x,
-``xarray.DataTree`` on ArviZ 1.x. No annotation is right for both; a dict of datasets will do too.
-"""
+if TYPE_CHECKING:
+    InferenceData: TypeAlias = "az.InferenceData | xr.DataTree"
+else:
+    InferenceData = xr.DataTree if _IS_DATATREE else az.InferenceData
+"""A result: ``arviz.InferenceData`` under ArviZ 0, ``xarray.DataTree`` under ArviZ 1."""
+
+Table = pd.DataFrame
+"""A row for each quantity, its numbers in columns."""
+Groups = Mapping[str, xr.Dataset]
+"""The groups of a result before they are put together."""
 
 
 def variable_name(site: str) -> str:
@@ -31,15 +38,15 @@ def variable_name(site: str) -> str:
 
 
 def labelled(
-    arrays: Mapping[str, Any],
+    arrays: Mapping[str, ArrayLike],
     *,
     lead: Sequence[str] = (),
     plate_axes: Mapping[str, Mapping[int, str]] | None = None,
-    attrs: Mapping[str, Any] | None = None,
+    attrs: Mapping[str, object] | None = None,
 ) -> xr.Dataset:
     """Arrays as a dataset: leading dims `lead`, plates by name, others ``<site>_dim_<k>``."""
-    variables: dict[str, Any] = {}
-    coords: dict[str, Any] = {}
+    variables: dict[str, tuple[tuple[str, ...], np.ndarray]] = {}
+    coords: dict[str, np.ndarray] = {}
     for site, array in arrays.items():
         value, name = np.asarray(array), variable_name(site)
         own = value.ndim - len(lead)
@@ -52,7 +59,7 @@ def labelled(
     return xr.Dataset(variables, coords=coords, attrs=dict(attrs or {}))
 
 
-def attributes(settings: Mapping[str, Any]) -> dict[str, Any]:
+def attributes(settings: Mapping[str, object]) -> dict[str, object]:
     """Numbers and strings as they are, truth values as 0 and 1, anything else as JSON."""
     common = {
         "inference_library": "numpyro_llc",
@@ -70,7 +77,7 @@ def attributes(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {**common, **plain}
 
 
-def inference_data(groups: Mapping[str, xr.Dataset], attrs: Mapping[str, Any]) -> InferenceData:
+def inference_data(groups: Groups, attrs: Mapping[str, object]) -> InferenceData:
     """Datasets by group to what the installed ArviZ calls its inference data.
 
     Returns
@@ -88,7 +95,7 @@ def inference_data(groups: Mapping[str, xr.Dataset], attrs: Mapping[str, Any]) -
     return az.InferenceData(attrs=dict(attrs), **by_name)
 
 
-def posterior(idata: InferenceData) -> xr.Dataset:
+def posterior(idata: InferenceData | Groups) -> xr.Dataset:
     """The posterior group as a dataset, on both majors."""
     return _dataset(idata["posterior"])
 
@@ -104,13 +111,13 @@ def checked_posterior(name: str, result: object) -> xr.Dataset:
         ) from None
 
 
-def statistics(idata: InferenceData) -> xr.Dataset:
+def statistics(idata: InferenceData | Groups) -> xr.Dataset:
     """The group ``sample_stats`` as a dataset, empty if there is none, on both majors."""
     found = group_of(idata, "sample_stats")
     return xr.Dataset() if found is None else found
 
 
-def group_of(idata: InferenceData, name: str) -> xr.Dataset | None:
+def group_of(idata: InferenceData | Groups, name: str) -> xr.Dataset | None:
     """A group as a dataset, or None, on both majors."""
     try:
         return _dataset(idata[name])
@@ -118,7 +125,7 @@ def group_of(idata: InferenceData, name: str) -> xr.Dataset | None:
         return None
 
 
-def _dataset(group: Any) -> xr.Dataset:
+def _dataset(group: xr.Dataset | xr.DataTree | xr.DataArray) -> xr.Dataset:
     return group if isinstance(group, xr.Dataset) else group.to_dataset()
 
 
@@ -209,7 +216,7 @@ def monte_carlo(values: np.ndarray) -> MonteCarlo:
         return MonteCarlo(float(values.flat[0]), 0.0, float(values.size), r_hat)
     data = xr.Dataset({"x": (("chain", "draw"), values)})
 
-    def number(function: Any, **options: Any) -> float:
+    def number(function: Callable[..., xr.Dataset], **options: str) -> float:
         with np.errstate(invalid="ignore", divide="ignore"):  # of chains that stand still
             return float(function(data, **options)["x"])
 

@@ -1,24 +1,31 @@
 """What acceptance a Metropolis test would give the steps of an unadjusted Langevin kernel."""
 
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from numpyro_llc.kernels._langevin import LangevinRule
+from numpyro_llc.kernels._sampler import Sampler
 from numpyro_llc.kernels._stochastic import StochasticSampler
+from numpyro_llc.kernels._tuning import Tuning
 from numpyro_llc.local import EvaluationRows, LocalTarget
-from numpyro_llc.models import Parameters
+from numpyro_llc.models import Fields, Parameters, PyTree
 
 PROPOSALS = 16
 """Proposals over all chains, about: enough to tell 0.8 from 0.95."""
+_Look = tuple[jax.Array, jax.Array]
+"""U at a raveled point, and ``G^½ ∇U`` there."""
 
 
 def metropolis_report(
-    sampler: Any, state: Any, target: LocalTarget, rows: EvaluationRows | None, rng_key: jax.Array
-) -> dict[str, float]:
+    sampler: Sampler,
+    state: PyTree,
+    target: LocalTarget,
+    rows: EvaluationRows | None,
+    rng_key: jax.Array,
+) -> Fields:
     """``mala_acceptance`` of SGLD and PSGLD, from the last positions of the chains; else nothing.
 
     The mean of ``min(1, p(z') q(z|z') / (p(z) q(z'|z)))`` over proposals ``z' = z - ε/2 G ∇U +
@@ -41,13 +48,17 @@ def metropolis_report(
 
 @jax.jit
 def _acceptance(
-    target: LocalTarget, rows: EvaluationRows | None, z: Any, tuning: Any, rng_key: jax.Array
+    target: LocalTarget,
+    rows: EvaluationRows | None,
+    z: Parameters,
+    tuning: Tuning,
+    rng_key: jax.Array,
 ) -> jax.Array:
     blocks, chains = jax.tree.leaves(z)[0].shape[:2]
     count = -(-PROPOSALS // (blocks * chains))
     keys = jax.random.split(rng_key, (blocks, chains, 1 + count))
 
-    def of_block(block: tuple[Any, Any, jax.Array]) -> jax.Array:
+    def of_block(block: tuple[Parameters, Tuning, jax.Array]) -> jax.Array:
         z, tuning, keys = block
 
         def of_chain(chain: tuple[Parameters, jax.Array]) -> jax.Array:
@@ -59,18 +70,18 @@ def _acceptance(
 
 
 def _of_chain(
-    target: LocalTarget, rows: EvaluationRows | None, tuning: Any, z: Parameters, keys: jax.Array
+    target: LocalTarget, rows: EvaluationRows | None, tuning: Tuning, z: Parameters, keys: jax.Array
 ) -> jax.Array:
     """Acceptance of a proposal for each key but one from the position of one chain."""
     here, unravel = ravel_pytree(z)
     metric, step_size = tuning.metric, tuning.step_size
     root = jnp.ones_like(here) if metric is None else jnp.sqrt(ravel_pytree(metric)[0])
 
-    def look(flat: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def look(flat: jax.Array) -> _Look:
         potential, gradient = _potential_and_gradient(target, unravel(flat), rows)
         return potential, root * ravel_pytree(gradient)[0]
 
-    def propose(start: Any, at: tuple[jax.Array, jax.Array]) -> tuple[Any, jax.Array]:
+    def propose(start: _Look, at: tuple[jax.Array, jax.Array]) -> tuple[_Look, jax.Array]:
         (before, slope), (key, is_first) = start, at
         noise = jax.random.normal(key, here.shape, here.dtype)
         move = root * (jnp.sqrt(step_size) * noise - 0.5 * step_size * slope)
@@ -98,7 +109,7 @@ def _potential_and_gradient(
         losses, at_center = (target.row_losses(point, part.rows) for point in (z, target.center))
         return target.inverse_temperature * ((losses - at_center) @ part.weights)
 
-    def add(total: Any, part: EvaluationRows) -> tuple[Any, None]:
+    def add(total: PyTree, part: EvaluationRows) -> tuple[PyTree, None]:
         return jax.tree.map(jnp.add, total, jax.value_and_grad(tempered)(z, part)), None
 
     return jax.lax.scan(add, jax.value_and_grad(target.penalty)(z), rows)[0]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,11 +11,15 @@ from numpyro.infer.mcmc import MCMCKernel
 
 from numpyro_llc._checks import check_integer, check_positive
 from numpyro_llc.kernels._rule import Rule
-from numpyro_llc.kernels._stochastic import StochasticSampler, StochasticState
-from numpyro_llc.local import LocalizedModel, LocalTarget, PosteriorTarget
+from numpyro_llc.kernels._state import StochasticState
+from numpyro_llc.kernels._stochastic import StochasticSampler
+from numpyro_llc.local import Fixed, LocalizedModel, LocalTarget, PosteriorTarget
 from numpyro_llc.models import (
+    Fields,
+    InAxes,
     ModelReading,
     Parameters,
+    Program,
     draw_starts,
     read_model,
     split_arguments,
@@ -26,7 +30,10 @@ _ANYWHERE = init_to_uniform()
 
 
 def make_stochastic_sampler(
-    rule: Rule, step_size: Any, batch_size: Any, control_variates: bool | None = None
+    rule: Rule,
+    step_size: float | None,
+    batch_size: int | None,
+    control_variates: bool | None = None,
 ) -> StochasticSampler:
     """Check the numbers of a stochastic-gradient kernel."""
     if step_size is not None:
@@ -90,11 +97,11 @@ class StochasticKernel(MCMCKernel):
         step_size: float | None,
         batch_size: int | None,
         control_variates: bool | None,
-        in_axes: Any,
-        **own: Any,
+        in_axes: InAxes | None,
+        **own: float | None,
     ) -> None:
         self._model = model
-        self._settings = {
+        self._settings: Fields = {
             "step_size": step_size,
             "batch_size": batch_size,
             "control_variates": control_variates,
@@ -104,15 +111,15 @@ class StochasticKernel(MCMCKernel):
         self.sampler = make_stochastic_sampler(rule, step_size, batch_size, control_variates)
         self.in_axes = in_axes
         self._sample_fn: Callable | None = None
-        self._program: Any = None
-        self._fixed: Any = None
+        self._program: Program | None = None
+        self._fixed: Fixed | None = None
 
     @property
-    def model(self) -> Any:
+    def model(self) -> Callable | None:
         """The model given."""
         return self._model
 
-    def replace(self, **settings: Any) -> "StochasticKernel":
+    def replace(self, **settings: object) -> "StochasticKernel":
         """The same kernel with other settings."""
         return type(self)(self._model, **{**self._settings, **settings})
 
@@ -120,13 +127,11 @@ class StochasticKernel(MCMCKernel):
         self,
         rng_key: jax.Array,
         num_warmup: int,
-        init_params: Any,
+        init_params: Parameters | None,
         model_args: tuple = (),
         model_kwargs: dict | None = None,
     ) -> KernelState:
         """State of one chain, or of stacked chains under stacked keys."""
-        if self._model is None:
-            raise ValueError("The kernel has no model: give it what numpyro_llc.localize returned.")
         target = self._read(model_args, model_kwargs)
         self._program, self._fixed = target.program, target.fixed
         self._sample_fn = self._advance
@@ -161,8 +166,10 @@ class StochasticKernel(MCMCKernel):
         """From unconstrained to constrained parameters."""
         _, arrays = split_arguments(model_args, model_kwargs)
         program, fixed = self._program, self._fixed
+        if program is None:
+            raise ValueError("The kernel has not begun: `init` comes before `postprocess_fn`.")
 
-        def constrain(z: Parameters) -> dict[str, Any]:
+        def constrain(z: Parameters) -> Parameters:
             whole = z if fixed is None else fixed.whole(z)
             return program.constrain(whole, arrays, program.parameters)
 
@@ -172,7 +179,7 @@ class StochasticKernel(MCMCKernel):
         """Step size, for the progress bar."""
         return f"step size {float(jnp.max(state.inner.tuning.step_size)):.2e}"
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_sample_fn": None}  # `init` sets it again
 
     def _wrapped(
@@ -184,7 +191,9 @@ class StochasticKernel(MCMCKernel):
         return KernelState(z, inner.i, rng_key, num_warmup, inner, target)
 
     def _read(self, args: tuple, kwargs: dict | None) -> LocalTarget:
-        model: Any = self._model
+        model = self._model
+        if model is None:
+            raise ValueError("The kernel has no model: give it what numpyro_llc.localize returned.")
         if isinstance(model, LocalizedModel):
             reading = self.batched(model.read(args, kwargs))
             return model.target(reading)[0]
@@ -204,7 +213,7 @@ class StochasticKernel(MCMCKernel):
         if self.sampler.batch_size is None:
             return reading
         program = with_batches(reading, self.in_axes)
-        check_batch_size(self.sampler.batch_size, program.batching.num_rows)  # type: ignore[union-attr]
+        check_batch_size(self.sampler.batch_size, program.require_batching().num_rows)
         return replace(reading, program=program)
 
     def _starts(self, target: LocalTarget, keys: jax.Array) -> Parameters:

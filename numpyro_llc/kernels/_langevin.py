@@ -1,13 +1,25 @@
 """Overdamped Langevin dynamics on minibatches: SGLD, preconditioned SGLD, and plain SGD."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from numpyro_llc.kernels._rule import Step
+from numpyro_llc.kernels._rule import Metric, Noise, Scalar, Step
 from numpyro_llc.models import Parameters
+
+STIFFNESS = 0.09
+"""``½ ε A`` of a step that is found: at most 0.9 % of λ̂ by ``step_bias``, where Euler's steps would
+add half the stiffness. Automatic runs want 1 %."""
+QUADRATIC_STIFFNESS = 0.5
+"""The same where the Hessian hardly changes: a quarter of what is stable, 0.25 % of λ̂."""
+NOISE_LIMIT = 0.03
+"""Stiffness times the noise's share of ``|∇U|²``. Half of it, 1.5 %, is what such noise would add
+to λ̂ if it were not corrected (``noise_share``). ``tests/benchmarks/minibatch.py`` and
+``deep_linear_networks.py`` check all three by the λ̂ that comes out."""
+REMAINING_BIAS = 0.2
+"""Share of Euler's bias that the corrected scheme may leave, at a curvature spread of 1 or more: an
+upper limit of the shifts seen on singular models with short and long steps (docs/kernels.md)."""
 
 
 @dataclass(frozen=True)
@@ -32,14 +44,16 @@ class LangevinRule:
     is_corrected: bool
     has_metric: bool = False
     temperature: float = 1.0
-    stiffness: float = 0.09
-    quadratic_stiffness: float = 0.5
-    noise_limit: float = 0.03
+    stiffness: float = STIFFNESS
+    quadratic_stiffness: float = QUADRATIC_STIFFNESS
+    noise_limit: float = NOISE_LIMIT
 
-    def start(self, z: Parameters, noise: Any) -> None:
+    def start(self, z: Parameters, noise: Noise) -> None:
         return None
 
-    def advance(self, z: Parameters, inner: Any, step: Step) -> tuple[Parameters, Any, Any]:
+    def advance(
+        self, z: Parameters, inner: None, step: Step
+    ) -> tuple[Parameters, None, Parameters]:
         if self.temperature == 0:
             gradient = step.gradient(z)
             return _drift(z, gradient, step), None, gradient
@@ -58,19 +72,21 @@ class LangevinRule:
         z = jax.tree.map(lambda new, x: new + root * x, _drift(z, gradient, step), xi)
         return z, None, gradient
 
-    def observed(self, z: Parameters, noise: Any, metric: Any, step_size: jax.Array) -> Parameters:
+    def observed(
+        self, z: Parameters, noise: Noise, metric: Metric, step_size: jax.Array
+    ) -> Parameters:
         if not self.is_corrected or self.temperature == 0:
             return z
         half = 0.5 * jnp.sqrt(step_size)
         return jax.tree.map(lambda a, x: a + half * x, z, _scaled(noise(z), metric))
 
-    def stiffness_of(self, step_size: Any, curvature: Any) -> Any:
+    def stiffness_of(self, step_size: Scalar, curvature: Scalar) -> Scalar:
         return 0.5 * step_size * curvature
 
-    def step_of(self, stiffness: Any, curvature: Any) -> Any:
+    def step_of(self, stiffness: Scalar, curvature: Scalar) -> Scalar:
         return 2.0 * stiffness / curvature
 
-    def substeps_of(self, stiffness: Any) -> Any:
+    def substeps_of(self, stiffness: jax.Array) -> jax.Array:
         return stiffness
 
     def step_bias(self, step_size: float, square: float, spread: float) -> float:
@@ -78,9 +94,9 @@ class LangevinRule:
             return 0.0  # there is no posterior that it could be off from
         # Euler on a quadratic: Σ ε A_j / 8, and |∇U|² has the mean Σ A_j, gradient noise included.
         euler = step_size / 8.0 * square
-        return 0.2 * min(1.0, spread) * euler if self.is_corrected else euler
+        return REMAINING_BIAS * min(1.0, spread) * euler if self.is_corrected else euler
 
-    def noise_share(self, step_size: Any, noise: Any) -> Any:
+    def noise_share(self, step_size: Scalar, noise: Scalar) -> Scalar:
         return step_size / 8.0 * noise
 
 
@@ -91,5 +107,5 @@ def _drift(z: Parameters, gradient: Parameters, step: Step) -> Parameters:
     return jax.tree.map(lambda a, g, m: a - half * m * g, z, gradient, step.metric)
 
 
-def _scaled(noise: Parameters, metric: Any) -> Parameters:
+def _scaled(noise: Parameters, metric: Metric) -> Parameters:
     return noise if metric is None else jax.tree.map(lambda x, m: x * jnp.sqrt(m), noise, metric)

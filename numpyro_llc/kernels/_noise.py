@@ -2,19 +2,18 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from numpyro_llc.models import Parameters
+from numpyro_llc.models import Parameters, PyTree
 
 LARGE = 65_536
 """Above this many coordinates, noise is a sum of 32 fair coins, and chains are taken in turn."""
 
 
-def fold(keys: jax.Array, i: Any, k: Any) -> jax.Array:
+def fold(keys: jax.Array, i: int | jax.Array, k: int | jax.Array) -> jax.Array:
     """The keys of each chain for purpose `k` of step `i`."""
 
     def one(key: jax.Array) -> jax.Array:
@@ -23,7 +22,9 @@ def fold(keys: jax.Array, i: Any, k: Any) -> jax.Array:
     return jax.vmap(one)(keys)
 
 
-def chain_map(function: Callable[[Any], Any], stacked: Any, size: int | None = None) -> Any:
+def chain_map(
+    function: Callable[[PyTree], PyTree], stacked: PyTree, size: int | None = None
+) -> PyTree:
     """`function` of each chain: of all at once, or of one after the other where they are large.
 
     Random bits and products of the noise take several times the memory of what comes out.

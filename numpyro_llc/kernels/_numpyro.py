@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from numpyro.infer import MCMC
 from numpyro.infer.mcmc import MCMCKernel
 
 from numpyro_llc.local import LocalTarget
-from numpyro_llc.models import Parameters
+from numpyro_llc.models import Fields, Parameters, PyTree
 
 _STATISTICS = {
     "diverging": "diverging",
@@ -28,7 +28,7 @@ _STATISTICS = {
 class Counted(NamedTuple):
     """The kernel's own state, and the gradients evaluated so far by each chain; NaN if unknown."""
 
-    own: Any
+    own: PyTree
     gradients: jax.Array
 
 
@@ -62,7 +62,7 @@ class NumpyroSampler:
         return kernel
 
     def init(self, keys: jax.Array, z: Parameters, target: LocalTarget) -> Counted:
-        def init(key: jax.Array, z: Parameters) -> Any:
+        def init(key: jax.Array, z: Parameters) -> PyTree:
             kernel = self._bind(target)
             return kernel.init(key, self.num_warmup, z, model_args=(), model_kwargs={})
 
@@ -70,7 +70,7 @@ class NumpyroSampler:
         return Counted(own, jnp.zeros(keys.shape[:1]))
 
     def step(self, state: Counted, target: LocalTarget) -> Counted:
-        def step(own: Any) -> Any:
+        def step(own: PyTree) -> PyTree:
             kernel, z, key = self._bind(target), getattr(own, self.kernel.sample_field), own.rng_key
             if self.is_ensemble:
                 key = jax.random.split(key, jax.tree.leaves(z)[0].shape[0])
@@ -88,11 +88,15 @@ class NumpyroSampler:
         return _read_statistics(state.own)
 
     def step_scale(
-        self, state: Any, target: LocalTarget, statistics: Mapping[str, Any], most_bias: float
+        self,
+        state: Counted,
+        target: LocalTarget,
+        statistics: Mapping[str, np.ndarray],
+        most_bias: float,
     ) -> float:
         return 1.0
 
-    def end_warmup(self, state: Any, step_scale: float) -> Any:
+    def end_warmup(self, state: Counted, step_scale: float) -> Counted:
         return state  # The kernel counts its steps itself.
 
     def with_step_sizes(self, state: Counted, step_sizes: jax.Array) -> Counted:
@@ -102,13 +106,13 @@ class NumpyroSampler:
         )
 
     def report(
-        self, state: Any, target: LocalTarget, statistics: Mapping[str, Any]
-    ) -> dict[str, Any]:
+        self, state: Counted, target: LocalTarget, statistics: Mapping[str, np.ndarray]
+    ) -> Fields:
         gradients = float(jnp.mean(state.gradients))
         return {} if math.isnan(gradients) else {"gradient_evaluations": gradients}
 
 
-def _read_statistics(state: Any) -> dict[str, jax.Array]:
+def _read_statistics(state: PyTree) -> dict[str, jax.Array]:
     found = {}
     for name, field in _STATISTICS.items():
         try:

@@ -1,8 +1,8 @@
 """From `kernel=` to a :class:`Sampler`."""
 
 from functools import cache, partial
-from typing import Any
 
+import jax
 from numpyro.infer import HMC, NUTS
 from numpyro.infer.mcmc import MCMCKernel
 
@@ -13,6 +13,7 @@ from numpyro_llc.kernels.psgld import PSGLD
 from numpyro_llc.kernels.sgd import SGD
 from numpyro_llc.kernels.sgld import SGLD
 from numpyro_llc.kernels.sgnht import SGNHT
+from numpyro_llc.models import Parameters
 
 # HMC takes trajectory_length, 2π by default, for num_steps times the step: one step would be all.
 _MALA = partial(HMC, num_steps=1, trajectory_length=None)
@@ -36,7 +37,7 @@ within 1 % of the exact λ where "sgld" has R-hat 1.5: ``tests/benchmarks/deep_l
 def _named(name: str) -> MCMCKernel:
     """The same object for the same name, so that nothing compiles twice."""
 
-    def potential(z: Any) -> Any:
+    def potential(z: Parameters) -> jax.Array:
         raise RuntimeError("The kernel was not bound to a target.")
 
     return _NUMPYRO[name](potential_fn=potential, target_accept_prob=TARGET_ACCEPT_PROB)

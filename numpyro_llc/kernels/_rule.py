@@ -1,10 +1,17 @@
 """What tells one stochastic-gradient kernel from another."""
 
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
 
 import jax
 
-from numpyro_llc.models import Parameters
+from numpyro_llc.models import Parameters, PyTree
+
+Scalar = float | jax.Array
+Noise = Callable[[Parameters], Parameters]
+"""Standard normal noise of the structure of its argument, ``[chain, ...]``; the same each time."""
+Metric = Parameters | None
+"""The diagonal G of a preconditioner by coordinate; None for the identity."""
 
 
 class Step(NamedTuple):
@@ -17,56 +24,63 @@ class Step(NamedTuple):
     of the whole step.
     """
 
-    gradient: Any
-    noise_product: Any
-    noise: Any
-    metric: Any
+    gradient: Callable[[Parameters], Parameters]
+    noise_product: Callable[[Parameters, Parameters, jax.Array], Parameters]
+    noise: Noise
+    metric: Metric
     localization: jax.Array
     step_size: jax.Array
     whole_step: jax.Array
 
 
 class Rule(Protocol):
-    """One stochastic-gradient kernel: hashable, no arrays.
+    """One stochastic-gradient kernel: hashable, no arrays."""
 
-    Attributes
-    ----------
-    stiffness : float
-        The value of `stiffness_of` that an automatic step size aims at.
-    quadratic_stiffness : float
-        The same where the Hessian hardly changes between the centre and the chains.
-    noise_limit : float
-        The share of the gradient noise in ``|∇U|²``, times the stiffness, that it keeps below.
-    has_metric : bool
-        Whether a diagonal preconditioner is learned in the warm-up.
-    """
+    @property
+    def stiffness(self) -> float:
+        """The value of `stiffness_of` that an automatic step size aims at."""
+        ...
 
-    stiffness: float
-    quadratic_stiffness: float
-    noise_limit: float
-    has_metric: bool
+    @property
+    def quadratic_stiffness(self) -> float:
+        """The same where the Hessian hardly changes between the centre and the chains."""
+        ...
 
-    def start(self, z: Parameters, noise: Any) -> Any:
+    @property
+    def noise_limit(self) -> float:
+        """The share of the gradient noise in ``|∇U|²``, times the stiffness, to keep below."""
+        ...
+
+    @property
+    def has_metric(self) -> bool:
+        """Whether a diagonal preconditioner is learned in the warm-up."""
+        ...
+
+    def start(self, z: Parameters, noise: Noise) -> PyTree:
         """The kernel's own variables at its start."""
         ...
 
-    def advance(self, z: Parameters, inner: Any, step: Step) -> tuple[Parameters, Any, Any]:
+    def advance(
+        self, z: Parameters, inner: PyTree, step: Step
+    ) -> tuple[Parameters, PyTree, Parameters]:
         """One step: new `z`, new variables, and the gradient that was used."""
         ...
 
-    def observed(self, z: Parameters, noise: Any, metric: Any, step_size: jax.Array) -> Parameters:
+    def observed(
+        self, z: Parameters, noise: Noise, metric: Metric, step_size: jax.Array
+    ) -> Parameters:
         """The position at which to observe the chain."""
         ...
 
-    def stiffness_of(self, step_size: Any, curvature: Any) -> Any:
+    def stiffness_of(self, step_size: Scalar, curvature: Scalar) -> Scalar:
         """How near a step is to instability, which is at about 2 (Langevin) or 4 (momentum)."""
         ...
 
-    def step_of(self, stiffness: Any, curvature: Any) -> Any:
+    def step_of(self, stiffness: Scalar, curvature: Scalar) -> Scalar:
         """The inverse of `stiffness_of` in the step size."""
         ...
 
-    def substeps_of(self, stiffness: Any) -> Any:
+    def substeps_of(self, stiffness: jax.Array) -> jax.Array:
         """Into how many parts to cut a step of a stiffness above 1."""
         ...
 
@@ -74,6 +88,6 @@ class Rule(Protocol):
         """What the finite step may shift λ̂ by, from the mean of ``∇U · ∇(β nL)``."""
         ...
 
-    def noise_share(self, step_size: Any, noise: Any) -> Any:
+    def noise_share(self, step_size: Scalar, noise: Scalar) -> Scalar:
         """Nats by which uncorrected gradient noise of variance ``tr V`` raises λ̂."""
         ...

@@ -1,12 +1,13 @@
 """The interface between the loop and a kernel."""
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 import jax
+import numpy as np
 
 from numpyro_llc.local import LocalTarget
-from numpyro_llc.models import Parameters
+from numpyro_llc.models import Fields, Parameters, PyTree
 
 
 class Sampler(Protocol):
@@ -23,7 +24,7 @@ class Sampler(Protocol):
         ...
 
     @property
-    def block_axes(self) -> Any:
+    def block_axes(self) -> PyTree:
         """Axes of a state's leaves under vmap over blocks of chains, as its ``in_axes``.
 
         None for what is the same in all blocks, such as a step counter that a ``cond`` reads.
@@ -35,39 +36,43 @@ class Sampler(Protocol):
         """What its draws depend on, the same in every process."""
         ...
 
-    def init(self, keys: jax.Array, z: Parameters, target: LocalTarget) -> Any:
+    def init(self, keys: jax.Array, z: Parameters, target: LocalTarget) -> PyTree:
         """State at the unconstrained starts `z`."""
         ...
 
-    def step(self, state: Any, target: LocalTarget) -> Any:
+    def step(self, state: PyTree, target: LocalTarget) -> PyTree:
         """One transition of each chain."""
         ...
 
-    def position(self, state: Any) -> Parameters:
+    def position(self, state: PyTree) -> Parameters:
         """Unconstrained parameters of a state, ``[chain, ...]``."""
         ...
 
-    def statistics(self, state: Any) -> dict[str, jax.Array]:
+    def statistics(self, state: PyTree) -> dict[str, jax.Array]:
         """Numbers of the last transition, ``[chain]`` or one, by ArviZ's ``sample_stats`` names."""
         ...
 
     def step_scale(
-        self, state: Any, target: LocalTarget, statistics: Mapping[str, Any], most_bias: float
+        self,
+        state: PyTree,
+        target: LocalTarget,
+        statistics: Mapping[str, np.ndarray],
+        most_bias: float,
     ) -> float:
         """What to multiply its own step size by, for it to bias λ̂ by no more than `most_bias`."""
         ...
 
-    def end_warmup(self, state: Any, step_scale: float) -> Any:
+    def end_warmup(self, state: PyTree, step_scale: float) -> PyTree:
         """The state with which sampling begins, with steps of its own `step_scale` as long."""
         ...
 
-    def with_step_sizes(self, state: Any, step_sizes: jax.Array) -> Any:
+    def with_step_sizes(self, state: PyTree, step_sizes: jax.Array) -> PyTree:
         """The state with a fixed step size for each block, ``[block]``."""
         ...
 
     def report(
-        self, state: Any, target: LocalTarget, statistics: Mapping[str, Any]
-    ) -> dict[str, Any]:
+        self, state: PyTree, target: LocalTarget, statistics: Mapping[str, np.ndarray]
+    ) -> Fields:
         """What the result keeps of the sampler at its end: numbers and strings.
 
         `statistics` are those of the draws, ``[chain, draw]``.

@@ -1,7 +1,6 @@
 """What the finite step adds to λ̂, and how much shorter it must be to add less."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +15,7 @@ LEAST_SCALE = 0.1
 
 
 def step_bias(
-    rule: Rule, tuning: Tuning, target: LocalTarget, statistics: Mapping[str, Any]
+    rule: Rule, tuning: Tuning, target: LocalTarget, statistics: Mapping[str, np.ndarray]
 ) -> float:
     """What the finite step may shift λ̂ by, from the squared gradients of the draws."""
     square = float(np.mean(statistics["square_gradient"]))
@@ -29,7 +28,7 @@ def step_scale(
     rule: Rule,
     tuning: Tuning,
     target: LocalTarget,
-    statistics: Mapping[str, Any],
+    statistics: Mapping[str, np.ndarray],
     most_bias: float,
 ) -> float:
     """What to multiply the step size by, for a bias of at most `most_bias`."""

@@ -7,27 +7,29 @@ and each step's batch serves all of them.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from numpyro_llc.kernels._noise import chain_map, fold, standard_noise
 from numpyro_llc.kernels._rule import Rule, Step
+from numpyro_llc.kernels._state import BLOCK_AXES, StochasticState
 from numpyro_llc.kernels._step_bias import step_bias, step_scale
 from numpyro_llc.kernels._tuning import (
-    Scene,
+    CalibrationPoint,
     Tuning,
     above_zero,
     by_chain,
     calibrated,
+    contracting,
     displaced,
     isotropic,
     start_tuning,
+    toward,
     wanted_step,
 )
 from numpyro_llc.local import (
-    Anchor,
     LocalTarget,
     draw_rows,
     make_anchor,
@@ -35,44 +37,29 @@ from numpyro_llc.local import (
     potential_gradient,
     square_norm,
 )
-from numpyro_llc.models import Parameters
+from numpyro_llc.models import Fields, Parameters, PyTree
 
 MAX_DOUBLINGS = 6
 """A step is cut into 2, 4, ... at most 64 substeps; beyond, the gradient is shortened."""
-TAMED = 4.0
-"""A gradient that makes a step of a stiffness above this is shortened."""
+MAX_STIFFNESS = 4.0
+"""Gradients are clipped where a step along them would have a larger stiffness: the limit at which
+the scheme with a momentum is unstable, and twice that of Langevin steps."""
 GROWTH = 1.05
-"""By how much the step size may grow from one step of the warm-up to the next."""
+"""By how much the step size may grow from one step of the warm-up to the next: tenfold in 47 steps,
+so that one calibration at a flat point cannot make a step far too long."""
+SQUARE_WEIGHT = 0.1
+"""Weight of a step in the running mean of ``|∇U|²``: it looks back on about ten steps."""
+SQUARE_FLOOR = 0.3
+"""The mean is at least this share of the newest ``|∇U|²``, so that steep places count at once."""
+STIFF_REGION = 2.0
+"""A step is cut where the stiffness met is above the usual one by this factor."""
+METRIC_DELAY = 64
+"""Steps that the metric counts as already seen when its mean begins, so that it starts gently."""
+WORTH_CORRECTING = 0.002
+"""Gradient noise that adds less than this share of λ̂ is left: a fifth of the error that automatic
+runs want."""
 EARLY_STEPS, EARLY_PERIOD, WARMUP_PERIOD, PERIOD = 256, 8, 64, 1024
 """Steps between calibrations: at the start, later in the warm-up, and in sampling."""
-
-
-class StochasticState(NamedTuple):
-    """State of all chains.
-
-    Attributes
-    ----------
-    z : dict
-        Unconstrained parameters, leaves ``[chain, ...]``.
-    inner : pytree
-        The kernel's own variables, such as a momentum.
-    rng_key : array of keys [chain]
-        Never changed: the keys of a step are folded in from `i`.
-    i : scalar
-        Steps so far.
-    warming : scalar
-        Whether the warm-up is on, that is, whether the step size and the metric move.
-    anchor : Anchor
-    tuning : Tuning
-    """
-
-    z: Parameters
-    inner: Any
-    rng_key: jax.Array
-    i: jax.Array
-    warming: jax.Array
-    anchor: Anchor
-    tuning: Tuning
 
 
 @dataclass(frozen=True)
@@ -97,7 +84,7 @@ class StochasticSampler:
     control_variates: bool | None = None
 
     is_ensemble = False
-    block_axes = StochasticState(0, 0, 0, None, None, 0, 0)  # type: ignore[arg-type]
+    block_axes = BLOCK_AXES
 
     @property
     def description(self) -> str:
@@ -113,9 +100,9 @@ class StochasticSampler:
         begin, on, anchor = jnp.zeros((), jnp.int32), jnp.array(True), make_anchor(target)
         state = StochasticState(z, inner, keys, begin, on, anchor, tuning)
         # The curvature at a point as far out as the chains will go: at a singular centre it is 0.
-        scene = self._scene(state, target)
-        there = calibrated(tuning, displaced(z, scene), scene, jnp.array(True))
-        here = calibrated(tuning, z, scene, jnp.array(True))
+        point = self._point(state, target)
+        there = calibrated(tuning, displaced(z, point), point, jnp.array(True))
+        here = calibrated(tuning, z, point, jnp.array(True))
         curvature = jnp.maximum(here.curvature, there.curvature)
         tuning = there._replace(curvature=curvature, curvature_change=curvature**2)
         if self.rule.has_metric:
@@ -150,7 +137,7 @@ class StochasticSampler:
         self,
         state: StochasticState,
         target: LocalTarget,
-        statistics: Mapping[str, Any],
+        statistics: Mapping[str, np.ndarray],
         most_bias: float,
     ) -> float:
         if not self.is_adaptive:
@@ -166,9 +153,9 @@ class StochasticSampler:
         return state._replace(tuning=state.tuning._replace(step_size=step_sizes.astype(dtype)))
 
     def report(
-        self, state: StochasticState, target: LocalTarget, statistics: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        tuning: Any = jax.tree.map(lambda leaf: float(jnp.mean(leaf)), state.tuning)
+        self, state: StochasticState, target: LocalTarget, statistics: Mapping[str, np.ndarray]
+    ) -> Fields:
+        tuning: PyTree = jax.tree.map(lambda leaf: float(jnp.mean(leaf)), state.tuning)
         anchored = bool(jnp.all(self._uses_anchor(state.tuning)))
         noise = tuning.noise if anchored else tuning.raw_noise
         return {
@@ -188,14 +175,14 @@ class StochasticSampler:
             else self.rule.noise_share(tuning.step_size, noise),
         }
 
-    def _scene(self, state: StochasticState, target: LocalTarget) -> Scene:
-        return Scene(target, state.anchor, state.rng_key, state.i, self.batch_size)
+    def _point(self, state: StochasticState, target: LocalTarget) -> CalibrationPoint:
+        return CalibrationPoint(target, state.anchor, state.rng_key, state.i, self.batch_size)
 
     def _recalibrated(
         self, state: StochasticState, target: LocalTarget, period: jax.Array
     ) -> Tuning:
-        scene, old = self._scene(state, target), state.tuning.step_size
-        tuning = calibrated(state.tuning, state.z, scene, self._uses_anchor(state.tuning))
+        point, old = self._point(state, target), state.tuning.step_size
+        tuning = calibrated(state.tuning, state.z, point, self._uses_anchor(state.tuning))
         if self.is_adaptive:
             new = jnp.minimum(wanted_step(self.rule, tuning), old * GROWTH ** period.astype(float))
             tuning = tuning._replace(step_size=jnp.where(state.warming, new, old))
@@ -212,14 +199,14 @@ class StochasticSampler:
         stiffness = self.rule.stiffness_of
         local = stiffness(tuning.step_size, tuning.curvature_where(jnp.max(tuning.square_gradient)))
         usual = stiffness(tuning.step_size, tuning.curvature)
-        limit = 2.0 * jnp.clip(usual, self.rule.stiffness, self.rule.quadratic_stiffness)
+        limit = STIFF_REGION * jnp.clip(usual, self.rule.stiffness, self.rule.quadratic_stiffness)
         doublings = jnp.ceil(jnp.log2(self.rule.substeps_of(local / limit)))
         doublings = jnp.clip(jnp.nan_to_num(doublings), 0, MAX_DOUBLINGS).astype(jnp.int32)
         count = jnp.left_shift(1, doublings)
         return count, tuning.step_size / count
 
     def _substep(
-        self, k: Any, state: StochasticState, target: LocalTarget, step_size: jax.Array
+        self, k: int | jax.Array, state: StochasticState, target: LocalTarget, step_size: jax.Array
     ) -> StochasticState:
         keys, tuning = fold(state.rng_key, state.i, 3 + k), state.tuning
         rows = draw_rows(jax.random.fold_in(keys[0], 1), target, self.batch_size)
@@ -227,7 +214,7 @@ class StochasticSampler:
 
         def gradient(z: Parameters) -> Parameters:
             raw = potential_gradient(target, z, rows, state.anchor, use_anchor)
-            return self._tamed(tuning, step_size, raw) if self.is_adaptive else raw
+            return self._clipped(tuning, step_size, raw) if self.is_adaptive else raw
 
         def product(z: Parameters, v: Parameters, share: jax.Array) -> Parameters:
             nothing = jax.tree.map(jnp.zeros_like, v)
@@ -238,7 +225,7 @@ class StochasticSampler:
             def one(chain: tuple[Parameters, Parameters]) -> Parameters:
                 z, v = chain
                 pushed = noise_product(target, z, tuning.scaled(v), some, rows.size, use_anchor)
-                return _contracting(share, tuning.scaled(pushed), v)
+                return contracting(share, tuning.scaled(pushed), v)
 
             return jax.lax.cond(
                 self._corrects(tuning), lambda: chain_map(one, (z, v)), lambda: nothing
@@ -260,21 +247,24 @@ class StochasticSampler:
         """Running means of the squared gradient, from one more step."""
         tuning, squares = state.tuning, state.tuning.square_by_coordinate
         new = square_norm(tuning.scaled(gradient))
-        recent = jnp.maximum(0.9 * tuning.square_gradient + 0.1 * new, 0.3 * new)
+        recent = jnp.maximum(
+            (1.0 - SQUARE_WEIGHT) * tuning.square_gradient + SQUARE_WEIGHT * new,
+            SQUARE_FLOOR * new,
+        )
         if squares is not None:
             since = state.i - EARLY_STEPS
-            weight = jnp.where(since > 0, 2.0 / (since + 64), 0.0) * state.warming
-            squares = jax.tree.map(partial(_toward, weight), squares, gradient)
+            weight = jnp.where(since > 0, 2.0 / (since + METRIC_DELAY), 0.0) * state.warming
+            squares = jax.tree.map(partial(toward, weight), squares, gradient)
         return tuning._replace(
             square_gradient=recent,
             square_by_coordinate=squares,
             gradients=tuning.gradients + 1,
         )
 
-    def _tamed(self, tuning: Tuning, step_size: jax.Array, gradient: Parameters) -> Parameters:
-        """The gradient, shortened where a step along it would be far too long: nothing explodes."""
+    def _clipped(self, tuning: Tuning, step_size: jax.Array, gradient: Parameters) -> Parameters:
+        """The gradient, clipped where a step along it would be unstable."""
         curvature = tuning.curvature_where(square_norm(tuning.scaled(gradient)))
-        excess = self.rule.stiffness_of(step_size, curvature) / TAMED
+        excess = self.rule.stiffness_of(step_size, curvature) / MAX_STIFFNESS
         factor = jax.lax.rsqrt(jnp.maximum(excess, 1.0))
         return jax.tree.map(lambda g: g * by_chain(factor, g), gradient)
 
@@ -288,22 +278,4 @@ class StochasticSampler:
         used = jnp.where(self._uses_anchor(tuning), tuning.noise, tuning.raw_noise)
         # ½ |∇U|² / curvature is what the stiffest directions alone hold of λ̂.
         least = 0.5 * tuning.typical_square / above_zero(tuning.curvature)
-        return self.rule.noise_share(tuning.step_size, used) > 0.002 * least
-
-
-def _contracting(share: jax.Array, pushed: Parameters, v: Parameters) -> Parameters:
-    """``share V v``, shortened where ``v - share V v`` would overshoot: far out, V is huge."""
-    square, along = _inner(pushed, pushed), _inner(pushed, v)
-    largest = share * square / above_zero(along)  # of V's eigenvalues, were it of rank 1
-    factor = share / jnp.maximum(largest, 1.0)
-    return jax.tree.map(lambda leaf: factor * leaf, pushed)
-
-
-def _inner(a: Parameters, b: Parameters) -> jax.Array:
-    return sum(jax.tree.leaves(jax.tree.map(jnp.vdot, a, b)), jnp.zeros(()))
-
-
-def _toward(weight: jax.Array, mean: jax.Array, gradient: jax.Array) -> jax.Array:
-    """A running mean of squares over steps and chains; one wild step cannot upset it."""
-    new = jnp.mean(jnp.square(gradient), axis=0)
-    return mean + weight * (jnp.minimum(new, 30.0 * (mean + jnp.mean(mean))) - mean)
+        return self.rule.noise_share(tuning.step_size, used) > WORTH_CORRECTING * least

@@ -1,15 +1,33 @@
 """Stochastic-gradient Nosé-Hoover thermostat: underdamped Langevin dynamics on minibatches."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from numpyro_llc.kernels._rule import Step
+from numpyro_llc.kernels._rule import Metric, Noise, Scalar, Step
 from numpyro_llc.kernels._tuning import by_chain
 from numpyro_llc.local import square_norm
 from numpyro_llc.models import Parameters
+
+STIFFNESS = 0.08
+"""``ε² A`` of a step that is found: at most 0.8 % of λ̂ by ``step_bias``; an automatic run wants
+1 %."""
+QUADRATIC_STIFFNESS = 0.4
+"""The same where the Hessian hardly changes, a tenth of what is stable, 0.2 % of λ̂."""
+NOISE_LIMIT = 0.02
+"""Stiffness times the noise's share of ``|∇U|²``. ``tests/benchmarks/minibatch.py`` and
+``deep_linear_networks.py`` check all three by the λ̂ that comes out."""
+REMAINING_BIAS = 0.4
+"""Share of ``ε²/8 E|∇U|²`` that the splitting may add at a curvature spread of 1 or more: an upper
+limit of the shifts seen on singular models with short and long steps (docs/kernels.md)."""
+FRICTION_OF_STEP = 0.014
+"""ε times the friction above what damps the slowest direction. The highest frequency is √0.4/ε at
+the longest steps, so that it loses a fiftieth of itself: enough to mix, and hardly a brake."""
+SLOW = 1e-6
+"""A friction below this is 0 in the formula of the noise, whose limit it then takes."""
+Thermostat = tuple[Parameters, jax.Array]
+"""Momenta, and ξ of each chain less the friction."""
 
 
 @dataclass(frozen=True)
@@ -24,28 +42,29 @@ class ThermostatRule:
     Attributes
     ----------
     friction : float or None
-        a; None takes ``2 √γ + 0.014/ε``, a fiftieth of the largest frequency above what damps the
-        slowest.
+        a; None takes ``2 √γ``, what damps the slowest direction, and ``FRICTION_OF_STEP / ε``.
     """
 
     friction: float | None = None
-    stiffness: float = 0.08
-    quadratic_stiffness: float = 0.4
-    noise_limit: float = 0.02
+    stiffness: float = STIFFNESS
+    quadratic_stiffness: float = QUADRATIC_STIFFNESS
+    noise_limit: float = NOISE_LIMIT
     has_metric: bool = False
 
-    def start(self, z: Parameters, noise: Any) -> Any:
+    def start(self, z: Parameters, noise: Noise) -> Thermostat:
         chains = jax.tree.leaves(z)[0].shape[0]
         return noise(z), jnp.zeros(chains)  # of ξ, what it is above the friction
 
-    def advance(self, z: Parameters, inner: Any, step: Step) -> tuple[Parameters, Any, Any]:
+    def advance(
+        self, z: Parameters, inner: Thermostat, step: Step
+    ) -> tuple[Parameters, Thermostat, Parameters]:
         (p, above), h = inner, step.step_size
         friction = self._friction(step)
         z, above = _move(z, p, 0.5 * h), above + 0.5 * h * _heat(p)
         xi = friction + above
         decay = jnp.exp(-h * xi)
-        safe = jnp.where(jnp.abs(xi) < 1e-6, 1.0, xi)
-        spread = jnp.where(jnp.abs(xi) < 1e-6, 2.0 * h, -jnp.expm1(-2.0 * h * safe) / safe)
+        safe = jnp.where(jnp.abs(xi) < SLOW, 1.0, xi)
+        spread = jnp.where(jnp.abs(xi) < SLOW, 2.0 * h, -jnp.expm1(-2.0 * h * safe) / safe)
         root = jnp.sqrt(friction * spread)
         p = jax.tree.map(
             lambda a, x: by_chain(decay, a) * a + by_chain(root, a) * x, p, step.noise(p)
@@ -64,27 +83,29 @@ class ThermostatRule:
             return jnp.asarray(self.friction)
         slowest, fastest = (
             2.0 * jnp.sqrt(step.localization),
-            0.014 / jnp.maximum(step.whole_step, 1e-30),
+            FRICTION_OF_STEP / jnp.maximum(step.whole_step, 1e-30),
         )
         return slowest + fastest
 
-    def observed(self, z: Parameters, noise: Any, metric: Any, step_size: jax.Array) -> Parameters:
+    def observed(
+        self, z: Parameters, noise: Noise, metric: Metric, step_size: jax.Array
+    ) -> Parameters:
         return z
 
-    def stiffness_of(self, step_size: Any, curvature: Any) -> Any:
+    def stiffness_of(self, step_size: Scalar, curvature: Scalar) -> Scalar:
         return jnp.square(step_size) * curvature
 
-    def step_of(self, stiffness: Any, curvature: Any) -> Any:
+    def step_of(self, stiffness: Scalar, curvature: Scalar) -> Scalar:
         return jnp.sqrt(stiffness / curvature)
 
-    def substeps_of(self, stiffness: Any) -> Any:
+    def substeps_of(self, stiffness: jax.Array) -> jax.Array:
         return jnp.sqrt(stiffness)
 
     def step_bias(self, step_size: float, square: float, spread: float) -> float:
-        return 0.4 * min(1.0, spread) * step_size**2 / 8.0 * square
+        return REMAINING_BIAS * min(1.0, spread) * step_size**2 / 8.0 * square
 
-    def noise_share(self, step_size: Any, noise: Any) -> Any:
-        return step_size / 4.0 * noise * step_size / 0.014
+    def noise_share(self, step_size: Scalar, noise: Scalar) -> Scalar:
+        return step_size / 4.0 * noise * step_size / FRICTION_OF_STEP
 
 
 def _move(z: Parameters, p: Parameters, time: jax.Array) -> Parameters:

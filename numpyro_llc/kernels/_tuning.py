@@ -1,13 +1,13 @@
 """What the warm-up of the stochastic-gradient kernels measures, and the step size it leads to."""
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from numpyro_llc.kernels._noise import chain_map, fold, standard_noise
-from numpyro_llc.kernels._rule import Rule
+from numpyro_llc.kernels._rule import Metric, Rule, Scalar
 from numpyro_llc.local import (
     Anchor,
     LocalTarget,
@@ -26,8 +26,17 @@ LEAST_STIFFNESS = 0.02
 METRIC_DAMPING = 0.05
 """What a metric adds to the squared gradient of each coordinate, relative to their mean."""
 POWER_ITERATIONS = 4
+"""Hessian-vector products by which the largest curvature is found at one point."""
 MEMORY = 32
 """Number of calibrations that the running means of curvature and noise look back on."""
+FORGETTING = 3.0
+"""A running mean looks back on a third of the calibrations so far: the start is soon forgotten."""
+MOST_JUMP = 30.0
+"""A squared gradient enters the metric's mean cut at this multiple of it."""
+NATS_PER_PARAMETER, NATS_FREE = 2.0, 10.0
+"""Points to calibrate at have a potential below this; the density's own mean is ½ a parameter."""
+STEP_BACK = 0.7
+"""By which a point whose potential is higher moves towards the chain."""
 
 
 class Tuning(NamedTuple):
@@ -64,12 +73,12 @@ class Tuning(NamedTuple):
     square_gradient: jax.Array
     noise: jax.Array
     raw_noise: jax.Array
-    square_by_coordinate: Any
+    square_by_coordinate: Metric
     calibrations: jax.Array
     gradients: jax.Array
 
     @property
-    def metric(self) -> Any:
+    def metric(self) -> Metric:
         """The diagonal preconditioner G by coordinate; None if there is none.
 
         ``1 / (E[(∂U)²] + damping)``: without the damping, a coordinate that was flat where the
@@ -132,7 +141,7 @@ def wanted_step(rule: Rule, tuning: Tuning) -> jax.Array:
     )
     by_noise = rule.noise_limit / above_zero(share)
     stiffness = jnp.maximum(jnp.minimum(by_spread, by_noise), LEAST_STIFFNESS)
-    return rule.step_of(stiffness, above_zero(tuning.curvature))
+    return jnp.asarray(rule.step_of(stiffness, above_zero(tuning.curvature)))
 
 
 def isotropic(tuning: Tuning) -> Tuning:
@@ -148,8 +157,8 @@ def isotropic(tuning: Tuning) -> Tuning:
     )
 
 
-class Scene(NamedTuple):
-    """Where to calibrate: the chains' keys, the step, the batch and the anchor."""
+class CalibrationPoint(NamedTuple):
+    """What a calibration depends on beside the position: density, anchor, keys, step and batch."""
 
     target: LocalTarget
     anchor: Anchor
@@ -158,27 +167,29 @@ class Scene(NamedTuple):
     batch_size: int | None
 
 
-def calibrated(tuning: Tuning, z: Parameters, scene: Scene, use_anchor: jax.Array) -> Tuning:
+def calibrated(
+    tuning: Tuning, z: Parameters, point: CalibrationPoint, use_anchor: jax.Array
+) -> Tuning:
     """Measure curvature and noise at `z`, and take them into the running means."""
-    target, size = scene.target, scene.batch_size
+    target, size = point.target, point.batch_size
     keys = jax.random.split(
-        jax.random.fold_in(scene.keys[0], 2 * scene.i + 1), POWER_ITERATIONS + 2
+        jax.random.fold_in(point.keys[0], 2 * point.i + 1), POWER_ITERATIONS + 2
     )
     rows = draw_rows(keys[0], target, size)
-    gradient = potential_gradient(target, z, rows, scene.anchor, use_anchor)
+    gradient = potential_gradient(target, z, rows, point.anchor, use_anchor)
     square = square_norm(tuning.scaled(gradient))
 
-    def product(k: Any, at: Parameters, v: Parameters) -> Parameters:
+    def product(k: int | jax.Array, at: Parameters, v: Parameters) -> Parameters:
         rows = draw_rows(keys[k + 1], target, size)
         return tuning.scaled(curvature_product(target, at, tuning.scaled(v), rows))
 
-    v = _normalized(standard_noise(fold(scene.keys, scene.i, 0), z))
+    v = _normalized(standard_noise(fold(point.keys, point.i, 0), z))
     last = POWER_ITERATIONS - 1
     v = jax.lax.fori_loop(0, last, lambda k, v: _normalized(product(k, z, v)), v)
     rows = draw_rows(keys[last + 1], target, size)
     largest, change = chain_map(partial(_curvature_change, tuning, target, rows), (z, v))
-    noise, raw = _noise(tuning, z, scene, keys[-1])
-    weight = 1.0 / jnp.clip(tuning.calibrations / 3.0, 1.0, MEMORY)  # the start is soon forgotten
+    noise, raw = _noise(tuning, z, point, keys[-1])
+    weight = 1.0 / jnp.clip(tuning.calibrations / FORGETTING, 1.0, MEMORY)
 
     def mean(old: jax.Array, new: jax.Array) -> jax.Array:
         new = jnp.mean(new)
@@ -196,7 +207,10 @@ def calibrated(tuning: Tuning, z: Parameters, scene: Scene, use_anchor: jax.Arra
 
 
 def _curvature_change(
-    tuning: Tuning, target: LocalTarget, rows: jax.Array | None, chain: Any
+    tuning: Tuning,
+    target: LocalTarget,
+    rows: jax.Array | None,
+    chain: tuple[Parameters, Parameters],
 ) -> tuple[jax.Array, jax.Array]:
     """``|∇²U(z) v|`` of one chain, and ``|(∇²U(z) - ∇²U(z*)) v|²``."""
     z, v = (jax.tree.map(lambda leaf: leaf[None], part) for part in chain)
@@ -208,17 +222,17 @@ def _curvature_change(
 
 
 def _noise(
-    tuning: Tuning, z: Parameters, scene: Scene, key: jax.Array
+    tuning: Tuning, z: Parameters, point: CalibrationPoint, key: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """``tr V`` of a batch with and without control variates, ``[chain]``."""
-    if scene.batch_size is None:
+    if point.batch_size is None:
         return jnp.zeros(()), jnp.zeros(())
-    size = 2 * max(1, scene.batch_size // 2)
-    rows = jax.random.randint(key, (size,), 0, scene.target.num_rows)
-    share = size / scene.batch_size
+    size = 2 * max(1, point.batch_size // 2)
+    rows = jax.random.randint(key, (size,), 0, point.target.num_rows)
+    share = size / point.batch_size
 
     def variance(use_anchor: jax.Array) -> jax.Array:
-        sample = noise_sample(scene.target, z, rows, scene.anchor, use_anchor)
+        sample = noise_sample(point.target, z, rows, point.anchor, use_anchor)
         return share * square_norm(tuning.scaled(sample))
 
     # One after the other, to have fewer gradients in memory at once.
@@ -226,10 +240,10 @@ def _noise(
     return noise, raw
 
 
-def displaced(z: Parameters, scene: Scene) -> Parameters:
+def displaced(z: Parameters, point: CalibrationPoint) -> Parameters:
     """Points around the start as far as the localizing Gaussian and the loss allow."""
-    target, keys = scene.target, fold(scene.keys, 0, 1)
-    rows = draw_rows(jax.random.fold_in(keys[0], 5), target, scene.batch_size)
+    target, keys = point.target, fold(point.keys, 0, 1)
+    rows = draw_rows(jax.random.fold_in(keys[0], 5), target, point.batch_size)
     noise = standard_noise(keys, z)
     for name, gamma in target.localization.items():
         wide = jnp.maximum(gamma, 1.0) ** -0.5
@@ -244,12 +258,13 @@ def displaced(z: Parameters, scene: Scene) -> Parameters:
             rise = target.tempered_loss(one, rows) - target.tempered_loss(target.center, rows)
             return rise + target.penalty(one)
 
-        return ~(jnp.mean(jax.vmap(potential)(at(scale))) <= 2.0 * size + 10.0) & (scale > 1e-9)
+        highest = NATS_PER_PARAMETER * size + NATS_FREE
+        return ~(jnp.mean(jax.vmap(potential)(at(scale))) <= highest) & (scale > 1e-9)
 
-    return at(jax.lax.while_loop(too_high, lambda scale: 0.7 * scale, jnp.ones(())))
+    return at(jax.lax.while_loop(too_high, lambda scale: STEP_BACK * scale, jnp.ones(())))
 
 
-def above_zero(x: Any) -> jax.Array:
+def above_zero(x: Scalar) -> jax.Array:
     """`x`, or the least positive number."""
     return jnp.maximum(x, jnp.finfo(jnp.result_type(float)).tiny)
 
@@ -262,3 +277,21 @@ def _normalized(v: Parameters) -> Parameters:
 def by_chain(value: jax.Array, like: jax.Array) -> jax.Array:
     """A number for each chain, in a shape to go with `like`."""
     return value.reshape(-1, *[1] * (like.ndim - 1))
+
+
+def contracting(share: jax.Array, pushed: Parameters, v: Parameters) -> Parameters:
+    """``share V v``, shortened where ``v - share V v`` would overshoot: far out, V is huge."""
+    square, along = _inner(pushed, pushed), _inner(pushed, v)
+    largest = share * square / above_zero(along)  # of V's eigenvalues, were it of rank 1
+    factor = share / jnp.maximum(largest, 1.0)
+    return jax.tree.map(lambda leaf: factor * leaf, pushed)
+
+
+def _inner(a: Parameters, b: Parameters) -> jax.Array:
+    return sum(jax.tree.leaves(jax.tree.map(jnp.vdot, a, b)), jnp.zeros(()))
+
+
+def toward(weight: jax.Array, mean: jax.Array, gradient: jax.Array) -> jax.Array:
+    """A running mean of squares over steps and chains, of which one counts up to ``MOST_JUMP``."""
+    new = jnp.mean(jnp.square(gradient), axis=0)
+    return mean + weight * (jnp.minimum(new, MOST_JUMP * (mean + jnp.mean(mean))) - mean)

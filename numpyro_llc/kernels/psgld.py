@@ -1,9 +1,10 @@
 """SGLD with a diagonal preconditioner."""
 
-from typing import Any
+from collections.abc import Callable
 
 from numpyro_llc.kernels._kernel import StochasticKernel
 from numpyro_llc.kernels._langevin import LangevinRule
+from numpyro_llc.models import InAxes
 
 
 class PSGLD(StochasticKernel):
@@ -32,12 +33,12 @@ class PSGLD(StochasticKernel):
 
     def __init__(
         self,
-        model: Any = None,
+        model: Callable | None = None,
         *,
         step_size: float | None = None,
         batch_size: int | None = None,
         control_variates: bool | None = None,
-        in_axes: Any = None,
+        in_axes: InAxes | None = None,
     ) -> None:
         rule = LangevinRule(is_corrected=step_size is None, has_metric=True)
         super().__init__(

@@ -1,9 +1,10 @@
 """Plain stochastic gradient descent, as a reference: no noise, so no posterior."""
 
-from typing import Any
+from collections.abc import Callable
 
 from numpyro_llc.kernels._kernel import StochasticKernel
 from numpyro_llc.kernels._langevin import LangevinRule
+from numpyro_llc.models import InAxes
 
 
 class SGD(StochasticKernel):
@@ -15,12 +16,12 @@ class SGD(StochasticKernel):
 
     def __init__(
         self,
-        model: Any = None,
+        model: Callable | None = None,
         *,
         step_size: float | None = None,
         batch_size: int | None = None,
         control_variates: bool | None = False,
-        in_axes: Any = None,
+        in_axes: InAxes | None = None,
     ) -> None:
         rule = LangevinRule(is_corrected=step_size is None, temperature=0.0)
         super().__init__(

@@ -1,9 +1,10 @@
 """Stochastic-gradient Langevin dynamics."""
 
-from typing import Any
+from collections.abc import Callable
 
 from numpyro_llc.kernels._kernel import StochasticKernel
 from numpyro_llc.kernels._langevin import LangevinRule
+from numpyro_llc.models import InAxes
 
 
 class SGLD(StochasticKernel):
@@ -31,12 +32,12 @@ class SGLD(StochasticKernel):
 
     def __init__(
         self,
-        model: Any = None,
+        model: Callable | None = None,
         *,
         step_size: float | None = None,
         batch_size: int | None = None,
         control_variates: bool | None = None,
-        in_axes: Any = None,
+        in_axes: InAxes | None = None,
     ) -> None:
         rule = LangevinRule(is_corrected=step_size is None)
         super().__init__(

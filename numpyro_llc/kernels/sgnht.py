@@ -1,10 +1,11 @@
 """Stochastic-gradient Nosé-Hoover thermostat."""
 
-from typing import Any
+from collections.abc import Callable
 
 from numpyro_llc._checks import check_positive
 from numpyro_llc.kernels._kernel import StochasticKernel
 from numpyro_llc.kernels._thermostat import ThermostatRule
+from numpyro_llc.models import InAxes
 
 
 class SGNHT(StochasticKernel):
@@ -37,13 +38,13 @@ class SGNHT(StochasticKernel):
 
     def __init__(
         self,
-        model: Any = None,
+        model: Callable | None = None,
         *,
         step_size: float | None = None,
         batch_size: int | None = None,
         friction: float | None = None,
         control_variates: bool | None = None,
-        in_axes: Any = None,
+        in_axes: InAxes | None = None,
     ) -> None:
         if friction is not None:
             friction = check_positive("friction", friction, meaning="It damps the momentum.")

@@ -1,4 +1,4 @@
-"""What is known exactly: values, a zoo of models that have them, and kernels held against them."""
+"""What is known exactly: values, a zoo of models that have them, and kernels compared with them."""
 
 from numpyro_llc.known import exact, zoo
 from numpyro_llc.known._calibrate import calibrate

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import pandas as pd
@@ -24,7 +24,8 @@ from numpyro_llc.errors import LLCWarning
 from numpyro_llc.estimate import estimate_llc
 from numpyro_llc.kernels import KERNEL_NAMES, STOCHASTIC_NAMES
 from numpyro_llc.known import zoo
-from numpyro_llc.known._calibration_table import CalibrationTable, compared
+from numpyro_llc.known._calibration_table import CalibrationTable, Row, compared
+from numpyro_llc.models import Fields
 from numpyro_llc.results import findings, report_of, summary, text_of
 from numpyro_llc.sampling import check_schedule, forget_compiled
 
@@ -101,7 +102,7 @@ def calibrate(
     check_positive("localization", localization, meaning=meaning)
     inverse_temperature_or_default(inverse_temperature, num_data)
     names = _check_kernels(kernels, reference)
-    lengths = {
+    lengths: Fields = {
         "num_warmup": num_warmup,
         "num_samples": num_samples,
         "num_chains": num_chains,
@@ -167,9 +168,7 @@ def _case(problem: str | zoo.Problem, num_data: int) -> _Case:
         return _Case(name, failure=f"{type(error).__name__}: {error}")
 
 
-def _known(
-    case: _Case, record: CalibrationTable, kernels: list[str], shared: dict[str, Any]
-) -> _Case:
+def _known(case: _Case, record: CalibrationTable, kernels: list[str], shared: Fields) -> _Case:
     """The case with its exact value, which may take long: one that is on record is taken."""
     if case.problem is None:
         return case
@@ -189,7 +188,7 @@ def _known(
     return case._replace(exact_failure=f"No exact value: {failure}")
 
 
-def _check_kernels(kernels: Any, reference: str | None) -> list[str]:
+def _check_kernels(kernels: str | Sequence[str], reference: str | None) -> list[str]:
     """Refuse at once what would fail in every row; return the names of the kernels."""
     if not isinstance(kernels, str | Sequence) or not len(kernels):
         raise TypeError(f"`kernels` must be one or more names of {KERNEL_NAMES}; got {kernels!r}.")
@@ -199,7 +198,9 @@ def _check_kernels(kernels: Any, reference: str | None) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _check_problems(problems: Any) -> list[str | zoo.Problem]:
+def _check_problems(
+    problems: Iterable[str | zoo.Problem] | str | zoo.Problem | None,
+) -> list[str | zoo.Problem]:
     if problems is None:
         return list(zoo.names())
     if isinstance(problems, str | zoo.Problem) or not isinstance(problems, Iterable):
@@ -226,10 +227,10 @@ def _kernels(case: _Case, names: list[str], reference: str | None) -> list[str]:
 
 
 def _row(
-    rng_key: jax.Array, case: _Case, kernel: str, record: CalibrationTable, shared: dict[str, Any]
-) -> dict[str, Any]:
+    rng_key: jax.Array, case: _Case, kernel: str, record: CalibrationTable, shared: Fields
+) -> Row:
     """The row on record, or one run; what the model or sampler raises is its cell ``failure``."""
-    row: dict[str, Any] = {"problem": case.name, "kernel": kernel}
+    row: Row = {"problem": case.name, "kernel": kernel}
     if case.problem is None:
         return {**row, "failure": case.failure}
     if known := record.get(case.name, kernel, case.fingerprint):
@@ -244,9 +245,7 @@ def _row(
     return {**row, "seconds": time.perf_counter() - began}
 
 
-def _compared(
-    row: dict[str, Any], case: _Case, reference: str | None, record: CalibrationTable
-) -> dict[str, Any]:
+def _compared(row: Row, case: _Case, reference: str | None, record: CalibrationTable) -> Row:
     """What λ̂ should be, exactly or by the reference, and how far off it is."""
     exact, error, stand_in = case.exact, 0.0, None
     if math.isnan(exact):
@@ -273,10 +272,9 @@ def _key_of(rng_key: jax.Array, problem: str, kernel: str) -> jax.Array:
     return rng_key
 
 
-def _estimated(
-    key: jax.Array, problem: zoo.Problem, kernel: str, shared: dict[str, Any]
-) -> dict[str, Any]:
+def _estimated(key: jax.Array, problem: zoo.Problem, kernel: str, shared: Fields) -> Row:
     batch_size = shared["batch_size"] if kernel in STOCHASTIC_NAMES else None
+    settings = {**shared, "batch_size": batch_size}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", LLCWarning)  # they are the row's findings
         idata = estimate_llc(
@@ -288,10 +286,7 @@ def _estimated(
             kernel=kernel,
             progress_bar=False,
             store_sites=False,
-            **{
-                **{**shared, "batch_size": batch_size},
-                "batch_size": shared["batch_size"] if kernel in STOCHASTIC_NAMES else None,
-            },
+            **settings,
         )
     found, report = summary(idata).loc["llc"], report_of(idata)
     if report.interrupted:  # a part of a run is no row

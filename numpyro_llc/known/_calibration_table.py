@@ -11,6 +11,8 @@ from numpyro_llc._identity import check_same_settings, plain
 from numpyro_llc.errors import CheckpointError
 from numpyro_llc.inference_data import attributes
 
+Row = dict[str, Any]
+"""Cells of a problem and kernel by column, numbers and texts; those not known yet are left out."""
 COLUMNS = {
     "problem": str,
     "kernel": str,
@@ -42,8 +44,8 @@ class CalibrationTable:
     ``calibration.nc`` all of them at the end.
     """
 
-    def __init__(self, output: str | Path | None, settings: dict[str, Any]) -> None:
-        self.rows: dict[tuple[str, str], dict[str, Any]] = {}
+    def __init__(self, output: str | Path | None, settings: dict[str, object]) -> None:
+        self.rows: dict[tuple[str, str], Row] = {}
         self.own: dict[tuple[str, str], None] = {}  # a set in order
         self.settings = plain(settings)
         self.folder: Path | None = None
@@ -58,7 +60,7 @@ class CalibrationTable:
         assert self.folder is not None
         return self.folder / "calibration.csv"
 
-    def get(self, problem: str, kernel: str | None, fingerprint: str) -> dict[str, Any] | None:
+    def get(self, problem: str, kernel: str | None, fingerprint: str) -> Row | None:
         """The row of a problem and kernel, if it has a λ̂; it must be of the same problem."""
         row = self.rows.get((problem, kernel or ""))
         if row is None or math.isnan(row.get("llc", math.nan)):
@@ -71,7 +73,7 @@ class CalibrationTable:
             )
         return row
 
-    def add(self, row: dict[str, Any]) -> None:
+    def add(self, row: Row) -> None:
         """Keep a row, among those that other processes have added to the file since."""
         key = row["problem"], row["kernel"]
         self.rows[key] = row
@@ -129,7 +131,7 @@ def read_table(path: Path) -> pd.DataFrame:
     )
 
 
-def as_table(rows: Any) -> pd.DataFrame:
+def as_table(rows: list[Row] | pd.DataFrame) -> pd.DataFrame:
     """All columns in their order; numbers that are not known are NaN, texts are empty."""
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     for name in COLUMNS:
@@ -138,7 +140,7 @@ def as_table(rows: Any) -> pd.DataFrame:
     return table
 
 
-def compared(row: dict[str, Any], exact: float, error: float) -> dict[str, float]:
+def compared(row: Row, exact: float, error: float) -> dict[str, float]:
     """Cells that say how far the λ̂ of a row, if it has one, is from what it should be."""
     off = row.get("llc", math.nan) - exact
     return {

@@ -20,6 +20,7 @@ from numpyro_llc.local._evaluation import (
     some_rows,
 )
 from numpyro_llc.local._gradients import (
+    SLICE_ROWS,
     Anchor,
     curvature_product,
     draw_rows,
@@ -30,13 +31,14 @@ from numpyro_llc.local._gradients import (
     square_norm,
 )
 from numpyro_llc.local._localize import (
+    Localization,
     LocalizedModel,
     as_localized,
     check_finite,
     check_localized,
     localize,
 )
-from numpyro_llc.local._parts import Fixed, split
+from numpyro_llc.local._parts import Fixed, Sites, split
 from numpyro_llc.local._starts import spread_starts
 from numpyro_llc.local._target import LocalTarget, PosteriorTarget, make_target, total_loss
 
@@ -50,9 +52,12 @@ __all__ = [
     "EvaluationRows",
     "Fixed",
     "LocalTarget",
+    "Localization",
     "LocalizedModel",
     "PosteriorTarget",
     "ROWS_ALWAYS_AFFORDABLE",
+    "SLICE_ROWS",
+    "Sites",
     "all_rows",
     "as_localized",
     "check_finite",

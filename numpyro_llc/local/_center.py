@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +14,16 @@ from numpyro_llc._checks import check_integer, check_key
 from numpyro_llc.errors import NonFiniteLossError, warn
 from numpyro_llc.local._curvature import Curvature, curvature_at_center, lowest_curvature
 from numpyro_llc.local._target import LocalTarget, make_target, total_loss
-from numpyro_llc.models import Parameters, Program, constrain, draw_starts, read_model
+from numpyro_llc.models import (
+    Arrays,
+    Losses,
+    Parameters,
+    Program,
+    PyTree,
+    constrain,
+    draw_starts,
+    read_model,
+)
 
 CONVERGED_NATS = 1e-3
 """What a damped Newton step may still gain at a converged centre."""
@@ -24,6 +32,8 @@ FLAT_CURVATURE = 1e-6
 
 _PRIOR_DRAW = init_to_sample()
 _ANYWHERE = init_to_uniform()
+_LBFGS = tuple[Parameters, PyTree, jax.Array]
+"""Where the search is: the point, the optimizer's state, and whether it moved last."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +61,7 @@ class Center:
         "mle" or "map".
     """
 
-    params: dict[str, Any]
+    params: dict[str, PyTree]
     loss: float
     gradient_norm: float
     smallest_eigenvalue: float
@@ -65,8 +75,8 @@ class Center:
 def find_center(
     rng_key: jax.Array,
     model: Callable,
-    model_args: Sequence[Any] = (),
-    model_kwargs: Mapping[str, Any] | None = None,
+    model_args: Sequence[object] = (),
+    model_kwargs: Mapping[str, object] | None = None,
     *,
     objective: str = "mle",
     num_starts: int = 8,
@@ -166,14 +176,12 @@ def find_center(
     )
 
 
-def _item(tree: Any, index: int) -> Any:
+def _item(tree: PyTree, index: int) -> PyTree:
     return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)[index]), tree)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _minimize(
-    program: Program, max_steps: int, starts: Parameters, arrays: tuple[jax.Array, ...]
-) -> Parameters:
+def _minimize(program: Program, max_steps: int, starts: Parameters, arrays: Arrays) -> Parameters:
     optimizer = optax.lbfgs()
 
     def run(start: Parameters) -> Parameters:
@@ -185,11 +193,11 @@ def _minimize(
 
         value_and_grad = optax.value_and_grad_from_state(objective)
 
-        def going(carry: tuple[Any, ...]) -> jax.Array:
+        def going(carry: _LBFGS) -> jax.Array:
             _, state, moved = carry
             return (optax.tree.get(state, "count") < max_steps) & moved
 
-        def step(carry: tuple[Any, ...]) -> tuple[Any, ...]:
+        def step(carry: _LBFGS) -> _LBFGS:
             z, state, _ = carry
             value, gradient = value_and_grad(z, state=state)
             updates, state = optimizer.update(
@@ -205,13 +213,11 @@ def _minimize(
 
 
 @partial(jax.jit, static_argnums=0)
-def _losses_at(
-    program: Program, ends: Parameters, arrays: tuple[jax.Array, ...]
-) -> dict[str, jax.Array]:
+def _losses_at(program: Program, ends: Parameters, arrays: Arrays) -> Losses:
     return jax.lax.map(lambda z: program.losses(z, arrays), ends)
 
 
-def _best(losses: Mapping[str, jax.Array]) -> tuple[np.ndarray, int]:
+def _best(losses: Losses) -> tuple[np.ndarray, int]:
     """The objective of each start, less the best of them, and which is best."""
     totals = [np.asarray(v, np.float64).reshape(len(v), -1).sum(axis=1) for v in losses.values()]
     objective = np.sum(totals, axis=0)

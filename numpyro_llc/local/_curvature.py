@@ -1,7 +1,7 @@
 """Gradient and curvature of the tempered loss at the centre, from Hessian-vector products."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,14 @@ DENSE_LIMIT = 128
 FLAT = {4: 1e-5, 8: 1e-9}
 """Eigenvalues below this share of the largest are rounding, by bytes of the float type."""
 
+LARGEST_ITERATIONS, OTHER_ITERATIONS = 30, 60
+"""Of Krylov methods: for the largest eigenvalue, which stands apart; and for the smallest one and
+the Newton step, which converge more slowly."""
+LEAST_SHARE = 1e-6
+"""Of the largest eigenvalue, what one that is not positive is raised to in a Newton step."""
+SADDLE = 0.05
+"""A tempered eigenvalue below minus this share of γ makes a point a saddle; above, γ hides it."""
+
 
 def rounding(largest: float) -> float:
     """How far from zero rounding alone may put an eigenvalue of a Hessian with this largest one."""
@@ -27,7 +35,7 @@ def rounding(largest: float) -> float:
 
 def lowest_curvature(largest: float, inverse_temperature: float, localization: float) -> float:
     """The eigenvalue of the Hessian of nL below which a point is a saddle: ``-γ/(20 β)``."""
-    return -max(0.05 * localization / inverse_temperature, rounding(largest))
+    return -max(SADDLE * localization / inverse_temperature, rounding(largest))
 
 
 @dataclass(frozen=True)
@@ -69,7 +77,10 @@ def precision(target: LocalTarget) -> jax.Array:
     return ravel_pytree(gamma)[0]
 
 
-def _raveled_loss(target: LocalTarget) -> tuple[jax.Array, Any]:
+_Function = Callable[[jax.Array], jax.Array]
+
+
+def _raveled_loss(target: LocalTarget) -> tuple[jax.Array, _Function]:
     center, unravel = ravel_pytree(target.center)
     return center, lambda flat: target.excess_loss(unravel(flat))
 
@@ -89,12 +100,14 @@ def _krylov(target: LocalTarget, rng_key: jax.Array) -> tuple[jax.Array, ...]:
     beta, gamma = target.inverse_temperature, precision(target)
     start = jax.random.normal(rng_key, (center.size, 1), center.dtype)
 
-    def columns(sign: float) -> Any:
+    def columns(sign: float) -> _Function:
         return lambda block: sign * jax.vmap(product, in_axes=1, out_axes=1)(block)
 
-    largest = lobpcg_standard(columns(1.0), start, m=30)[0][0]
-    smallest = -lobpcg_standard(columns(-1.0), start, m=60)[0][0]
-    mode, _ = cg(lambda v: beta * product(v) + gamma * v, -beta * gradient, maxiter=60)
+    largest = lobpcg_standard(columns(1.0), start, m=LARGEST_ITERATIONS)[0][0]
+    smallest = -lobpcg_standard(columns(-1.0), start, m=OTHER_ITERATIONS)[0][0]
+    mode, _ = cg(
+        lambda v: beta * product(v) + gamma * v, -beta * gradient, maxiter=OTHER_ITERATIONS
+    )
     shift = beta * (gradient @ mode + 0.5 * mode @ product(mode))
     return gradient, largest, smallest, shift
 
@@ -102,7 +115,7 @@ def _krylov(target: LocalTarget, rng_key: jax.Array) -> tuple[jax.Array, ...]:
 def _mode(curved: np.ndarray, slope: np.ndarray) -> np.ndarray:
     """``-curved⁻¹ slope``, with eigenvalues that are not positive raised to a small one."""
     values, vectors = np.linalg.eigh(curved)
-    values = np.maximum(values, 1e-6 * max(np.abs(values).max(), 1e-300))
+    values = np.maximum(values, LEAST_SHARE * max(np.abs(values).max(), 1e-300))
     return -vectors @ ((vectors.T @ slope) / values)
 
 

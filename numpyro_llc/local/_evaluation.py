@@ -1,6 +1,6 @@
 """The loss of chains, centred datum by datum, over the full data or a large fixed part of it."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,9 @@ NUM_PARTS = 16
 """Parts of a fixed batch, whose disagreement tells its error."""
 NUM_CONTRASTS = 16
 """Random signings of the data, whose spread tells what another data set would give."""
+CONTRAST_SEED = 0
+"""The seed of the signs. No key of the user's: every draw of every chain, in every call, must have
+the same signs, since λ̂'s data error is the covariance of a contrast with `llc` over draws."""
 
 
 class EvaluationRows(NamedTuple):
@@ -60,7 +63,7 @@ class OtherData(NamedTuple):
 
     target: LocalTarget
     rows: EvaluationRows | None
-    scale: Any
+    scale: jax.Array
 
 
 class Evaluation(NamedTuple):
@@ -108,9 +111,9 @@ def excess_losses(target: LocalTarget, z: Parameters, rows: EvaluationRows | Non
     return Evaluation(by_slice.sum(axis=0), by_slice.T, contrasts.sum(axis=0))
 
 
-def _contrasts(excess: jax.Array, slice_number: Any = 0) -> jax.Array:
+def _contrasts(excess: jax.Array, slice_number: int | jax.Array = 0) -> jax.Array:
     """Sums over data, ``[chain, datum]``, with random signs that are the same at every call."""
-    key = jax.random.fold_in(jax.random.key(0), slice_number)
+    key = jax.random.fold_in(jax.random.key(CONTRAST_SEED), slice_number)
     bits = jax.random.bits(key, excess.shape[1:], jnp.uint16)
 
     def one(k: jax.Array) -> jax.Array:
@@ -120,5 +123,5 @@ def _contrasts(excess: jax.Array, slice_number: Any = 0) -> jax.Array:
     return jax.lax.map(one, jnp.arange(NUM_CONTRASTS, dtype=jnp.uint16)).T
 
 
-def _less_last(values: Any) -> jax.Array:
+def _less_last(values: jax.Array) -> jax.Array:
     return values[:-1] - values[-1:]

@@ -4,13 +4,13 @@ All functions see the chains stacked: leaves of `z` are ``[chain, ...]``. One ba
 all chains, so that what depends on the rows alone is computed once.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from numpyro_llc.local._target import LocalTarget
-from numpyro_llc.models import Parameters
+from numpyro_llc.models import Parameters, PyTree
 
 
 class Anchor(NamedTuple):
@@ -32,7 +32,7 @@ def make_anchor(target: LocalTarget) -> Anchor:
         return Anchor(jax.grad(lambda z: target.tempered_loss(z, None))(center))
     rows, weights = row_slices(target, None)
 
-    def add(total: Parameters, part: Any) -> tuple[Parameters, None]:
+    def add(total: Parameters, part: tuple[jax.Array, jax.Array]) -> tuple[Parameters, None]:
         here = jax.grad(lambda z: part[1] @ target.row_terms(z, part[0]) / target.num_rows)(center)
         return jax.tree.map(jnp.add, total, here), None
 
@@ -62,7 +62,11 @@ def draw_rows(key: jax.Array, target: LocalTarget, batch_size: int | None) -> ja
 
 
 def potential_gradient(
-    target: LocalTarget, z: Parameters, rows: jax.Array | None, anchor: Anchor, use_anchor: Any
+    target: LocalTarget,
+    z: Parameters,
+    rows: jax.Array | None,
+    anchor: Anchor,
+    use_anchor: bool | jax.Array,
 ) -> Parameters:
     """``∇U(z)`` of each chain, unbiased from `rows`; with control variates if `use_anchor`."""
     own = jax.vmap(jax.grad(lambda one: target.tempered_loss(one, rows) + target.penalty(one)))(z)
@@ -82,7 +86,7 @@ def noise_product(
     direction: Parameters,
     rows: jax.Array,
     batch_size: int,
-    use_anchor: Any,
+    use_anchor: bool | jax.Array,
 ) -> Parameters:
     """An unbiased estimate of ``V(z) v``, V the covariance of a batch gradient, for one chain.
 
@@ -110,7 +114,7 @@ def noise_product(
     return jax.lax.cond(use_anchor, lambda: anchored(z, direction), lambda: plain(z, direction))
 
 
-def square_norm(tree: Any) -> jax.Array:
+def square_norm(tree: PyTree) -> jax.Array:
     """Sum of squares over all but the leading axis, ``[chain]``."""
     parts = [
         jnp.sum(jnp.square(leaf), axis=tuple(range(1, leaf.ndim))) for leaf in jax.tree.leaves(tree)
@@ -119,7 +123,11 @@ def square_norm(tree: Any) -> jax.Array:
 
 
 def noise_sample(
-    target: LocalTarget, z: Parameters, rows: jax.Array, anchor: Anchor, use_anchor: Any
+    target: LocalTarget,
+    z: Parameters,
+    rows: jax.Array,
+    anchor: Anchor,
+    use_anchor: bool | jax.Array,
 ) -> Parameters:
     """A draw of zero mean whose covariance is V of a gradient from this many rows."""
     half = rows.size // 2

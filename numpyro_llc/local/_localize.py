@@ -2,17 +2,11 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro
-from numpyro import distributions as dist
 from numpyro import handlers
-from numpyro.distributions import biject_to
-from numpyro.distributions.distribution import Unit
-from numpyro.primitives import Messenger
 
 from numpyro_llc._checks import (
     check_gamma,
@@ -21,9 +15,19 @@ from numpyro_llc._checks import (
     inverse_temperature_or_default,
 )
 from numpyro_llc.errors import NonFiniteLossError
-from numpyro_llc.local._parts import is_free_of, split
+from numpyro_llc.local._local_sites import LocalSites
+from numpyro_llc.local._parts import Sites, is_free_of, split
 from numpyro_llc.local._target import LocalTarget, make_target, total_loss
-from numpyro_llc.models import FullPlates, ModelReading, constrain, leaf_name, read_model
+from numpyro_llc.models import (
+    FullPlates,
+    ModelReading,
+    PyTree,
+    constrain,
+    read_model,
+)
+
+Localization = float | jax.Array | Mapping[str, float | jax.Array]
+"""γ: one for all sites, or by site."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,11 +39,11 @@ class LocalizedModel:
     """
 
     model: Callable
-    center: Any
-    localization: Any = 1.0
-    inverse_temperature: Any = None
+    center: PyTree
+    localization: Localization = 1.0
+    inverse_temperature: float | jax.Array | None = None
     num_data: int | None = None
-    sites: Any = None
+    sites: Sites | None = None
     likelihood_factors: Sequence[str] = ()
     prior_factors: Sequence[str] = ()
 
@@ -56,7 +60,9 @@ class LocalizedModel:
     def __name__(self) -> str:
         return f"localized_{getattr(self.model, '__name__', 'model')}"
 
-    def read(self, args: Sequence[Any], kwargs: Mapping[str, Any] | None = None) -> ModelReading:
+    def read(
+        self, args: Sequence[object], kwargs: Mapping[str, object] | None = None
+    ) -> ModelReading:
         """Read the model with these arguments at its centre, with all its checks."""
         if self.center is None:
             raise ValueError(
@@ -81,7 +87,7 @@ class LocalizedModel:
             If the loss at the centre is not finite.
         """
         num_data, beta = reading.num_data(self.num_data), self.inverse_temperature
-        if isinstance(num_data, jax.core.Tracer):
+        if isinstance(num_data, jax.core.Tracer):  # it is known when the traced model runs
             beta = 1.0 / jnp.log(num_data) if beta is None else beta
         else:
             num_data = check_num_data(num_data)
@@ -102,7 +108,7 @@ class LocalizedModel:
         )
         return target, num_data
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: object, **kwargs: object) -> object:
         """Run the model with localizing priors and a tempered likelihood."""
         reading = self.read(args, kwargs)
         target, _ = self.target(reading)
@@ -110,18 +116,18 @@ class LocalizedModel:
         program, is_free = reading.program, is_free_of(reading.center, target.fixed)
         fixed = tuple(name for name in program.latents if not is_free[name])
         values = constrain(program, fixed, reading.center, reading.arrays) if fixed else {}
-        with FullPlates(), _Localize(reading, target), handlers.condition(data=values):
+        with FullPlates(), LocalSites(reading, target), handlers.condition(data=values):
             return self.model(*args, **kwargs)
 
 
 def localize(
     model: Callable,
     *,
-    center: Any,
-    localization: Any = 1.0,
-    inverse_temperature: Any = None,
+    center: PyTree,
+    localization: Localization = 1.0,
+    inverse_temperature: float | jax.Array | None = None,
     num_data: int | None = None,
-    sites: Any = None,
+    sites: Sites | None = None,
     likelihood_factors: Sequence[str] = (),
     prior_factors: Sequence[str] = (),
 ) -> LocalizedModel:
@@ -184,7 +190,7 @@ def localize(
     )
 
 
-def as_localized(model: Any, **settings: Any) -> LocalizedModel:
+def as_localized(model: LocalizedModel | Callable, **settings: PyTree) -> LocalizedModel:
     """A plain model with these settings of ``localize``; a localized one has its own.
 
     Raises
@@ -194,7 +200,7 @@ def as_localized(model: Any, **settings: Any) -> LocalizedModel:
     """
     if isinstance(model, LocalizedModel):
         default = LocalizedModel.localization
-        given = [k for k, v in settings.items() if v is not None and not _is(v, default)]
+        given = [k for k, v in settings.items() if v is not None and not _equals(v, default)]
         if given:
             raise ValueError(
                 f"`{given[0]}` is a setting of the localized model: give it to localize(...), or "
@@ -204,11 +210,11 @@ def as_localized(model: Any, **settings: Any) -> LocalizedModel:
     return LocalizedModel(model, **settings)
 
 
-def _is(value: Any, default: float) -> bool:
+def _equals(value: object, default: object) -> bool:
     return isinstance(value, int | float) and value == default
 
 
-def check_localized(model: Any) -> LocalizedModel:
+def check_localized(model: object) -> LocalizedModel:
     """Refuse a plain model where its centre is needed."""
     if not isinstance(model, LocalizedModel):
         raise TypeError(
@@ -243,56 +249,3 @@ def check_finite(reading: ModelReading, where: str) -> None:
             f"The loss {where} is not finite: {bad} non-finite values by observed site. Is "
             "each observation inside the support of its likelihood there?"
         )
-
-
-class _Localize(Messenger):
-    """Gaussians for priors, a tempered likelihood; sites that are fixed lose their density."""
-
-    def __init__(self, reading: ModelReading, target: LocalTarget) -> None:
-        super().__init__()
-        self.reading = reading
-        self.localization = target.localization
-        self.is_free = is_free_of(reading.center, target.fixed)
-        self.temper = handlers.scale(scale=target.inverse_temperature)
-        self.log_dets = {f"_{site}_log_det" for site in reading.center}
-
-    def process_message(self, msg: dict[str, Any]) -> None:
-        name = msg.get("name")
-        if msg["type"] == "param" and name in self.reading.center:
-            msg["value"] = self._lift(name, msg["kwargs"].get("constraint"))
-            msg["stop"] = True  # Kernels hold a param site fixed; its sample sites replace it.
-        elif msg["type"] != "sample":
-            return
-        elif name in self.reading.center:
-            is_free = self.is_free[name]
-            msg["fn"] = self._gaussian(name, msg["fn"]) if is_free else msg["fn"].mask(False)
-            msg["scale"] = None
-        elif name in self.log_dets:  # NumPyro's Jacobian factor: not the user's to scale either.
-            msg["scale"] = None
-        elif name in self.reading.program.likelihood:
-            self.temper.process_message(msg)
-        elif name in self.reading.program.prior_factors:
-            msg["fn"] = Unit(jnp.zeros(()))
-
-    def _gaussian(self, name: str, prior: dist.Distribution) -> Any:
-        transform = biject_to(prior.support)
-        event_dim = transform.domain.event_dim + prior.event_dim - transform.codomain.event_dim
-        scale = self.localization[name] ** -0.5
-        base = dist.Normal(self.reading.center[name], scale).to_event(event_dim)
-        return dist.TransformedDistribution(base, transform)
-
-    def _lift(self, name: str, constraint: Any) -> Any:
-        """Put sample sites in place of a param site: one, or one for each leaf of its pytree."""
-        center = self.reading.center[name]
-        paths, treedef = jax.tree_util.tree_flatten_with_path(center)
-        values = []
-        for (path, leaf), is_free in zip(paths, jax.tree.leaves(self.is_free[name]), strict=True):
-            if not is_free:
-                values.append(leaf if constraint is None else biject_to(constraint)(leaf))
-                continue
-            # A site of the param's own name comes back to `process_message`, which is harmless.
-            prior = dist.Normal(leaf, self.localization[name] ** -0.5).to_event(jnp.ndim(leaf))
-            if constraint is not None:
-                prior = dist.TransformedDistribution(prior, biject_to(constraint))
-            values.append(numpyro.sample(leaf_name(name, path), prior))
-        return jax.tree.unflatten(treedef, values)

@@ -3,13 +3,17 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TypeGuard
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import PyTreeDef
 
-from numpyro_llc.models import PARAMS, Parameters, by_site, named_leaves
+from numpyro_llc.models import PARAMS, Parameters, PyTree, by_site, named_leaves
+
+Sites = str | Sequence[str] | Mapping[str, PyTree]
+"""What to sample: names of sites or of parts of them, or masks by site."""
 
 _FREE, _FIXED, _SOME = "free", "fixed", "some"
 
@@ -40,7 +44,7 @@ class Fixed:
 
     center: tuple[jax.Array, ...]
     places: tuple[jax.Array, ...]
-    form: Any
+    form: PyTreeDef
     kinds: tuple[str, ...]
 
     def whole(self, z: Parameters) -> Parameters:
@@ -64,7 +68,7 @@ class Fixed:
         return _without_empty(jax.tree.unflatten(self.form, kept))
 
 
-def split(center: Parameters, sites: Any) -> tuple[Parameters, Fixed | None]:
+def split(center: Parameters, sites: Sites) -> tuple[Parameters, Fixed | None]:
     """Cut `z*` into the part to sample and the rest; None if there is no rest.
 
     Parameters
@@ -97,7 +101,7 @@ def _without_empty(sampled: Parameters) -> Parameters:
     return {name: tree for name, tree in sampled.items() if jax.tree.leaves(tree)}
 
 
-def is_free_of(center: Parameters, fixed: Fixed | None) -> dict[str, Any]:
+def is_free_of(center: Parameters, fixed: Fixed | None) -> Parameters:
     """Of each leaf of all parameters, whether any of it is sampled: a pytree like `center`."""
     if fixed is None:
         return jax.tree.map(lambda _: True, center)
@@ -110,7 +114,7 @@ def _sampled(kind: str, leaf: jax.Array, places: np.ndarray) -> jax.Array | None
     return leaf if kind == _FREE else leaf.reshape(-1)[places]
 
 
-def _are_names(sites: Any) -> bool:
+def _are_names(sites: object) -> TypeGuard[str | Sequence[str]]:
     return isinstance(sites, str) or (
         isinstance(sites, Sequence) and all(isinstance(name, str) for name in sites)
     )
@@ -129,7 +133,7 @@ def _masks_by_name(center: Parameters, sites: str | Sequence[str]) -> list[np.nd
     return [np.full(jnp.shape(x), is_in) for x, is_in in zip(named.values(), chosen, strict=True)]
 
 
-def _named(center: Parameters) -> dict[str, Any]:
+def _named(center: Parameters) -> dict[str, jax.Array]:
     """Leaves under the names that results give them, in the order of ``jax.tree.leaves``."""
     return named_leaves(dict(sorted(center.items())))
 
@@ -144,7 +148,7 @@ def _is_part(leaf: str, name: str) -> bool:
     return leaf == name or leaf.startswith(name + ".")
 
 
-def _masks(center: Parameters, sites: Any) -> list[np.ndarray]:
+def _masks(center: Parameters, sites: object) -> list[np.ndarray]:
     if not isinstance(sites, Mapping):
         raise TypeError(
             f"`sites` must be names of sites or a dict of masks; got {type(sites).__name__}."
@@ -169,9 +173,9 @@ def _masks(center: Parameters, sites: Any) -> list[np.ndarray]:
     ]
 
 
-def _of_modules(center: Parameters, sites: Mapping[str, Any]) -> dict[str, Any]:
+def _of_modules(center: Parameters, sites: Mapping[str, PyTree]) -> Parameters:
     """The masks, with True or False of a random module as that of each of its sites."""
-    spread: dict[str, Any] = {}
+    spread: Parameters = {}
     for name, mask in sites.items():
         is_one = isinstance(mask, bool | np.bool_)
         parts = [site for site in center if is_one and _is_part(site, name)]

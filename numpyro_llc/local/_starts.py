@@ -1,4 +1,4 @@
-"""Choices made from the local curvature: where chains start."""
+"""Where chains start: around the centre, as wide as the local curvature allows."""
 
 from functools import partial
 
@@ -10,6 +10,11 @@ from jax.flatten_util import ravel_pytree
 from numpyro_llc.local._curvature import Curvature, precision
 from numpyro_llc.local._target import LocalTarget
 from numpyro_llc.models import Parameters
+
+NATS_PER_PARAMETER, NATS_FREE = 5.0, 20.0
+"""A start has a potential of at most this: ten times the density's own mean of ½ a parameter, for
+starts are to be spread out, and room where there are few parameters."""
+MAX_HALVINGS = 40
 
 
 def spread_starts(
@@ -37,7 +42,7 @@ def spread_starts(
 def _draw(num_chains: int, target: LocalTarget, root: jax.Array, rng_key: jax.Array) -> Parameters:
     """`root` is a matrix whose rows mix standard normals, or its diagonal."""
     center, unravel = ravel_pytree(target.center)
-    highest = 5.0 * center.size + 20.0
+    highest = NATS_PER_PARAMETER * center.size + NATS_FREE
     normal = jax.random.normal(rng_key, (num_chains, center.size), center.dtype)
     offsets = normal * root if root.ndim == 1 else normal @ root
 
@@ -45,7 +50,7 @@ def _draw(num_chains: int, target: LocalTarget, root: jax.Array, rng_key: jax.Ar
         def too_high(carry: tuple[jax.Array, jax.Array]) -> jax.Array:
             scale, halvings = carry
             potential = target.potential(unravel(center + scale * offset))
-            return ~(potential <= highest) & (halvings < 40)
+            return ~(potential <= highest) & (halvings < MAX_HALVINGS)
 
         def halve(carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
             return 0.5 * carry[0], carry[1] + 1

@@ -3,14 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from numpyro_llc.local._parts import Fixed
-from numpyro_llc.models import Parameters, Program
+from numpyro_llc.models import Arrays, Losses, Parameters, Program
 
 _FIELDS = [
     "arrays",
@@ -22,7 +21,9 @@ _FIELDS = [
 ]
 
 
-def _squared_distance(z: Parameters, center: Parameters, weights: Mapping[str, Any]) -> jax.Array:
+def _squared_distance(
+    z: Parameters, center: Parameters, weights: Mapping[str, float | jax.Array]
+) -> jax.Array:
     terms = [
         weights[name] * jnp.sum(jnp.square(leaf - anchor))
         for name in center
@@ -64,11 +65,11 @@ class LocalTarget:
     """
 
     program: Program
-    arrays: tuple[jax.Array, ...]
+    arrays: Arrays
     center: Parameters
-    center_losses: dict[str, jax.Array]
+    center_losses: Losses
     inverse_temperature: jax.Array
-    localization: dict[str, Any]
+    localization: dict[str, jax.Array]
     fixed: Fixed | None = None
 
     @property
@@ -80,7 +81,7 @@ class LocalTarget:
         """All unconstrained parameters, of those that are sampled."""
         return z if self.fixed is None else self.fixed.whole(z)
 
-    def losses(self, z: Parameters) -> dict[str, jax.Array]:
+    def losses(self, z: Parameters) -> Losses:
         """Per-datum losses in nats, an array for each observed site."""
         return self.program.losses(self.whole(z), self.arrays)
 
@@ -140,18 +141,18 @@ class PosteriorTarget(LocalTarget):
 
 
 @partial(jax.jit, static_argnums=0)
-def _losses(program: Program, z: Parameters, arrays: tuple[jax.Array, ...]) -> dict[str, jax.Array]:
+def _losses(program: Program, z: Parameters, arrays: Arrays) -> Losses:
     return program.losses(z, arrays)
 
 
 def make_target(
     program: Program,
-    arrays: tuple[jax.Array, ...],
+    arrays: Arrays,
     center: Parameters,
     *,
-    inverse_temperature: float,
-    localization: Mapping[str, float],
-    center_losses: dict[str, jax.Array] | None = None,
+    inverse_temperature: float | jax.Array,
+    localization: Mapping[str, float | jax.Array],
+    center_losses: Losses | None = None,
     fixed: Fixed | None = None,
 ) -> LocalTarget:
     """Put the target together; `center_losses` are evaluated unless they are known."""
@@ -169,6 +170,6 @@ def make_target(
     )
 
 
-def total_loss(losses: Mapping[str, jax.Array]) -> float:
+def total_loss(losses: Losses) -> float:
     """Sum of per-datum losses, in float64 on the host."""
     return float(sum(np.sum(np.asarray(loss), dtype=np.float64) for loss in losses.values()))

@@ -6,16 +6,33 @@ from numpyro_llc.models._leaves import leaf_name, named_leaves
 from numpyro_llc.models._measured import draw_starts
 from numpyro_llc.models._modules import PARAMS, by_site
 from numpyro_llc.models._network import NetworkModel, network_model
-from numpyro_llc.models._program import FullPlates, Parameters, Program, constrain
+from numpyro_llc.models._program import FullPlates, Program, constrain
 from numpyro_llc.models._reading import ModelReading, read_model
+from numpyro_llc.models._types import (
+    Arrays,
+    Fields,
+    InAxes,
+    Losses,
+    Parameters,
+    PyTree,
+    Site,
+    Trace,
+)
 
 __all__ = [
     "PARAMS",
+    "Arrays",
+    "Fields",
     "FullPlates",
+    "InAxes",
+    "Losses",
     "ModelReading",
     "NetworkModel",
     "Parameters",
     "Program",
+    "PyTree",
+    "Site",
+    "Trace",
     "by_site",
     "check_rows_apart",
     "constrain",

@@ -3,13 +3,14 @@
 import inspect
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import KeyPath, PyTreeDef
 
 from numpyro_llc.models._leaves import named_leaves
+from numpyro_llc.models._types import Arrays
 
 
 class _Array:
@@ -20,16 +21,16 @@ class _Array:
 class StaticArguments:
     """The part of ``(args, kwargs)`` that is fixed when the model is compiled; hashable."""
 
-    treedef: Any
+    treedef: PyTreeDef
     leaves: tuple[Hashable, ...]
 
-    def join(self, arrays: Sequence[jax.Array]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def join(self, arrays: Sequence[jax.Array]) -> tuple[tuple[object, ...], dict[str, object]]:
         """Put the arrays back; returns ``(args, kwargs)``."""
         remaining = iter(arrays)
         leaves = [next(remaining) if leaf is _Array else leaf for leaf in self.leaves]
         return jax.tree.unflatten(self.treedef, leaves)
 
-    def bound(self, function: Callable, arrays: Sequence[jax.Array]) -> dict[str, Any]:
+    def bound(self, function: Callable, arrays: Sequence[jax.Array]) -> dict[str, object]:
         """The arguments under the names of the function's parameters, in their order."""
         args, kwargs = self.join(arrays)
         return dict(inspect.signature(function).bind(*args, **kwargs).arguments)
@@ -41,8 +42,8 @@ class StaticArguments:
 
 
 def split_arguments(
-    args: Sequence[Any], kwargs: Mapping[str, Any] | None
-) -> tuple[StaticArguments, tuple[jax.Array, ...]]:
+    args: Sequence[object], kwargs: Mapping[str, object] | None
+) -> tuple[StaticArguments, Arrays]:
     """Split ``(args, kwargs)`` into a hashable part and its arrays.
 
     Arrays (JAX or NumPy, numeric or boolean) are data: they may change without compiling again.
@@ -69,7 +70,7 @@ def split_arguments(
     return StaticArguments(treedef, tuple(static)), tuple(arrays)
 
 
-def check_model(model: Any) -> Callable:
+def check_model(model: object) -> Callable:
     """Return `model` if it is a callable that can key compiled code."""
     if not callable(model):
         raise TypeError(f"`model` must be a NumPyro model (a callable); got {model!r}.")
@@ -83,7 +84,7 @@ def check_model(model: Any) -> Callable:
     return model
 
 
-def _check_hashable(path: Any, leaf: Any) -> Hashable:
+def _check_hashable(path: KeyPath, leaf: object) -> Hashable:
     try:
         hash(leaf)
     except TypeError:

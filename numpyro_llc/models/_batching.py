@@ -3,22 +3,24 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from numpyro_llc.models import _rules
-from numpyro_llc.models._program import Batching, Parameters, Program
+from numpyro_llc.models._program import Batching, Program
 from numpyro_llc.models._reading import ModelReading
+from numpyro_llc.models._types import Arrays, InAxes, Losses, Parameters
 
 _TRIED_ROWS = 3
 _TOLERANCE = {4: 1e-3, 8: 1e-7}
+"""Relative difference that rounding may leave between two losses, by bytes of the float type: far
+above its unit, 1e-7 or 1e-16, for a loss may be a difference of large terms."""
 _SHAPE_ERRORS = (ValueError, TypeError, IndexError)
 
 
-def with_batches(reading: ModelReading, in_axes: Any = None) -> Program:
+def with_batches(reading: ModelReading, in_axes: InAxes | None = None) -> Program:
     """The reading's program with its :class:`Batching`: rows can be taken out of it.
 
     Where a plate of the observed sites is indexed in the model (or declares `subsample_size`), the
@@ -66,7 +68,7 @@ def with_batches(reading: ModelReading, in_axes: Any = None) -> Program:
     return _accepted(reading, sliced)
 
 
-def check_rows_apart(reading: ModelReading, in_axes: Any = None) -> None:
+def check_rows_apart(reading: ModelReading, in_axes: InAxes | None = None) -> None:
     """Refuse a model in which the loss of a row depends on other rows, as through batch norm.
 
     Three rows by themselves are compared with the same among all; what cannot be cut into rows at
@@ -97,7 +99,9 @@ def _batched_axis(reading: ModelReading) -> tuple[str | None, int]:
     return None, lengths.pop()
 
 
-def _sliced(reading: ModelReading, plate: str | None, num_rows: int, in_axes: Any) -> Batching:
+def _sliced(
+    reading: ModelReading, plate: str | None, num_rows: int, in_axes: InAxes | None
+) -> Batching:
     """Rows by slicing the arguments, along the axes given or their first."""
     axes = _first_axes(reading, num_rows) if in_axes is None else _given_axes(reading, in_axes)
     return Batching(num_rows, plate, False, axes)
@@ -107,7 +111,7 @@ def _first_axes(reading: ModelReading, num_rows: int) -> tuple[int | None, ...]:
     return tuple(0 if a.ndim and a.shape[0] == num_rows else None for a in reading.arrays)
 
 
-def _given_axes(reading: ModelReading, in_axes: Any) -> tuple[int | None, ...]:
+def _given_axes(reading: ModelReading, in_axes: InAxes) -> tuple[int | None, ...]:
     named = reading.program.arguments.bound(reading.program.model, reading.arrays)
     if isinstance(in_axes, Mapping):
         by_name = dict(in_axes)
@@ -126,14 +130,14 @@ def _given_axes(reading: ModelReading, in_axes: Any) -> tuple[int | None, ...]:
     axes: list[int | None] = []
     for array in reading.arrays:
         owner = next((k for k, v in named.items() if _holds(v, array)), None)
-        axis = by_name.get(owner)
+        axis = None if owner is None else by_name.get(owner)
         if axis is not None and not -array.ndim <= axis < array.ndim:
             raise ValueError(f"`in_axes` gives axis {axis} of {owner!r}, of shape {array.shape}.")
         axes.append(axis)
     return tuple(axes)
 
 
-def _holds(value: Any, array: jax.Array) -> bool:
+def _holds(value: object, array: jax.Array) -> bool:
     return any(leaf is array for leaf in jax.tree.leaves(value))
 
 
@@ -196,19 +200,20 @@ def _accepted(reading: ModelReading, batching: Batching) -> Program:
     program = _program(reading, replace(batching, site_axes=tuple(site_axes)))
     if _rules.is_traced(reading.center, reading.arrays):  # Numbers cannot be compared yet.
         return program
-    moved = jax.tree.map(lambda leaf: leaf + 0.01, reading.center)
-    for z in (reading.center, moved):
+    for z in (reading.center, _rules.moved(reading.center)):
         full, part = _both(program, z, reading.arrays, jnp.asarray(rows))
         _compare(full, part, dict(site_axes), rows)
     return program
 
 
 @partial(jax.jit, static_argnums=0)
-def _both(program: Program, z: Parameters, arrays: Any, rows: jax.Array) -> Any:
+def _both(
+    program: Program, z: Parameters, arrays: Arrays, rows: jax.Array
+) -> tuple[Losses, Losses]:
     return program.losses(z, arrays), program.batch_losses(z, arrays, rows)
 
 
-def _compare(full: Any, part: Any, axes: Mapping[str, int], rows: np.ndarray) -> None:
+def _compare(full: Losses, part: Losses, axes: Mapping[str, int], rows: np.ndarray) -> None:
     for name, axis in axes.items():
         wanted = np.take(np.asarray(full[name], np.float64), rows, axis=axis)
         got = np.asarray(part[name], np.float64)

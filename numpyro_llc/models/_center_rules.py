@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +11,12 @@ from numpyro.distributions import constraints
 
 from numpyro_llc.errors import NonFiniteCenterError
 from numpyro_llc.models._program import is_real
-from numpyro_llc.models._rules import Trace, is_latent, is_traced, listed
+from numpyro_llc.models._rules import is_latent, is_traced, listed
+from numpyro_llc.models._types import PyTree, Trace
+
+EDGE = 0.98
+"""A value this near, relatively, to the logarithm of the least float is one that NumPyro's
+transforms clipped: they map an edge of the support there, not to infinity."""
 
 
 def wrong_shape(name: str, wanted: tuple[int, ...], got: tuple[int, ...]) -> ValueError:
@@ -23,7 +27,7 @@ def wrong_shape(name: str, wanted: tuple[int, ...], got: tuple[int, ...]) -> Val
     )
 
 
-def check_like(name: str, value: Any, initial: Any) -> None:
+def check_like(name: str, value: PyTree, initial: PyTree) -> None:
     """Check a param's value against the structure and shapes of its initial value."""
     wanted, got = str(jax.tree.structure(initial)), str(jax.tree.structure(value))
     if wanted != got:
@@ -37,7 +41,7 @@ def check_like(name: str, value: Any, initial: Any) -> None:
             raise wrong_shape(name + keystr(path), jnp.shape(like), jnp.shape(leaf))
 
 
-def check_names(trace: Trace, center: Mapping[str, Any], modules: Sequence[str]) -> None:
+def check_names(trace: Trace, center: Mapping[str, PyTree], modules: Sequence[str]) -> None:
     """Check that `center` names exactly the model's parameter sites."""
     latents = [name for name, site in trace.items() if is_latent(site)]
     params = [k for k, site in trace.items() if site["type"] == "param" and k not in modules]
@@ -67,7 +71,7 @@ def check_names(trace: Trace, center: Mapping[str, Any], modules: Sequence[str])
         )
 
 
-def check_shapes(trace: Trace, center: Mapping[str, Any], parameters: Sequence[str]) -> None:
+def check_shapes(trace: Trace, center: Mapping[str, PyTree], parameters: Sequence[str]) -> None:
     """Check the values of whole sites, those inside ``scan`` with their leading axis too."""
     for name in parameters:
         if trace[name]["type"] == "sample":
@@ -76,21 +80,23 @@ def check_shapes(trace: Trace, center: Mapping[str, Any], parameters: Sequence[s
                 raise wrong_shape(name, wanted, got)
 
 
-def is_inside(value: Any, z: Any, support: constraints.Constraint) -> jax.Array:
+def is_inside(value: jax.Array, z: jax.Array, support: constraints.Constraint) -> jax.Array:
     """Whether a constrained value is in the interior of its support: its image `z` is finite."""
     if is_real(support):
         return jnp.array(True)
-    far = 0.98 * abs(math.log(float(jnp.finfo(z.dtype).tiny)))  # what a clipped edge maps to
+    far = EDGE * abs(math.log(float(jnp.finfo(z.dtype).tiny)))
     return jnp.all(jnp.abs(z) < far) & jnp.all(support(value))
 
 
-def all_finite(value: Any) -> jax.Array:
+def all_finite(value: PyTree) -> jax.Array:
     """Whether all leaves are finite."""
     return jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(value)]).all()
 
 
 def check_center(
-    inside: Mapping[str, Any], finite: Mapping[str, Any], center: Mapping[str, Any] | None
+    inside: Mapping[str, jax.Array],
+    finite: Mapping[str, jax.Array],
+    center: Mapping[str, PyTree] | None,
 ) -> None:
     """Refuse NaN, values outside the support, and values on its edge."""
     if center is None or is_traced(inside, finite):

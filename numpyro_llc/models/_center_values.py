@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +11,7 @@ from numpyro.primitives import Messenger
 from numpyro_llc.models import _center_rules, _rules
 from numpyro_llc.models._modules import as_array, pure_parameters, with_module_leaves
 from numpyro_llc.models._program import scan_slice
+from numpyro_llc.models._types import Parameters, PyTree, Site
 
 
 class CountKeys(Messenger):
@@ -23,18 +23,18 @@ class CountKeys(Messenger):
         super().__enter__()
         return self
 
-    def process_message(self, msg: dict[str, Any]) -> None:
+    def process_message(self, msg: Site) -> None:
         self.count += msg["type"] == "prng_key"
 
 
 class CenterValues:
     """``substitute_fn`` that hands out the centre's values, checking shapes on the way."""
 
-    def __init__(self, center: Mapping[str, Any] | None, init_strategy: Callable) -> None:
+    def __init__(self, center: Mapping[str, PyTree] | None, init_strategy: Callable) -> None:
         self.center = {} if center is None else with_module_leaves(center)
         self.init = init_strategy
 
-    def __call__(self, site: dict[str, Any]) -> Any:
+    def __call__(self, site: Site) -> PyTree:
         name = site["name"]
         _rules.check_mutable(name, site)
         if site["type"] == "param":
@@ -50,7 +50,7 @@ class CenterValues:
         return value
 
 
-def _checked_param(site: dict[str, Any], value: Any) -> Any:
+def _checked_param(site: Site, value: PyTree) -> PyTree:
     """A param's value, of the structure and shapes of its own initial value where it has one."""
     initial = jax.eval_shape(lambda: site["fn"](*site["args"]))
     if initial is not None:  # of modules that make one only where none is given, see `_reading`
@@ -58,7 +58,7 @@ def _checked_param(site: dict[str, Any], value: Any) -> Any:
     return value
 
 
-def as_values(center: Any) -> dict[str, Any]:
+def as_values(center: object) -> Parameters:
     """Arrays of the default float type, from whatever the user wrote; of modules, a pytree.
 
     A ``Center``, or anything else with ``params``, stands for these.
@@ -75,19 +75,19 @@ def as_values(center: Any) -> dict[str, Any]:
     return {name: jax.tree.map(partial(_as_float, name), value) for name, value in given.items()}
 
 
-def _array_like(value: Any) -> Any:
+def _array_like(value: PyTree) -> PyTree:
     """A list of numbers is one array; any other pytree keeps its leaves."""
     is_list = isinstance(value, list | tuple)
     return np.asarray(value) if is_list and _holds_numbers(value) else value
 
 
-def _holds_numbers(value: Any) -> bool:
+def _holds_numbers(value: PyTree) -> bool:
     return not isinstance(value, Mapping) and (
         all(map(_holds_numbers, value)) if isinstance(value, list | tuple) else np.ndim(value) == 0
     )
 
 
-def _as_float(name: str, value: Any) -> jax.Array:
+def _as_float(name: str, value: object) -> jax.Array:
     try:
         return jnp.asarray(value, dtype=jnp.result_type(float))
     except (TypeError, ValueError):

@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from numpyro import distributions as dist
+
+from numpyro_llc.models._types import Site
 
 
 class DataAxes(NamedTuple):
@@ -18,7 +20,7 @@ class DataAxes(NamedTuple):
     names: dict[int, str]
 
 
-def data_axes(site: dict[str, Any]) -> DataAxes:
+def data_axes(site: Site) -> DataAxes:
     """Batch shape (of the distribution and the value, broadcast) and plates of an observed site."""
     fn, value_shape = site["fn"], jnp.shape(site["value"])
     kept = len(value_shape) - fn.event_dim
@@ -29,12 +31,12 @@ def data_axes(site: dict[str, Any]) -> DataAxes:
     )
 
 
-def plate_axes(site: dict[str, Any]) -> dict[int, str]:
+def plate_axes(site: Site) -> dict[int, str]:
     """Which (negative) axes of a sample site's value are which plates."""
     return {f.dim - site["fn"].event_dim: f.name for f in site["cond_indep_stack"]}
 
 
-def observation_mask(site: dict[str, Any]) -> jax.Array:
+def observation_mask(site: Site) -> jax.Array:
     """The mask of an observed site (of the handler or the distribution), of its batch shape."""
     mask, fn = jnp.array(True), site["fn"]
     while fn is not None:
@@ -44,12 +46,12 @@ def observation_mask(site: dict[str, Any]) -> jax.Array:
     return jnp.broadcast_to(mask, data_axes(site).shape)
 
 
-def count_data(site: dict[str, Any]) -> jax.Array:
+def count_data(site: Site) -> jax.Array:
     """Data points of an observed site that no mask removes."""
     return jnp.sum(observation_mask(site))
 
 
-def count_bad(site: dict[str, Any]) -> jax.Array:
+def count_bad(site: Site) -> jax.Array:
     """NaN or infinite values of an observed site that are not masked out."""
     if not jnp.issubdtype(jnp.result_type(site["value"]), jnp.inexact):
         return jnp.array(0)

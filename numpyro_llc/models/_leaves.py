@@ -1,17 +1,19 @@
 """Names of the leaves of pytrees, as results give them."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import jax
+from jax.tree_util import KeyPath
+
+from numpyro_llc.models._types import PyTree
 
 
-def leaf_name(site: str, path: Sequence[Any]) -> str:
+def leaf_name(site: str, path: KeyPath) -> str:
     """The name of a leaf: ``params.a.b`` at ``params['a']['b']``."""
     return ".".join([site, *(jax.tree_util.keystr((key,), simple=True) for key in path)])
 
 
-def named_leaves(values: Mapping[str, Any]) -> dict[str, Any]:
+def named_leaves(values: Mapping[str, PyTree]) -> dict[str, PyTree]:
     """The leaves of the pytree of each site by name, site after site."""
     return {
         leaf_name(site, path): leaf

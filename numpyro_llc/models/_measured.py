@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import jax
 from numpyro.distributions import biject_to, constraints
@@ -11,7 +10,8 @@ from numpyro.infer.initialization import init_to_uniform
 
 from numpyro_llc.models import _center_rules, _data
 from numpyro_llc.models._center_values import CenterValues
-from numpyro_llc.models._program import Parameters, Program, is_real, site_loss, support_of
+from numpyro_llc.models._program import Program, is_real, site_loss, support_of
+from numpyro_llc.models._types import Arrays, Losses, Parameters, PyTree
 
 UNIFORM = init_to_uniform()
 """Stands where a strategy is wanted and the centre is given."""
@@ -25,7 +25,7 @@ UNIFORM = init_to_uniform()
 @dataclass(frozen=True)
 class Measured:
     z: Parameters
-    losses: dict[str, jax.Array]
+    losses: Losses
     observed: dict[str, jax.Array]
     counts: dict[str, jax.Array]
     bad_observations: dict[str, jax.Array]
@@ -35,7 +35,11 @@ class Measured:
 
 @partial(jax.jit, static_argnums=(0, 1))
 def measure(
-    program: Program, init_strategy: Callable, given: Any, arrays: Sequence[jax.Array], seed: Any
+    program: Program,
+    init_strategy: Callable,
+    given: Mapping[str, PyTree] | None,
+    arrays: Sequence[jax.Array],
+    seed: int | jax.Array,
 ) -> Measured:
     """Everything about the centre and the data that takes numbers, in one compiled function."""
     trace = program.trace(arrays, CenterValues(given, init_strategy), seed)
@@ -55,9 +59,7 @@ def measure(
 
 
 @partial(jax.jit, static_argnums=0)
-def unconstrain_draws(
-    program: Program, values: Mapping[str, Any], arrays: tuple[jax.Array, ...]
-) -> Parameters:
+def unconstrain_draws(program: Program, values: Mapping[str, PyTree], arrays: Arrays) -> Parameters:
     """Unconstrained parameters of constrained ones, leaves ``[chain, draw, ...]``."""
     return jax.lax.map(
         partial(jax.lax.map, lambda given: measure(program, UNIFORM, given, arrays, 0).z), values
@@ -66,13 +68,13 @@ def unconstrain_draws(
 
 @partial(jax.jit, static_argnums=(0, 1))
 def draw_starts(
-    program: Program, init_strategy: Callable, arrays: tuple[jax.Array, ...], keys: jax.Array
+    program: Program, init_strategy: Callable, arrays: Arrays, keys: jax.Array
 ) -> Parameters:
     """Unconstrained parameters that a NumPyro initialization strategy gives, one for each key."""
     return jax.lax.map(lambda key: measure(program, init_strategy, None, arrays, key).z, keys)
 
 
-def _unconstrain(name: str, value: Any, support: constraints.Constraint) -> Any:
+def _unconstrain(name: str, value: PyTree, support: constraints.Constraint) -> PyTree:
     if is_real(support):
         return value
     if len(jax.tree.leaves(value)) != 1:

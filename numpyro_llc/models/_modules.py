@@ -5,23 +5,24 @@ and for the sample sites ``net/Dense_0.kernel``, ... of ``random_flax_module`` a
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import jax.numpy as jnp
-from jax.tree_util import DictKey, keystr, tree_leaves_with_path
+from jax.tree_util import DictKey, KeyPath, keystr, tree_leaves_with_path
+
+from numpyro_llc.models._types import Parameters, PyTree
 
 PARAMS = "$params"
 """What NumPyro appends to the name of a module for the param site of its parameters."""
 
 
-def module_leaf_name(path: Any) -> str:
+def module_leaf_name(path: KeyPath) -> str:
     """The name that ``random_*_module`` gives a leaf: of dicts ``a.b``, else as in the code."""
     if all(isinstance(key, DictKey) for key in path):
         return ".".join(str(key.key) for key in path)
     return keystr(path)[1:]
 
 
-def pure_parameters(value: Any) -> Any:
+def pure_parameters(value: PyTree) -> PyTree:
     """The pytree of parameters of a trained module or of its state; anything else as it is."""
     libraries = {base.__module__.split(".")[0] for base in type(value).__mro__}
     if "equinox" in libraries:
@@ -44,14 +45,14 @@ def pure_parameters(value: Any) -> Any:
     return value
 
 
-def plain_dicts(tree: Any) -> Any:
+def plain_dicts(tree: PyTree) -> PyTree:
     """The same tree, its mappings (such as Flax's frozen ones) as dicts."""
     if isinstance(tree, Mapping):
         return {name: plain_dicts(part) for name, part in tree.items()}
     return tree
 
 
-def _leaves(name: str, tree: Any) -> dict[str, Any]:
+def _leaves(name: str, tree: PyTree) -> Parameters:
     """The leaves of a module's pytree by the sites of ``random_*_module``; none of an array."""
     paths = tree_leaves_with_path(tree)
     if name.endswith(PARAMS) or not paths or not paths[0][0]:
@@ -59,25 +60,25 @@ def _leaves(name: str, tree: Any) -> dict[str, Any]:
     return {f"{name}/{module_leaf_name(path)}": leaf for path, leaf in paths}
 
 
-def with_module_leaves(center: Mapping[str, Any]) -> dict[str, Any]:
+def with_module_leaves(center: Mapping[str, PyTree]) -> Parameters:
     """The centre, and the leaves of each pytree in it also by the sites of a random module."""
     return {**center, **{k: v for name in center for k, v in _leaves(name, center[name]).items()}}
 
 
-def as_array(value: Any) -> Any:
+def as_array(value: PyTree) -> PyTree:
     """A list of arrays as one array: what a sample site takes, which no pytree can be."""
     return jnp.asarray(value) if isinstance(value, list | tuple) else value
 
 
 def by_site(
-    center: Mapping[str, Any], parameters: Sequence[str], latents: Sequence[str]
-) -> dict[str, Any]:
+    center: Mapping[str, PyTree], parameters: Sequence[str], latents: Sequence[str]
+) -> Parameters:
     """The centre as given, each module of it replaced by the sites that it stands for.
 
     `parameters` are the sites of the model, `latents` those that are sample sites.
     """
     sites = set(parameters)
-    resolved: dict[str, Any] = {}
+    resolved: Parameters = {}
     for name, tree in center.items():
         leaves, whole = _leaves(name, tree), name + PARAMS
         if name in sites or not (whole in sites or sites & leaves.keys()):

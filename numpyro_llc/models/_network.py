@@ -2,16 +2,17 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
+from jax.tree_util import PyTreeDef
 from numpyro import distributions as dist
 
 from numpyro_llc._checks import check_positive
 from numpyro_llc.models._modules import pure_parameters
+from numpyro_llc.models._types import PyTree
 
 LIKELIHOODS: dict[str, Callable[..., dist.Distribution]] = {
     "normal": lambda outputs, scale: dist.Normal(outputs, scale),
@@ -36,16 +37,16 @@ class Form:
         ``PARAMETER`` in the place of each parameter.
     """
 
-    whole: Any
-    pure: Any
+    whole: PyTreeDef
+    pure: PyTreeDef
     shapes: tuple[tuple[int, ...], ...]
-    others: tuple[Any, ...]
+    others: tuple[object, ...]
 
-    def initial(self) -> Any:
+    def initial(self) -> PyTree:
         """Parameters of zeros, as the site holds them."""
         return jax.tree.unflatten(self.pure, [jnp.zeros(shape) for shape in self.shapes])
 
-    def filled(self, params: Any) -> Any:
+    def filled(self, params: PyTree) -> PyTree:
         """The user's pytree with these parameters."""
         leaves = iter(jax.tree.leaves(params))
         filled = [next(leaves) if other is PARAMETER else other for other in self.others]
@@ -62,12 +63,12 @@ class NetworkModel:
     Two of the same function, structure and likelihood are equal, so that they share compiled code.
     """
 
-    apply: Callable[[Any, Any], jax.Array]
+    apply: Callable[[PyTree, PyTree], jax.Array]
     form: Form
     likelihood: str | Callable[[jax.Array], dist.Distribution]
     scale: float
 
-    def __call__(self, x: Any, y: Any) -> None:
+    def __call__(self, x: PyTree, y: jax.Array) -> None:
         """Observe `y` [n, ...], given inputs `x`, whose arrays have n rows."""
         self._check_data(y)
         initial = self.form.initial()
@@ -88,7 +89,7 @@ class NetworkModel:
                 )
             numpyro.sample("y", noise, obs=y)
 
-    def _check_data(self, y: Any) -> None:
+    def _check_data(self, y: object) -> None:
         if not isinstance(y, jax.Array | np.ndarray) or y.ndim == 0:
             raise TypeError(
                 f"`y` must be an array with a row for each datum; got {type(y).__name__}. Pass the "
@@ -113,8 +114,8 @@ class NetworkModel:
 
 
 def network_model(
-    apply: Callable[[Any, Any], jax.Array],
-    params: Any,
+    apply: Callable[[PyTree, PyTree], jax.Array],
+    params: PyTree,
     likelihood: str | Callable[[jax.Array], dist.Distribution] = "normal",
     *,
     scale: float = 1.0,
@@ -161,7 +162,7 @@ def network_model(
     return NetworkModel(apply, _form(params), likelihood, float(scale))
 
 
-def _form(params: Any) -> Form:
+def _form(params: PyTree) -> Form:
     """Take the user's pytree apart."""
     own = pure_parameters(params)
     paths, pure = jax.tree_util.tree_flatten_with_path(own)
@@ -193,7 +194,7 @@ def _form(params: Any) -> Form:
     return Form(whole, pure, tuple(tuple(np.shape(leaf)) for _, leaf in paths), others)
 
 
-def _is_hashable(leaf: Any) -> bool:
+def _is_hashable(leaf: object) -> bool:
     try:
         hash(leaf)
     except TypeError:

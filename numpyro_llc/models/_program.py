@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +11,7 @@ from numpyro.distributions import biject_to, constraints
 from numpyro.primitives import Messenger
 
 from numpyro_llc.models._arguments import StaticArguments
-
-Parameters = dict[str, Any]
-"""Unconstrained parameters: an array for each sample site, an array or pytree for a param site."""
+from numpyro_llc.models._types import Losses, Parameters, PyTree, Site, Trace
 
 
 class FullPlates(Messenger):
@@ -29,7 +26,7 @@ class FullPlates(Messenger):
         super().__init__()
         self.batched, self.num_rows, self.rows = batched, num_rows, rows
 
-    def process_message(self, msg: dict[str, Any]) -> None:
+    def process_message(self, msg: Site) -> None:
         if msg["type"] != "plate":
             return
         size, declared = msg["args"]
@@ -87,20 +84,20 @@ def is_real(support: constraints.Constraint) -> bool:
     return support is constraints.real
 
 
-def scan_slice(site: dict[str, Any], value: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+def scan_slice(site: Site, value: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """The item of `value` that belongs to this step, if `site` is inside ``scan``."""
     index = site["infer"].get("_scan_current_index")
     return value[index] if index is not None and jnp.ndim(value) > len(shape) else value
 
 
-def support_of(site: dict[str, Any]) -> constraints.Constraint:
+def support_of(site: Site) -> constraints.Constraint:
     """Support of a sample site, or constraint of a param site."""
     if site["type"] == "param":
         return site["kwargs"].get("constraint", constraints.real)
     return site["fn"].support
 
 
-def _place(z: Mapping[str, Any], site: dict[str, Any]) -> Any:
+def _place(z: Mapping[str, PyTree], site: Site) -> PyTree:
     """The constrained value of `site` at unconstrained parameters `z`; None if it has none."""
     if site["name"] not in z or site["type"] not in ("sample", "param"):
         return None
@@ -114,7 +111,7 @@ def _place(z: Mapping[str, Any], site: dict[str, Any]) -> Any:
     return transform(scan_slice(site, value, transform.inverse_shape(shape)))
 
 
-def site_loss(site: dict[str, Any]) -> jax.Array:
+def site_loss(site: Site) -> jax.Array:
     """``-log p`` of an observed site, one value per datum; a user's ``handlers.scale`` counts.
 
     In float32 at least, whatever the model computes in: sums over the data need it.
@@ -143,13 +140,19 @@ class Program:
     fingerprint: str = ""
     batching: Batching | None = None
 
+    def require_batching(self) -> Batching:
+        """How rows are taken out of the model; raises where they cannot be."""
+        if self.batching is None:
+            raise ValueError("Rows cannot be taken out of the model yet: see `with_batches`.")
+        return self.batching
+
     def trace(
         self,
         arrays: Sequence[jax.Array],
         values: Callable,
-        seed: Any = 0,
+        seed: int | jax.Array = 0,
         plates: FullPlates | None = None,
-    ) -> dict[str, dict[str, Any]]:
+    ) -> Trace:
         """Run the model on its full data, with ``values(site)`` at each site that it answers."""
         args, kwargs = self.arguments.join(arrays)
         model = handlers.substitute(handlers.seed(self.model, rng_seed=seed), substitute_fn=values)
@@ -171,19 +174,15 @@ class Program:
         return trace
 
     def losses(
-        self, z: Parameters, arrays: Sequence[jax.Array], seed: Any = 0
-    ) -> dict[str, jax.Array]:
+        self, z: Parameters, arrays: Sequence[jax.Array], seed: int | jax.Array = 0
+    ) -> Losses:
         """Per-datum losses ``-log p(x_i | z)`` in nats, an array for each observed site."""
         trace = self.trace(arrays, partial(_place, z), seed)
         return {name: site_loss(trace[name]) for name in self.likelihood}
 
-    def batch_losses(
-        self, z: Parameters, arrays: Sequence[jax.Array], rows: jax.Array
-    ) -> dict[str, jax.Array]:
+    def batch_losses(self, z: Parameters, arrays: Sequence[jax.Array], rows: jax.Array) -> Losses:
         """Per-datum losses of the rows `rows` alone, at a cost that does not grow with the data."""
-        batching = self.batching
-        if batching is None:
-            raise ValueError("The program has no batching: see find_batching.")
+        batching = self.require_batching()
         trace = self.trace(
             batching.take(arrays, rows), partial(_place, z), plates=batching.plates(rows)
         )
@@ -201,7 +200,7 @@ class Program:
         losses = self.batch_losses(z, arrays, rows)
         by_row = [
             jnp.sum(jnp.moveaxis(losses[name], axis, 0).reshape(len(rows), -1), axis=1)
-            for name, axis in self.batching.site_axes  # type: ignore[union-attr]
+            for name, axis in self.require_batching().site_axes
         ]
         return sum(by_row[1:], by_row[0])
 
@@ -223,7 +222,7 @@ class Program:
 
     def constrain(
         self, z: Parameters, arrays: Sequence[jax.Array], names: Sequence[str]
-    ) -> dict[str, Any]:
+    ) -> Parameters:
         """Constrained values of the named sites (parameters or deterministic)."""
         trace = self.trace(arrays, partial(_place, z))
         return {name: trace[name]["value"] for name in names}
@@ -232,6 +231,6 @@ class Program:
 @partial(jax.jit, static_argnums=(0, 1))
 def constrain(
     program: Program, names: tuple[str, ...], z: Parameters, arrays: Sequence[jax.Array]
-) -> dict[str, Any]:
+) -> Parameters:
     """:meth:`Program.constrain`, compiled."""
     return program.constrain(z, arrays, names)

@@ -1,12 +1,9 @@
 """Read a NumPyro program: its sites, its centre, its data; refuse what has no λ̂."""
 
-import hashlib
 import math
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import jax
 import numpy as np
@@ -14,13 +11,11 @@ import numpy as np
 from numpyro_llc.models import _center_rules, _data, _rules
 from numpyro_llc.models._arguments import StaticArguments, check_model, split_arguments
 from numpyro_llc.models._center_values import CenterValues, CountKeys, as_values
+from numpyro_llc.models._fingerprint import fingerprint
 from numpyro_llc.models._measured import UNIFORM, measure, unconstrain_draws
 from numpyro_llc.models._modules import PARAMS, by_site, plain_dicts
-from numpyro_llc.models._program import (
-    Parameters,
-    Program,
-    site_loss,
-)
+from numpyro_llc.models._program import Program, site_loss
+from numpyro_llc.models._types import Arrays, Fields, Losses, Parameters, PyTree, Trace
 
 
 @dataclass(frozen=True)
@@ -56,9 +51,9 @@ class ModelReading:
     """
 
     program: Program
-    arrays: tuple[jax.Array, ...]
+    arrays: Arrays
     center: Parameters
-    center_losses: dict[str, jax.Array]
+    center_losses: Losses
     observed: dict[str, jax.Array]
     data_axes: dict[str, _data.DataAxes]
     data_counts: dict[str, jax.Array]
@@ -68,26 +63,28 @@ class ModelReading:
     subsampled: tuple[str, ...]
     improper: tuple[str, ...]
 
-    def num_data(self, given: int | None = None) -> Any:
+    def num_data(self, given: int | None = None) -> int:
         """n, given or from plates and shapes; raises where it is in doubt, or parameters grow."""
         is_traced = given is None and _rules.is_traced(self.data_counts)
-        counts = {
-            name: math.prod(self.data_axes[name].shape) if is_traced else count
-            for name, count in self.data_counts.items()
-        }
         if given is None:
-            counts = {name: int(count) for name, count in counts.items()}
+            counts = {
+                name: math.prod(self.data_axes[name].shape) if is_traced else int(count)
+                for name, count in self.data_counts.items()
+            }
             given = _data.infer_num_data(self.data_axes, counts)
         _rules.check_growth(self.latent_plates, given)
+        if not is_traced:
+            return given
         # Of a traced model the count, which a mask may lower, is known when it runs.
-        return next(iter(self.data_counts.values())) if is_traced else given
+        count: PyTree = next(iter(self.data_counts.values()))
+        return count
 
     def keyed_by_prior(self) -> Program:
         """The program for what depends on the prior too: a changed prior compiles again."""
         jaxpr = jax.make_jaxpr(self.program.with_prior().losses)(self.center, self.arrays)
-        return replace(self.program, fingerprint=_fingerprint(jaxpr))
+        return replace(self.program, fingerprint=fingerprint(jaxpr))
 
-    def at(self, center: Mapping[str, Any]) -> "ModelReading":
+    def at(self, center: Mapping[str, PyTree]) -> "ModelReading":
         """The same model at another centre: numbers only, nothing is read again."""
         given = by_site(as_values(center), self.program.parameters, self.program.latents)
         if set(given) != set(self.program.parameters):
@@ -102,7 +99,7 @@ class ModelReading:
         _center_rules.check_center(seen.inside, seen.finite, given)
         return replace(self, center=seen.z, center_losses=seen.losses)
 
-    def unconstrain(self, values: Mapping[str, Any]) -> Parameters:
+    def unconstrain(self, values: Mapping[str, PyTree]) -> Parameters:
         """Unconstrained parameters of constrained ones, leaves ``[chain, draw, ...]``."""
         return unconstrain_draws(self.program, values, self.arrays)
 
@@ -119,10 +116,10 @@ class ModelReading:
 
 def read_model(
     model: Callable,
-    args: Sequence[Any],
-    kwargs: Mapping[str, Any] | None,
+    args: Sequence[object],
+    kwargs: Mapping[str, object] | None,
     *,
-    center: Mapping[str, Any],
+    center: Mapping[str, PyTree],
     likelihood_factors: Sequence[str] = (),
     prior_factors: Sequence[str] = (),
     init_strategy: Callable | None = None,
@@ -155,13 +152,13 @@ def read_model(
         given = by_site(given, program.parameters, program.latents)
     seen = measure(replace(program, fingerprint=as_read), init_strategy, given, arrays, 0)
     # Of the losses alone, so that it is the same wherever the centre came from.
-    fingerprint = _fingerprint(jax.make_jaxpr(program.losses)(seen.z, arrays))
-    program = replace(program, fingerprint=fingerprint)
+    own = fingerprint(jax.make_jaxpr(program.losses)(seen.z, arrays))
+    program = replace(program, fingerprint=own)
     _center_rules.check_center(seen.inside, seen.finite, given)
     _rules.check_observations(seen.bad_observations)
     if draws_keys:
         # Away from the centre, where a dropout mask may multiply zeros.
-        moved = jax.tree.map(lambda leaf: leaf + 0.01, seen.z)
+        moved = _rules.moved(seen.z)
         one, two = (_losses_of_seed(program, moved, arrays, seed) for seed in (0, 1))
         _rules.check_deterministic_likelihood(one, two)
     return ModelReading(
@@ -178,18 +175,18 @@ def read_model(
 def _structure(
     model: Callable,
     arguments: StaticArguments,
-    arrays: tuple[jax.Array, ...],
+    arrays: Arrays,
     given: Parameters | None,
     factors: _rules.Factors,
     init_strategy: Callable,
-) -> dict[str, Any]:
+) -> Fields:
     """Fields of a :class:`ModelReading` that take no numbers, from one abstract trace."""
     unread = Program(model, arguments, (), (), (), factors.prior)
-    found: dict[str, Any] = {}
+    found: Fields = {}
     if given is not None and not jax.tree_util.all_leaves(given.values()):
         _check_modules(unread, arrays, given, init_strategy)
 
-    def look(given: Any, arrays: Any) -> Any:
+    def look(given: Parameters | None, arrays: Arrays) -> list[jax.Array] | None:
         try:
             with CountKeys() as keys:
                 trace = unread.trace(arrays, CenterValues(given, init_strategy))
@@ -197,21 +194,31 @@ def _structure(
             return [site_loss(trace[name]) for name in found["program"].likelihood]
         except (ValueError, TypeError) as error:
             found["error"] = error  # Raised below: JAX would append its own remarks to it.
+            return None
 
     jaxpr = jax.make_jaxpr(look)(given, arrays)
     if "error" in found:
         raise found["error"]
-    found["fingerprint"] = _fingerprint(jaxpr)
+    found["fingerprint"] = fingerprint(jaxpr)
     return found
 
 
+_WITHOUT_INPUTS = (TypeError, ValueError, AttributeError, IndexError)
+"""What modules raise that are initialised without an input, as by ``flax_module`` without
+`input_shape`: Python for an argument that is missing, Haiku for a shape, Flax for a scalar in the
+place of an array. Such a module cannot say what its parameters look like."""
+
+
 def _check_modules(
-    unread: Program, arrays: tuple[jax.Array, ...], given: Parameters, init_strategy: Callable
+    unread: Program, arrays: Arrays, given: Parameters, init_strategy: Callable
 ) -> None:
     """Check networks of the centre against the parameters that their modules make themselves."""
 
-    def made(arrays: Any) -> dict[str, Any]:
-        trace = unread.trace(arrays, CenterValues(None, init_strategy))
+    def made(arrays: Arrays) -> Parameters:
+        try:
+            trace = unread.trace(arrays, CenterValues(None, init_strategy))
+        except _WITHOUT_INPUTS:
+            return {}
         latents = [name for name, site in trace.items() if _rules.is_latent(site)]
         params = {name: site["value"] for name, site in trace.items() if site["type"] == "param"}
         # Random modules, in whole or in part, hold placeholders by now; their sites are checked.
@@ -222,42 +229,15 @@ def _check_modules(
         ]
         return {name: plain_dicts(params[name]) for name in own}
 
-    try:
-        forms = jax.eval_shape(made, arrays)
-    except Exception:  # whatever a module raises that is run without its inputs
-        return
+    forms = jax.eval_shape(made, arrays)
     for name, value in by_site(given, list(forms), ()).items():
         if name in forms:
             _center_rules.check_like(name, plain_dicts(value), forms[name])
 
 
-def _fingerprint(jaxpr: Any) -> str:
-    """Of what the model computes, numbers and arrays that it reads from outside included.
-
-    A model may close over data, which Python code then changes: compiled code would not notice.
-    """
-    text = re.sub(r"0x[0-9a-f]+", "", str(jaxpr.jaxpr))
-    digest = hashlib.sha256(text.encode())
-    for constant in _constants_of(jaxpr):
-        if not isinstance(constant, jax.core.Tracer):
-            digest.update(np.asarray(constant).tobytes())
-    return digest.hexdigest()
-
-
-def _constants_of(part: Any) -> Iterator[Any]:
-    """Constants of a closed jaxpr and of all that are nested in it, as those of a jit inside."""
-    if isinstance(part, list | tuple):
-        for item in part:
-            yield from _constants_of(item)
-    elif hasattr(part, "eqns"):
-        yield from getattr(part, "consts", ())
-        for equation in part.eqns:
-            yield from _constants_of(list(equation.params.values()))
-
-
 def _described(
-    unread: Program, trace: _rules.Trace, given: Parameters | None, factors: _rules.Factors
-) -> dict[str, Any]:
+    unread: Program, trace: Trace, given: Parameters | None, factors: _rules.Factors
+) -> Fields:
     likelihood = _rules.check_sites(trace, factors)
     _rules.check_local_latents(trace, likelihood)
     modules = _rules.random_module_params(trace)
@@ -286,9 +266,7 @@ def _described(
 
 
 @partial(jax.jit, static_argnums=0)
-def _losses_of_seed(
-    program: Program, z: Parameters, arrays: tuple[jax.Array, ...], seed: Any
-) -> dict[str, jax.Array]:
+def _losses_of_seed(program: Program, z: Parameters, arrays: Arrays, seed: int) -> Losses:
     return program.losses(z, arrays, seed)
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +12,7 @@ from numpyro import distributions as dist
 
 from numpyro_llc.models import _data
 from numpyro_llc.models._modules import PARAMS, module_leaf_name
-
-Trace = dict[str, dict[str, Any]]
+from numpyro_llc.models._types import Parameters, Site, Trace
 
 
 class Factors(NamedTuple):
@@ -23,22 +22,31 @@ class Factors(NamedTuple):
     prior: tuple[str, ...]
 
 
-def is_traced(*values: Any) -> bool:
+AWAY = 0.01
+"""How far from the centre losses are looked at once more: at it, terms may be zero that differ."""
+
+
+def moved(z: Parameters) -> Parameters:
+    """Parameters a little away from `z`, in every coordinate."""
+    return jax.tree.map(lambda leaf: leaf + AWAY, z)
+
+
+def is_traced(*values: object) -> bool:
     """Whether the numbers are not there to be checked, as inside a user's jit."""
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
 
 
-def is_discrete(site: dict[str, Any]) -> bool:
+def is_discrete(site: Site) -> bool:
     """Whether a sample site has a discrete support."""
     return bool(site["fn"].support.is_discrete)
 
 
-def is_latent(site: dict[str, Any]) -> bool:
+def is_latent(site: Site) -> bool:
     """Whether `site` is a sample site without data."""
     return site["type"] == "sample" and not site["is_observed"]
 
 
-def is_parameter(site: dict[str, Any]) -> bool:
+def is_parameter(site: Site) -> bool:
     """Whether `site` is a latent sample site or a param site."""
     return site["type"] == "param" or is_latent(site)
 
@@ -52,7 +60,7 @@ def check_sites(trace: Trace, factors: Factors) -> tuple[str, ...]:
     return _likelihood_sites(trace, factors)
 
 
-def check_mutable(name: str, site: dict[str, Any]) -> None:
+def check_mutable(name: str, site: Site) -> None:
     """Refuse mutable state, unless it is known to be empty (as some nnx modules declare it)."""
     if site["type"] == "mutable" and (site["value"] is None or jax.tree.leaves(site["value"])):
         raise ValueError(
@@ -65,7 +73,7 @@ def check_mutable(name: str, site: dict[str, Any]) -> None:
         )
 
 
-def _check_latent(trace: Trace, name: str, site: dict[str, Any]) -> None:
+def _check_latent(trace: Trace, name: str, site: Site) -> None:
     observed = name.removesuffix("_unobserved") + "_observed"
     if name.endswith("_unobserved") and observed in trace:
         raise ValueError(
@@ -139,7 +147,7 @@ def unwrap(fn: dist.Distribution) -> dist.Distribution:
     return fn
 
 
-def has_proper_prior(site: dict[str, Any]) -> bool:
+def has_proper_prior(site: Site) -> bool:
     """Whether a parameter site has a prior that has an integral."""
     if site["type"] == "param":
         return False
@@ -149,7 +157,7 @@ def has_proper_prior(site: dict[str, Any]) -> bool:
     return not isinstance(base, dist.ImproperUniform)
 
 
-def check_observations(bad: Mapping[str, Any]) -> None:
+def check_observations(bad: Mapping[str, jax.Array]) -> None:
     """Refuse NaN or infinite data that is not masked out."""
     for name, count in bad.items():
         if not is_traced(count) and count:

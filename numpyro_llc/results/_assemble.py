@@ -2,7 +2,6 @@
 
 import dataclasses
 from functools import partial
-from typing import Any
 
 import jax
 import numpy as np
@@ -10,10 +9,10 @@ import xarray as xr
 
 from numpyro_llc.errors import NonFiniteLossError, warn
 from numpyro_llc.estimators import data_error
-from numpyro_llc.inference_data import inference_data, labelled, monte_carlo
+from numpyro_llc.inference_data import InferenceData, inference_data, labelled, monte_carlo
 from numpyro_llc.kernels import metropolis_report
 from numpyro_llc.local import Curvature, LocalTarget, total_loss
-from numpyro_llc.models import ModelReading, Parameters, constrain, named_leaves
+from numpyro_llc.models import ModelReading, Parameters, PyTree, constrain, named_leaves
 from numpyro_llc.results._diagnose import diagnosed
 from numpyro_llc.results._draws import constrained_draws, log_likelihood_of
 from numpyro_llc.results._findings import Finding, findings_to_json, text_of
@@ -28,6 +27,7 @@ from numpyro_llc.results.checks import BELOW_CENTER
 from numpyro_llc.sampling import OTHER_DATA, Draws, Finished, Plan, Run
 
 _CHAIN_DRAW = ("chain", "draw")
+_Draws = dict[str, np.ndarray]
 
 
 def result_of(
@@ -36,11 +36,11 @@ def result_of(
     rng_key: jax.Array,
     *,
     plan: Plan | None = None,
-    state: Any = None,
+    state: PyTree = None,
     curvature: Curvature | None = None,
     names: tuple[str, ...] = (),
     log_likelihood: bool = False,
-) -> Any:
+) -> InferenceData:
     """Inference data of a finished run, or of one block of its chains.
 
     Parameters
@@ -59,7 +59,7 @@ def result_of(
     sampler, target, draws = plan.sampler, plan.target, finished.draws
     report = RunReport(
         **report_of_run(plan, finished),
-        **({} if curvature is None else report_of_center(curvature)),
+        **report_of_center(curvature),
         **sampler.report(state, target, draws.statistics),
         **metropolis_report(sampler, state, target, run.rows, rng_key),
     )
@@ -74,7 +74,7 @@ def assemble(
     names: tuple[str, ...],
     log_likelihood: bool,
     report: RunReport,
-) -> Any:
+) -> InferenceData:
     """Inference data of draws; raises for non-finite draws, warns of what is doubtful."""
     beta = float(target.inverse_temperature)
     report = dataclasses.replace(
@@ -125,7 +125,7 @@ def _groups(
     }
 
 
-def _by_prefix(arrays: dict[str, Any], prefix: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def _by_prefix(arrays: _Draws, prefix: str) -> tuple[_Draws, _Draws]:
     """Those whose names begin so, without it, and the others."""
     found = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
     return found, {k: v for k, v in arrays.items() if not k.startswith(prefix)}
@@ -141,19 +141,21 @@ def _llc_on(beta: float, others: dict[str, np.ndarray]) -> dict[str, xr.DataArra
 
 
 def _lowest_group(
-    reading: ModelReading, target: LocalTarget, lowest: tuple[float, Parameters]
+    reading: ModelReading, target: LocalTarget, lowest: tuple[float, Parameters | None]
 ) -> dict[str, xr.Dataset]:
     """The lowest point, constrained, if it is lower than the centre by more than rounding."""
     depth, z = lowest
     llc = float(target.inverse_temperature) * depth
-    if not llc < BELOW_CENTER:
+    if z is None or not llc < BELOW_CENTER:
         return {}
     names = reading.program.parameters
     sites = constrain(reading.program, names, target.whole(z), reading.arrays)
     return {LOWEST_POINT: point_dataset(sites, llc)}
 
 
-def _with_findings(groups: dict[str, xr.Dataset], report: RunReport) -> tuple[Any, list[Finding]]:
+def _with_findings(
+    groups: dict[str, xr.Dataset], report: RunReport
+) -> tuple[InferenceData, list[Finding]]:
     """Inference data that holds what is found in it, and that."""
     posterior = groups["posterior"].assign_attrs(report.to_attrs())
     found = diagnosed({**groups, "posterior": posterior})
@@ -161,7 +163,7 @@ def _with_findings(groups: dict[str, xr.Dataset], report: RunReport) -> tuple[An
     return inference_data(groups, report.to_attrs()), found
 
 
-def _constants(reading: ModelReading) -> dict[str, Any]:
+def _constants(reading: ModelReading) -> dict[str, PyTree]:
     """The model's array arguments by name, less those that are the observations themselves."""
     named = reading.program.arguments.names(reading.program.model, reading.arrays)
     observed = [np.asarray(value) for value in reading.observed.values()]

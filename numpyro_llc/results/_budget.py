@@ -4,12 +4,18 @@ import numpy as np
 import pandas as pd
 
 from numpyro_llc.estimators import localization_corrected, mean
-from numpyro_llc.inference_data import InferenceData, draws_of, monte_carlo, posterior
+from numpyro_llc.inference_data import (
+    Groups,
+    InferenceData,
+    draws_of,
+    monte_carlo,
+    posterior,
+)
 from numpyro_llc.results._penalty import penalty_of
 from numpyro_llc.results._report import report_of
 
 
-def error_budget(idata: InferenceData) -> pd.DataFrame:
+def error_budget(idata: InferenceData | Groups) -> pd.DataFrame:
     """What λ̂ is uncertain by, source by source.
 
     Parameters

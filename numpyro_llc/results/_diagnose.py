@@ -5,6 +5,7 @@ import pandas as pd
 import xarray as xr
 
 from numpyro_llc.inference_data import (
+    Groups,
     InferenceData,
     draws_of,
     moments,
@@ -55,7 +56,7 @@ def diagnose(idata: InferenceData, *, all_checks: bool = False) -> pd.DataFrame:
     return table.astype(types).rename_axis("check")
 
 
-def diagnosed(idata: InferenceData) -> list[Finding]:
+def diagnosed(idata: InferenceData | Groups) -> list[Finding]:
     """What the checks find in a result."""
     return [
         Finding(name, one.value, one.threshold, one.meaning, one.remedy)
@@ -64,7 +65,7 @@ def diagnosed(idata: InferenceData) -> list[Finding]:
     ]
 
 
-def _check_input(idata: InferenceData) -> CheckInput:
+def _check_input(idata: InferenceData | Groups) -> CheckInput:
     data = posterior(idata)
     llc = draws_of(data, "llc")
     bad = np.argwhere(~np.isfinite(llc).T)
@@ -81,7 +82,7 @@ def _check_input(idata: InferenceData) -> CheckInput:
     )
 
 
-def _kept(idata: InferenceData) -> dict[str, np.ndarray]:
+def _kept(idata: InferenceData | Groups) -> dict[str, np.ndarray]:
     """The statistics that are one number a draw, the penalty among them if it can be had."""
     data = statistics(idata)
     kept = {

@@ -1,7 +1,7 @@
 """Draws from unconstrained space: their losses, their constrained values, their log likelihood."""
 
+from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +13,8 @@ from numpyro_llc.sampling import Draws
 
 
 @partial(jax.jit, static_argnums=0)
-def constrained_draws(names: tuple[str, ...], z: Parameters, target: LocalTarget) -> Any:
-    def one(z: Parameters) -> dict[str, Any]:
+def constrained_draws(names: tuple[str, ...], z: Parameters, target: LocalTarget) -> Parameters:
+    def one(z: Parameters) -> Parameters:
         return target.program.constrain(target.whole(z), target.arrays, names)
 
     return jax.vmap(jax.vmap(one))(z)
@@ -29,7 +29,9 @@ def _evaluate(target: LocalTarget, z: Parameters) -> tuple[Evaluation, dict[str,
     return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, 1), jax.lax.map(one_draw, by_draw))
 
 
-def evaluated(target: LocalTarget, positions: Parameters, statistics: dict[str, Any]) -> Draws:
+def evaluated(
+    target: LocalTarget, positions: Parameters, statistics: dict[str, np.ndarray]
+) -> Draws:
     """Unconstrained draws ``[chain, draw, ...]`` with their losses and distances."""
     evaluation, displacement = jax.tree.map(np.asarray, _evaluate(target, positions))
     excess, by_part, contrasts = (np.asarray(part, np.float64) for part in evaluation)
@@ -54,7 +56,9 @@ def log_likelihood_of(target: LocalTarget, positions: Parameters) -> dict[str, n
     return {name: np.stack([part[name] for part in parts], axis=1) for name in parts[0]}
 
 
-def unconstrained_samples(reading: ModelReading, samples: dict[str, Any]) -> Parameters:
+def unconstrained_samples(
+    reading: ModelReading, samples: Mapping[str, jax.Array | np.ndarray]
+) -> Parameters:
     """Unconstrained parameters of constrained samples ``[chain, draw, ...]`` by site name."""
     named = named_leaves(dict(sorted(reading.center.items())))  # the order of a dict's leaves
     missing = [name for name in named if name not in samples]

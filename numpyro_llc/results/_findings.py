@@ -3,9 +3,9 @@
 import json
 import math
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from numpyro_llc.inference_data import posterior
+from numpyro_llc.inference_data import InferenceData, posterior
 
 
 class Finding(NamedTuple):
@@ -33,7 +33,7 @@ class Finding(NamedTuple):
         return f"{self.meaning} {self.remedy}"
 
 
-def findings(idata: Any) -> list[Finding]:
+def findings(idata: InferenceData) -> list[Finding]:
     """The findings that a result holds, causes before what they may have caused."""
     rows = json.loads(posterior(idata).attrs.get("findings", "[]"))
     return [

@@ -1,14 +1,14 @@
 """``from_numpyro``: a finished ``MCMC`` run on a localized model to inference data."""
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from numpyro.infer import HMCECS, MCMC
 
+from numpyro_llc.inference_data import InferenceData
 from numpyro_llc.kernels import kernel_statistics, name_of
 from numpyro_llc.local import LocalizedModel, LocalTarget, curvature_at_center
 from numpyro_llc.models import ModelReading, Parameters, constrain, named_leaves
@@ -25,7 +25,7 @@ def from_numpyro(
     num_data: int | None = None,
     store_sites: bool | Sequence[str] = True,
     log_likelihood: bool = False,
-) -> Any:
+) -> InferenceData:
     """Convert an ``MCMC`` run on a localized model to what :func:`estimate_llc` returns.
 
     Parameters
@@ -79,7 +79,7 @@ def from_numpyro(
 
 
 def _sampled_positions(
-    reading: ModelReading, target: LocalTarget, samples: dict[str, Any]
+    reading: ModelReading, target: LocalTarget, samples: Mapping[str, jax.Array]
 ) -> Parameters:
     """Unconstrained draws of the parameters that are sampled."""
     if target.fixed is None:

@@ -2,20 +2,19 @@
 
 import json
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import numpy as np
 import xarray as xr
 
-from numpyro_llc.inference_data import group_of, labelled
-from numpyro_llc.models import named_leaves
+from numpyro_llc.inference_data import InferenceData, group_of, labelled
+from numpyro_llc.models import PyTree, named_leaves
 
 LOWEST_POINT = "lowest_point"
 """The group of a result that holds it."""
 
 
-def lowest_point(idata: Any) -> dict[str, Any]:
+def lowest_point(idata: InferenceData) -> dict[str, PyTree]:
     """The lowest point that any chain drew: a better centre where the loss falls below it.
 
     Parameters
@@ -41,13 +40,13 @@ def lowest_point(idata: Any) -> dict[str, Any]:
             "No draw of this result lies below the loss at the centre: the centre is the lowest "
             "point that is known."
         )
-    point: dict[str, Any] = {}
+    point: dict[str | int, PyTree] = {}
     for name, (site, *keys) in json.loads(data.attrs["paths"]).items():
         _put(point, [site, *keys], data[name].to_numpy())
-    return {site: _with_lists(value) for site, value in point.items()}
+    return {str(site): _with_lists(value) for site, value in point.items()}
 
 
-def point_dataset(sites: Mapping[str, Any], llc: float) -> xr.Dataset:
+def point_dataset(sites: Mapping[str, PyTree], llc: float) -> xr.Dataset:
     """Constrained values of one point, how low it is, and how pytrees are put together again."""
     paths = {}
     for site, value in sites.items():
@@ -59,7 +58,7 @@ def point_dataset(sites: Mapping[str, Any], llc: float) -> xr.Dataset:
     return labelled(named_leaves(sites), attrs=attrs)
 
 
-def _key(part: Any) -> str | int:
+def _key(part: object) -> str | int:
     for field in ("key", "idx", "name"):
         if hasattr(part, field):
             found: str | int = getattr(part, field)
@@ -67,20 +66,20 @@ def _key(part: Any) -> str | int:
     return str(part)
 
 
-def _nested(keys: list[str | int]) -> Any:
-    value: Any = np.zeros(())
+def _nested(keys: list[str | int]) -> PyTree:
+    value: PyTree = np.zeros(())
     for key in reversed(keys):
         value = {key: value}
     return value
 
 
-def _put(tree: dict[Any, Any], keys: list[Any], value: Any) -> None:
+def _put(tree: dict[str | int, PyTree], keys: list[str | int], value: np.ndarray) -> None:
     for key in keys[:-1]:
         tree = tree.setdefault(key, {})
     tree[keys[-1]] = value
 
 
-def _with_lists(tree: Any) -> Any:
+def _with_lists(tree: PyTree) -> PyTree:
     """Dicts with the keys 0, 1, ... as lists."""
     if not isinstance(tree, dict):
         return tree

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from numpyro_llc.inference_data import InferenceData, draws_of, statistics
+from numpyro_llc.inference_data import Groups, InferenceData, draws_of, statistics
 from numpyro_llc.results._report import report_of
 
 
-def penalty_of(idata: InferenceData) -> tuple[np.ndarray | None, str]:
+def penalty_of(idata: InferenceData | Groups) -> tuple[np.ndarray | None, str]:
     """``½ Σ_s γ_s |z_s - z*_s|²`` of each draw, or None and what to do about it."""
     kept, gamma = statistics(idata), report_of(idata).localization
     if "penalty" in kept:

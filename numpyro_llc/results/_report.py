@@ -4,10 +4,12 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from numpyro_llc.inference_data import InferenceData, attributes, posterior
+import jax
+
+from numpyro_llc.inference_data import Groups, InferenceData, attributes, posterior
 from numpyro_llc.local import Curvature
+from numpyro_llc.models import Fields
 from numpyro_llc.sampling import Finished, Plan, Until
 
 
@@ -101,7 +103,7 @@ class RunReport:
     data_error: float | None = None
     findings: str | None = None
 
-    def to_attrs(self) -> dict[str, Any]:
+    def to_attrs(self) -> dict[str, object]:
         """Numbers and strings, as netCDF and Zarr hold them; what is not known is left out."""
         known = {k: v for k, v in vars(self).items() if v is not None}
         if self.num_warmup is not None:
@@ -109,10 +111,10 @@ class RunReport:
         return attributes(known)
 
     @classmethod
-    def from_attrs(cls, attrs: Mapping[str, Any]) -> "RunReport":
+    def from_attrs(cls, attrs: Mapping[str, object]) -> "RunReport":
         """Read what :meth:`to_attrs` wrote; other names are passed over."""
         names = {field.name for field in dataclasses.fields(cls)}
-        known = {k: v for k, v in attrs.items() if k in names}
+        known: Fields = {k: v for k, v in attrs.items() if k in names}
         if isinstance(gammas := known.get("localization"), str):
             known["localization"] = json.loads(gammas)
         for name in ("interrupted", "ended_at_limit", "step_size_is_automatic", "control_variates"):
@@ -135,18 +137,18 @@ class RunReport:
         return self.localization
 
 
-def report_of(idata: InferenceData) -> RunReport:
+def report_of(idata: InferenceData | Groups) -> RunReport:
     """The report of a result."""
     return RunReport.from_attrs(posterior(idata).attrs)
 
 
-def one_or_by_site(localization: Mapping[str, Any]) -> float | dict[str, float]:
+def one_or_by_site(localization: Mapping[str, float | jax.Array]) -> float | dict[str, float]:
     """γ of all sites as one number where they agree."""
     gammas = {name: float(gamma) for name, gamma in localization.items()}
     return next(iter(gammas.values())) if len(set(gammas.values())) == 1 else gammas
 
 
-def report_of_run(plan: Plan, finished: Finished) -> dict[str, Any]:
+def report_of_run(plan: Plan, finished: Finished) -> Fields:
     """Fields that say how a run went."""
     return {
         "kernel": plan.kernel,
@@ -164,8 +166,10 @@ def report_of_run(plan: Plan, finished: Finished) -> dict[str, Any]:
     }
 
 
-def report_of_center(curvature: Curvature) -> dict[str, float]:
-    """Fields that say what was measured at the centre."""
+def report_of_center(curvature: Curvature | None) -> Fields:
+    """Fields that say what was measured at the centre, if anything was."""
+    if curvature is None:
+        return {}
     gradient = {"center_gradient_norm": curvature.gradient_norm}
     if curvature.hessian is None and curvature.largest != curvature.largest:  # NaN: not measured
         return gradient

@@ -8,6 +8,7 @@ import pandas as pd
 from numpyro_llc.errors import warn
 from numpyro_llc.estimators import rows_of
 from numpyro_llc.inference_data import (
+    Groups,
     InferenceData,
     checked_posterior,
     draws_of,
@@ -22,7 +23,7 @@ from numpyro_llc.results.checks import explain_disagreement, standing_still
 
 
 def summary(
-    idata: InferenceData,
+    idata: InferenceData | Groups,
     *,
     var_names: str | Sequence[str] = ("llc",),
     ci_prob: float = 0.9,
@@ -96,7 +97,10 @@ def summary(
 
 
 def _estimates(
-    idata: InferenceData, estimators: str | Sequence[str], multiplicity: int | None, errors: float
+    idata: InferenceData | Groups,
+    estimators: str | Sequence[str],
+    multiplicity: int | None,
+    errors: float,
 ) -> pd.DataFrame:
     """Rows of the estimators; warns of what is doubtful."""
     penalty, remedy = penalty_of(idata)

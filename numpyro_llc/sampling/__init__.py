@@ -1,12 +1,12 @@
 """The loop: chains of one sampler, in compiled chunks that the clock paces.
 
 ``_schedule`` says how long to run, ``_plan`` what is run, ``_compiled`` holds what is compiled,
-``_run`` moves it on and keeps the draws, ``_checkpoint`` writes them as they come, ``_lengths``
+``_run`` moves it on and keeps the draws, ``_folder`` writes them as they come, ``_lengths``
 chooses the lengths that the user left open.
 """
 
-from numpyro_llc.sampling._checkpoint import Checkpoint
 from numpyro_llc.sampling._compiled import OTHER_DATA, Layout, advance, forget_compiled, start
+from numpyro_llc.sampling._folder import RunFolder, write_arrays
 from numpyro_llc.sampling._lengths import Finished, evaluation_rows, finish
 from numpyro_llc.sampling._plan import Plan, RunKeys, make_plan, run_keys
 from numpyro_llc.sampling._run import Draws, NonFiniteDraw, Run
@@ -21,7 +21,7 @@ from numpyro_llc.sampling._schedule import (
 __all__ = [
     "OTHER_DATA",
     "RELATIVE_ERROR",
-    "Checkpoint",
+    "RunFolder",
     "Draws",
     "Finished",
     "Layout",
@@ -40,4 +40,5 @@ __all__ = [
     "run_keys",
     "start",
     "with_defaults",
+    "write_arrays",
 ]

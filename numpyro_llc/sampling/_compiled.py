@@ -3,16 +3,23 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
+from numpyro_llc.errors import warn
 from numpyro_llc.kernels import Sampler
 from numpyro_llc.local import EvaluationRows, LocalTarget, OtherData, excess_losses
-from numpyro_llc.models import Parameters
+from numpyro_llc.models import Fields, Parameters, PyTree
+from numpyro_llc.sampling._schedule import Schedule
+
+Seen = dict[str, PyTree]
+"""What is recorded of a draw, by name: arrays, and under ``z`` the positions by site."""
+Lowest = tuple[jax.Array, Parameters]
+"""``nL(z) - nL(z*)`` in nats, at most 0, and z; the centre, where nothing lower was seen."""
 
 CHUNK_DRAWS = 64
 """Most draws between two visits to Python: the length of the compiled buffer."""
@@ -31,6 +38,25 @@ class Layout(NamedTuple):
     num_blocks: int
 
 
+def layout_of(sampler: Sampler, schedule: Schedule, cells: list[jax.Array]) -> Layout:
+    """The layout that a schedule asks for; each of the `cells`, if there are any, is a block."""
+    method, chains = schedule.chain_method, schedule.num_chains
+    if cells:
+        return Layout("vmap" if method == "vectorized" else "map", cells[0].shape[0])
+    if sampler.is_ensemble or method == "vectorized":
+        return Layout("map", 1)
+    if method == "sequential":
+        return Layout("map", chains)
+    available = min(len(jax.devices()), chains)
+    blocks = max(k for k in range(1, available + 1) if chains % k == 0)
+    if blocks < chains:
+        warn(
+            f"`chain_method='parallel'` spreads {chains} chains over {blocks} device(s). On CPUs "
+            f"call numpyro.set_host_device_count({chains}) first."
+        )
+    return Layout("devices", blocks)
+
+
 class Progress(NamedTuple):
     """Where a block of chains is: the sampler's state, and the lowest loss that a draw had.
 
@@ -38,21 +64,20 @@ class Progress(NamedTuple):
     ----------
     state : pytree
     lowest : tuple of a scalar and a dict
-        ``nL(z) - nL(z*)`` in nats, at most 0, and z; the centre, where nothing lower was seen.
     """
 
-    state: Any
-    lowest: tuple[jax.Array, Parameters]
+    state: PyTree
+    lowest: Lowest
 
 
 def _observe(
     sampler: Sampler,
     sites: tuple[str, ...],
-    state: Any,
+    state: PyTree,
     target: LocalTarget,
     rows: EvaluationRows | None,
     other_data: dict[str, OtherData],
-) -> tuple[dict[str, Any], Parameters]:
+) -> tuple[Seen, Parameters]:
     z = sampler.position(state)
     excess, by_part, contrasts = excess_losses(target, z, rows)
     chains = excess.shape[0]
@@ -76,7 +101,7 @@ def _observe(
     return seen, z
 
 
-def _lower(lowest: Any, excess: jax.Array, z: Parameters) -> Any:
+def _lower(lowest: Lowest, excess: jax.Array, z: Parameters) -> Lowest:
     """The lower of `lowest` and the lowest of the chains."""
     chain = jnp.argmin(jnp.where(jnp.isnan(excess), jnp.inf, excess))
     new = excess[chain], jax.tree.map(lambda leaf: leaf[chain], z)
@@ -92,10 +117,10 @@ def _chunk(
     other_data: dict[str, OtherData],
     num_draws: jax.Array,
     thinning: jax.Array,
-) -> tuple[Progress, dict[str, Any]]:
+) -> tuple[Progress, Seen]:
     """`num_draws` draws, each after `thinning` steps, into a buffer of ``CHUNK_DRAWS``."""
 
-    def body(i: jax.Array, carry: Any) -> Any:
+    def body(i: jax.Array, carry: tuple[Progress, Seen]) -> tuple[Progress, Seen]:
         (state, lowest), buffer = carry
         state = jax.lax.fori_loop(0, thinning, lambda _, s: sampler.step(s, target), state)
         seen, z = _observe(sampler, sites, state, target, rows, other_data)
@@ -111,7 +136,7 @@ def _chunk(
     return jax.lax.fori_loop(0, num_draws, body, (progress, buffer))
 
 
-def _over_blocks(function: Callable, layout: Layout, axes: tuple[Any, Any]) -> Callable:
+def _over_blocks(function: Callable, layout: Layout, axes: tuple[PyTree, PyTree]) -> Callable:
     """Map ``function(a block's part, *shared)`` over the leading axis of its first argument.
 
     `axes` are those of the first argument and of the result, under "vmap".
@@ -122,7 +147,7 @@ def _over_blocks(function: Callable, layout: Layout, axes: tuple[Any, Any]) -> C
             lambda one: function(one, *shared), in_axes=(in_axes,), out_axes=out_axes
         )(mapped)
 
-    def mapped_here(mapped: Any, *shared: Any) -> Any:
+    def mapped_here(mapped: PyTree, *shared: PyTree) -> PyTree:
         if jax.tree.leaves(mapped)[0].shape[0] == 1:
             one = function(jax.tree.map(lambda leaf: leaf[0], mapped), *shared)
             return jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], one)
@@ -146,12 +171,12 @@ def start(
     layout: Layout,
     keys: jax.Array,
     z: Parameters,
-    own: dict[str, Any],
+    own: Fields,
     target: LocalTarget,
 ) -> Progress:
     """Start chains ``[chain, ...]``; `own` are fields of the target that each block has its own."""
 
-    def one(block: Any, target: LocalTarget) -> Progress:
+    def one(block: PyTree, target: LocalTarget) -> Progress:
         keys, z, own = block
         target = replace(target, **own)
         return Progress(sampler.init(keys, z, target), (jnp.zeros(()), target.center))
@@ -167,16 +192,16 @@ def advance(
     layout: Layout,
     sites: tuple[str, ...],
     progress: Progress,
-    own: dict[str, Any],
+    own: Fields,
     target: LocalTarget,
     rows: EvaluationRows | None,
     other_data: dict[str, OtherData],
-    num_draws: Any,
-    thinning: Any,
-) -> tuple[Progress, dict[str, Any]]:
+    num_draws: int | jax.Array,
+    thinning: int | jax.Array,
+) -> tuple[Progress, Seen]:
     """Make draws of all chains: the progress, and a buffer ``[chain, CHUNK_DRAWS, ...]``."""
 
-    def one(block: Any, target: LocalTarget, *shared: Any) -> tuple[Progress, dict[str, Any]]:
+    def one(block: PyTree, target: LocalTarget, *shared: PyTree) -> tuple[Progress, Seen]:
         progress, own = block
         return _chunk(sampler, sites, progress, replace(target, **own), *shared)
 
@@ -186,12 +211,13 @@ def advance(
     return progress, jax.tree.map(lambda leaf: jax.lax.collapse(leaf, 0, 2), buffer)
 
 
-def _axes(sampler: Sampler) -> Any:
-    no_arrays: Any = 0
-    return Progress(sampler.block_axes, no_arrays)
+def _axes(sampler: Sampler) -> PyTree:
+    axis: PyTree = 0
+    return Progress(sampler.block_axes, axis)
 
 
 def forget_compiled() -> None:
-    """Let go of the compiled code of all runs: each maps memory, of which a process has so much."""
-    start.clear_cache()  # type: ignore[attr-defined]
-    advance.clear_cache()  # type: ignore[attr-defined]
+    """Free the compiled code of all runs; each holds memory maps, whose number a process limits."""
+    compiled: list[PyTree] = [start, advance]  # mypy knows no more than that they are functions
+    for function in compiled:
+        function.clear_cache()

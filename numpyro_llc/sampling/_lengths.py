@@ -14,10 +14,36 @@ from numpyro_llc.sampling._schedule import Schedule, Until
 
 MAX_DRAWS = 20_000
 """Most draws that an automatic run keeps of a chain; even."""
+MORE_DRAWS = 10
+"""Times as many where `until` asks for an error of the user's own."""
 WORK_LIMIT = 2e11
 """Parameters times rows, summed over steps and chains, after which an automatic run ends."""
 STEPS_AT_LEAST, STEPS_AT_MOST = 8192, 4_000_000
+LEAST_NUMBERS = 20_000
+"""Parameters times rows that a step costs at the least: the cost of starting it."""
 WARMUP_DRAWS = 64
+"""Draws of a round of the warm-up, by which it is judged."""
+FIRST_ROUND = 512
+"""Steps of the first round of a warm-up; each further one is twice as long."""
+WARMUP_PART = 3
+"""A warm-up that finds no end may take one part in this of the budget of steps."""
+WARMUP_R_HAT = 1.05
+"""R-hat of a round whose chains agree: 1.01 cannot be had from 64 draws a chain."""
+DRIFT_ERRORS, ROUND_ERRORS = 4.0, 3.0
+"""Standard errors by which the halves of a round, and two rounds, may differ."""
+DRIFT_SHARE, ROUND_SHARE = 0.005, 0.01
+"""What they may differ by besides, relative to the loss: half the error that automatic runs want,
+and all of it."""
+FIRST_DRAWS = 250
+"""Draws of a chain after which the error is looked at for the first time."""
+INDEPENDENT = 0.25
+"""Effective draws per draw below which draws are correlated so much that half are dropped."""
+SURPLUS = 1.1
+"""Draws made over what the error so far asks for, which is itself uncertain by some 10 %."""
+LEAST_GROWTH, MOST_GROWTH = 0.25, 2.0
+"""Of the draws so far, the least and the most that are made before the error is looked at again."""
+NEAR = 2.0
+"""A run that ends at a limit came near its error within this factor."""
 GRADIENT_COST = 3
 """What a gradient costs, in evaluations of the loss on the same rows."""
 LEAST_DRAWS = 25
@@ -88,7 +114,7 @@ def finish(run: Run) -> Finished:
             raise
         ended_by = "interrupt"
     except NonFiniteDraw:
-        ended_by = "non-finite"  # whoever puts the draws together says it
+        ended_by = "non-finite"  # `assemble` raises, with the draws
     finally:
         run.close()
     return Finished(
@@ -135,7 +161,7 @@ def evaluation_rows(plan: Plan, rng_key: jax.Array) -> EvaluationRows | None:
 
 def _budget(run: Run) -> int:
     numbers = run.target.dimension * run.plan.rows_of_a_step
-    work = run.num_chains * max(numbers, 20_000)  # a step has a cost of its own
+    work = run.num_chains * max(numbers, LEAST_NUMBERS)  # a step has a cost of its own
     return int(np.clip(WORK_LIMIT / work, STEPS_AT_LEAST, STEPS_AT_MOST))
 
 
@@ -152,7 +178,7 @@ def _warm_up(run: Run, schedule: Schedule, budget: int) -> tuple[float, float]:
     if schedule.num_warmup is not None:
         run.walk(schedule.num_warmup)
         return 1.0, np.inf
-    steps, before = 512, None
+    steps, before = FIRST_ROUND, None
     while True:
         run.forget_draws()
         run.draw(WARMUP_DRAWS, steps // WARMUP_DRAWS)
@@ -160,7 +186,7 @@ def _warm_up(run: Run, schedule: Schedule, budget: int) -> tuple[float, float]:
         if now is not None and before is not None and _agree(before, now):
             break
         before = now
-        if run.steps + 2 * steps > budget / 3:
+        if run.steps + 2 * steps > budget / WARMUP_PART:
             break
         steps *= 2
     last = monte_carlo(run.collect().excess_loss)
@@ -176,13 +202,16 @@ def _stable(loss: np.ndarray) -> tuple[float, float] | None:
     half = loss.shape[1] // 2
     drift = abs(float(loss[:, half:].mean() - loss[:, :half].mean()))
     # R-hat is NaN of one chain, as the error is where nothing moves, as at a step size of 0.
-    if result.r_hat >= 1.05 or not drift < 4.0 * result.error + 0.005 * abs(result.mean):
+    limit = DRIFT_ERRORS * result.error + DRIFT_SHARE * abs(result.mean)
+    if result.r_hat >= WARMUP_R_HAT or not drift < limit:
         return (result.mean, 0.0) if np.ptp(loss) == 0 else None
     return result.mean, result.error
 
 
 def _agree(one: tuple[float, float], two: tuple[float, float]) -> bool:
-    return abs(one[0] - two[0]) <= 3.0 * np.hypot(one[1], two[1]) + 0.01 * abs(two[0])
+    return abs(one[0] - two[0]) <= ROUND_ERRORS * np.hypot(one[1], two[1]) + ROUND_SHARE * abs(
+        two[0]
+    )
 
 
 def _sample(run: Run, schedule: Schedule, thinning: int, last_step: int) -> tuple[int, str, bool]:
@@ -190,17 +219,17 @@ def _sample(run: Run, schedule: Schedule, thinning: int, last_step: int) -> tupl
 
     Returns the thinning, what ended it, and whether the error is at least near what is wanted.
 
-    Where ``MAX_DRAWS`` are too few because they hang together, every other one is dropped, and
+    Where ``MAX_DRAWS`` are too few because they are correlated, every other one is dropped, and
     half as many are kept from then on.
     """
     if schedule.num_samples is not None:
         run.describe("sampling", run.steps + schedule.num_samples)
         run.draw(schedule.num_samples // thinning, thinning)
         return thinning, "num_samples", True
-    until, most = schedule.until or Until(), MAX_DRAWS * (10 if schedule.until else 1)
+    until, most = schedule.until or Until(), MAX_DRAWS * (MORE_DRAWS if schedule.until else 1)
     last_step = last_step if until.steps is None else run.steps + until.steps
     deadline = np.inf if until.seconds is None else until.seconds
-    drawn, more = 0, 250
+    drawn, more = 0, FIRST_DRAWS
     while True:
         more = max(min(more, most - drawn, (last_step - run.steps) // thinning), 1)
         run.describe("sampling", run.steps + more * thinning)
@@ -209,7 +238,7 @@ def _sample(run: Run, schedule: Schedule, thinning: int, last_step: int) -> tupl
         missing = _missing(result, until)
         if missing <= 1.0:
             return thinning, "relative_error", True
-        if drawn >= most and result.ess < 0.25 * drawn * run.num_chains:
+        if drawn >= most and result.ess < INDEPENDENT * drawn * run.num_chains:
             run.drop_every_other()
             drawn, thinning = drawn // 2, 2 * thinning
         limits = {
@@ -218,9 +247,10 @@ def _sample(run: Run, schedule: Schedule, thinning: int, last_step: int) -> tupl
             "draws": drawn >= most,
         }
         if any(limits.values()):
-            return thinning, next(name for name in limits if limits[name]), missing <= 2.0
-        needed = 1.1 * drawn * (missing**2 - 1.0)
-        more = int(np.clip(needed if np.isfinite(needed) else drawn, 0.25 * drawn, 2 * drawn))
+            return thinning, next(name for name in limits if limits[name]), missing <= NEAR
+        needed = SURPLUS * drawn * (missing**2 - 1.0)
+        needed = needed if np.isfinite(needed) else drawn
+        more = int(np.clip(needed, LEAST_GROWTH * drawn, MOST_GROWTH * drawn))
 
 
 def _missing(result: MonteCarlo, until: Until) -> float:

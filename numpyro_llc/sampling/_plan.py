@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,9 +25,11 @@ from numpyro_llc.local import (
     spread_starts,
 )
 from numpyro_llc.models import (
+    InAxes,
     ModelReading,
     NetworkModel,
     Parameters,
+    PyTree,
     check_rows_apart,
     with_batches,
 )
@@ -78,7 +80,7 @@ class Plan:
         return getattr(self.sampler, "batch_size", None) or self.reading.num_losses
 
     @property
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, object]:
         """What tells the model and its data from others, by name."""
         program = self.target.program
         return {
@@ -91,7 +93,7 @@ class Plan:
             "evaluate_on": {k: fingerprint(x.target.arrays) for k, x in self.other_data.items()},
         }
 
-    def run_identity(self, rng_key: jax.Array) -> dict[str, Any]:
+    def run_identity(self, rng_key: jax.Array) -> dict[str, object]:
         """What the draws of a run depend on beside its centre, by name."""
         target = self.target
         return {
@@ -104,7 +106,7 @@ class Plan:
             "x64": bool(jax.config.read("jax_enable_x64")),
         }
 
-    def varied(self, **changes: Any) -> "Plan":
+    def varied(self, **changes: PyTree) -> "Plan":
         """The same plan with another `center`, `localization` or `inverse_temperature`.
 
         Nothing is read or compiled again.
@@ -140,6 +142,7 @@ class RunKeys(NamedTuple):
     chains: jax.Array
     rows: jax.Array
     report: jax.Array
+    other_rows: jax.Array
 
 
 def run_keys(rng_key: jax.Array) -> RunKeys:
@@ -149,13 +152,17 @@ def run_keys(rng_key: jax.Array) -> RunKeys:
 
 def make_plan(
     local: LocalizedModel,
-    model_args: Sequence[Any],
-    model_kwargs: Mapping[str, Any] | None,
+    model_args: Sequence[object],
+    model_kwargs: Mapping[str, object] | None,
     kernel: MCMCKernel,
     schedule: Schedule,
-    evaluate_on: Mapping[str, Any] | None = None,
+    evaluate_on: Mapping[str, object] | None = None,
+    rows_key: jax.Array | None = None,
 ) -> Plan:
-    """Read the model and check its arguments; `kernel` is what ``kernel_of`` gave."""
+    """Read the model and check its arguments; `kernel` is what ``kernel_of`` gave.
+
+    `rows_key` comes with `evaluate_on`: it draws the rows of other data that are too many.
+    """
     num_warmup = DEFAULT_STEPS if schedule.num_warmup is None else schedule.num_warmup
     sampler = sampler_of(kernel, num_warmup=num_warmup, num_chains=schedule.num_chains)
     if not isinstance(kernel, StochasticKernel):
@@ -170,16 +177,27 @@ def make_plan(
     plan = Plan(local, reading, target, num_data, name_of(kernel), sampler, schedule, {})
     axes = getattr(kernel, "in_axes", None)
     found = {}
-    for name, data in others.items():
-        is_named = isinstance(data, Mapping)
-        args = model_args if is_named else data
-        kwargs = {**(model_kwargs or {}), **data} if is_named else model_kwargs
-        found[name] = _other_data(plan, name, args, kwargs, axes)
+    for place, (name, data) in enumerate(others.items()):
+        if rows_key is None:
+            raise ValueError("`evaluate_on` needs a key, `rows_key`.")
+        args, kwargs = model_args, model_kwargs
+        if isinstance(data, Mapping):
+            kwargs = {**(model_kwargs or {}), **data}
+        else:
+            args = data
+        other = _read_other(plan, name, args, kwargs, axes)
+        found[name] = _other_data(plan, other, jax.random.fold_in(rows_key, place))
     return replace(plan, other_data=found)
 
 
-def _other_data(plan: Plan, name: str, args: Any, kwargs: Any, in_axes: Any) -> OtherData:
-    """The plan's density on other data, of which the loss counts as many as of its own."""
+def _read_other(
+    plan: Plan,
+    name: str,
+    args: Sequence[object],
+    kwargs: Mapping[str, object] | None,
+    in_axes: InAxes | None,
+) -> ModelReading:
+    """The model on other data, with rows that can be taken out where these are many."""
     try:
         other = plan.local.read(args, kwargs)
         if other.num_losses > ROWS_ALWAYS_AFFORDABLE and plan.reading.program.batching is not None:
@@ -187,6 +205,11 @@ def _other_data(plan: Plan, name: str, args: Any, kwargs: Any, in_axes: Any) -> 
     except (ValueError, TypeError, IndexError, AssertionError) as error:
         raise ValueError(f"`evaluate_on[{name!r}]` does not fit the model: {error}") from error
     check_finite(other, f"on the data of `evaluate_on[{name!r}]`")
+    return other
+
+
+def _other_data(plan: Plan, other: ModelReading, rng_key: jax.Array) -> OtherData:
+    """The plan's density on other data, of which the loss counts as many as of its own."""
     there = replace(
         plan.target,
         program=other.program,
@@ -194,5 +217,5 @@ def _other_data(plan: Plan, name: str, args: Any, kwargs: Any, in_axes: Any) -> 
         center_losses=other.center_losses,
     )
     here, count = (max(map(int, reading.data_counts.values())) for reading in (plan.reading, other))
-    rows = rows_to_evaluate(there, ROWS_ALWAYS_AFFORDABLE, jax.random.key(0))
+    rows = rows_to_evaluate(there, ROWS_ALWAYS_AFFORDABLE, rng_key)
     return OtherData(there, rows, jnp.asarray(here / count, jnp.result_type(float)))

@@ -3,21 +3,17 @@
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from tqdm.auto import tqdm
 
-from numpyro_llc.errors import warn
-from numpyro_llc.kernels import Sampler
 from numpyro_llc.local import EvaluationRows
-from numpyro_llc.models import Parameters
-from numpyro_llc.sampling._checkpoint import Checkpoint
-from numpyro_llc.sampling._compiled import CHUNK_DRAWS, Layout, advance, start
+from numpyro_llc.models import Fields, Parameters, PyTree
+from numpyro_llc.sampling._compiled import CHUNK_DRAWS, Seen, advance, layout_of, start
+from numpyro_llc.sampling._folder import Entry, RunFolder
 from numpyro_llc.sampling._plan import Plan
-from numpyro_llc.sampling._schedule import Schedule
 
 CHUNK_SECONDS = 0.3
 """About how often the progress bar moves; chunk lengths change nothing else."""
@@ -46,8 +42,8 @@ class Draws:
     by_part: np.ndarray
     contrasts: np.ndarray
     statistics: dict[str, np.ndarray]
-    positions: dict[str, Any]
-    lowest: tuple[float, Any]
+    positions: Parameters
+    lowest: tuple[float, Parameters | None]
 
 
 class NonFiniteDraw(Exception):  # noqa: N818
@@ -61,7 +57,7 @@ class Run:
     (sequential), or one block a device (parallel). With `cells`, fields of the target stacked by
     cell (its temperature, say), each cell is a block of ``schedule.num_chains`` chains.
 
-    With a checkpoint that was begun, what it holds is handed out again before anything is computed:
+    With a folder that was begun, what it holds is handed out again before anything is computed:
     the caller asks for the same steps as the first time and gets the same draws.
     """
 
@@ -73,27 +69,27 @@ class Run:
         *,
         rows: EvaluationRows | None = None,
         sites: tuple[str, ...] = (),
-        cells: dict[str, Any] | None = None,
-        checkpoint: Checkpoint | None = None,
+        cells: Fields | None = None,
+        folder: RunFolder | None = None,
     ) -> None:
         self.plan, self.rows, self.sites = plan, rows, sites
         self.sampler, self.target = plan.sampler, plan.target
         self.own = cells or {}
         self.num_chains = jax.tree.leaves(starts)[0].shape[0]
-        self.layout = _layout(plan.sampler, plan.schedule, jax.tree.leaves(self.own))
-        self.chunks: list[dict[str, Any]] = []
+        self.layout = layout_of(plan.sampler, plan.schedule, jax.tree.leaves(self.own))
+        self.chunks: list[Seen] = []
         self.steps = 0
         self.earlier, self.began = 0.0, time.perf_counter()
         self.bar = tqdm(disable=not plan.schedule.progress_bar, unit="step")
         keys = jax.random.split(rng_key, self.num_chains)
         self.progress = start(plan.sampler, self.layout, keys, starts, self.own, plan.target)
         self.form = jax.tree.structure({name: starts[name] for name in sites})
-        self.checkpoint = checkpoint
-        self.saved: list[dict[str, Any]] = []
+        self.folder = folder
+        self.saved: list[Entry] = []
         self.has_warmed, self.step_scale = False, 1.0
-        if checkpoint is not None and (found := checkpoint.load(self.progress)):
+        if folder is not None and (found := folder.load(self.progress)):
             self.progress, numbers, self.saved = found
-            self.earlier, self.has_warmed = numbers["seconds"], numbers["has_warmed"]
+            self.earlier, self.has_warmed = numbers["seconds"], bool(numbers["has_warmed"])
             self.step_scale = numbers["step_scale"]
 
     @property
@@ -104,7 +100,7 @@ class Run:
         return min(int(self.rows.rows.size), self.target.num_rows)  # the last slice is padded
 
     @property
-    def state(self) -> Any:
+    def state(self) -> PyTree:
         """The sampler's state, with a leading axis of blocks."""
         return self.progress.state
 
@@ -173,9 +169,9 @@ class Run:
         self.bar.total = total
 
     def close(self) -> None:
-        """End the progress bar, and write what the checkpoint lacks."""
+        """End the progress bar, and write what the folder lacks."""
         self.bar.close()
-        if self.checkpoint is not None and self.checkpoint.pending:
+        if self.folder is not None and self.folder.pending:
             self._write()
 
     def collect(self) -> Draws:
@@ -199,10 +195,10 @@ class Run:
         fields = {name: value for name, value in vars(draws).items() if name != "lowest"}
         return Draws(**jax.tree.map(part, fields), lowest=(0.0, None))
 
-    def state_of_block(self, block: int) -> Any:
+    def state_of_block(self, block: int) -> PyTree:
         """The sampler's state of one block, with a leading axis of length 1."""
 
-        def part(leaf: Any) -> Any:
+        def part(leaf: jax.Array) -> jax.Array:
             return leaf[block : block + 1] if leaf.ndim else leaf
 
         return jax.tree.map(part, self.state)
@@ -226,13 +222,13 @@ class Run:
             thinning,
         )
         chunk = jax.tree.map(lambda leaf: np.asarray(leaf)[:, :draws], buffer)
-        if self.checkpoint is not None:
-            self.checkpoint.add(_entry(chunk, thinning))
+        if self.folder is not None:
+            self.folder.add(_entry(chunk, thinning))
         self._keep(chunk, thinning)
-        if self.checkpoint is not None and self.checkpoint.is_due:
+        if self.folder is not None and self.folder.is_due:
             self._write()
 
-    def _keep(self, chunk: dict[str, Any], thinning: int) -> None:
+    def _keep(self, chunk: Seen, thinning: int) -> None:
         draws = chunk["excess_loss"].shape[1]
         self.steps += draws * thinning
         self.bar.update(draws * thinning)
@@ -241,52 +237,34 @@ class Run:
             raise NonFiniteDraw
 
     def _take_saved(self) -> int:
-        """Hand out the next entry of the checkpoint; returns the steps it was."""
+        """Hand out the next entry of the folder; returns the steps it was."""
         entry, thinning = self._chunk_of(self.saved.pop(0))
         self._keep(entry, thinning)
         return entry["excess_loss"].shape[1] * thinning
 
-    def _chunk_of(self, entry: dict[str, np.ndarray]) -> tuple[dict[str, Any], int]:
-        """An entry of the checkpoint as a chunk, and its thinning: the inverse of ``_entry``."""
+    def _chunk_of(self, entry: Entry) -> tuple[Seen, int]:
+        """An entry of the folder as a chunk, and its thinning: the inverse of ``_entry``."""
         leaves = [entry[name] for name in entry if name.startswith(_POSITION)]
         chunk = {name: entry[name] for name in entry if not name.startswith(_POSITION)}
         thinning = int(chunk.pop("thinning")[0, 0])
         return {**chunk, "z": jax.tree.unflatten(self.form, leaves)}, thinning
 
     def _write(self) -> None:
-        if self.checkpoint is not None:
+        if self.folder is not None:
             numbers = {name: getattr(self, name) for name in _NUMBERS}
-            self.checkpoint.write(self.progress, numbers)
+            self.folder.write(self.progress, numbers)
 
 
 _NUMBERS = ("seconds", "has_warmed", "step_scale")
 _POSITION = "z "
 
 
-def _entry(chunk: dict[str, Any], thinning: int) -> dict[str, np.ndarray]:
+def _entry(chunk: Seen, thinning: int) -> Entry:
     """A chunk as a flat dict of arrays ``[chain, draw, ...]``."""
     flat = {name: array for name, array in chunk.items() if name != "z"}
     for k, leaf in enumerate(jax.tree.leaves(chunk["z"])):
         flat[f"{_POSITION}{k:06d}"] = leaf
     return {**flat, "thinning": np.full((1, chunk["excess_loss"].shape[1]), thinning)}
-
-
-def _layout(sampler: Sampler, schedule: Schedule, cells: list[Any]) -> Layout:
-    method, chains = schedule.chain_method, schedule.num_chains
-    if cells:
-        return Layout("vmap" if method == "vectorized" else "map", cells[0].shape[0])
-    if sampler.is_ensemble or method == "vectorized":
-        return Layout("map", 1)
-    if method == "sequential":
-        return Layout("map", chains)
-    available = min(len(jax.devices()), chains)
-    blocks = max(k for k in range(1, available + 1) if chains % k == 0)
-    if blocks < chains:
-        warn(
-            f"`chain_method='parallel'` spreads {chains} chains over {blocks} device(s). On CPUs "
-            f"call numpyro.set_host_device_count({chains}) first."
-        )
-    return Layout("devices", blocks)
 
 
 def _pace(total: int, *, limit: int) -> Iterator[int]:

@@ -1,7 +1,7 @@
 """How long to run: the numbers the user gives, and what stands in for those left out."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from numpyro_llc._checks import check_integer, check_positive
 
@@ -41,7 +41,9 @@ class Schedule(NamedTuple):
     until: Until | None = None
 
 
-def check_until(until: Any, num_samples: Any) -> Until | None:
+def check_until(
+    until: float | Mapping[str, float] | Until | None, num_samples: object
+) -> Until | None:
     """A number is the relative error; a dict has the fields of :class:`Until`."""
     if until is None:
         return None
@@ -66,19 +68,19 @@ def check_until(until: Any, num_samples: Any) -> Until | None:
 
 
 def check_schedule(
-    num_warmup: Any,
-    num_samples: Any,
-    num_chains: Any,
-    thinning: Any,
-    chain_method: Any,
-    progress_bar: Any,
-    until: Any = None,
+    num_warmup: object,
+    num_samples: object,
+    num_chains: object,
+    thinning: object,
+    chain_method: str,
+    progress_bar: object,
+    until: float | Mapping[str, float] | None = None,
 ) -> Schedule:
     """Refuse what cannot be run, by name."""
     steps, chains = "It counts steps of one chain.", "R-hat wants at least 2, better 4."
     kept = "Every thinning-th step is kept."
 
-    def optional(name: str, value: Any, minimum: int, meaning: str) -> int | None:
+    def optional(name: str, value: object, minimum: int, meaning: str) -> int | None:
         if value is None:
             return None
         return check_integer(name, value, minimum=minimum, meaning=meaning)

@@ -1,7 +1,7 @@
 """Chains carried from one checkpoint to the next."""
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +9,12 @@ import numpy as np
 
 from numpyro_llc.kernels import Sampler
 from numpyro_llc.local import EvaluationRows, LocalTarget, excess_losses
-from numpyro_llc.models import Parameters
+from numpyro_llc.models import Parameters, PyTree
 from numpyro_llc.sampling import Draws, Run
+
+MOST_RISE = 2.0
+"""A chain is carried over if its potential is within this multiple of the highest so far, and one
+nat: where the loss is as before, all are; where it is steeper, those far out are not."""
 
 
 class Carried(NamedTuple):
@@ -37,7 +41,7 @@ def carried_from(run: Run, draws: Draws) -> Carried:
 
 
 @partial(jax.jit, static_argnums=0)
-def _offsets(sampler: Sampler, state: Any, center: Parameters) -> Parameters:
+def _offsets(sampler: Sampler, state: PyTree, center: Parameters) -> Parameters:
     z = jax.vmap(sampler.position)(state)  # [block, chain, ...]
     flat = jax.tree.map(lambda leaf: jax.lax.collapse(leaf, 0, 2), z)
     return jax.tree.map(jnp.subtract, flat, center)
@@ -56,9 +60,9 @@ def carry(
     moved = jax.tree.map(jnp.add, target.center, carried.offsets)
     excess = excess_losses(target, moved, rows).excess
     potential = target.inverse_temperature * excess + jax.vmap(target.penalty)(moved)
-    is_sound = potential <= 2.0 * carried.highest + 1.0  # of a NaN it is not
+    is_low = potential <= MOST_RISE * carried.highest + 1.0  # of a NaN it is not
 
     def choose(one: jax.Array, other: jax.Array) -> jax.Array:
-        return jnp.where(is_sound.reshape(-1, *[1] * (one.ndim - 1)), one, other)
+        return jnp.where(is_low.reshape(-1, *[1] * (one.ndim - 1)), one, other)
 
-    return jax.tree.map(choose, moved, starts), jnp.sum(is_sound)
+    return jax.tree.map(choose, moved, starts), jnp.sum(is_low)

@@ -2,22 +2,27 @@
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpyro.infer.mcmc import MCMCKernel
 
 from numpyro_llc.kernels import RECOMMENDED, StochasticKernel, kernel_of
-from numpyro_llc.models import Parameters
+from numpyro_llc.local import SLICE_ROWS
+from numpyro_llc.models import Parameters, PyTree
 from numpyro_llc.sampling import Plan, Run, RunKeys, evaluation_rows, finish, run_keys
-from numpyro_llc.studies._rows import row_of
+from numpyro_llc.studies._rows import Row, row_of
 
+Axes = Mapping[str, list[PyTree]]
+"""The values of each axis: numbers, centres, or γ by site."""
+Cell = Mapping[str, PyTree]
+"""One value of each axis."""
 VARIED = ("center", "localization", "inverse_temperature")
 """Axes that are fields of the localized model; the others are settings of the kernel."""
 
 
-def is_axis(value: Any) -> bool:
+def is_axis(value: object) -> bool:
     """Whether an argument holds several values, not one."""
     return isinstance(value, Sequence | np.ndarray) and not isinstance(value, str)
 
@@ -37,17 +42,17 @@ class Plans:
 
     def __init__(
         self,
-        kernel: Any,
+        kernel: str | MCMCKernel | None,
         batch_size: int | None,
-        axes: Mapping[str, list[Any]],
-        make: Callable[[Any, Any], Plan],
+        axes: Axes,
+        make: Callable[[PyTree, MCMCKernel], Plan],
     ) -> None:
         if kernel is None and "step_size" in axes:
             kernel = RECOMMENDED
         self.kernel, self.batch_size, self.axes, self.make = kernel, batch_size, axes, make
         self.known: dict[int | None, Plan] = {}
 
-    def __call__(self, cell: Mapping[str, Any]) -> Plan:
+    def __call__(self, cell: Cell) -> Plan:
         size = cell.get("batch_size", self.batch_size)
         if size not in self.known:
             first = self.axes["center"][0] if "center" in self.axes else None
@@ -55,7 +60,7 @@ class Plans:
         changes = {name: cell[name] for name in VARIED if name in cell}
         return self.known[size].varied(**changes) if changes else self.known[size]
 
-    def _kernel(self, batch_size: int | None) -> Any:
+    def _kernel(self, batch_size: int | None) -> MCMCKernel:
         """The kernel of a batch size. Of several step sizes any will do: cells put in their own."""
         kernel = self.kernel
         if isinstance(kernel, StochasticKernel) and "batch_size" in self.axes:
@@ -73,7 +78,7 @@ class Plans:
 
 
 def groups(
-    cells: list[dict[str, Any]], todo: list[int], plan_of: Plans, max_memory: float
+    cells: Sequence[Cell], todo: list[int], plan_of: Plans, max_memory: float
 ) -> Iterator[list[int]]:
     """Places of the cells to run at once; all groups of a batch size are equally long."""
     for _, same in itertools.groupby(todo, key=lambda k: cells[k].get("batch_size")):
@@ -92,14 +97,12 @@ def groups(
 
 def _bytes(plan: Plan) -> int:
     """What the chains of a cell take: states, gradients, noise, and the evaluated losses."""
-    rows = min(plan.rows_of_a_step, 8192)
+    rows = min(plan.rows_of_a_step, SLICE_ROWS)
     numbers = plan.schedule.num_chains * (16 * plan.target.dimension + 8 * rows)
     return numbers * jnp.zeros((), jnp.result_type(float)).dtype.itemsize
 
 
-def run_group(
-    rng_key: jax.Array, cells: list[dict[str, Any]], plan_of: Plans
-) -> list[dict[str, Any]]:
+def run_group(rng_key: jax.Array, cells: Sequence[Cell], plan_of: Plans) -> list[Row]:
     """Rows of cells that run side by side."""
     plans = [plan_of(cell) for cell in cells]
     keys = run_keys(rng_key)

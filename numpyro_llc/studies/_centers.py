@@ -3,12 +3,12 @@
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 
 from numpyro_llc.errors import warn
+from numpyro_llc.models import PyTree
 
 
 class Centers:
@@ -29,7 +29,9 @@ class Centers:
         How many there are, where that is known before.
     """
 
-    def __init__(self, given: Any, steps: Any, center_of: Callable | None) -> None:
+    def __init__(
+        self, given: PyTree, steps: Sequence[float] | None, center_of: Callable | None
+    ) -> None:
         if center_of is not None and not callable(center_of):
             raise TypeError(
                 "`center_of` must be a function from a checkpoint to its centre; got "
@@ -38,7 +40,7 @@ class Centers:
         self.center_of = center_of or (lambda checkpoint: checkpoint)
         if isinstance(given, str | Path):
             own, self.checkpoints = _orbax(Path(given))
-            self.steps: Sequence[Any] | None = own if steps is None else _numbers(steps)
+            self.steps: Sequence[float] | None = own if steps is None else _numbers(steps)
             self.count: int | None = len(own)
         else:
             self.steps = None if steps is None else _numbers(steps)
@@ -50,7 +52,7 @@ class Centers:
                 f"`steps` must be as many as `centers`, {self.count}; got {len(self.steps)}."
             )
 
-    def __iter__(self) -> Iterator[tuple[float, Any]]:
+    def __iter__(self) -> Iterator[tuple[float, PyTree]]:
         k = -1
         for k, checkpoint in enumerate(self.checkpoints):
             if self.steps is not None and k >= len(self.steps):
@@ -63,7 +65,7 @@ class Centers:
             warn(f"`steps` has {len(self.steps)} numbers, but `centers` ended after {k + 1}.")
 
 
-def _numbers(steps: Any) -> list[float]:
+def _numbers(steps: Sequence[float]) -> list[float]:
     try:
         numbers = [float(step) for step in steps]
     except (TypeError, ValueError):
@@ -73,7 +75,7 @@ def _numbers(steps: Any) -> list[float]:
     return numbers
 
 
-def _in_memory(given: Any) -> tuple[int | None, Iterable[Any]]:
+def _in_memory(given: PyTree) -> tuple[int | None, Iterable[PyTree]]:
     if hasattr(given, "params") and not isinstance(given, Mapping):
         raise TypeError("`centers` is one centre. Call estimate_llc, or give a list of them.")
     if isinstance(given, Mapping):
@@ -93,7 +95,7 @@ def _in_memory(given: Any) -> tuple[int | None, Iterable[Any]]:
     )
 
 
-def _unstacked(given: Mapping[str, Any]) -> tuple[int, Iterable[Any]]:
+def _unstacked(given: Mapping[str, PyTree]) -> tuple[int, Iterable[PyTree]]:
     shapes = [np.shape(leaf) for leaf in jax.tree.leaves(given)]
     lengths = {shape[:1] for shape in shapes}
     if len(lengths) != 1 or lengths == {()}:
@@ -108,7 +110,7 @@ def _unstacked(given: Mapping[str, Any]) -> tuple[int, Iterable[Any]]:
 _OTHERWISE = "Restore the checkpoints yourself, and pass an iterator of them."
 
 
-def _orbax(folder: Path) -> tuple[list[int], Iterable[Any]]:
+def _orbax(folder: Path) -> tuple[list[int], Iterable[PyTree]]:
     if not folder.is_dir():
         raise ValueError(f"`centers` {str(folder)!r} is no folder of Orbax checkpoints.")
     try:
@@ -126,7 +128,7 @@ def _orbax(folder: Path) -> tuple[list[int], Iterable[Any]]:
             f"{_OTHERWISE}"
         )
 
-    def checkpoints() -> Iterator[Any]:
+    def checkpoints() -> Iterator[PyTree]:
         with ocp.CheckpointManager(folder.absolute()) as manager:
             for step in steps:
                 try:

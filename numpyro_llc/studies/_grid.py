@@ -2,17 +2,17 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 import xarray as xr
 
 from numpyro_llc._identity import check_same_settings, fingerprint
+from numpyro_llc.models import PyTree
 from numpyro_llc.sampling import Plan
 
 
-def identity(axes: Mapping[str, list[Any]]) -> dict[str, Any]:
+def identity(axes: Mapping[str, list[PyTree]]) -> dict[str, object]:
     """What the cells depend on beside the plan of one of them, by name."""
     values = {k: v if k == "localization" else np.asarray(v).tolist() for k, v in axes.items()}
     return {
@@ -22,7 +22,11 @@ def identity(axes: Mapping[str, list[Any]]) -> dict[str, Any]:
 
 
 def resumed(
-    output: str | Path, grid: xr.Dataset, rng_key: jax.Array, plan: Plan, settings: dict[str, Any]
+    output: str | Path,
+    grid: xr.Dataset,
+    rng_key: jax.Array,
+    plan: Plan,
+    settings: dict[str, object],
 ) -> xr.Dataset:
     """The grid as the folder has it, or the empty one."""
     own = {"center": fingerprint(plan.target.center)}

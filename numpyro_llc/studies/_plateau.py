@@ -2,27 +2,27 @@
 
 import itertools
 import json
-from typing import Any
 
 import numpy as np
 import xarray as xr
 
 WIDTH = 0.05
-"""Relative difference of λ̂ within a plateau, beside three Monte Carlo errors."""
+"""Relative difference of λ̂ within a plateau, beside ``ERRORS`` Monte Carlo errors."""
+ERRORS = 3.0
 LEAST_CELLS = 3
 """Cells that a plateau has at the least."""
 
 
-def plateau(llc: np.ndarray, error: np.ndarray, is_sound: np.ndarray) -> np.ndarray:
-    """The largest connected set of sound cells whose λ̂ all agree with that of one of them.
+def plateau(llc: np.ndarray, error: np.ndarray, is_trusted: np.ndarray) -> np.ndarray:
+    """The largest connected set of cells whose λ̂ all agree with that of one of them.
 
     Parameters
     ----------
     llc, error : arrays of the grid's shape
         λ̂ of each cell and its Monte Carlo error.
-    is_sound : bool array
+    is_trusted : bool array
         Cells that may belong to it, if their error is below ``WIDTH`` of λ̂: one noisy cell would
-        join what differs.
+        connect cells that differ.
 
     Returns
     -------
@@ -31,10 +31,10 @@ def plateau(llc: np.ndarray, error: np.ndarray, is_sound: np.ndarray) -> np.ndar
         axis.
     """
     best = np.zeros(llc.shape, bool)
-    is_sound = is_sound & (error <= WIDTH * np.abs(llc))
-    for cell in zip(*np.nonzero(is_sound), strict=True):
-        limit = WIDTH * abs(llc[cell]) + 3.0 * np.hypot(error, error[cell])
-        found = _connected(is_sound & (np.abs(llc - llc[cell]) <= limit), cell)
+    is_trusted = is_trusted & (error <= WIDTH * np.abs(llc))
+    for cell in zip(*np.nonzero(is_trusted), strict=True):
+        limit = WIDTH * abs(llc[cell]) + ERRORS * np.hypot(error, error[cell])
+        found = _connected(is_trusted & (np.abs(llc - llc[cell]) <= limit), cell)
         if found.sum() > best.sum():
             best = found
     return best if best.sum() >= LEAST_CELLS else np.zeros(llc.shape, bool)
@@ -55,7 +55,7 @@ def _connected(cells: np.ndarray, start: tuple[int, ...]) -> np.ndarray:
     return found
 
 
-def recommend(grid: xr.Dataset, axes: list[str]) -> dict[str, Any]:
+def recommend(grid: xr.Dataset, axes: list[str]) -> dict[str, str]:
     """What to choose, and why: ``recommendation`` (text) and ``recommended`` (JSON).
 
     `grid` has `axes` as its only dimensions. The cell recommended is the innermost of the plateau,
@@ -65,10 +65,10 @@ def recommend(grid: xr.Dataset, axes: list[str]) -> dict[str, Any]:
     llc, error = grid["llc"].to_numpy(), grid["mcse_mean"].to_numpy()
     flat = plateau(llc, error, (grid["status"] == "ok").to_numpy())
     if not flat.any():
-        sound = int((grid["status"] == "ok").sum())
+        clean = int((grid["status"] == "ok").sum())
         return {
             "recommendation": f"No plateau: no {LEAST_CELLS} neighbouring cells without a finding "
-            f"agree within {100 * WIDTH:g} % of λ̂ and their errors ({sound} of {llc.size} cells "
+            f"agree within {100 * WIDTH:g} % of λ̂ and their errors ({clean} of {llc.size} cells "
             "are without one). Look at the findings, widen the grid, or run longer.",
             "recommended": "{}",
         }

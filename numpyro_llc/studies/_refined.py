@@ -4,7 +4,6 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -13,11 +12,13 @@ from numpyro.infer.mcmc import MCMCKernel
 
 from numpyro_llc.errors import LLCWarning
 from numpyro_llc.estimate import estimate_llc
-from numpyro_llc.inference_data import moments, posterior
-from numpyro_llc.local import LocalizedModel, check_localized, split
+from numpyro_llc.inference_data import InferenceData, Table, moments, posterior
+from numpyro_llc.local import LocalizedModel, Sites, check_localized, split
 from numpyro_llc.results import RunReport, findings, report_of, text_of
 from numpyro_llc.studies._rows import MOMENTS
 
+_Row = tuple[Table, RunReport, str]
+"""Moments of ``llc`` and of each ``llc_on``, the report, and the findings as text."""
 SAMPLED = "sampled"
 """The name, among the data, of those that are sampled on."""
 
@@ -25,11 +26,11 @@ SAMPLED = "sampled"
 def refined_llc(
     rng_key: jax.Array,
     model: LocalizedModel,
-    model_args: Sequence[Any] = (),
-    model_kwargs: Mapping[str, Any] | None = None,
+    model_args: Sequence[object] = (),
+    model_kwargs: Mapping[str, object] | None = None,
     *,
-    sites: Mapping[str, Any],
-    evaluate_on: Mapping[str, Any] | None = None,
+    sites: Mapping[str, Sites | None],
+    evaluate_on: Mapping[str, object] | None = None,
     kernel: str | MCMCKernel | None = None,
     batch_size: int | None = None,
     num_warmup: int | None = None,
@@ -116,14 +117,13 @@ def refined_llc(
     return _table(rows, list(sites), [SAMPLED, *(evaluate_on or {})])
 
 
-def _row(idata: Any) -> tuple[Any, RunReport, str]:
-    """Moments of ``llc`` and of each ``llc_on``, the report, and the findings as text."""
+def _row(idata: InferenceData) -> _Row:
     draws = posterior(idata)
     names = [name for name in ("llc", "llc_on") if name in draws]
     return moments(draws, names), report_of(idata), text_of(findings(idata))
 
 
-def _table(rows: list[tuple[Any, RunReport, str]], sites: list[str], data: list[str]) -> xr.Dataset:
+def _table(rows: list[_Row], sites: list[str], data: list[str]) -> xr.Dataset:
     numbers = {
         name: (
             ("sites", "data"),

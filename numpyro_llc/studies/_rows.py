@@ -11,19 +11,20 @@ import numpy as np
 import xarray as xr
 
 from numpyro_llc.errors import LLCWarning, NonFiniteLossError
-from numpyro_llc.inference_data import attributes
+from numpyro_llc.inference_data import Table, attributes
+from numpyro_llc.models import PyTree
 from numpyro_llc.results import findings, report_of, result_of, summary, text_of
 from numpyro_llc.sampling import Finished, Plan, Run
 
+Row = dict[str, Any]
+"""The cells of a run by column: numbers and texts."""
 MOMENTS = ("llc", "sd", "mcse_mean", "ess_bulk", "ess_tail", "r_hat")
 """ArviZ's names for ArviZ's numbers of ``llc``, whose mean is λ̂."""
 NUMBERS = (*MOMENTS, "center_loss", "step_size_used", "gradient_evaluations", "seconds")
 TEXTS = ("status", "findings")
 
 
-def row_of(
-    plan: Plan, run: Run, finished: Finished, rng_key: jax.Array, block: int = 0
-) -> dict[str, Any]:
+def row_of(plan: Plan, run: Run, finished: Finished, rng_key: jax.Array, block: int = 0) -> Row:
     """The row of one block of chains of a run."""
     own = replace(finished, draws=run.of_block(finished.draws, block))
     status = ""
@@ -47,13 +48,13 @@ def row_of(
     }
 
 
-def moments_of(table: Any) -> dict[str, float]:
+def moments_of(table: Table) -> dict[str, float]:
     """The row ``llc`` of a summary, as tables of many runs have it."""
     row = table.loc["llc"]
     return {name: float(row["mean" if name == "llc" else name]) for name in MOMENTS}
 
 
-def failed_row(error: Exception) -> dict[str, Any]:
+def failed_row(error: Exception) -> Row:
     """The row of a run that could not begin."""
     return {**dict.fromkeys(NUMBERS, np.nan), "status": "failed", "findings": str(error)}
 
@@ -65,7 +66,7 @@ def save(table: xr.Dataset, path: Path) -> None:
     part.replace(path)
 
 
-def empty(axes: Mapping[str, list[Any]]) -> xr.Dataset:
+def empty(axes: Mapping[str, list[PyTree]]) -> xr.Dataset:
     """A table of nothing yet over named axes; a center is known by its place."""
     shape = tuple(map(len, axes.values()))
     coords = {k: np.arange(len(v)) if k == "center" else np.asarray(v) for k, v in axes.items()}
@@ -74,7 +75,7 @@ def empty(axes: Mapping[str, list[Any]]) -> xr.Dataset:
     return xr.Dataset({**numbers, **texts}, coords=coords)
 
 
-def write(table: xr.Dataset, place: int, row: Mapping[str, Any]) -> None:
+def write(table: xr.Dataset, place: int, row: Row) -> None:
     """Put a row at a place of the raveled table."""
     for name in (*NUMBERS, *TEXTS):
         table[name].to_numpy().reshape(-1)[place] = row[name]

@@ -4,7 +4,6 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import jax
 import xarray as xr
@@ -13,9 +12,10 @@ from tqdm.auto import tqdm
 
 from numpyro_llc._checks import check_key, check_positive
 from numpyro_llc.errors import warn
-from numpyro_llc.local import LocalizedModel, check_localized
+from numpyro_llc.local import Localization, LocalizedModel, check_localized
+from numpyro_llc.models import PyTree
 from numpyro_llc.sampling import Plan, check_schedule, make_plan
-from numpyro_llc.studies._cells import Plans, groups, is_axis, run_group
+from numpyro_llc.studies._cells import Axes, Plans, groups, is_axis, run_group
 from numpyro_llc.studies._grid import identity, resumed
 from numpyro_llc.studies._plateau import recommend
 from numpyro_llc.studies._rows import empty, save, write
@@ -28,11 +28,11 @@ MAX_MEMORY = 2**30
 def sweep(
     rng_key: jax.Array,
     model: LocalizedModel,
-    model_args: Sequence[Any] = (),
-    model_kwargs: Mapping[str, Any] | None = None,
+    model_args: Sequence[object] = (),
+    model_kwargs: Mapping[str, object] | None = None,
     *,
-    center: Sequence[Any] | None = None,
-    localization: Sequence[Any] | None = None,
+    center: Sequence[PyTree] | None = None,
+    localization: Sequence[Localization] | None = None,
     inverse_temperature: Sequence[float] | None = None,
     step_size: Sequence[float] | None = None,
     batch_size: int | Sequence[int] | None = None,
@@ -107,11 +107,12 @@ def sweep(
     axes = _axes(given)
     cells = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
 
-    def make(first: Any, kernel: MCMCKernel) -> Plan:
+    def make(first: PyTree, kernel: MCMCKernel) -> Plan:
         one = local if first is None else replace(local, center=first)
         return make_plan(one, model_args, model_kwargs, kernel, schedule)
 
-    plan_of = Plans(kernel, None if "batch_size" in axes else batch_size, axes, make)  # type: ignore[arg-type]
+    one_size = batch_size if isinstance(batch_size, int) else None
+    plan_of = Plans(kernel, one_size, axes, make)
     grid = empty(axes)
     if output is not None:
         grid = resumed(output, grid, rng_key, plan_of(cells[0]), identity(axes))
@@ -135,7 +136,7 @@ def sweep(
     return grid
 
 
-def _axes(given: Mapping[str, Any]) -> dict[str, list[Any]]:
+def _axes(given: Mapping[str, PyTree]) -> dict[str, list[PyTree]]:
     """The axes of the grid, checked."""
     for name, value in given.items():
         if value is not None and not is_axis(value) and name != "batch_size":
@@ -149,7 +150,7 @@ def _axes(given: Mapping[str, Any]) -> dict[str, list[Any]]:
     return axes
 
 
-def _check_axes(axes: Mapping[str, list[Any]]) -> None:
+def _check_axes(axes: Axes) -> None:
     if not axes:
         raise ValueError(
             f"`sweep` has no axis: give one of {list(AXES)} as a sequence, or call estimate_llc."

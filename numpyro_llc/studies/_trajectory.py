@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import jax
 import xarray as xr
@@ -14,6 +13,7 @@ from numpyro_llc._checks import check_key
 from numpyro_llc.errors import CheckpointError, TrajectoryError, warn
 from numpyro_llc.kernels import kernel_of
 from numpyro_llc.local import LocalizedModel, as_localized
+from numpyro_llc.models import PyTree
 from numpyro_llc.sampling import Plan, check_schedule, make_plan
 from numpyro_llc.studies._centers import Centers
 from numpyro_llc.studies._walk import Walk
@@ -22,12 +22,12 @@ from numpyro_llc.studies._walk import Walk
 def llc_trajectory(
     rng_key: jax.Array,
     model: LocalizedModel | Callable,
-    centers: Any,
-    model_args: Sequence[Any] = (),
-    model_kwargs: Mapping[str, Any] | None = None,
+    centers: PyTree,
+    model_args: Sequence[object] = (),
+    model_kwargs: Mapping[str, object] | None = None,
     *,
     steps: Sequence[float] | None = None,
-    center_of: Callable[[Any], Any] | None = None,
+    center_of: Callable[[PyTree], PyTree] | None = None,
     kernel: str | MCMCKernel | None = None,
     batch_size: int | None = None,
     num_warmup: int | None = None,
@@ -102,7 +102,7 @@ def llc_trajectory(
     chosen = kernel_of(kernel, batch_size)
     given = Centers(centers, steps, center_of)
 
-    def plan_at(center: Any) -> Plan:
+    def plan_at(center: PyTree) -> Plan:
         return make_plan(replace(local, center=center), model_args, model_kwargs, chosen, schedule)
 
     walk = Walk(rng_key, plan_at, output, warm_start)

@@ -2,18 +2,20 @@
 
 import json
 from pathlib import Path
-from typing import Any
 from zipfile import BadZipFile
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
+from jax.tree_util import PyTreeDef
 
 from numpyro_llc._identity import check_same_settings, fingerprint
 from numpyro_llc.errors import CheckpointError
+from numpyro_llc.models import PyTree
+from numpyro_llc.sampling import write_arrays
 from numpyro_llc.studies._carry import Carried
-from numpyro_llc.studies._rows import NUMBERS, TEXTS, save
+from numpyro_llc.studies._rows import NUMBERS, TEXTS, Row, save
 
 COLUMNS = (*NUMBERS, "carried", "step", *TEXTS)
 
@@ -24,10 +26,10 @@ class TrajectoryTable:
     A kill loses the checkpoint under way alone.
     """
 
-    def __init__(self, output: str | Path | None, settings: dict[str, Any]) -> None:
+    def __init__(self, output: str | Path | None, settings: dict[str, object]) -> None:
         self.folder: Path | None = None
-        self.rows: list[dict[str, Any]] = []
-        self.known: list[dict[str, Any]] = []
+        self.rows: list[Row] = []
+        self.known: list[Row] = []
         if output is None:
             return
         self.folder = check_same_settings(output, settings, what="trajectory", argument="output")
@@ -52,7 +54,7 @@ class TrajectoryTable:
         assert self.folder is not None
         return self.folder / f"chains-{len(self.rows) % 2}.npz"
 
-    def recall(self, center: Any, step: float) -> bool:
+    def recall(self, center: PyTree, step: float) -> bool:
         """Take the next row from the folder, if it is there; it must be of the same centre."""
         place = len(self.rows)
         if place >= len(self.known):
@@ -66,7 +68,7 @@ class TrajectoryTable:
         self.rows.append(row)
         return True
 
-    def carried(self, form: Any) -> Carried | None:
+    def carried(self, form: PyTreeDef) -> Carried | None:
         """Where the chains of the last row ended, if the folder holds it.
 
         `form` is the pytree structure of the parameters.
@@ -82,27 +84,24 @@ class TrajectoryTable:
         except (ValueError, KeyError, OSError, BadZipFile):
             return None  # it is damaged: a cold start, which changes no expectation
 
-    def add(self, row: dict[str, Any], center: Any, carried: Carried | None = None) -> None:
+    def add(self, row: Row, center: PyTree, carried: Carried | None = None) -> None:
         """Keep a row, and on disk the chains that the next one starts from."""
         row = {**row, "center": fingerprint(center)}
         self.rows.append(row)
         if self.folder is None:
             return
         if carried is not None:
-            part = self.folder / "chains.part"
             leaves = map(np.asarray, jax.tree.leaves(carried.offsets))
             offsets = {f"offsets_{k}": leaf for k, leaf in enumerate(leaves)}
-            numbers = {"rows": len(self.rows), "highest": np.asarray(carried.highest)}
-            with part.open("wb") as file:
-                np.savez(file, **numbers, **offsets)  # type: ignore[arg-type]
-            part.replace(self._chains)
+            numbers = {"rows": np.asarray(len(self.rows)), "highest": np.asarray(carried.highest)}
+            write_arrays(self._chains, {**numbers, **offsets})
         part = self._table.with_suffix(".part")
         part.write_text("".join(json.dumps(one) + "\n" for one in self.rows))
         part.replace(self._table)
 
-    def table(self, attrs: dict[str, Any]) -> xr.Dataset:
+    def table(self, attrs: dict[str, object]) -> xr.Dataset:
         """The rows so far, over ``checkpoint``; written to ``trajectory.nc`` too."""
-        columns = {
+        columns: dict[str, tuple[str, np.ndarray]] = {
             name: ("checkpoint", np.asarray([row[name] for row in self.rows], _kind(name)))
             for name in COLUMNS
         }
@@ -114,5 +113,5 @@ class TrajectoryTable:
         return table
 
 
-def _kind(name: str) -> Any:
+def _kind(name: str) -> type:
     return object if name in TEXTS else float

@@ -2,16 +2,16 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import jax
 import xarray as xr
 
 from numpyro_llc.errors import NonFiniteCenterError, NonFiniteLossError
+from numpyro_llc.models import PyTree
 from numpyro_llc.results import RunReport, one_or_by_site
 from numpyro_llc.sampling import Plan, Run, evaluation_rows, finish, run_keys
 from numpyro_llc.studies._carry import Carried, carried_from, carry
-from numpyro_llc.studies._rows import failed_row, row_of
+from numpyro_llc.studies._rows import Row, failed_row, row_of
 from numpyro_llc.studies._trajectory_table import TrajectoryTable
 
 
@@ -30,7 +30,7 @@ class Walk:
     def __init__(
         self,
         rng_key: jax.Array,
-        plan_at: Callable[[Any], Plan],
+        plan_at: Callable[[PyTree], Plan],
         output: str | Path | None,
         warm_start: bool,
     ) -> None:
@@ -39,14 +39,14 @@ class Walk:
         self.plan: Plan | None = None
         self.record: TrajectoryTable | None = None
         self.carried: Carried | None = None
-        self.failed: list[tuple[float, Any, Exception]] = []
+        self.failed: list[tuple[float, PyTree, Exception]] = []
 
     @property
     def num_rows(self) -> int:
         """How many there are so far."""
         return 0 if self.record is None else len(self.record.rows)
 
-    def visit(self, step: float, center: Any) -> None:
+    def visit(self, step: float, center: PyTree) -> None:
         """Make the row of a checkpoint, or take it from the folder."""
         if self.plan is None:
             try:
@@ -80,9 +80,9 @@ class Walk:
 
 
 def _checkpoint(
-    rng_key: jax.Array, plan: Plan, center: Any, carried: Carried | None
-) -> tuple[dict[str, Any], Carried | None]:
-    """The row of one checkpoint, and where its chains ended, if they are sound."""
+    rng_key: jax.Array, plan: Plan, center: PyTree, carried: Carried | None
+) -> tuple[Row, Carried | None]:
+    """The row of one checkpoint, and where its chains ended, if they did not diverge."""
     try:
         here = plan.varied(center=center)
     except (NonFiniteCenterError, NonFiniteLossError) as error:
@@ -102,7 +102,7 @@ def _checkpoint(
     return row, None if row["status"] == "diverged" else carried_from(run, finished.draws)
 
 
-def _attrs(plan: Plan) -> dict[str, Any]:
+def _attrs(plan: Plan) -> dict[str, object]:
     return RunReport(
         kernel=plan.kernel,
         num_data=plan.num_data,

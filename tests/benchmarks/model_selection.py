@@ -18,11 +18,11 @@ import numpyro
 import numpyro.distributions as dist
 import pandas as pd
 from numpyro.infer import HMC
+from numpyro_llc.sampling._problem import prepare
 
 from numpyro_llc.inference_data import monte_carlo
 from numpyro_llc.sampling import Run
 from numpyro_llc.sampling._lengths import finish
-from numpyro_llc.sampling._problem import prepare
 from numpyro_llc.sampling._schedule import check_schedule, with_defaults
 
 IN, OUT, MOST, RANK = 6, 6, 4, 2

@@ -14,11 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+from numpyro_llc.sampling._problem import prepare
 
 import numpyro_llc as nllc
 from numpyro_llc import sampling
 from numpyro_llc.sampling import Run
-from numpyro_llc.sampling._problem import prepare
 from numpyro_llc.sampling._schedule import check_schedule
 
 GRID = {

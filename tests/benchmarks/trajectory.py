@@ -15,11 +15,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from numpyro_llc.sampling._problem import prepare
 
 import numpyro_llc as nllc
 from numpyro_llc import sampling
 from numpyro_llc.local._evaluation import ROWS_ALWAYS_AFFORDABLE, rows_to_evaluate
-from numpyro_llc.sampling._problem import prepare
 from numpyro_llc.sampling._schedule import check_schedule
 
 WIDTHS = (20, 100, 75, 4)

@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from numpyro_llc.known.exact.values import real_array
 
@@ -25,10 +25,10 @@ _POINTS = 2**14
 """Points of one call of the loss."""
 
 
-class Problem(NamedTuple):
+class Integrand(NamedTuple):
     """The integrand: f, and the Gaussian around the center."""
 
-    loss: Callable[..., Any]
+    loss: Callable[..., ArrayLike]
     center: Array
     origin: float
     """The loss at which f is 0: near the mass, lest its digits cancel."""
@@ -100,13 +100,13 @@ class Cells(NamedTuple):
         )
 
 
-def mesh(problem: Problem, radius: float) -> Array:
+def mesh(integrand: Integrand, radius: float) -> Array:
     """Return boxes whose sides double with the distance from the center."""
-    dim = len(problem.center)
+    dim = len(integrand.center)
     unit = np.linspace(-1.0, 1.0, 9)
     cube = np.stack(np.meshgrid(*[unit] * dim), axis=-1).reshape(-1, dim)
     levels = 1
-    while levels < 60 and np.abs(problem.excess(cube * radius * 0.5**levels)).max() > 0.5:
+    while levels < 60 and np.abs(integrand.excess(cube * radius * 0.5**levels)).max() > 0.5:
         levels += 1
     positive = radius * 0.5 ** np.arange(levels, -1, -1.0)
     edges = np.concatenate([-positive[::-1], positive])
@@ -115,7 +115,7 @@ def mesh(problem: Problem, radius: float) -> Array:
     return sides[index]
 
 
-def measure(problem: Problem, boxes: Array, shift: float) -> Cells:
+def measure(integrand: Integrand, boxes: Array, shift: float) -> Cells:
     """Apply the Gauss rule to boxes; the density is ``exp(shift - exponent)``."""
     count, dim = boxes.shape[:2]
     half = 0.5 * (boxes[..., 1] - boxes[..., 0])
@@ -123,8 +123,8 @@ def measure(problem: Problem, boxes: Array, shift: float) -> Cells:
     shape = (count,) + (_ORDER,) * dim
     sides = [axes[:, 0].reshape(shape[:2] + (1,) * (dim - 1)), axes[:, -1, None, :]]
     grid = np.stack([np.broadcast_to(side, shape) for side in sides[:dim]], axis=-1)
-    f = problem.excess(grid.reshape(-1, dim)).reshape(grid.shape[:-1])
-    exponent = f + 0.5 * problem.gamma * np.sum(grid**2, axis=-1)
+    f = integrand.excess(grid.reshape(-1, dim)).reshape(grid.shape[:-1])
+    exponent = f + 0.5 * integrand.gamma * np.sum(grid**2, axis=-1)
     volume = half.prod(axis=1).reshape((count,) + (1,) * dim)
     density = volume * np.exp(np.minimum(shift - exponent, 300.0))
     values = np.stack([density, f * density, f * f * density], axis=-1)
@@ -164,7 +164,7 @@ def _drop(exponent: Array, axis: int) -> Array:
 def to_split(cells: Cells, tolerance: float) -> NDArray[np.bool_]:
     """Tell which cells are not resolved."""
     weight, _, second = cells.total()
-    # The signed integral of f may vanish; by Cauchy-Schwarz this is its natural size.
+    # The signed integrand of f may vanish; by Cauchy-Schwarz this is its natural size.
     totals = np.maximum(
         [weight, math.sqrt(weight) * math.sqrt(second), second], np.finfo(float).tiny
     )

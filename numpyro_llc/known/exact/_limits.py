@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from numpyro_llc.known.exact._cells import Cells, Problem
+from numpyro_llc.known.exact._cells import Cells, Integrand
 
 _EPS = float(np.finfo(float).eps)
 _NO_MASS = 25.0
@@ -13,7 +13,7 @@ _ROUNDING = 1e-6
 """Rounding of a value of f, relative to its size, that averages out to 1e-8 over the nodes."""
 
 
-def check_edge(problem: Problem, cells: Cells, radius: float) -> None:
+def check_edge(integrand: Integrand, cells: Cells, radius: float) -> None:
     """Refuse where the density has not fallen off at the edge of the box."""
     ends, middles = cells.boxes, cells.boxes.mean(axis=-1)
     outer = [middles[:0]]
@@ -23,7 +23,7 @@ def check_edge(problem: Problem, cells: Cells, radius: float) -> None:
             faces = middles[touches]
             faces[:, axis] = ends[touches, axis, side]
             outer.append(faces)
-    if problem.exponent(np.concatenate(outer)).min() < cells.lowest[0] + _NO_MASS:
+    if integrand.exponent(np.concatenate(outer)).min() < cells.lowest[0] + _NO_MASS:
         raise ArithmeticError(
             f"`center` is too far from the mass: it reaches the edge of the box of ± {radius:.4g} "
             "around `center`, beyond which quadrature does not look. Start at the minimum of "
@@ -31,13 +31,13 @@ def check_edge(problem: Problem, cells: Cells, radius: float) -> None:
         )
 
 
-def check_digits(problem: Problem, cells: Cells) -> None:
+def check_digits(integrand: Integrand, cells: Cells) -> None:
     """Refuse where rounding of the loss, or of the point, shows in f."""
-    points = problem.center + cells.boxes.mean(axis=-1)
-    steps = np.abs(problem.values(np.nextafter(points, math.inf)) - problem.values(points))
+    points = integrand.center + cells.boxes.mean(axis=-1)
+    steps = np.abs(integrand.values(np.nextafter(points, math.inf)) - integrand.values(points))
     weight, _, second = cells.total()
-    rounding = problem.c * (
-        float(cells.moments[:, 0] @ steps) / weight + _EPS * abs(problem.origin)
+    rounding = integrand.c * (
+        float(cells.moments[:, 0] @ steps) / weight + _EPS * abs(integrand.origin)
     )
     if rounding > _ROUNDING * (math.sqrt(second / weight) or 1.0):
         raise ArithmeticError(

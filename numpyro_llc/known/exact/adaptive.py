@@ -3,7 +3,7 @@
 import inspect
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -12,7 +12,7 @@ from numpyro_llc._checks import check_positive
 from numpyro_llc.known.exact._cells import (
     Array,
     Cells,
-    Problem,
+    Integrand,
     halves,
     measure,
     mesh,
@@ -28,7 +28,7 @@ _REACH = 9.5
 
 
 def quadrature(
-    loss: Callable[..., Any],
+    loss: Callable[..., ArrayLike],
     center: ArrayLike,
     *,
     num_data: int,
@@ -83,7 +83,7 @@ def quadrature(
         "localization", localization, meaning="It is the precision of the Gaussian around w*."
     )
     c = effective_number(num_data, inverse_temperature)
-    start = Problem(loss, point, 0.0, c, gamma)
+    start = Integrand(loss, point, 0.0, c, gamma)
     start = start._replace(origin=float(start.values(point[None])[0]))
     previous = _expectation(start, reach=_REACH, tolerance=1e-7)
     for level in range(1, 4):
@@ -109,7 +109,7 @@ class _Found(NamedTuple):
         return math.sqrt(self.variance + self.mean**2)
 
 
-def _from(start: Problem, found: _Found) -> Expectation:
+def _from(start: Integrand, found: _Found) -> Expectation:
     """Return the expectation relative to the loss at the center."""
     return Expectation(start.c * (found.origin - start.origin) + found.mean, found.variance)
 
@@ -122,7 +122,7 @@ def _agree(one: _Found, other: _Found, c: float) -> bool:
     )
 
 
-def _point(center: Any) -> Array:
+def _point(center: ArrayLike) -> Array:
     remedy = "For more parameters see product_of_powers, rank_two_product and independent."
     point = np.atleast_1d(real_array("center", center, "It is w*, one or two of them."))
     if point.shape not in ((1,), (2,)) or not np.isfinite(point).all():
@@ -130,7 +130,7 @@ def _point(center: Any) -> Array:
     return point
 
 
-def _check_loss(loss: Any, dim: int) -> None:
+def _check_loss(loss: object, dim: int) -> None:
     """Refuse what does not take `dim` vectors, as far as its signature tells."""
     takes = f"`loss` must be a function of {dim} vector{'s' * (dim > 1)} of coordinates"
     if not callable(loss):
@@ -143,36 +143,36 @@ def _check_loss(loss: Any, dim: int) -> None:
         return
 
 
-def _expectation(problem: Problem, reach: float, tolerance: float) -> _Found:
+def _expectation(integrand: Integrand, reach: float, tolerance: float) -> _Found:
     """Integrate within `reach` standard deviations of the localizing Gaussian."""
-    radius, shift = reach / math.sqrt(problem.gamma), 0.0
-    boxes = mesh(problem, radius)
+    radius, shift = reach / math.sqrt(integrand.gamma), 0.0
+    boxes = mesh(integrand, radius)
     while True:
-        cells = _resolved(problem, boxes, shift, tolerance)
+        cells = _resolved(integrand, boxes, shift, tolerance)
         least, f = cells.lowest
         if least >= shift - 1.0:
             break
         # f and its exponents are taken relative to about where the density is highest.
-        problem, shift = problem._replace(origin=problem.origin + f / problem.c), least - f
-    check_edge(problem, cells, radius)
-    check_digits(problem, cells)
+        integrand, shift = integrand._replace(origin=integrand.origin + f / integrand.c), least - f
+    check_edge(integrand, cells, radius)
+    check_digits(integrand, cells)
     weight, first, second = cells.total()
     mean = float(first / weight)
-    return _Found(problem.origin, mean, float(second / weight) - mean**2)
+    return _Found(integrand.origin, mean, float(second / weight) - mean**2)
 
 
-def _resolved(problem: Problem, boxes: Array, shift: float, tolerance: float) -> Cells:
+def _resolved(integrand: Integrand, boxes: Array, shift: float, tolerance: float) -> Cells:
     """Halve cells until they are resolved, or the density turns out to be far higher somewhere."""
-    cells = measure(problem, boxes, shift)
+    cells = measure(integrand, boxes, shift)
     while cells.lowest[0] >= shift - 30.0:
         split = to_split(cells, tolerance)
         if not split.any():
             break
         rough = cells.take(split)
-        finer = measure(problem, halves(rough.boxes, worse_axis(rough)), shift)
+        finer = measure(integrand, halves(rough.boxes, worse_axis(rough)), shift)
         cells = cells.take(~split).join(finer)
         if len(cells.boxes) > _MAX_CELLS:
-            check_digits(problem, cells)
+            check_digits(integrand, cells)
             raise ArithmeticError(
                 f"`loss` is too rough for quadrature: {len(cells.boxes)} cells do not resolve "
                 f"it to {tolerance:.0e}. Raise `localization`, or lower nβ."

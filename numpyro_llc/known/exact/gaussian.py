@@ -1,7 +1,5 @@
 """Expectations under a quadratic loss, of exact draws and of full-batch Langevin dynamics."""
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -129,7 +127,7 @@ def _discretization(eigenvalues: Array, step_size: float | None) -> Array:
     return factors
 
 
-def _symmetric(name: str, matrix: Any) -> Array:
+def _symmetric(name: str, matrix: ArrayLike) -> Array:
     array = real_array(name, matrix, "Give a matrix, or its diagonal.")
     square = array.ndim == 2 and array.shape[0] == array.shape[1]
     if not (array.ndim == 1 or square) or not array.size or not np.isfinite(array).all():
@@ -144,7 +142,7 @@ def _symmetric(name: str, matrix: Any) -> Array:
     return 0.5 * (array + array.T) if square else array
 
 
-def _precision(localization: Any, hessian: Array) -> Array:
+def _precision(localization: ArrayLike, hessian: Array) -> Array:
     meaning = "It is the precision of the Gaussian around the center."
     if np.ndim(localization) == 0:
         number = check_positive("localization", localization, meaning=meaning, zero=True)

@@ -2,14 +2,13 @@
 
 import numbers
 from fractions import Fraction
-from typing import Any
 
 from numpyro_llc._checks import check_integer, check_positive
 from numpyro_llc.known.exact.values import LearningCoefficient
 
 
 def normal_mixture(
-    components: int, dim: int = 1, *, weights: str = "free", concentration: Any = 1
+    components: int, dim: int = 1, *, weights: str = "free", concentration: Fraction | float = 1
 ) -> LearningCoefficient:
     r"""Return λ of a mixture of normals of known covariance when the truth is one of them.
 
@@ -177,7 +176,7 @@ def latent_class(features: int, structure: str) -> LearningCoefficient:
     return LearningCoefficient(value, multiplicity)
 
 
-def _check_concentration(concentration: Any) -> Fraction:
+def _check_concentration(concentration: Fraction | float) -> Fraction:
     meaning = "It is that of a Dirichlet prior; 1 is uniform."
     number = check_positive("concentration", concentration, meaning=meaning)
     if isinstance(concentration, numbers.Rational):

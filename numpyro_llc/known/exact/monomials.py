@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import Any
 
 from numpyro_llc._checks import check_integer
 from numpyro_llc.known.exact._simplex import Packing
@@ -139,18 +138,19 @@ def newton_polyhedron(
     return LearningCoefficient(program.value / 2, 1 + program.cover_face_dimension(rows))
 
 
-def _as_rows(exponents: Any) -> list[Any]:
+def _as_rows(exponents: object) -> list[Sequence]:
     rows = _as_list(exponents)
-    rows = [_as_list(row) for row in rows] if isinstance(rows, Sequence) else []
-    if not rows or not all(isinstance(row, Sequence) and row for row in rows):
+    parts = [_as_list(row) for row in rows] if isinstance(rows, Sequence) else []
+    found = [row for row in parts if isinstance(row, Sequence) and row]
+    if not parts or len(found) < len(parts):
         raise TypeError(
             f"`exponents` must be a sequence of rows of integers; got {exponents!r}. "
             "For one monomial use normal_crossing."
         )
-    return rows
+    return found
 
 
-def _as_list(values: Any) -> Any:
+def _as_list(values: object) -> object:
     """An array as a list, all else as it is."""
     return getattr(values, "tolist", lambda: values)()
 

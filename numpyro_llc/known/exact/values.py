@@ -3,7 +3,7 @@
 import numbers
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import Any, NamedTuple, overload
+from typing import NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,7 +79,7 @@ def independent(
     )
 
 
-def real_array(name: str, values: Any, meaning: str) -> Array:
+def real_array(name: str, values: object, meaning: str) -> Array:
     """Return `values` as an array of floats, or raise where they are not all real numbers."""
     try:
         array = np.asarray(values)
@@ -95,7 +95,7 @@ def real_array(name: str, values: Any, meaning: str) -> Array:
 
 
 def check_integers(
-    name: str, values: Any, *, minimum: int, meaning: str, length: int | None = None
+    name: str, values: object, *, minimum: int, meaning: str, length: int | None = None
 ) -> tuple[int, ...]:
     """Return `values` as ints of at least `minimum`, or raise."""
     if isinstance(values, str) or not isinstance(values, Sequence):
@@ -107,7 +107,7 @@ def check_integers(
     return tuple(check_integer(name, v, minimum=minimum, meaning=meaning) for v in values)
 
 
-def effective_number(num_data: Any, inverse_temperature: Any) -> float:
+def effective_number(num_data: int, inverse_temperature: float | None) -> float:
     """Return ``c = nβ``, which multiplies the average loss."""
     num_data = check_num_data(num_data)
     return num_data * inverse_temperature_or_default(inverse_temperature, num_data)

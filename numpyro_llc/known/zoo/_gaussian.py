@@ -3,19 +3,24 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+from numpy.typing import ArrayLike
 
 from numpyro_llc.known import exact
 from numpyro_llc.known.zoo import _designed_data
 from numpyro_llc.known.zoo._problem import FiniteN, Problem
 from numpyro_llc.known.zoo._registry import register
+from numpyro_llc.models import PyTree
 
-Outputs = Callable[[Any, Any], Any]
+Values = np.ndarray | jax.Array
+"""Of NumPy for exact values, of JAX in a model; one function serves both."""
+Outputs = Callable[..., Values]
+"""Of parameters and inputs: an array [rows, columns]."""
 _NO_INPUTS = np.zeros((4, 1))  # equal rows, so that a kernel that takes batches has some to take
 
 
@@ -23,19 +28,19 @@ _NO_INPUTS = np.zeros((4, 1))  # equal rows, so that a kernel that takes batches
 class Features:
     """Outputs that do not depend on inputs: `functions(w)` is a sequence of scalars."""
 
-    functions: Callable[[Any], Sequence[Any]]
+    functions: Callable[[PyTree], Sequence[Values]]
 
-    def __call__(self, w: Any, x: Any) -> Any:
+    def __call__(self, w: jax.Array, x: jax.Array) -> jax.Array:
         """The same row for each of `x`."""
         row = jnp.stack([jnp.asarray(f) for f in self.functions(w)])
         return jnp.broadcast_to(row, (x.shape[0], row.size))
 
-    def loss(self, *w: Any) -> Any:
+    def loss(self, *w: np.ndarray) -> ArrayLike:
         """``½ Σ f_j(w)²`` of coordinate arrays: the loss per datum if outputs are zero at w*."""
         return 0.5 * sum(f**2 for f in self.functions(w))
 
 
-def regression(outputs: Outputs, size: int, x: Any, y: Any, weights: Any) -> None:
+def regression(outputs: Outputs, size: int, x: jax.Array, y: jax.Array, weights: jax.Array) -> None:
     """Rows around ``outputs(w, x)``, an array [rows, columns], with `size` parameters w."""
     w = _designed_data.coefficients("w", size)
     with _designed_data.weighted_rows(weights):

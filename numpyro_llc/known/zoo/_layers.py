@@ -1,7 +1,6 @@
 """Random layers whose product has a given rank."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -9,7 +8,7 @@ Layers = list[np.ndarray]
 Detour = tuple[np.ndarray, np.ndarray]
 
 
-def generator(name: str, seed: Any) -> np.random.Generator:
+def generator(name: str, seed: int | np.random.Generator) -> np.random.Generator:
     """A NumPy generator of a seed, or the one given."""
     try:
         return np.random.default_rng(seed)

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
+import jax
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
@@ -23,6 +23,7 @@ from numpyro_llc.known.zoo._layers import (
     straight,
 )
 from numpyro_llc.known.zoo._problem import FiniteN, Problem
+from numpyro_llc.models import Fields
 
 Known = tuple[exact.LearningCoefficient | None, str]
 _AOYAGI = (
@@ -32,7 +33,7 @@ _LOCAL = "Aoyagi and Watanabe (2005), Neural Networks 18, 924, smooth directions
 _SUBMERSION = "the product of the layers is a submersion there: half the number of its entries"
 
 
-def linear_network(widths: Sequence[int], x: Any, y: Any, weights: Any) -> None:
+def linear_network(widths: Sequence[int], x: jax.Array, y: jax.Array, weights: jax.Array) -> None:
     """A deep linear network; its layers are the sites ``layer_1``, ``layer_2``, ..."""
     outputs = x
     for i, shape in enumerate(zip(widths[1:], widths[:-1], strict=True), start=1):
@@ -64,7 +65,7 @@ def deep_linear_network(
     rank: int,
     *,
     num_data: int = 1000,
-    seed: Any = 0,
+    seed: int | np.random.Generator = 0,
     aligned: bool = True,
 ) -> Problem:
     r"""A deep linear network at a random true point.
@@ -121,7 +122,7 @@ def _check_widths(widths: Sequence[int]) -> tuple[int, ...]:
     return checked
 
 
-def _texts(widths: Sequence[int], rank: int, aligned: bool) -> dict[str, Any]:
+def _texts(widths: Sequence[int], rank: int, aligned: bool) -> Fields:
     name = f"linear_network_{'_'.join(map(str, widths))}_rank_{rank}"
     description = f"deep linear network {'-'.join(map(str, widths))} of rank {rank}"
     if aligned:

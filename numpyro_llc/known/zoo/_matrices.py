@@ -1,8 +1,8 @@
 """The linear networks and factorizations of the zoo by name."""
 
 from functools import partial
-from typing import Any
 
+import jax
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
@@ -46,7 +46,7 @@ def linear_network_2_2_2_unaligned(num_data: int) -> Problem:
     return linear_network_at(layers, num_data, coefficient_at(layers, 0))
 
 
-def factorization(entries: Any, inner: int, weights: Any) -> None:
+def factorization(entries: jax.Array, inner: int, weights: jax.Array) -> None:
     """Matrices ``U V`` with noise, U of `inner` columns."""
     left = _designed_data.coefficients("left", entries.shape[1], inner)
     right = _designed_data.coefficients("right", inner, entries.shape[2])

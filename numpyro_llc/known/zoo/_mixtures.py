@@ -4,11 +4,12 @@ The rows are all outcomes, or the nodes of a quadrature rule, weighted as the tr
 loss is that of the population.
 """
 
+from collections.abc import Iterable
 from functools import partial
 from itertools import product
 from math import lgamma
-from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
@@ -26,13 +27,15 @@ _COUNT_WEIGHTS = np.exp([k * np.log(_RATE) - _RATE - lgamma(k + 1) for k in _COU
 _EXPANSION = "lowest terms of the Kullback-Leibler divergence; checked numerically"
 
 
-def _even_mixture(log_densities: Any, weights: Any) -> Any:
+def _even_mixture(
+    log_densities: Iterable[tuple[np.ndarray, np.ndarray]], weights: np.ndarray
+) -> np.ndarray:
     """Cross entropy in nats of two components; `log_densities` yields both for each row."""
     pairs = zip(weights, log_densities, strict=True)
     return -sum(p * np.logaddexp(first, second) for p, (first, second) in pairs)
 
 
-def normals(x: Any, weights: Any) -> None:
+def normals(x: jax.Array, weights: jax.Array) -> None:
     """An even mixture of two normal distributions of variance 1."""
     means = _designed_data.coefficients("means", 2)
     component = dist.Categorical(logits=jnp.zeros(2))
@@ -44,7 +47,7 @@ def normals(x: Any, weights: Any) -> None:
 def normal_mixture(num_data: int) -> Problem:
     """Even mixture of N(w1, 1) and N(w2, 1), truth N(0, 1)."""
 
-    def loss(a: Any, b: Any) -> Any:
+    def loss(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         pairs = ((x * a - a**2 / 2, x * b - b**2 / 2) for x in _NODES)
         return _even_mixture(pairs, _NODE_WEIGHTS / _NODE_WEIGHTS.sum())
 
@@ -59,7 +62,7 @@ def normal_mixture(num_data: int) -> Problem:
     )
 
 
-def weighted_normals(x: Any, weights: Any) -> None:
+def weighted_normals(x: jax.Array, weights: jax.Array) -> None:
     """A mixture of two normal distributions of variance 1, of free weight."""
     logit = numpyro.sample("logit", dist.Normal(0.0, 3.0))
     means = _designed_data.coefficients("means", 2)
@@ -81,7 +84,7 @@ def normal_mixture_of_free_weight(num_data: int) -> Problem:
     )
 
 
-def poissons(counts: Any, weights: Any) -> None:
+def poissons(counts: jax.Array, weights: jax.Array) -> None:
     """An even mixture of two Poisson distributions, with the logarithms of their rates."""
     rates = jnp.exp(_designed_data.coefficients("log_rates", 2))
     component = dist.Categorical(logits=jnp.zeros(2))
@@ -93,7 +96,7 @@ def poissons(counts: Any, weights: Any) -> None:
 def poisson_mixture(num_data: int) -> Problem:
     """Even mixture of two Poisson distributions, truth one of rate 2."""
 
-    def loss(a: Any, b: Any) -> Any:
+    def loss(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         pairs = ((k * a - np.exp(a), k * b - np.exp(b)) for k in _COUNTS)
         return _even_mixture(pairs, _COUNT_WEIGHTS / _COUNT_WEIGHTS.sum())
 
@@ -108,7 +111,7 @@ def poisson_mixture(num_data: int) -> Problem:
     )
 
 
-def latent_classes(answers: Any, weights: Any) -> None:
+def latent_classes(answers: jax.Array, weights: jax.Array) -> None:
     """Yes-or-no answers, independent given one of two classes."""
     logit = numpyro.sample("logit", dist.Normal(0.0, 3.0))
     odds = _designed_data.coefficients("odds", 2, answers.shape[1])
@@ -135,7 +138,7 @@ def latent_class(num_data: int) -> Problem:
     )
 
 
-def one_factor(x: Any, weights: Any) -> None:
+def one_factor(x: jax.Array, weights: jax.Array) -> None:
     """Variables with one common factor, and variances of their own."""
     loadings = _designed_data.coefficients("loadings", x.shape[1])
     log_variances = _designed_data.coefficients("log_variances", x.shape[1])

@@ -1,7 +1,6 @@
 """Small nonlinear networks on a designed grid of inputs, with no noise."""
 
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,38 +17,38 @@ _WATANABE = "Watanabe (2009), Algebraic Geometry and Statistical Learning Theory
 _MORSE_BOTT = "Morse-Bott: half the rank of the Hessian"
 
 
-def square_feature(w: Any, x: Any) -> Any:
+def square_feature(w: jax.Array, x: jax.Array) -> jax.Array:
     """``w² x``."""
     return w[0] ** 2 * x
 
 
-def tanh_units(w: Any, x: Any) -> Any:
+def tanh_units(w: jax.Array, x: jax.Array) -> jax.Array:
     """``Σ a_i tanh(b_i x)``, w = (a, b)."""
     a, b = jnp.split(jnp.asarray(w), 2)
     return (jnp.tanh(x * b) @ a)[:, None]
 
 
-def relu_unit(w: Any, x: Any) -> Any:
+def relu_unit(w: jax.Array, x: jax.Array) -> jax.Array:
     """``a relu(b · x)``, w = (a, b)."""
     return w[0] * jax.nn.relu(x @ w[1:])[:, None]
 
 
-def relu_with_bias(w: Any, x: Any) -> Any:
+def relu_with_bias(w: jax.Array, x: jax.Array) -> jax.Array:
     """``relu(b x + e)``, w = (b, e)."""
     return jax.nn.relu(w[0] * x + w[1])
 
 
-def _tanh_loss(a: Any, b: Any) -> Any:
+def _tanh_loss(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """``½ a² mean_x tanh(b x)²``, of positive x alone: tanh is odd."""
     half = [np.tanh(b * x) ** 2 for x in _GRID[_GRID > 0]]
     return a**2 * sum(half) / len(_GRID)
 
 
-def _relu_loss_at_1_1(a: Any, b: Any) -> Any:
+def _relu_loss_at_1_1(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return 0.25 * ((a * np.maximum(b, 0.0) - 1.0) ** 2 + (a * np.minimum(b, 0.0)) ** 2)
 
 
-def _half_relu_loss(u: Any) -> Any:
+def _half_relu_loss(u: np.ndarray) -> np.ndarray:
     """``½ mean relu(±b + e)²`` is the sum of this at ``(e ± b) / √2``."""
     return 0.5 * np.maximum(u, 0.0) ** 2
 

@@ -3,13 +3,13 @@
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from functools import partial
-from typing import Any
 
 import numpy as np
 
 from numpyro_llc.known import exact
-from numpyro_llc.known.zoo._gaussian import Features, add
+from numpyro_llc.known.zoo._gaussian import Features, Values, add
 from numpyro_llc.known.zoo._problem import FiniteN, independent
+from numpyro_llc.models import PyTree
 
 _R2 = 2.0**0.5
 _CURVATURES = (2.0, 0.5, 0.01)
@@ -23,7 +23,7 @@ _crossing, _newton = exact.normal_crossing, exact.newton_polyhedron
 def _add(
     name: str,
     description: str,
-    functions: Callable[[Any], Sequence[Any]],
+    functions: Callable[[PyTree], Sequence[Values]],
     center: Sequence[float],
     known: exact.LearningCoefficient,
     finite_n: FiniteN | None = None,
@@ -40,7 +40,7 @@ def _power(
     return partial(exact.product_of_powers, exponents, scale=scale, sizes=sizes)
 
 
-def _square_times_fourth(w: Any) -> list[Any]:
+def _square_times_fourth(w: PyTree) -> list[Values]:
     return [_R2 * w[0] * w[1] ** 2]
 
 

@@ -4,7 +4,7 @@ import math
 import numbers
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from fractions import Fraction
 
 import jax
 import numpy as np
@@ -13,6 +13,7 @@ from numpyro.distributions import biject_to, constraints
 
 from numpyro_llc._checks import check_integer, check_num_data
 from numpyro_llc.known import exact
+from numpyro_llc.models import Parameters, PyTree, Site
 
 FiniteN = Callable[..., exact.Expectation]
 """From the keywords `num_data`, `localization`, `inverse_temperature` to the law of λ̂."""
@@ -46,9 +47,9 @@ class Problem:
         Filled in by :func:`load`.
     """
 
-    model: Callable[..., Any] = field(repr=False)
-    model_args: tuple[Any, ...] = field(repr=False)
-    center: Mapping[str, Any] = field(repr=False)
+    model: Callable[..., None] = field(repr=False)
+    model_args: tuple[object, ...] = field(repr=False)
+    center: Mapping[str, PyTree] = field(repr=False)
     num_data: int
     learning_coefficient: exact.LearningCoefficient | None = None
     finite_n: FiniteN | None = field(default=None, repr=False)
@@ -112,7 +113,7 @@ class Problem:
         """d, the number of unconstrained parameters."""
         sizes: list[int] = []
 
-        def look(center: Any) -> None:
+        def look(center: Parameters) -> None:
             model = handlers.substitute(handlers.seed(self.model, rng_seed=0), data=center)
             with handlers.block():
                 trace = handlers.trace(model).get_trace(*self.model_args)
@@ -122,7 +123,7 @@ class Problem:
         return sum(sizes)
 
 
-def _check_coefficient(value: Any, multiplicity: Any) -> None:
+def _check_coefficient(value: Fraction | float, multiplicity: int) -> None:
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if not is_number or not 0 <= value < math.inf:
         raise ValueError(
@@ -137,7 +138,7 @@ def independent(*parts: FiniteN) -> FiniteN:
     return lambda **settings: exact.independent(*(part(**settings) for part in parts))
 
 
-def _size(site: dict[str, Any]) -> int:
+def _size(site: Site) -> int:
     """The number of unconstrained values of a parameter site."""
     is_param = site["type"] == "param"
     support = site["kwargs"].get("constraint", constraints.real) if is_param else site["fn"].support

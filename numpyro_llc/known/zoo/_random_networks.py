@@ -1,7 +1,6 @@
 """As many random deep linear networks as wanted."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import jax
 import numpy as np
@@ -14,7 +13,7 @@ from numpyro_llc.known.zoo._problem import Problem
 
 
 def random_deep_linear_networks(
-    key_or_seed: Any,
+    key_or_seed: jax.Array | int,
     count: int,
     *,
     layers: tuple[int, int] = (2, 5),
@@ -71,7 +70,7 @@ def _check_range(name: str, given: tuple[int, int], *, minimum: int) -> None:
     check_integer(name, high, minimum=low + 1, meaning="It is the high end of [low, high).")
 
 
-def _generator(key_or_seed: Any) -> np.random.Generator:
+def _generator(key_or_seed: jax.Array | int) -> np.random.Generator:
     if isinstance(key_or_seed, (int, np.integer)) and not isinstance(key_or_seed, bool):
         return generator("key_or_seed", int(key_or_seed))
     return np.random.default_rng(np.asarray(jax.random.key_data(check_key(key_or_seed))))

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from difflib import get_close_matches
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -127,7 +127,7 @@ def table() -> pd.DataFrame:
     return table.sort_values("parameters", kind="stable")
 
 
-def _row(name: str) -> dict[str, Any]:
+def _row(name: str) -> dict[str, object]:
     try:
         return _row_of(load(name))
     except Exception as error:
@@ -135,7 +135,7 @@ def _row(name: str) -> dict[str, Any]:
         return {**nothing, "exact": False, "description": f"{type(error).__name__}: {error}"}
 
 
-def _row_of(problem: Problem) -> dict[str, Any]:
+def _row_of(problem: Problem) -> dict[str, object]:
     known = problem.learning_coefficient
     return {
         "parameters": problem.num_parameters,

@@ -1,12 +1,13 @@
 """Regular models: linear, logistic, Poisson and softmax regression, location and scale."""
 
 from functools import partial
-from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+from numpy.typing import ArrayLike
 
 from numpyro_llc.known import exact
 from numpyro_llc.known.zoo import _designed_data
@@ -18,7 +19,7 @@ _SCHWARZ = "Schwarz (1978), Annals of Statistics 6, 461"
 _MORSE_BOTT = "Morse-Bott: half the rank of the Hessian"
 
 
-def linear(w: Any, x: Any) -> Any:
+def linear(w: jax.Array, x: jax.Array) -> jax.Array:
     """``x · w``."""
     return (x @ w)[:, None]
 
@@ -40,7 +41,7 @@ def linear_regression(num_data: int) -> Problem:
     )
 
 
-def logistic(x: Any, y: Any, weights: Any) -> None:
+def logistic(x: jax.Array, y: jax.Array, weights: jax.Array) -> None:
     """Rows of outcomes 0 and 1 with log odds ``x · w``."""
     w = _designed_data.coefficients("w", x.shape[1])
     with _designed_data.weighted_rows(weights):
@@ -54,7 +55,7 @@ def logistic_regression(num_data: int) -> Problem:
     odds = inputs @ w
     chance = 1.0 / (1.0 + np.exp(-odds))
 
-    def loss(a: Any, b: Any) -> Any:
+    def loss(a: np.ndarray, b: np.ndarray) -> ArrayLike:
         terms = zip(inputs, chance, strict=True)
         return sum(_entropy(x[0] * a + x[1] * b, p) for x, p in terms) / len(inputs)
 
@@ -73,12 +74,12 @@ def logistic_regression(num_data: int) -> Problem:
     )
 
 
-def _entropy(logit: Any, chance: Any) -> Any:
+def _entropy(logit: np.ndarray, chance: float) -> np.ndarray:
     """Cross entropy in nats of an outcome of this chance."""
     return np.logaddexp(0.0, logit) - chance * logit
 
 
-def poisson(x: Any, y: Any, weights: Any) -> None:
+def poisson(x: jax.Array, y: jax.Array, weights: jax.Array) -> None:
     """Rows of counts with log rate ``x · w``."""
     w = _designed_data.coefficients("w", x.shape[1])
     with _designed_data.weighted_rows(weights):
@@ -90,7 +91,7 @@ def poisson_regression(num_data: int) -> Problem:
     """Poisson regression with intercept and slope: counts 1, 2, 4 at x = -1, 0, 1."""
     x, counts = np.array([[1.0, -1.0], [1.0, 0.0], [1.0, 1.0]]), np.array([1, 2, 4])
 
-    def loss(a: Any, b: Any) -> Any:
+    def loss(a: np.ndarray, b: np.ndarray) -> ArrayLike:
         logs = [row[0] * a + row[1] * b for row in x]
         return sum(np.exp(z) - k * z for z, k in zip(logs, counts, strict=True)) / len(x)
 
@@ -106,7 +107,7 @@ def poisson_regression(num_data: int) -> Problem:
     )
 
 
-def softmax(classes: int, x: Any, y: Any, weights: Any) -> None:
+def softmax(classes: int, x: jax.Array, y: jax.Array, weights: jax.Array) -> None:
     """Rows of classes with logits ``W x``, a weight for each class: one column too many."""
     w = _designed_data.coefficients("w", x.shape[1], classes)
     with _designed_data.weighted_rows(weights):
@@ -137,7 +138,7 @@ def softmax_regression(num_data: int) -> Problem:
     )
 
 
-def _softmax_loss(w: np.ndarray, chances: np.ndarray, u: Any, v: Any) -> Any:
+def _softmax_loss(w: np.ndarray, chances: np.ndarray, u: np.ndarray, v: np.ndarray) -> ArrayLike:
     """Loss of one feature, at x = ±1, in orthonormal coordinates across the flat direction."""
     plane = np.array([[1.0, -1.0, 0.0], [1.0, 1.0, -2.0]])
     plane /= np.linalg.norm(plane, axis=1, keepdims=True)
@@ -150,7 +151,7 @@ def _softmax_loss(w: np.ndarray, chances: np.ndarray, u: Any, v: Any) -> Any:
     return total / 4.0
 
 
-def location_scale(x: Any, weights: Any) -> None:
+def location_scale(x: jax.Array, weights: jax.Array) -> None:
     """A normal distribution; its scale is positive, so γ acts on its logarithm."""
     location = numpyro.sample("location", dist.Normal(0.0, 3.0))
     scale = numpyro.sample("scale", dist.LogNormal(0.0, 1.0))
@@ -162,7 +163,7 @@ def location_scale(x: Any, weights: Any) -> None:
 def normal_location_scale(num_data: int) -> Problem:
     """A normal distribution of unknown location and scale, on data of mean 0 and variance 1."""
 
-    def loss(location: Any, log_scale: Any) -> Any:
+    def loss(location: np.ndarray, log_scale: np.ndarray) -> np.ndarray:
         return log_scale + 0.5 * (1.0 + location**2) * np.exp(-2.0 * log_scale)
 
     return Problem(
@@ -176,7 +177,7 @@ def normal_location_scale(num_data: int) -> Problem:
     )
 
 
-def bernoulli(x: Any, y: Any, weights: Any) -> None:
+def bernoulli(x: jax.Array, y: jax.Array, weights: jax.Array) -> None:
     """Rows of outcomes 0 and 1 with log odds ``w1 w2 x``."""
     w = _designed_data.coefficients("w", 2)
     with _designed_data.weighted_rows(weights):

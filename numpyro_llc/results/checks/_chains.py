@@ -10,8 +10,8 @@ from numpyro_llc.sampling import RELATIVE_ERROR
 R_HAT_LIMIT = 1.02
 """Chains then differ by a fifth of a draw's spread, more than any error bar of 400 draws."""
 DISTANCE_R_HAT_LIMIT = 1.3
-"""Flat directions mix slowly and matter little to λ̂ (1.16 in the zoo); one chain of four that sits
-elsewhere gives more than 1.5."""
+"""Flat directions mix slowly and matter little to λ̂ (1.16 in the zoo); one chain of four in another
+place gives more than 1.5."""
 ESS_LIMIT = 100.0
 """Below it an estimated error is itself off by some 10 %; ArviZ says so too."""
 ERROR_LIMIT = 0.2

@@ -3,11 +3,12 @@
 import numbers
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from numpyro_llc.estimators import Estimate
+from numpyro_llc.inference_data import MonteCarlo
 from numpyro_llc.results._report import RunReport
 
 SURE = 4.0
@@ -42,7 +43,7 @@ class CheckInput:
     statistics: Mapping[str, np.ndarray]
     report: RunReport
     row: Mapping[str, float]
-    monte_carlo: Callable[[np.ndarray], Any]
+    monte_carlo: Callable[[np.ndarray], MonteCarlo]
     broken: tuple[int, int] | None = None
 
     def number(self, name: str) -> float:

@@ -1,7 +1,6 @@
 """Why estimators of the same draws disagree: numbers in, findings out."""
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -13,16 +12,20 @@ from numpyro_llc.estimators import (
     two_temperatures,
     variance,
 )
+from numpyro_llc.inference_data import MonteCarlo
 from numpyro_llc.results.checks._center import BELOW_CENTER, GO_THERE
 from numpyro_llc.results.checks._chains import ESS_LIMIT, R_HAT_LIMIT
 
 DISAGREE = 4.0
 """Errors at which a difference counts as a disagreement; a cause needs fewer, ``RESOLVED``."""
 
-MonteCarlo = Callable[[np.ndarray], Any]
+Judge = Callable[[np.ndarray], MonteCarlo]
+"""From draws ``[chain, draw]`` to their mean and how well it is known."""
 
 
-def explain_disagreement(llc: Any, penalty: Any = None, *, monte_carlo: MonteCarlo) -> list[str]:
+def explain_disagreement(
+    llc: np.ndarray, penalty: np.ndarray | None = None, *, monte_carlo: Judge
+) -> list[str]:
     r"""What makes the mean differ from the estimators that do not use the centre's loss.
 
     With X, P, μ, σ of a draw's `llc` and `penalty`, in this order:
@@ -79,7 +82,7 @@ def explain_disagreement(llc: Any, penalty: Any = None, *, monte_carlo: MonteCar
     return [said + _bias(x, penalty, gap, monte_carlo)]
 
 
-def standing_still(llc: Any) -> list[str]:
+def standing_still(llc: np.ndarray) -> list[str]:
     """Say so if a chain has the same `llc` in all of its draws."""
     x = np.asarray(llc, np.float64)
     still = x[np.ptp(x, axis=1) == 0, 0]
@@ -92,11 +95,11 @@ def standing_still(llc: Any) -> list[str]:
     ]
 
 
-def _with_error(estimate: Estimate, monte_carlo: MonteCarlo) -> tuple[Estimate, float]:
+def _with_error(estimate: Estimate, monte_carlo: Judge) -> tuple[Estimate, float]:
     return estimate, monte_carlo(estimate.influence).error
 
 
-def _mixing(estimates: dict[str, Estimate], monte_carlo: MonteCarlo) -> list[str]:
+def _mixing(estimates: dict[str, Estimate], monte_carlo: Judge) -> list[str]:
     findings = []
     for name, estimate in estimates.items():
         numbers = monte_carlo(estimate.influence)
@@ -124,7 +127,7 @@ def _center(x: np.ndarray) -> str:
     )
 
 
-def _bias(x: np.ndarray, penalty: Any, gap: Estimate, monte_carlo: MonteCarlo) -> str:
+def _bias(x: np.ndarray, penalty: np.ndarray | None, gap: Estimate, monte_carlo: Judge) -> str:
     if penalty is None:
         return (
             "A mean above the variance comes of γ or of a multiplicity above one; which, only the "

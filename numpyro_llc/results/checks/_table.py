@@ -31,15 +31,15 @@ CHECKS: dict[str, Callable[[CheckInput], Outcome]] = {
     "localization": _region.localization,
     "gamma_law": _region.gamma_law,
 }
-"""In the order in which they are told: what may be the cause of another comes before it."""
+"""In the order of reports: a check that may explain another comes before it."""
 
 
-def outcomes(evidence: CheckInput) -> dict[str, Outcome]:
-    """Make every check that the evidence suffices for."""
+def outcomes(run: CheckInput) -> dict[str, Outcome]:
+    """Make every check whose numbers the run has."""
     made = {}
     for name, check in CHECKS.items():
         try:
-            made[name] = check(evidence)
+            made[name] = check(run)
         except NotMeasured:
             continue
     return made

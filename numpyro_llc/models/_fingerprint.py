@@ -1,0 +1,33 @@
+"""A hash of what a traced function computes."""
+
+import hashlib
+import re
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+from jax.extend.core import ClosedJaxpr
+
+
+def fingerprint(jaxpr: ClosedJaxpr) -> str:
+    """Of what the model computes, numbers and arrays that it reads from outside included.
+
+    A model may close over data, which Python code then changes: compiled code would not notice.
+    """
+    text = re.sub(r"0x[0-9a-f]+", "", str(jaxpr.jaxpr))
+    digest = hashlib.sha256(text.encode())
+    for constant in _constants_of(jaxpr):
+        if not isinstance(constant, jax.core.Tracer):
+            digest.update(np.asarray(constant).tobytes())
+    return digest.hexdigest()
+
+
+def _constants_of(part: object) -> Iterator[object]:
+    """Constants of a closed jaxpr and of all that are nested in it, as those of a jit inside."""
+    if isinstance(part, list | tuple):
+        for item in part:
+            yield from _constants_of(item)
+    elif hasattr(part, "eqns"):
+        yield from getattr(part, "consts", ())
+        for equation in part.eqns:
+            yield from _constants_of(list(equation.params.values()))
