@@ -166,10 +166,10 @@ class StochasticKernel(MCMCKernel):
         """From unconstrained to constrained parameters."""
         _, arrays = split_arguments(model_args, model_kwargs)
         program, fixed = self._program, self._fixed
-        if program is None:
-            raise ValueError("The kernel has not begun: `init` comes before `postprocess_fn`.")
 
         def constrain(z: Parameters) -> Parameters:
+            if program is None:
+                raise ValueError("The kernel has no state yet: `init` comes first.")
             whole = z if fixed is None else fixed.whole(z)
             return program.constrain(whole, arrays, program.parameters)
 

@@ -22,8 +22,8 @@ REMAINING_BIAS = 0.4
 """Share of ``ε²/8 E|∇U|²`` that the splitting may add at a curvature spread of 1 or more: an upper
 limit of the shifts seen on singular models with short and long steps (docs/kernels.md)."""
 FRICTION_OF_STEP = 0.014
-"""ε times the friction above what damps the slowest direction. The highest frequency is √0.4/ε at
-the longest steps, so that it loses a fiftieth of itself: enough to mix, and hardly a brake."""
+"""ε times the friction beside what damps the slowest direction. It is a fiftieth of the highest
+frequency, which is √0.4/ε at the longest steps: momenta persist over many oscillations."""
 SLOW = 1e-6
 """A friction below this is 0 in the formula of the noise, whose limit it then takes."""
 Thermostat = tuple[Parameters, jax.Array]

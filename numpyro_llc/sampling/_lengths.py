@@ -161,7 +161,7 @@ def evaluation_rows(plan: Plan, rng_key: jax.Array) -> EvaluationRows | None:
 
 def _budget(run: Run) -> int:
     numbers = run.target.dimension * run.plan.rows_of_a_step
-    work = run.num_chains * max(numbers, LEAST_NUMBERS)  # a step has a cost of its own
+    work = run.num_chains * max(numbers, LEAST_NUMBERS)
     return int(np.clip(WORK_LIMIT / work, STEPS_AT_LEAST, STEPS_AT_MOST))
 
 
