@@ -100,7 +100,7 @@ def posterior(idata: InferenceData | Groups) -> xr.Dataset:
     return _dataset(idata["posterior"])
 
 
-def checked_posterior(name: str, result: object) -> xr.Dataset:
+def checked_posterior(name: str, result: InferenceData | Groups) -> xr.Dataset:
     """The posterior group of an argument called `name`, or an error that says what it must be."""
     try:
         return posterior(result)
