@@ -73,7 +73,8 @@ def sites_to_store(reading: ModelReading, store_sites: bool | Sequence[str]) -> 
 def _check_labels(reading: ModelReading, names: Sequence[str]) -> None:
     plates = {name for axes in reading.plate_axes.values() for name in axes.values()}
     taken = ["llc", "llc_on", *_CHAIN_DRAW, *map(variable_name, sorted(plates))]
-    for name in (*sorted(plates & {"llc", *_CHAIN_DRAW}), *names):
+    leaves = [leaf for name in names for leaf in flatten_sites({name: reading.center.get(name, 0)})]
+    for name in (*sorted(plates & {"llc", *_CHAIN_DRAW}), *leaves):
         if variable_name(name) in taken:
             raise ValueError(
                 f"The name {name!r} is taken in the result (`llc` is λ̂'s, `chain` and `draw` are "
