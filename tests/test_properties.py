@@ -1,4 +1,6 @@
-"""Properties of whatever model, centre and names: eager, so that an example costs little."""
+"""Properties of whatever model, centre and names."""
+
+from contextlib import ExitStack
 
 import jax
 import jax.numpy as jnp
@@ -36,79 +38,93 @@ SITES = {
     "vector": (dist.MultivariateNormal(np.zeros(2), np.eye(2)), [0.1, -0.2]),
     "improper": (dist.ImproperUniform(support.positive, (), (2,)), [0.3, 0.4]),
 }
-EXAMPLES = settings(max_examples=8, deadline=None, derandomize=True, database=None)
+EXAMPLES = settings(max_examples=25, deadline=None, derandomize=True, database=None)
 
 
-def model_of(site, groups, plates, event, mask, scale):
-    """A latent site in a plate or none, and Normal data of some axes, plates, mask and scale."""
+X, Y = RNG.normal(size=(2, 4, 3, 2))
+KEEP = np.arange(12).reshape(4, 3) % 3 > 0
+CASES = [
+    (axes, plates, event, mask, scale)
+    for axes, plates in ((1, ""), (1, "rows"), (2, "rows columns"), (2, "columns rows"))
+    for event in (0, 1)
+    for mask, scale in ((None, 2.5), ("handler", None), ("distribution", 2.5))
+]
+IN_A_PLATE = ("real", "positive", "simplex", "vector")
 
-    def model(x, keep, y):
-        with numpyro.plate("groups", groups) if groups else handlers.block(hide=[]):
-            w = numpyro.sample("w", SITES[site][0])
-        base = dist.Normal(jnp.sum(w) + x, 1.5).to_event(event)
-        base = base.mask(keep) if mask == "distribution" else base
-        frames = [numpyro.plate(*frame) for frame in plates]
+
+def part(array, axes, event):
+    """Data of so many batch and event axes."""
+    array = array if axes == 2 else array[:, 0]
+    return array if event else array[..., 0]
+
+
+def observe(case, level, x, keep, y):
+    axes, plates, event, mask, scale = case
+    keep = keep if axes == 2 else keep[:, 0]
+    base = dist.Normal(level + part(x, axes, event), 1.5).to_event(event)
+    base = base.mask(keep) if mask == "distribution" else base
+    frames = {"rows": (4, -axes), "columns": (3, -1)}
+    with ExitStack() as stack:
+        for name in plates.split():
+            size, dim = frames[name]
+            stack.enter_context(numpyro.plate(name, size, dim=dim))
         if mask == "handler":
-            frames.append(handlers.mask(mask=keep))
+            stack.enter_context(handlers.mask(mask=keep))
         if scale is not None:
-            frames.append(handlers.scale(scale=scale))
-        for frame in frames:
-            frame.__enter__()
-        numpyro.sample("y", base, obs=y)
-        for frame in reversed(frames):
-            frame.__exit__(None, None, None)
-
-    return model
+            stack.enter_context(handlers.scale(scale=scale))
+        numpyro.sample(str(case), base, obs=part(y, axes, event))
 
 
-@st.composite
-def cases(draw):
-    """Arguments of ``model_of``, and the batch shape of the data."""
-    batch = draw(st.sampled_from([(4,), (4, 3), (3, 4)]))
-    frames = [("rows", batch[-1], -1), ("columns", batch[0], -2)][: len(batch)]
-    plates = draw(st.sampled_from([[], frames, frames[::-1]]))
-    names = draw(st.sampled_from(sorted(SITES)))
-    groups = draw(st.sampled_from([0, 2]))
-    mask = draw(st.sampled_from([None, "handler", "distribution"]))
-    scale = draw(st.sampled_from([None, 2.5]))
-    return (names, groups, plates, draw(st.sampled_from([0, 1])), mask, scale), batch
+def everything(x, keep, y):
+    """Every support, in a plate and alone, and data of every shape, plate, mask and scale."""
+    level = jnp.zeros(())
+    for name, (prior, _) in SITES.items():
+        level += jnp.sum(numpyro.sample(name, prior))
+    with numpyro.plate("groups", 2):
+        for name in IN_A_PLATE:
+            level += jnp.sum(numpyro.sample(f"{name} in a plate", SITES[name][0]))
+    for case in CASES:
+        observe(case, level, x, keep, y)
 
 
-@given(cases())
-@EXAMPLES
-def test_losses_supports_and_priors_of_any_model(case):
-    (site, groups, plates, event, mask, scale), batch = case
-    x, y = RNG.normal(size=(2, *batch, *[2] * event))
-    keep = np.arange(np.prod(batch)).reshape(batch) % 3 > 0
-    prior, value = SITES[site]
-    center = np.broadcast_to(value, (*[groups] * (groups > 0), *np.shape(value)))
-    with jax.disable_jit():
-        reading = read_model(model_of(*case[0]), (x, keep, y), None, center={"w": center})
-        program, arrays = reading.program, reading.arrays
-        moved = {"w": reading.center["w"] + 0.1}
-        there = constrain(program, ("w",), moved, arrays)["w"]
-        for z, w in ((reading.center, center), (moved, there)):
-            wanted = -norm(np.sum(np.asarray(w, float)) + x, 1.5).logpdf(y)
+def test_losses_supports_and_priors_of_every_kind_of_site():
+    center = {name: np.asarray(value) for name, (_, value) in SITES.items()}
+    center |= {f"{name} in a plate": np.stack([SITES[name][1]] * 2) for name in IN_A_PLATE}
+    priors = {name: SITES[name.removesuffix(" in a plate")][0] for name in center}
+    reading = read_model(everything, (X, KEEP, Y), None, center=center)
+    program, arrays = reading.program, reading.arrays
+    moved = {name: leaf + 0.1 for name, leaf in reading.center.items()}
+    there = constrain(program, tuple(center), moved, arrays)
+    losses = jax.jit(program.losses)(moved, arrays)
+    for case in CASES:
+        axes, plates, event, mask, scale = case
+        keep = KEEP if axes == 2 else KEEP[:, 0]
+        for w, found in ((center, reading.center_losses), (there, losses)):
+            level = sum(np.sum(np.asarray(value, float)) for value in w.values())
+            wanted = -norm(level + part(X, axes, event), 1.5).logpdf(part(Y, axes, event))
             wanted = wanted.sum(axis=-1) if event else wanted
             wanted = np.where(keep | (mask is None), wanted, 0.0) * (scale or 1.0)
-            losses = program.losses(z, arrays)["y"]
-            np.testing.assert_allclose(losses, wanted, rtol=1e-4, atol=1e-5)
-        np.testing.assert_array_equal(
-            program.losses(reading.center, arrays)["y"], reading.center_losses["y"]
-        )
-        assert reading.num_data() == (np.prod(batch) if mask is None else keep.sum())
-        # There and back, and inside the support on the way.
-        back = constrain(program, ("w",), reading.center, arrays)["w"]
-        np.testing.assert_allclose(back, center, rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(found[str(case)], wanted, rtol=1e-4, atol=1e-4)
+        count = keep.size if mask is None else keep.sum()
+        assert reading.data_counts[str(case)] == count
+        sizes = {"rows": 4, "columns": 3}
+        assert reading.data_axes[str(case)].shape == keep.shape
+        assert reading.data_axes[str(case)].plates == {k: sizes[k] for k in plates.split()}
+    # There and back, and inside the support on the way.
+    back = constrain(program, tuple(center), reading.center, arrays)
+    potential = 0.0
+    for name, prior in priors.items():
         transform = biject_to(prior.support)
-        assert np.all(prior.support(there))
-        np.testing.assert_allclose(transform.inv(there), moved["w"], rtol=1e-3, atol=1e-4)
-        assert reading.dimension == max(groups, 1) * np.size(transform.inv(np.asarray(value)))
-        density = prior.log_prob(there) + transform.log_abs_det_jacobian(moved["w"], there)
-        # Of numbers with a plate of two, the prior of each counts once.
-        assert float(program.prior_potential(moved, arrays)) == pytest.approx(
-            -float(jnp.sum(density)), rel=1e-4, abs=1e-5
-        )
+        np.testing.assert_allclose(back[name], center[name], rtol=1e-5, atol=1e-6)
+        assert np.all(prior.support(there[name]))
+        assert np.any(there[name] != center[name])
+        np.testing.assert_allclose(transform.inv(there[name]), moved[name], rtol=1e-3, atol=1e-4)
+        log_det = transform.log_abs_det_jacobian(moved[name], there[name])
+        potential -= float(jnp.sum(prior.log_prob(there[name])) + jnp.sum(log_det))
+    assert float(jax.jit(program.prior_potential)(moved, arrays)) == pytest.approx(
+        potential, rel=1e-5
+    )
+    assert reading.dimension == sum(np.size(leaf) for leaf in moved.values())
 
 
 # --- centres ------------------------------------------------------------------------------------
