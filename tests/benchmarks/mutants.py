@@ -29,7 +29,7 @@ TESTS = {
     "exact": ["exact"],
     "gradients.py": ["gradients", "stochastic"],
     "handlers.py": ["handlers"],
-    "kernels": ["acceptance", "stochastic", "mcmc", "gradients"],
+    "kernels": ["rules", "acceptance", "stochastic", "mcmc", "gradients"],
     "ladder": ["free_energy"],
     "models": ["models", "batches", "networks"],
     "parts.py": ["refined"],
