@@ -470,9 +470,9 @@ def test_no_localization_on_a_regular_model(llc_of):
     assert abs(mean - regression.exact(regression.OLS, 1.0)) > 4 * error
 
 
-def test_stein_identity(fitted):
+def test_stein_identity():
     """E[(z - z*)·∇U] = d for U = β nL + γ/2 |z - z*|², whatever the model and the centre."""
-    w = fitted["posterior"]["w"].to_numpy().astype(float)
+    w = run(1, num_samples=1000)["posterior"]["w"].to_numpy().astype(float)
     residual = w @ regression.X.T - regression.Y
     slope = residual @ regression.X / np.log(500) + (w - regression.OLS)
     stein = np.sum((w - regression.OLS) * slope, axis=-1)
