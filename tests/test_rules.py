@@ -476,26 +476,28 @@ def test_a_change_of_curvature_is_that_of_the_hessian():
         assert float(change) == pytest.approx(np.sum((here - there) ** 2))
 
 
-def test_the_first_look_is_as_far_out_as_loss_and_localization_allow(small):
-    z = stacked(np.tile([1.0, 0.8], (400, 1)))
-    keys = jax.random.split(jax.random.key(0), 400)
-    scene = tuning.Scene(small, None, keys, jnp.zeros((), int), None)
-    offset = np.asarray(tuning.displaced(z, scene)["w"]) - [1.0, 0.8]
-    x = regression.X[:6, :2]
-    assert 0.5 * np.trace(0.3 * x.T @ x + 2.0 * np.eye(2)) / 2.0 < 14  # so the first is kept
-    spread = np.sqrt(1 / 2.0)  # of the Gaussian of precision γ = 2
-    np.testing.assert_allclose(offset.std(axis=0), spread, rtol=4 / np.sqrt(2 * 400))
-    strong = SimpleNamespace(
-        localization={"w": jnp.asarray(0.0)},
+@pytest.mark.parametrize(
+    ("gamma", "curved", "spread"),
+    [(0.25, 0.0, 1.0), (4.0, 0.0, 0.5), (0.25, 1000.0, None)],
+    ids=["flat", "localized", "steep"],
+)
+def test_the_first_look_is_as_far_out_as_loss_and_localization_allow(gamma, curved, spread):
+    """Of the localizing Gaussian or of variance 1; nearer where ``U`` is above ``2 d + 10``."""
+    target = SimpleNamespace(
+        localization={"w": jnp.asarray(gamma)},
         center={"w": jnp.zeros(2)},
-        tempered_loss=lambda one, rows: 500.0 * jnp.sum(one["w"] ** 2),
-        penalty=lambda one: 0.0,
+        tempered_loss=lambda one, rows: 0.5 * curved * jnp.sum(one["w"] ** 2),
+        penalty=lambda one: 0.5 * gamma * jnp.sum(one["w"] ** 2),
         num_rows=0,
     )
-    there = tuning.displaced(stacked(np.zeros((400, 2))), scene._replace(target=strong))["w"]
-    scale = np.asarray(there).std()
-    # 1000 scale² is at most 14, and was above it before the last 0.7.
-    assert np.sqrt(14 / 1000) * 0.7 * 0.9 < scale < np.sqrt(14 / 1000) * 1.1
+    keys = jax.random.split(jax.random.key(0), 4000)
+    scene = tuning.Scene(target, None, keys, jnp.zeros((), int), None)
+    found = np.asarray(tuning.displaced(stacked(np.zeros((4000, 2))), scene)["w"])
+    if spread is None:
+        mean = 0.5 * (curved + gamma) * np.mean(np.sum(found**2, axis=1))
+        assert 0.49 * 14.0 < mean <= 14.0  # 0.7 times as far once too often, and no more
+        spread = found.std()
+    np.testing.assert_allclose(found.std(axis=0), spread, rtol=4 / np.sqrt(2 * 4000))
 
 
 @pytest.mark.parametrize("squares", [None, [1.0, 3.0]])

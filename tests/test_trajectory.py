@@ -254,8 +254,8 @@ def test_an_error_on_the_way_keeps_the_rows(output, tmp_path):
 
 
 def test_an_iterator_that_ends_before_its_steps_is_said():
-    with pytest.warns(nllc.LLCWarning, match="`steps` has 4 numbers, but `centers` ended after 2"):
-        found = trajectory(iter(CENTERS[:2]), steps=[1, 2, 3, 4])
+    with pytest.warns(nllc.LLCWarning, match="`steps` has 3 numbers, but `centers` ended after 2"):
+        found = trajectory(iter(CENTERS[:2]), steps=[1, 2, 3])
     assert found["step"].to_numpy().tolist() == [1, 2]
 
 

@@ -35,7 +35,7 @@ TESTS = {
     "parts.py": ["refined"],
     "phases.py": ["phases"],
     "pointwise": ["pointwise"],
-    "sampling": ["estimate", "checkpoint"],
+    "sampling": ["checkpoint", "estimate", "sweep"],
     "sweep": ["sweep"],
     "target.py": ["handlers", "known_answers", "estimate"],
     "trajectory": ["trajectory"],
