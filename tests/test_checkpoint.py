@@ -156,7 +156,7 @@ import test_checkpoint
 test_checkpoint.run({folder!r}, **getattr(test_checkpoint, {settings!r}))
 print("ended", flush=True)
 """
-LONG = {**STORED, "store_sites": False, "num_samples": 1_000_000, "thinning": 100}
+LONG = {**STORED, "store_sites": False, "num_samples": 200_000, "thinning": 20}
 LONG_BATCHES = {"num_samples": 400_000, "thinning": 40, "num_warmup": 20_000}
 
 
