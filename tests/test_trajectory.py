@@ -66,6 +66,7 @@ def test_each_checkpoint_has_its_exact_value(table):
         assert float(row["center_loss"]) == pytest.approx(loss, rel=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
 def test_a_row_is_what_estimate_llc_gives(rows):
     for k, center in enumerate(CENTERS):
         idata = nllc.estimate_llc(
