@@ -18,7 +18,7 @@ from numpyro_llc.sweep._plateau import recommend
 
 X, Y = regression.X[:, :2], regression.Y
 OLS = np.linalg.lstsq(X, Y, rcond=None)[0]
-LENGTHS = {"num_warmup": 500, "num_samples": 10_000, "thinning": 10}
+LENGTHS = {"num_warmup": 500, "num_samples": 30_000, "thinning": 10}
 STEP = 1e-3
 
 
@@ -46,7 +46,7 @@ def euler(step, gamma=1.0, beta=None, center=OLS):
     return exact + 0.5 * np.trace(tempered @ (spread - np.linalg.inv(curved)))
 
 
-AXES = {"step_size": [STEP, 4e-3], "localization": [0.3, 30.0], "inverse_temperature": [0.1, 0.2]}
+AXES = {"step_size": [STEP, 4e-3], "localization": [0.3, 60.0], "inverse_temperature": [0.1, 0.2]}
 
 
 def differing(grid):
@@ -84,7 +84,7 @@ def test_cells_have_their_exact_values_in_one_compilation(grid):
         assert cell["step_size_used"] == pytest.approx(setting["step_size"])
         # No other setting's value but those that are near it would do.
         apart = [one for one in others if abs(exact_of(one) - exact_of(setting)) > 8 * cell["mcse"]]
-        assert len(apart) >= 4
+        assert len(apart) >= 3
         for other in apart:
             assert abs(cell["llc"] - exact_of(other)) > 4 * cell["mcse"]
 
