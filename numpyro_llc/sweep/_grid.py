@@ -10,6 +10,7 @@ import xarray as xr
 
 from numpyro_llc._identity import check_same_settings, fingerprint
 from numpyro_llc.problem import Problem
+from numpyro_llc.rows import TEXTS
 from numpyro_llc.schedule import Schedule
 
 
@@ -31,4 +32,8 @@ def resumed(
     """The grid as the folder has it, or the empty one."""
     settings = {**settings, **problem.identity, "kernel": problem.sampler.description}
     path = check_same_settings(output, settings, what="sweep", argument="output") / "sweep.nc"
-    return xr.load_dataset(path, engine="h5netcdf") if path.exists() else grid
+    if not path.exists():
+        return grid
+    found = xr.load_dataset(path, engine="h5netcdf")
+    # As read they have a fixed width, to which longer ones would be cut.
+    return found.assign({name: found[name].astype(object) for name in TEXTS})
