@@ -11,12 +11,14 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 import xarray as xr
+from exact_ladders import ladder_of
 from scipy.integrate import quad
-from scipy.stats import multivariate_normal
+from scipy.stats import chi2, gamma, multivariate_normal, norm
 
 import numpyro_llc as nllc
 from numpyro_llc import estimators, exact, zoo
 from numpyro_llc.inference_data import attributes, inference_data, labelled
+from numpyro_llc.ladder._rungs import default_rungs
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SIZES = (100, 1_000, 10_000)
@@ -50,7 +52,7 @@ def regression_data(n):
     return x, y, ols, 0.5 * np.sum((y - x @ ols) ** 2) + 1.5 * np.log(2 * np.pi)
 
 
-def ladder_of(model, n, x, y, center, **settings):
+def run_ladder(model, n, x, y, center, **settings):
     settings = {"num_warmup": 300, "num_samples": 500, **settings}
     return nllc.temperature_ladder(
         jax.random.key(n),
@@ -73,7 +75,7 @@ def evidence(x, y, scale=2.0):
 @pytest.mark.parametrize("n", SIZES)
 def test_ladder_of_the_prior_gives_the_evidence_of_conjugate_regression(n):
     x, y, ols, loss = regression_data(n)
-    found = nllc.free_energy(ladder_of(regression, n, x, y, ols, prior="model"))
+    found = nllc.free_energy(run_ladder(regression, n, x, y, ols, prior="model"))
     assert found.loss == pytest.approx(loss, rel=1e-6)
     assert found.error < 0.15
     assert abs(found.value - evidence(x, y)) < 4 * found.error
@@ -83,7 +85,7 @@ def test_ladder_of_the_prior_gives_the_evidence_of_conjugate_regression(n):
 @pytest.fixture(scope="module")
 def local_ladders():
     of = {n: regression_data(n)[:3] for n in SIZES}
-    return {n: ladder_of(regression, n, *data) for n, data in of.items()}
+    return {n: run_ladder(regression, n, *data) for n, data in of.items()}
 
 
 @pytest.mark.parametrize("n", SIZES)
@@ -126,7 +128,7 @@ def test_a_singular_model_of_one_parameter_has_the_evidence_of_quadrature(n):
     best = np.sqrt(max(b / a, 0.0))
     integral = 2 * quad(joint, 0.0, 6.0, points=[best, 2 * best + 0.3], limit=500)[0]
     wanted = 0.5 * y @ y + np.log(2 * np.pi) - np.log(integral)
-    ladder = ladder_of(square_feature, n, x, y, best, prior="model", num_samples=1000)
+    ladder = run_ladder(square_feature, n, x, y, best, prior="model", num_samples=1000)
     found = nllc.free_energy(ladder)
     assert found.error < 0.1
     assert abs(found.value - wanted) < 4 * found.error
@@ -389,3 +391,182 @@ def test_model_comparison_example(tmp_path, capsys):
     assert abs(table.loc[1, "WAIC"] - table.loc[1, "LOO"]) < 0.2
     assert "evidence" in capsys.readouterr().out
     assert path.stat().st_size > 10_000
+
+
+HESSIAN = np.array([[40.0, 10.0], [10.0, 5.0]])
+GAMMAS, SHIFT, SCALE = np.array([1.0, 2.0]), np.array([0.6, -0.3]), 0.8
+EXACT_BETAS = np.array([0.0, 0.03, 0.1, 0.3, 1.0])
+
+
+def gaussian_ladder(seed, draws, betas=EXACT_BETAS):
+    """Exact draws of ``½ z'Hz`` around SHIFT, γ by component; the prior is normal at 0."""
+    rng = np.random.default_rng(seed)
+    z = np.stack(
+        [
+            rng.normal(size=(4, draws, 2))
+            @ np.linalg.cholesky(np.linalg.inv(beta * HESSIAN + np.diag(GAMMAS))).T
+            for beta in betas
+        ]
+    )
+    return ladder_of(
+        betas,
+        0.5 * np.einsum("...i,ij,...j->...", z, HESSIAN, z),
+        0.5 * z**2 @ GAMMAS,
+        prior_potential=-norm(scale=SCALE).logpdf(z + SHIFT).sum(axis=-1),
+        center_losses=[3.0, 4.0],
+        log_normalizer=0.5 * np.log(GAMMAS / (2 * np.pi)).sum(),
+    )
+
+
+def exact_excess(prior, beta):
+    if prior == "local":
+        return 0.5 * np.log(np.linalg.det(beta * HESSIAN + np.diag(GAMMAS)) / GAMMAS.prod())
+    precision = beta * HESSIAN + np.eye(2) / SCALE**2
+    slope = SHIFT / SCALE**2
+    bend = 0.5 * SHIFT @ SHIFT / SCALE**2 - 0.5 * slope @ np.linalg.solve(precision, slope)
+    return bend + 0.5 * np.log(np.linalg.det(precision) * SCALE**4)
+
+
+def exact_llc(prior, beta):
+    """``d excess / d ln β``."""
+    up, down = (exact_excess(prior, beta * np.exp(step)) for step in (1e-4, -1e-4))
+    return (up - down) / 2e-4
+
+
+@pytest.mark.parametrize("prior", ["local", "model"])
+def test_the_curve_of_exact_draws_is_exact_with_the_error_it_states(prior):
+    curve = nllc.free_energy_curve(gaussian_ladder(0, 5000), prior=prior)
+    wanted = np.array([exact_excess(prior, beta) for beta in EXACT_BETAS])
+    first = 1 if prior == "local" else 0
+    z = ((curve["excess"] - wanted) / curve["error"]).to_numpy()[first:]
+    assert np.abs(z).max() < 4
+    assert float(curve["error"].max()) < 0.03
+    np.testing.assert_allclose(curve["free_energy"] - curve["excess"], 7.0 * EXACT_BETAS)
+    llc = np.array([exact_llc(prior, max(beta, 1e-9)) for beta in EXACT_BETAS])
+    assert np.abs((curve["llc"] - llc) / curve["llc_error"]).to_numpy()[1:].max() < 4
+    assert float(curve["llc_error"].max()) < 0.03
+    assert np.all(curve["r_hat"][1:] < 1.02)
+    assert curve.attrs["prior"] == prior
+    found = nllc.free_energy(gaussian_ladder(0, 5000), prior=prior)
+    assert (found.value, found.error) == tuple(
+        float(curve[name][-1]) for name in ("free_energy", "error")
+    )
+    assert (found.loss, found.num_data, found.criterion) == (7.0, 100, "free_energy")
+
+
+@pytest.mark.parametrize("prior", ["local", "model"])
+def test_stated_errors_of_the_curve_are_its_spread(prior):
+    betas = np.array([0.0, 0.2, 1.0])
+    ladders = [gaussian_ladder(seed, 50, betas) for seed in range(1, 41)]
+    curves = [nllc.free_energy_curve(ladder, prior=prior) for ladder in ladders]
+    for name, error in (("excess", "error"), ("llc", "llc_error")):
+        spread = np.std([curve[name] for curve in curves], axis=0)[1:]
+        stated = np.sqrt(np.mean([curve[error] ** 2 for curve in curves], axis=0))[1:]
+        np.testing.assert_allclose(stated / spread, 1.0, atol=4 * 0.11)  # 40 repetitions
+
+
+def test_rungs_whose_weights_leave_too_little_have_no_value():
+    ladder = gaussian_ladder(0, 500)
+    ladder["prior_potential"] = 0.05 * ladder["prior_potential"]
+    log_weights = ladder["penalty"] - ladder["prior_potential"]
+    weights = np.exp(log_weights - log_weights.max())
+    dims = ("chain", "draw")
+    share = (weights.mean(dims) ** 2 / (weights**2).mean(dims)).to_numpy()
+    assert share.min() < 0.09  # the power: there are both
+    assert share.max() > 0.12
+    curve = nllc.free_energy_curve(ladder, prior="model")
+    np.testing.assert_array_equal(np.isnan(curve["excess"]), share < 0.1)
+    np.testing.assert_array_equal(np.isnan(curve["error"]), share < 0.1)
+    with pytest.raises(ValueError, match="needs a model with a prior of integral 1"):
+        nllc.free_energy_curve(ladder.drop_vars("prior_potential"), prior="model")
+    of_the_prior = ladder.assign_attrs(prior="model")
+    with pytest.raises(ValueError, match="`prior` must be 'model', of a 'model' ladder"):
+        nllc.free_energy_curve(of_the_prior, prior="local")
+
+
+DECADES = np.concatenate([[0.0], np.geomspace(1e-3, 10.0, 12)])
+
+
+def ladder_with(llc_at):
+    """Draws whose mean, corrected for γ, is exactly ``llc_at(ln β)`` at every rung."""
+    quantiles = gamma.ppf((np.arange(800) + 0.5) / 800, 0.5)
+    rng = np.random.default_rng(0)
+    spread = np.stack([rng.permutation(quantiles).reshape(4, 200) for _ in DECADES])
+    spread = 0.1 * (spread - quantiles.mean())
+    betas = DECADES[1:, None, None]
+    x = llc_at(np.log(betas)) - 0.7 * spread[0].var() + spread[1:]
+    return ladder_of(DECADES, np.concatenate([spread[:1], x / betas]), 0.7 * spread + 2.0)
+
+
+def error_of_rungs(ladder):
+    """Of ``X + (X - μ)(P - p)``, at each rung above zero."""
+    errors = []
+    for beta in DECADES[1:]:
+        rung = ladder.sel(inverse_temperature=beta)
+        x, p = beta * rung["excess_loss"], rung["penalty"]
+        x, p = x - x.mean(), p - p.mean()
+        errors.append(float(az.mcse(xr.Dataset({"x": x + x * p}))["x"]))
+    return np.array(errors)
+
+
+def test_the_fit_finds_the_curve_that_the_draws_were_given():
+    """λ, its error, and which rungs take part, of ``λ - (m - 1)/(ln c + C)`` and ``λ - A c^-a``."""
+    start = np.log(DECADES[1])
+
+    def logarithm(order):
+        return 0.7 - 2.0 / (order - start + 4.0)
+
+    ladder = ladder_with(logarithm)
+    table = nllc.fit_multiplicity(ladder, least_inverse_temperature=1e-6)
+    error = error_of_rungs(ladder)
+    order = np.log(DECADES[1:]) - start
+    slopes = np.stack([np.ones(12), 2.0 / (order + 4.0) ** 2], axis=1) / error[:, None]
+    assert table.index.name == "multiplicity"
+    assert table.index[0] == 3
+    assert table.loc[3, "llc"] == pytest.approx(0.7, abs=1e-4)
+    assert table.loc[3, "error"] == pytest.approx(
+        np.sqrt(np.linalg.inv(slopes.T @ slopes)[0, 0]), rel=1e-2
+    )
+    assert table.loc[3, "chi_square"] == pytest.approx(0.0, abs=1e-4)
+    assert table.loc[3, "p_value"] == pytest.approx(1.0, abs=1e-6)
+    assert list(table.sort_index()["degrees"]) == [9, 10, 10]
+    assert table["chi_square"].is_monotonic_increasing
+    np.testing.assert_allclose(table["p_value"], chi2.sf(table["chi_square"], table["degrees"]))
+    kept = np.sum(logarithm(np.log(DECADES[1:])) > 0.6 * logarithm(np.log(10.0)))
+    assert 5 < kept < 12
+    by_default = nllc.fit_multiplicity(ladder, most=2).sort_index()
+    assert list(by_default["degrees"]) == [kept - 3, kept - 2]
+    power = nllc.fit_multiplicity(
+        ladder_with(lambda order: 0.5 - 0.2 * np.exp(-0.4 * (order - start))), most=1
+    )
+    assert power.loc[1, "llc"] == pytest.approx(0.5, abs=1e-4)
+    assert power.loc[1, "chi_square"] < 1e-3
+
+
+def test_the_chi_square_is_in_units_of_the_errors_of_the_rungs():
+    ladder = ladder_with(lambda order: 0.5 + 0.0 * order)
+    error = error_of_rungs(ladder)
+    ladder["excess_loss"][6] += 5.0 * error[5] / DECADES[6]
+    table = nllc.fit_multiplicity(ladder, most=1)
+    values = 0.5 + 5.0 * error * (np.arange(12) == 5)
+    level = np.sum(values / error**2) / np.sum(1 / error**2)
+    constant = np.sum(((values - level) / error) ** 2)
+    assert 0.8 * constant < table.loc[1, "chi_square"] <= 1.001 * constant
+
+
+@pytest.mark.parametrize(("dimension", "ratio"), [(1, 4.0), (2, 2 + np.sqrt(2)), (20, None)])
+def test_default_rungs_keep_half_of_the_draws_from_one_to_the_next(dimension, ratio):
+    base = 1e4 * np.random.default_rng(0).gamma(dimension / 2, size=(4, 2000))
+    rungs = default_rungs(base + 7.0, dimension)
+    assert rungs[-1] == 1.0
+    weights = np.exp(-rungs[0] * (base - base.min()))
+    assert weights.mean() ** 2 / (weights**2).mean() == pytest.approx(0.5, abs=1e-6)
+    steps = rungs[1:] / rungs[:-1]
+    np.testing.assert_allclose(steps, steps[0])
+    left = ((2 * steps[0] - 1) / steps[0] ** 2) ** (dimension / 2)
+    assert left >= 0.5 - 1e-9
+    wider = rungs[0] ** (-1 / (len(rungs) - 2))  # with one rung less
+    assert wider > 4.0 or ((2 * wider - 1) / wider**2) ** (dimension / 2) < 0.5
+    if ratio is not None:
+        assert steps[0] <= ratio + 1e-9
+    assert list(default_rungs(1e-3 * base / 1e4, dimension)) == [1.0]

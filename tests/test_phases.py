@@ -4,14 +4,11 @@ import dataclasses
 import runpy
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
-import numpyro
-import numpyro.distributions as dist
 import pytest
 import xarray as xr
+from exact_ladders import ladder_of, quantiles
 from scipy.integrate import quad
 from scipy.optimize import brentq
 
@@ -23,39 +20,44 @@ N, DEPTH, GAMMA = 1_000, 0.01, 10.0
 ROWS = 8
 
 
-def landscape(w, numpy=np):
+def landscape(w):
     """A quartic minimum of height DEPTH at -1, λ = 1/4, and a quadratic one of 0 at 1, λ = 1/2."""
-    u = numpy.clip(0.5 * (w + 1.0), 0.0, 1.0)
+    u = np.clip(0.5 * (w + 1.0), 0.0, 1.0)
     step = u**4 * (35.0 - 84.0 * u + 70.0 * u**2 - 20.0 * u**3)
     return (w + 1.0) ** 4 * (w - 1.0) ** 2 + DEPTH * (1.0 - step)
 
 
-def model(y, scale):
-    w = numpyro.sample("w", dist.Normal(0.0, 1.0))
-    with numpyro.plate("N", y.shape[0]), numpyro.handlers.scale(scale=scale):
-        numpyro.sample("y", dist.Normal(jnp.sqrt(2.0 * landscape(w, jnp) + 1e-12), 1.0), obs=y)
-
-
 CENTERS = {"singular": -1.0, "deep": 1.0}
+BETAS = np.concatenate([[0.0], np.geomspace(1.0 / N, 1.0, 12)])
+
+
+def exact_ladder(center):
+    """Draws around a centre at each rung, by the quantiles of their density."""
+    level = landscape(center)
+
+    def density(w, beta):
+        apart = landscape(w) - level
+        return np.exp(-beta * N * apart - 0.5 * GAMMA * (w - center) ** 2)
+
+    ends = center - 2.0, center + 2.0
+    w = np.stack(
+        [quantiles(lambda w, b=beta: density(w, b), *ends, seed=k) for k, beta in enumerate(BETAS)]
+    )
+    return ladder_of(
+        BETAS,
+        N * (landscape(w) - level),
+        0.5 * GAMMA * (w - center) ** 2,
+        prior_potential=0.5 * w**2 + 0.5 * np.log(2 * np.pi),
+        center_losses=np.full(ROWS, N * level / ROWS),
+        num_data=N,
+        localization=GAMMA,
+        log_normalizer=0.5 * np.log(GAMMA / (2 * np.pi)),
+    )
 
 
 @pytest.fixture(scope="module")
 def ladders():
-    return {
-        name: nllc.temperature_ladder(
-            jax.random.key(0),
-            model,
-            (np.zeros(ROWS), N / ROWS),
-            center={"w": center},
-            num_data=N,
-            localization=GAMMA,
-            inverse_temperatures=np.geomspace(1.0 / N, 1.0, 12),
-            num_warmup=500,
-            num_samples=2000,
-            progress_bar=False,
-        )
-        for name, center in CENTERS.items()
-    }
+    return {name: exact_ladder(center) for name, center in CENTERS.items()}
 
 
 def local_free_energy(n, name):
