@@ -128,14 +128,6 @@ def test_nan_in_one_chain(fitted):
     assert "r_hat" not in table.index
 
 
-def test_broken_run_is_diagnosed_from_its_error():
-    with pytest.raises(nllc.NonFiniteLossError) as caught:
-        run(kernel="sgld", step_size=1.0, num_warmup=0)
-    idata = caught.value.idata
-    assert "non_finite" in found(idata)
-    assert json.loads(idata.attrs["findings"])[0]["check"] == "non_finite"
-
-
 def test_checks_without_evidence_are_left_out(fitted):
     bare = {"posterior": posterior(fitted).assign_attrs({})}
     bare["posterior"].attrs.clear()
@@ -155,8 +147,11 @@ STIFF = 1 / 326
 
 
 def langevin(center=WIDE_OLS, data=WIDE, **settings):
-    lengths = {"num_warmup": 2000, "num_samples": 20_000, "thinning": 20}
+    lengths = {"num_warmup": 500, "num_samples": 5000, "thinning": 5}
     return run(center=center, data=data, **{"kernel": "sgld", **lengths, **settings})
+
+
+LONG = {"num_warmup": 2000, "num_samples": 20_000, "thinning": 20}
 
 
 @pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
@@ -167,21 +162,35 @@ def test_step_ten_times_too_large():
     long = langevin(step_size=1.5 * STIFF)
     assert {"mala_acceptance", "step_size"} <= found(long)
     assert "gradient_noise" not in found(long)
-    by_itself = langevin()
+
+
+def test_broken_run_is_diagnosed_from_its_error():
+    with pytest.raises(nllc.NonFiniteLossError) as caught:
+        langevin(step_size=1.0)
+    idata = caught.value.idata
+    assert "non_finite" in found(idata)
+    assert json.loads(idata.attrs["findings"])[0]["check"] == "non_finite"
+
+
+@pytest.mark.slow
+def test_a_step_that_is_found_is_long_and_has_no_finding():
+    by_itself = langevin(**LONG)
     assert by_itself.attrs["step_size"] > 0.2 * STIFF
     assert found(by_itself) == set()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
 def test_minibatch_noise_uncorrected():
     noisy = nllc.SGLD(step_size=0.15 * STIFF, batch_size=5, control_variates=False)
-    hot = found(langevin(kernel=noisy))
+    hot = found(langevin(kernel=noisy, **LONG))
     assert "gradient_noise" in hot
     assert "step_size" not in hot
     anchored = nllc.SGLD(step_size=0.15 * STIFF, batch_size=50)
-    assert found(langevin(kernel=anchored)) == set()
+    assert found(langevin(kernel=anchored, **LONG)) == set()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
 def test_no_burn_in():
     x = np.random.default_rng(0).normal(size=(500, 200))
@@ -210,6 +219,7 @@ def two_wells(y):
 WELLS = (np.zeros(1000),)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
 def test_one_chain_caught_in_another_basin():
     local = nllc.localize(
@@ -237,6 +247,7 @@ def hollow(y):
     numpyro.sample("y", dist.Normal(mean, 1.0), obs=y)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
 def test_chains_that_left_the_basin():
     idata = nllc.estimate_llc(
@@ -257,6 +268,7 @@ def fibre(y):
     numpyro.sample("y", dist.Normal(w[0] + w[1], 1.0), obs=y)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
 def test_no_localization_on_a_fibre():
     settings = {"num_warmup": 200, "num_samples": 200, "progress_bar": False}
@@ -542,3 +554,22 @@ def test_the_gamma_law_names_its_cause_in_numbers():
     without = MEAN + 0.9 * MEAN
     said = remedy(narrow, penalty=pulled)
     assert f"the mean without it is {without:.4g} (from {MEAN:.4g})" in said
+
+
+def test_a_chain_that_sits_elsewhere_is_told_by_its_distance():
+    distance = np.abs(np.random.default_rng(3).normal(size=LLC.shape))
+    distance[3] += 2.0  # where λ̂ is the same
+    caught = planted(statistics={"distance": distance}, num_parameters=1)
+    table = nllc.diagnose(caught)
+    assert {"r_hat_distance", "basin"} <= set(table.index)
+    assert "r_hat" not in table.index
+    assert "of chain 3 is" in table.loc["basin", "meaning"]
+    assert table.loc["basin", "value"] == pytest.approx(np.mean(distance[3] ** 2))
+
+
+def test_draws_below_the_centre_are_counted():
+    llc = LLC.copy()
+    llc[1, :40] = -0.2
+    row = nllc.diagnose(planted(llc)).loc["below_center"]
+    assert row["value"] == -0.2
+    assert "1 % of the draws lie below the loss at the centre" in row["meaning"]
