@@ -1,5 +1,7 @@
 """λ from volumes: the volumes are exact ones, and the slope is λ."""
 
+from functools import cache
+
 import jax
 import numpy as np
 import numpyro
@@ -12,6 +14,7 @@ import numpyro_llc as nllc
 from numpyro_llc import zoo
 
 
+@cache
 def volume_of(name, **settings):
     problem = zoo.load(name, 1_000)
     return nllc.volume_scaling(
