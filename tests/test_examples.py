@@ -42,6 +42,7 @@ def test_volume_scaling_has_the_slope_of_the_learning_coefficient(run):
     assert list(table["Hessian's rank / 2"]) == [0.5, 0.0, 0.0]
 
 
+@pytest.mark.slow
 def test_samplers_are_held_against_the_exact_value(run):
     table = run(
         "samplers",
@@ -94,6 +95,7 @@ def test_superposition_tells_k_gons_apart(run):
     assert difference > 0
 
 
+@pytest.mark.slow
 def test_ordinality_prints_the_correlation(run):
     table, correlation = run(
         "ordinality",
@@ -108,6 +110,7 @@ def test_ordinality_prints_the_correlation(run):
     assert correlation == pytest.approx(1.0)
 
 
+@pytest.mark.slow
 def test_modular_addition_has_a_row_for_each_checkpoint(run):
     trajectory, table = run(
         "modular_addition",
@@ -123,6 +126,7 @@ def test_modular_addition_has_a_row_for_each_checkpoint(run):
     assert table["training accuracy"].between(0, 1).all()
 
 
+@pytest.mark.slow
 def test_flatness_compares_over_seeds(run):
     pytest.importorskip("sklearn")
     table, compared = run(
