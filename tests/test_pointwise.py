@@ -7,6 +7,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+import xarray as xr
 from exact_ladders import quantiles
 from numpyro.infer import MCMC, NUTS
 from scipy.integrate import quad
@@ -111,6 +112,26 @@ def test_waic_is_arvizs_on_the_same_draws(at_one):
     by_datum = np.log(np.exp(-flat).mean(axis=0)) - flat.var(axis=0)
     assert found["elpd_waic"] == pytest.approx(by_datum.sum(), rel=1e-5)
     assert found["se"] == pytest.approx(np.sqrt(N * by_datum.var()), rel=1e-4)
+
+
+@pytest.mark.parametrize(("variance", "warns"), [(0.39, False), (0.41, True)])
+def test_waic_is_its_formula_and_warns_of_a_datum_that_varies(variance, warns):
+    by_datum = np.array([-1.0, -2.0, -4.0]), np.array([0.1, variance, 0.2])
+    statistics = xr.Dataset(
+        {
+            "log_density": ("datum", by_datum[0]),
+            "loss_variance": ("datum", by_datum[1]),
+            "functional_variance": by_datum[1].sum(),
+        },
+        attrs={"inverse_temperature": 1.0, "num_draws": 40},
+    )
+    found = nllc.waic(statistics)
+    own = by_datum[0] - by_datum[1]
+    assert found["elpd_waic"] == pytest.approx(own.sum())
+    assert found["se"] == pytest.approx(np.sqrt(3 * own.var()))
+    assert found["p_waic"] == pytest.approx(0.3 + variance)
+    assert (found["n_samples"], found["n_data_points"]) == (40, 3)
+    assert found["warning"] == warns
 
 
 def test_loo_in_blocks_is_arvizs_of_the_whole(at_one):

@@ -23,7 +23,7 @@ TESTS = {
     "center.py": ["center"],
     "comparison": ["free_energy"],
     "curvature.py": ["center", "gradients", "stochastic"],
-    "diagnostics": ["diagnose"],
+    "diagnostics": ["diagnose", "estimators"],
     "estimators": ["estimators"],
     "evaluation.py": ["batches", "stochastic"],
     "exact": ["exact"],
