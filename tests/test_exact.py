@@ -193,7 +193,7 @@ def test_local_reduced_rank_regression(n, h, m):
         assert (value, multiplicity) == (Fraction(int(rank), 2) + rest[0], rest[1])
 
 
-@pytest.mark.parametrize("m", [2, 3])
+@pytest.mark.parametrize("m", [2, pytest.param(3, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("a", "b", "r"), [(1, 0, 0), (1, 1, 0), (1, 1, 1), (1, 2, 1), (2, 1, 1)])
 def test_local_reduced_rank_regression_is_the_slope_of_the_evidence(m, a, b, r):
     """B is integrated exactly; A by importance sampling around A*."""
@@ -447,6 +447,7 @@ def test_excess_loss_of_mixtures_is_that_of_their_first_two_moments(kind):
     assert next(moment_ratios(1))[0] < 1e-6  # One trial sees the first moment only.
 
 
+@pytest.mark.slow
 def test_normal_mixture_is_the_limit_of_quadrature():
     def loss(a, b):
         return divergence(*mixed_density("normal", np.stack([a, b], axis=-1), 0.5))
@@ -653,6 +654,7 @@ def test_regression_on_noisy_data():
         assert [e.mean for e in found] == pytest.approx(means, abs=5.1e-9)
 
 
+@pytest.mark.slow
 def test_logistic_regression_on_noisy_data():
     rng = np.random.default_rng(1)
     x = rng.normal(size=(1000, 2))

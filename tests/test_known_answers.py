@@ -202,8 +202,8 @@ def test_the_stated_error_is_honest():
         problem.model_args,
         center=problem.center,
         num_data=problem.num_data,
-        num_warmup=500,
-        num_samples=400,
+        num_warmup=300,
+        num_samples=200,
         num_chains=400,
         progress_bar=False,
     )

@@ -37,7 +37,7 @@ TESTS = {
     "pointwise": ["pointwise"],
     "sampling": ["estimate", "checkpoint"],
     "sweep": ["sweep"],
-    "target.py": ["handlers", "known_answers", "estimate"],
+    "target.py": ["known_answers", "handlers", "estimate"],
     "trajectory": ["trajectory"],
     "tuning.py": ["estimate"],
     "volume": ["volume"],
