@@ -33,7 +33,7 @@ Groups = Mapping[str, xr.Dataset]
 
 
 def variable_name(site: str) -> str:
-    """Site name as netCDF and Zarr allow it: ``net/Dense_0.kernel`` is ``net.Dense_0.kernel``."""
+    """A site's or plate's name as netCDF and Zarr allow it: ``net/Dense_0`` is ``net.Dense_0``."""
     return site.replace("/", ".")
 
 
@@ -53,7 +53,7 @@ def labelled(
         dims = [f"{name}_dim_{k}" for k in range(own)]
         for axis, plate in (plate_axes or {}).get(site, {}).items():
             if -axis <= own and value.shape[axis] > 1:
-                dims[axis] = plate
+                dims[axis] = variable_name(plate)
         variables[name] = ((*lead, *dims), value)
         coords.update(zip((*lead, *dims), map(np.arange, value.shape), strict=True))
     return xr.Dataset(variables, coords=coords, attrs=dict(attrs or {}))

@@ -8,212 +8,213 @@ import numpyro.distributions as dist
 import pytest
 import regression
 from numpyro.infer import init_to_value
+from targets import target_of
 
 import numpyro_llc as nllc
 from numpyro_llc.inference_data import monte_carlo
 from numpyro_llc.local import _curvature as curvature
-from numpyro_llc.local._curvature import curvature_at_center
-from numpyro_llc.local._target import make_target
-from numpyro_llc.models import read_model
+from numpyro_llc.local._center import _check_converged
+from numpyro_llc.local._curvature import Curvature, curvature_at_center
 from numpyro_llc.results._assemble import curvature_settings
 from numpyro_llc.results.checks import CHECKS, Evidence
 
 DATA = (regression.X, regression.Y)
+N = 50
+Y = np.ones(N)
+WELLS = np.sort(np.roots([4.0, 0.0, -4.0, 0.3]).real)[[0, 2]]
+"""Minima of (w² - 1)² + 0.3 w."""
+COEFFICIENTS = ("constant", "linear", "cubic", "product", "wells", "saturated", "exploding")
 
 
-def test_mle_of_a_linear_regression_is_least_squares():
-    center = nllc.find_center(jax.random.key(0), regression.model, DATA, num_starts=3)
-    np.testing.assert_allclose(center.params["w"], regression.OLS, atol=2e-4)
+def shaped(y, coefficients):
+    """One program for many losses: the mean is a sum of terms."""
+    w = numpyro.sample("w", dist.Normal(0.0, 2.0).expand([2]).to_event(1))
+    terms = [
+        1.0,
+        w[0],
+        w[1] ** 3,
+        w[0] * w[1],
+        (w[0] ** 2 - 1) ** 2 + 0.3 * w[0],
+        jnp.tanh(w[0]),
+    ]
+    mean = coefficients[:-1] @ jnp.stack(terms) + jnp.expm1(coefficients[-1] * w[1])
+    numpyro.sample("y", dist.Normal(mean, 1.0), obs=y)
+
+
+def of(**named):
+    """Data, and the coefficients of the terms that are there."""
+    return Y, np.array([named.get(name, 0.0) for name in COEFFICIENTS])
+
+
+def find(seed=0, init=None, **named):
+    strategy = None if init is None else init_to_value(values={"w": jnp.asarray(init, float)})
+    return nllc.find_center(jax.random.key(seed), shaped, of(**named), init_strategy=strategy)
+
+
+@pytest.fixture(scope="module")
+def found():
+    """The maximum of the likelihood of a linear regression."""
+    return nllc.find_center(jax.random.key(0), regression.model, DATA, num_starts=3)
+
+
+def test_mle_of_a_linear_regression_is_least_squares(found):
+    np.testing.assert_allclose(found.params["w"], regression.OLS, atol=2e-4)
     residual = regression.Y - regression.X @ regression.OLS
     loss = 0.5 * np.sum(residual**2) + 250 * np.log(2 * np.pi)
     eigenvalues = np.linalg.eigvalsh(regression.X.T @ regression.X)
-    assert center.loss == pytest.approx(loss, rel=1e-6)
-    assert center.smallest_eigenvalue == pytest.approx(eigenvalues[0], rel=1e-3)
-    assert center.largest_eigenvalue == pytest.approx(eigenvalues[-1], rel=1e-3)
-    assert center.converged
-    found = np.asarray(center.params["w"], float)
-    gradient = regression.X.T @ (regression.X @ found - regression.Y)
-    assert center.gradient_norm == pytest.approx(np.linalg.norm(gradient), abs=0.01)
+    assert found.loss == pytest.approx(loss, rel=1e-6)
+    assert found.smallest_eigenvalue == pytest.approx(eigenvalues[0], rel=1e-3)
+    assert found.largest_eigenvalue == pytest.approx(eigenvalues[-1], rel=1e-3)
+    assert found.converged
+    w = np.asarray(found.params["w"], float)
+    gradient = regression.X.T @ (regression.X @ w - regression.Y)
+    assert found.gradient_norm == pytest.approx(np.linalg.norm(gradient), abs=0.01)
     assert gradient @ np.linalg.solve(regression.X.T @ regression.X, gradient) < 1e-4  # nats
-    assert center.objective == "mle"
-    assert center.start_objectives.shape == (3,)
-    assert center.start_objectives[center.start] == 0.0
+    assert found.objective == "mle"
+    assert found.start_objectives.shape == (3,)
+    assert found.start_objectives[found.start] == 0.0
+    assert np.all(found.start_objectives < 1e-3)  # one minimum, which all reach
 
 
-def test_map_of_a_linear_regression_is_ridge():
-    center = nllc.find_center(
-        jax.random.key(0), regression.model, DATA, objective="map", num_starts=2
-    )
-    x, y = DATA
-    ridge = np.linalg.solve(x.T @ x + np.eye(5), x.T @ y)  # the prior is Normal(0, 1)
-    np.testing.assert_allclose(center.params["w"], ridge, atol=2e-4)
-    assert np.abs(ridge - regression.OLS).max() > 0.01
-
-
-def test_map_of_a_constrained_site_ignores_the_jacobian():
-    def model(y):
-        rate = numpyro.sample("rate", dist.Gamma(3.0, 2.0))
-        numpyro.sample("y", dist.Exponential(rate), obs=y)
-
-    y = jnp.array([0.5, 1.0, 1.5])
-    center = nllc.find_center(jax.random.key(0), model, (y,), objective="map", num_starts=2)
-    assert float(center.params["rate"]) == pytest.approx((3 + 3 - 1) / (2 + 3.0), rel=1e-4)
-
-
-def test_the_best_of_several_starts_wins():
-    def model(y):
-        w = numpyro.sample("w", dist.Normal(0.0, 2.0))
-        numpyro.sample("y", dist.Normal((w**2 - 1) ** 2 + 0.3 * w, 1.0), obs=y)
-
-    center = nllc.find_center(jax.random.key(1), model, (-jnp.ones(50),), num_starts=8)
-    assert float(center.params["w"]) == pytest.approx(-1.03, abs=0.05)
-    assert np.nanmax(center.start_objectives) > 1.0  # some starts ended in the other well
-
-
-def saddle(y):
-    w = numpyro.sample("w", dist.Normal(0.0, 1.0).expand([2]).to_event(1))
-    numpyro.sample("y", dist.Normal(w[0] * w[1], 1.0), obs=y)
-
-
-def test_a_saddle_is_no_center():
-    at_saddle = {"w": np.zeros(2)}
-    # nL = ½ Σ (1 - w1 w2)²: the Hessian at 0 is -20 on the anti-diagonal, 0 on the diagonal.
-    with pytest.warns(nllc.LLCWarning, match="eigenvalue of nL at the centre is -20 "):
-        idata = nllc.estimate_llc(
-            jax.random.key(0),
-            saddle,
-            (np.ones(20),),
-            center=at_saddle,
-            num_warmup=200,
-            num_samples=400,
-            progress_bar=False,
-        )
-    assert "center_curvature" in nllc.diagnose(idata).index
-    assert "no local minimum" in idata.attrs["findings"]
-    assert idata.attrs["center_smallest_eigenvalue"] == pytest.approx(-20, rel=1e-4)
-    with pytest.warns(nllc.LLCWarning, match="no local minimum"):
-        center = nllc.find_center(
-            jax.random.key(0),
-            saddle,
-            (np.ones(20),),
-            num_starts=1,
-            init_strategy=init_to_value(values={"w": jnp.zeros(2)}),
-        )
-    assert not center.converged
-
-
-def test_the_shift_of_a_center_off_the_minimum_is_the_exact_one():
-    reading = read_model(regression.model, DATA, None, center={"w": regression.TRUTH})
-    target = make_target(
-        reading.program,
-        reading.arrays,
-        reading.center,
-        inverse_temperature=1 / np.log(500),
-        localization={"w": 1.0},
-    )
-    found = curvature_at_center(target, jax.random.key(0))
-    expected = regression.exact(regression.TRUTH, 1.0) - regression.exact(regression.OLS, 1.0)
-    assert found.newton_shift == pytest.approx(expected, rel=1e-3)
-    gradient = regression.X.T @ (regression.X @ regression.TRUTH - regression.Y)
-    assert found.gradient_norm == pytest.approx(np.linalg.norm(gradient), rel=1e-4)
-
-
-def test_krylov_and_dense_curvature_agree(monkeypatch):
-    rng = np.random.default_rng(3)
-    x, y = rng.normal(size=(300, 40)), rng.normal(size=300)
-    reading = read_model(regression.model, (x, y), None, center={"w": np.zeros(40)})
-    target = make_target(
-        reading.program,
-        reading.arrays,
-        reading.center,
-        inverse_temperature=0.2,
-        localization={"w": 1.0},
-    )
-    dense = curvature_at_center(target, jax.random.key(0))
-    monkeypatch.setattr(curvature, "DENSE_LIMIT", 10)
-    krylov = curvature_at_center(target, jax.random.key(0))
-    assert krylov.hessian is None
-    assert krylov.largest == pytest.approx(dense.largest, rel=1e-3)
-    assert krylov.smallest == pytest.approx(dense.smallest, rel=2e-2)
-    assert krylov.newton_shift == pytest.approx(dense.newton_shift, rel=1e-3)
-    assert krylov.gradient_norm == pytest.approx(dense.gradient_norm, rel=1e-5)
-
-
-def test_every_start_failing_raises():
-    def model(y):
-        w = numpyro.sample("w", dist.Normal(0.0, 1.0))
-        numpyro.sample("y", dist.Normal(jnp.sqrt(-1.0 - w**2), 1.0), obs=y)
-
-    with pytest.raises(nllc.NonFiniteLossError, match="Every start of `find_center` ended at"):
-        nllc.find_center(jax.random.key(0), model, (jnp.ones(5),), num_starts=2)
-
-
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        ({"objective": "mean"}, "`objective` must be 'mle' or 'map'; got 'mean'"),
-        ({"num_starts": 0}, "`num_starts` must be at least 1; got 0"),
-        ({"max_steps": 1.5}, "`max_steps` must be an integer; got 1.5"),
-    ],
-)
-def test_bad_arguments_are_refused(wrong, message):
-    with pytest.raises((ValueError, TypeError), match=message):
-        nllc.find_center(jax.random.key(0), regression.model, DATA, **wrong)
-
-
-def test_a_found_center_and_its_estimate_share_compiled_code():
-    center = nllc.find_center(jax.random.key(0), regression.model, DATA, num_starts=2)
+def test_a_found_center_and_its_estimate_share_compiled_code(found):
     compiled = curvature._gradient_and_hessian._cache_size()
+    assert compiled > 0
     nllc.estimate_llc(
-        jax.random.key(0), regression.model, DATA, center=center, num_warmup=200, progress_bar=False
+        jax.random.key(0), regression.model, DATA, center=found, num_warmup=200, progress_bar=False
     )
     assert curvature._gradient_and_hessian._cache_size() == compiled
 
 
-def test_a_prior_that_changes_outside_the_model_changes_the_map():
-    prior = {"scale": 1.0}
+def test_map_ignores_the_jacobian_and_sees_a_prior_that_changes_outside_the_model():
+    prior = {"rate": 2.0}
 
     def model(y):
-        w = numpyro.sample("w", dist.Normal(0.0, prior["scale"]))
-        numpyro.sample("y", dist.Normal(w, 1.0), obs=y)
+        rate = numpyro.sample("rate", dist.Gamma(3.0, prior["rate"]))
+        numpyro.sample("y", dist.Exponential(rate), obs=y)
 
-    for scale in (1.0, 0.01):
-        prior["scale"] = scale
-        center = nllc.find_center(
-            jax.random.key(0), model, (np.ones(200),), objective="map", num_starts=2
-        )
-        expected = 200 / (200 + scale**-2)
-        assert float(center.params["w"]) == pytest.approx(expected, rel=1e-3)
+    y = np.array([0.5, 1.0, 1.5])
+    for prior["rate"] in (2.0, 20.0):
+        center = nllc.find_center(jax.random.key(0), model, (y,), objective="map", num_starts=2)
+        mode = (3 + 3 - 1) / (prior["rate"] + 3.0)
+        assert float(center.params["rate"]) == pytest.approx(mode, rel=1e-4)
+        assert center.loss == pytest.approx(3 * mode - 3 * np.log(mode), rel=1e-5)  # of the data
+        # In log rate the objective is (b + Σy) e^z - 5 z.
+        assert center.smallest_eigenvalue == pytest.approx(5.0, rel=1e-3)
+        assert center.objective == "map"
+
+
+def test_the_best_of_several_starts_wins():
+    center = find(1, wells=1.0, constant=2.0)
+    assert float(center.params["w"][0]) == pytest.approx(WELLS[0], abs=1e-3)
+    loss = 0.5 * N * (1.0 + (WELLS**2 - 1) ** 2 + 0.3 * WELLS) ** 2
+    assert center.loss == pytest.approx(loss[0] + 0.5 * N * np.log(2 * np.pi), rel=1e-5)
+    ends = np.sort(center.start_objectives)
+    is_other = ends > 1.0
+    assert 0 < is_other.sum() < 8
+    wanted = np.where(is_other, loss[1] - loss[0], 0.0)
+    np.testing.assert_allclose(ends, wanted, rtol=1e-4, atol=1e-3)
+    assert center.start_objectives[center.start] == 0.0
+
+
+def test_starts_that_fail_are_nan_and_no_best():
+    center = find(0, linear=1.0, exploding=1e3)
+    failed = np.isnan(center.start_objectives)
+    assert 0 < failed.sum() < 8
+    assert not failed[center.start]
+    assert center.loss == pytest.approx(0.5 * N * np.log(2 * np.pi), rel=1e-5)
+
+
+def test_every_start_failing_raises():
+    with pytest.raises(nllc.NonFiniteLossError, match="Every start of `find_center` ended at"):
+        find(constant=np.nan)
+
+
+def outcome_of(check, found, beta, gamma):
+    """What a check of a result says of this curvature."""
+    settings = {"inverse_temperature": beta, "localization": gamma}
+    attrs = {**curvature_settings(found), **settings}
+    return CHECKS[check](Evidence(np.zeros((1, 0)), {}, attrs, {}, monte_carlo))
+
+
+def test_a_saddle_is_no_center():
+    # nL = ½ Σ (1 - w1 w2)²: the Hessian at 0 is -50 on the anti-diagonal, 0 on the diagonal.
+    with pytest.warns(nllc.LLCWarning, match="no local minimum.*smallest Hessian eigenvalue -50 "):
+        center = find(init=np.zeros(2), product=1.0)
+    assert not center.converged
+    assert (center.smallest_eigenvalue, center.largest_eigenvalue) == pytest.approx((-50, 50))
+    target = target_of(shaped, of(product=1.0), {"w": np.zeros(2)}, beta=0.2)
+    outcome = outcome_of("center_curvature", curvature_at_center(target, jax.random.key(0)), 0.2, 1)
+    assert outcome.found
+    assert "eigenvalue of nL at the centre is -50 " in outcome.meaning
+    assert "no local minimum" in outcome.meaning
+
+
+def test_a_saddle_shallower_than_a_localization_of_one_is_a_center():
+    assert find(init=np.zeros(2), product=0.04 / N).converged
+    with pytest.warns(nllc.LLCWarning, match="no local minimum"):
+        assert not find(init=np.zeros(2), product=0.06 / N).converged
 
 
 def test_a_likelihood_without_maximum_is_said_so():
-    def model(x, y):
-        w = numpyro.sample("w", dist.Normal(0.0, 1.0))
-        numpyro.sample("y", dist.Bernoulli(logits=w * x), obs=y)
-
-    x = np.linspace(-1, 1, 40)
     with pytest.warns(nllc.LLCWarning, match="loss is flat.*objective='map'"):
-        center = nllc.find_center(jax.random.key(0), model, (x, (x > 0).astype(float)))
+        center = find(saturated=1.0)
     assert not center.converged
 
 
-def test_a_slope_is_seen_without_localization():
-    def model(y):
-        w = numpyro.sample("w", dist.Normal(0.0, 1.0).expand([2]).to_event(1))
-        numpyro.sample("y", dist.Normal(w[0] + w[1] ** 3, 1.0), obs=y)
+MINIMUM = {"gradient_norm": 1.0, "largest": 9.0, "smallest": 1.0, "newton_shift": -0.9e-3}
 
-    reading = read_model(model, (np.ones(200),), None, center={"w": np.zeros(2)})
-    target = make_target(
-        reading.program,
-        reading.arrays,
-        reading.center,
-        inverse_temperature=0.2,
-        localization={"w": 0.0},
-    )
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({}, None),
+        ({"newton_shift": -1.1e-3}, "no local minimum.*0.0011 nats to gain"),
+        ({"newton_shift": np.nan}, "no local minimum"),
+        ({"smallest": -0.24}, None),
+        ({"smallest": -0.26}, "no local minimum.*smallest Hessian eigenvalue -0.26"),
+        ({"largest": 1.2e-6}, None),
+        ({"largest": 0.8e-6}, "loss is flat"),
+        ({"largest": np.nan}, "loss is flat"),
+    ],
+)
+def test_what_a_newton_step_gains_and_what_curves_down_say_whether_it_converged(
+    change, message, recwarn
+):
+    target = target_of(shaped, of(linear=1.0), {"w": np.zeros(2)}, beta=0.2, gamma=1.0)
+    found = Curvature(**{**MINIMUM, **change}, expected_llc=1.0, hessian=None)
+    assert _check_converged(found, target) == (message is None)
+    if message is None:
+        assert not recwarn
+    else:
+        with pytest.warns(nllc.LLCWarning, match=message):
+            _check_converged(found, target)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "message"),
+    [
+        ({"objective": "mean"}, ValueError, "`objective` must be 'mle' or 'map'; got 'mean'"),
+        ({"num_starts": 0}, ValueError, "`num_starts` must be at least 1; got 0"),
+        ({"max_steps": 1.5}, TypeError, "`max_steps` must be an integer; got 1.5"),
+    ],
+)
+def test_bad_arguments_are_refused(wrong, error, message):
+    with pytest.raises(error, match=message):
+        nllc.find_center(jax.random.key(0), regression.model, DATA, **wrong)
+
+
+def test_the_shift_of_a_center_off_the_minimum_is_the_exact_one():
+    target = target_of(regression.model, DATA, {"w": regression.TRUTH}, beta=1 / np.log(500))
     found = curvature_at_center(target, jax.random.key(0))
-    assert found.newton_shift == pytest.approx(-0.5 * 0.2 * 200, rel=1e-3)
-    attrs = {**curvature_settings(found), "inverse_temperature": 0.2, "localization": 0.0}
-    evidence = Evidence(np.zeros((1, 0)), {}, attrs, {}, monte_carlo)
-    outcome = CHECKS["center_gradient"](evidence)
+    expected = regression.exact(regression.TRUTH, 1.0) - regression.exact(regression.OLS, 1.0)
+    assert found.newton_shift == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_slope_is_seen_without_localization():
+    data = of(linear=1.0, cubic=1.0)
+    target = target_of(shaped, data, {"w": np.zeros(2)}, beta=0.2, gamma=0.0)
+    found = curvature_at_center(target, jax.random.key(0))
+    assert found.newton_shift == pytest.approx(-0.5 * 0.2 * N, rel=1e-3)
+    outcome = outcome_of("center_gradient", found, 0.2, 0.0)
     assert outcome.found
-    assert "gradient norm of nL is 200" in outcome.meaning
+    assert "gradient norm of nL is 50" in outcome.meaning

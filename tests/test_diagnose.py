@@ -10,7 +10,9 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 import regression
+import xarray as xr
 from numpyro.infer import MCMC, NUTS
+from scipy.special import erfc
 
 import numpyro_llc as nllc
 from numpyro_llc.inference_data import posterior, statistics
@@ -126,14 +128,6 @@ def test_nan_in_one_chain(fitted):
     assert "r_hat" not in table.index
 
 
-def test_broken_run_is_diagnosed_from_its_error():
-    with pytest.raises(nllc.NonFiniteLossError) as caught:
-        run(kernel="sgld", step_size=1.0, num_warmup=0)
-    idata = caught.value.idata
-    assert "non_finite" in found(idata)
-    assert json.loads(idata.attrs["findings"])[0]["check"] == "non_finite"
-
-
 def test_checks_without_evidence_are_left_out(fitted):
     bare = {"posterior": posterior(fitted).assign_attrs({})}
     bare["posterior"].attrs.clear()
@@ -153,8 +147,11 @@ STIFF = 1 / 326
 
 
 def langevin(center=WIDE_OLS, data=WIDE, **settings):
-    lengths = {"num_warmup": 2000, "num_samples": 20_000, "thinning": 20}
+    lengths = {"num_warmup": 500, "num_samples": 5000, "thinning": 5}
     return run(center=center, data=data, **{"kernel": "sgld", **lengths, **settings})
+
+
+LONG = {"num_warmup": 2000, "num_samples": 20_000, "thinning": 20}
 
 
 @pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
@@ -165,21 +162,35 @@ def test_step_ten_times_too_large():
     long = langevin(step_size=1.5 * STIFF)
     assert {"mala_acceptance", "step_size"} <= found(long)
     assert "gradient_noise" not in found(long)
-    by_itself = langevin()
+
+
+def test_broken_run_is_diagnosed_from_its_error():
+    with pytest.raises(nllc.NonFiniteLossError) as caught:
+        langevin(step_size=1.0)
+    idata = caught.value.idata
+    assert "non_finite" in found(idata)
+    assert json.loads(idata.attrs["findings"])[0]["check"] == "non_finite"
+
+
+@pytest.mark.slow
+def test_a_step_that_is_found_is_long_and_has_no_finding():
+    by_itself = langevin(**LONG)
     assert by_itself.attrs["step_size"] > 0.2 * STIFF
     assert found(by_itself) == set()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
 def test_minibatch_noise_uncorrected():
     noisy = nllc.SGLD(step_size=0.15 * STIFF, batch_size=5, control_variates=False)
-    hot = found(langevin(kernel=noisy))
+    hot = found(langevin(kernel=noisy, **LONG))
     assert "gradient_noise" in hot
     assert "step_size" not in hot
     anchored = nllc.SGLD(step_size=0.15 * STIFF, batch_size=50)
-    assert found(langevin(kernel=anchored)) == set()
+    assert found(langevin(kernel=anchored, **LONG)) == set()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
 def test_no_burn_in():
     x = np.random.default_rng(0).normal(size=(500, 200))
@@ -208,6 +219,7 @@ def two_wells(y):
 WELLS = (np.zeros(1000),)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
 def test_one_chain_caught_in_another_basin():
     local = nllc.localize(
@@ -235,6 +247,7 @@ def hollow(y):
     numpyro.sample("y", dist.Normal(mean, 1.0), obs=y)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
 def test_chains_that_left_the_basin():
     idata = nllc.estimate_llc(
@@ -255,6 +268,7 @@ def fibre(y):
     numpyro.sample("y", dist.Normal(w[0] + w[1], 1.0), obs=y)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
 def test_no_localization_on_a_fibre():
     settings = {"num_warmup": 200, "num_samples": 200, "progress_bar": False}
@@ -307,3 +321,255 @@ def test_draws_edited_to_fail_one_check(fitted):
     assert nllc.diagnose(heavy).loc["gamma_law", "remedy"].startswith("The mean of `llc` is")
     few = edited(fitted, llc=lambda llc: llc[:, :1].repeat(llc.shape[1], 1))
     assert {"r_hat", "ess_bulk", "ess_tail", "monte_carlo_error"} <= found(few)
+
+
+LLC = np.random.default_rng(1).gamma(2.5, size=(4, 1000))
+DIMENSION, BETA = 5, 0.2
+
+
+def planted(llc=LLC, *, statistics=(), **attrs):
+    """A result as plain datasets: these draws, what is known of them, and these attributes."""
+    lead = ("chain", "draw")
+    known = {"num_parameters": DIMENSION, "inverse_temperature": BETA, "localization": 1.0}
+    kept = {name: (lead, values) for name, values in dict(statistics).items()}
+    return {
+        "posterior": xr.Dataset({"llc": (lead, llc)}, attrs={**known, **attrs}),
+        "sample_stats": xr.Dataset(kept),
+    }
+
+
+def with_mean(value):
+    return LLC - LLC.mean() + value
+
+
+def error_of(values):
+    return float(az.mcse(xr.Dataset({"x": (("chain", "draw"), values)}))["x"])
+
+
+ERROR, MEAN = error_of(LLC), LLC.mean()
+
+
+def lowest_draw(value):
+    llc = LLC.copy()
+    llc[2, 10] = value
+    return planted(llc, evaluation_error=0.01)
+
+
+def share_that_diverged(value):
+    diverging = np.arange(LLC.size).reshape(LLC.shape) < round(value * LLC.size)
+    return planted(statistics={"diverging": diverging.astype(float)})
+
+
+def acceptance_of(num_steps, kernel):
+    def of_the_worst_chain(value):
+        rate = np.full(LLC.shape, 0.8)
+        rate[1] = value
+        kept = {"acceptance_rate": rate, "n_steps": np.full(LLC.shape, num_steps)}
+        return planted(statistics=kept, kernel=kernel)
+
+    return of_the_worst_chain
+
+
+PULLS = np.random.default_rng(2).gamma(DIMENSION / 2, size=LLC.shape) * [[0.5], [0.7], [1.0], [0.6]]
+
+
+def pull_of_the_worst_chain(value):
+    penalty = PULLS.copy()
+    penalty[2] += value / 2 - penalty[2].mean()
+    return planted(statistics={"penalty": penalty})
+
+
+def biased(name, **others):
+    return lambda value: planted(**{name: value * MEAN + sum(others.values()), **others})
+
+
+def stepped(value):
+    return planted(mala_acceptance=value)
+
+
+def early(value):
+    """The first tenth of the draws moved to be `value` errors above the last half."""
+    llc, late = LLC.copy(), LLC[:, 500:]
+    llc[:, :100] += late.mean() + value * error_of(late) * np.sqrt(6.0) - llc[:, :100].mean()
+    return planted(llc)
+
+
+LIMITS = {
+    "center_curvature": (
+        lambda v: planted(center_smallest_eigenvalue=v, center_largest_eigenvalue=100.0),
+        -0.05 / BETA,
+        "at least",
+    ),
+    "center_gradient": (
+        lambda v: planted(center_shift=-v, center_expected_llc=2.5, center_gradient_norm=1.0),
+        0.025,
+        "at most",
+    ),
+    "center_gradient where λ is small": (
+        lambda v: planted(center_shift=-v, center_expected_llc=0.3, center_gradient_norm=1.0),
+        0.01,
+        "at most",
+    ),
+    "flat_directions": (
+        lambda v: planted(
+            center_smallest_eigenvalue=v, center_largest_eigenvalue=200.0, localization=0.0
+        ),
+        200.0 * 1e-5,
+        "at least",
+    ),
+    "below_center": (lowest_draw, -0.05 - 3 * 0.01, "at least"),
+    "negative": (lambda v: planted(with_mean(v)), -3 * ERROR, "at least"),
+    "monte_carlo_error": (lambda v: planted(with_mean(ERROR / v)), 0.2, "at most"),
+    "drift": (early, 5.0, "at most"),
+    "divergences": (share_that_diverged, 0.005, "at most"),
+    "acceptance": (acceptance_of(5, "mala"), 0.4, "at least"),
+    "acceptance of a kernel of one step": (acceptance_of(1, "mine"), 0.4, "at least"),
+    "mala_acceptance": (stepped, erfc(np.sqrt(0.1**3 * DIMENSION / 2)), "at least"),
+    "step_size": (biased("step_size_bias", gradient_noise_bias=0.7), 0.1, "at most"),
+    "gradient_noise": (biased("gradient_noise_bias"), 0.1, "at most"),
+    "evaluation": (biased("evaluation_error"), 0.1, "at most"),
+    "above_half_dimension": (
+        lambda v: planted(with_mean(v)),
+        1.05 * DIMENSION / 2 + 3 * ERROR,
+        "at most",
+    ),
+    "basin": (pull_of_the_worst_chain, DIMENSION + 4 * error_of(2 * PULLS[2:3]), "at most"),
+}
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_an_alarm_begins_at_its_limit(name):
+    make, limit, side = LIMITS[name]
+    for factor in (0.9, 1.1):
+        row = nllc.diagnose(make(factor * limit), all_checks=True).loc[name.split()[0]]
+        assert row["value"] == pytest.approx(factor * limit, rel=2e-3)
+        assert row["threshold"] == pytest.approx(limit, rel=1e-4)
+        is_below = factor * limit < limit
+        assert row["found"] == (is_below if side == "at least" else not is_below)
+        assert bool(row["remedy"]) == row["found"]
+
+
+def test_what_a_check_does_not_judge_it_leaves_out():
+    def names(result):
+        return set(nllc.diagnose(result, all_checks=True).index)
+
+    assert "acceptance" not in names(acceptance_of(5, "hmc")(0.1))
+    assert "flat_directions" not in names(
+        planted(center_smallest_eigenvalue=-1.0, center_largest_eigenvalue=1.0, localization=1e-3)
+    )
+    penalty = {"penalty": PULLS}
+    assert "basin" not in names(planted(statistics=penalty, localization=0.0))
+    assert not {"gamma_law", "localization"} & names(
+        planted(with_mean(2.9 * ERROR), statistics=penalty)
+    )
+    assert {"gamma_law", "localization"} <= names(
+        planted(with_mean(3.1 * ERROR), statistics=penalty)
+    )
+    saddle = {"center_shift": np.nan, "center_gradient_norm": 1.0, "center_expected_llc": 1.0}
+    table = nllc.diagnose(planted(**saddle, center_smallest_eigenvalue=-1.0), all_checks=True)
+    assert "center_gradient" not in table.index
+    table = nllc.diagnose(planted(**saddle, center_smallest_eigenvalue=np.nan), all_checks=True)
+    assert table.loc["center_gradient", "found"]
+    assert "center_curvature" not in table.index
+    automatic = nllc.diagnose(
+        planted(mala_acceptance=0.1, step_size_is_automatic=1), all_checks=True
+    )
+    assert automatic.loc["mala_acceptance", "threshold"] == 0.0
+
+
+def test_chains_are_judged_by_the_numbers_of_their_summary():
+    shifted = LLC + np.array([0.0, 0.0, 0.0, 1.0])[:, None]
+    few = np.repeat(LLC[:, ::50], 50, axis=1)
+    for llc in (LLC, shifted, few):
+        table = nllc.diagnose(planted(llc, statistics={"distance": llc}), all_checks=True)
+        row = nllc.summary(planted(llc)).loc["llc"]
+        for name, limit, is_bad in (
+            ("r_hat", 1.02, row["r_hat"] > 1.02),
+            ("ess_bulk", 100.0, row["ess_bulk"] < 100.0),
+            ("ess_tail", 100.0, row["ess_tail"] < 100.0),
+        ):
+            outcome = table.loc[name]
+            assert outcome["value"] == row[name]
+            assert (outcome["threshold"], outcome["found"]) == (limit, is_bad)
+        assert table.loc["r_hat_distance", "value"] == pytest.approx(row["r_hat"])
+        assert table.loc["r_hat_distance", "threshold"] == 1.3
+    one = nllc.diagnose(planted(LLC[:1], statistics={"distance": LLC[:1]}), all_checks=True)
+    assert one.loc["r_hat", "found"]
+    assert "r_hat_distance" not in one.index
+
+
+def test_a_run_that_a_limit_or_ctrl_c_ended_says_where_it_stood():
+    wanted = {"relative_error_wanted": 0.05, "kernel": "psgld", "ended_at_limit": 1}
+    table = nllc.diagnose(planted(**wanted, num_steps=2000, interrupted=1))
+    said, row = table.loc["step_limit"], nllc.summary(planted()).loc["llc"]
+    assert "2000 steps" in said["meaning"]
+    assert f"{100 * row['mcse_mean'] / row['mean']:.1f} % of λ̂ (want 5 %)" in said["meaning"]
+    assert f"R-hat {row['r_hat']:.3f}" in said["meaning"]
+    assert said["remedy"].endswith("try kernel='sgnht'.")
+    assert "after 1000 draws of each chain" in table.loc["interrupted", "meaning"]
+    healthy = nllc.diagnose(planted(ended_at_limit=0, interrupted=0), all_checks=True)
+    assert not healthy.loc[["step_limit", "interrupted"], "found"].any()
+
+
+@pytest.mark.parametrize("share", [0.3, 0.36])
+def test_the_share_of_localization_is_the_covariance_with_the_penalty(share):
+    x = LLC - MEAN
+    penalty = share * MEAN * x / x.var() + 10.0
+    row = nllc.diagnose(planted(statistics={"penalty": penalty}), all_checks=True).loc[
+        "localization"
+    ]
+    own = x * (penalty - 10.0)
+    error = error_of((own - own.mean() - share * x) / MEAN)
+    assert row["value"] == pytest.approx(share, rel=1e-6)
+    assert row["threshold"] == pytest.approx(1 / 3 + 3 * error, rel=1e-6)
+    assert row["found"] == (share > 1 / 3 + 3 * error)
+
+
+@pytest.mark.parametrize("wanted", [0.3, 0.45, 0.6, 0.95, 1.3, 2.5])
+def test_the_gamma_law_is_of_variance_over_mean(wanted):
+    x = np.sqrt(wanted * MEAN / LLC.var()) * (LLC - MEAN)
+    row = nllc.diagnose(planted(x + MEAN), all_checks=True).loc["gamma_law"]
+    error = 4 * error_of((x**2 - x.var() - wanted * x) / MEAN)
+    assert row["value"] == pytest.approx(wanted, rel=1e-6)
+    assert row["threshold"] == (1.25 if wanted > 1 else 0.5)
+    assert row["found"] == (wanted < 0.5 - error or wanted > 1.25 + error)
+
+
+def test_the_gamma_law_names_its_cause_in_numbers():
+    def remedy(llc, **statistics):
+        return nllc.diagnose(planted(llc, statistics=statistics)).loc["gamma_law", "remedy"]
+
+    wide = 2.0 * (LLC - MEAN) + MEAN
+    below = 100 * np.mean(wide < -0.05)
+    assert f"{below:.2g} % of the draws lie below the loss at the centre" in remedy(wide)
+    assert f"the lowest `llc` is {wide.min():.3g}" in remedy(wide)
+    above = LLC**2 * MEAN / np.mean(LLC**2)
+    drop = above.var() - above.mean()
+    assert f"not the minimum, by about {drop:.2g} of β nL" in remedy(above)
+    narrow = 0.3 * (LLC - MEAN) + MEAN
+    assert "only the distances" in remedy(narrow)
+    penalty = MEAN - narrow  # which γ does not hold back
+    assert "the rest is the mark of a multiplicity m above one" in remedy(narrow, penalty=penalty)
+    pulled = 0.9 * MEAN * (narrow - MEAN) / narrow.var()
+    without = MEAN + 0.9 * MEAN
+    said = remedy(narrow, penalty=pulled)
+    assert f"the mean without it is {without:.4g} (from {MEAN:.4g})" in said
+
+
+def test_a_chain_that_sits_elsewhere_is_told_by_its_distance():
+    distance = np.abs(np.random.default_rng(3).normal(size=LLC.shape))
+    distance[3] += 2.0  # where λ̂ is the same
+    caught = planted(statistics={"distance": distance}, num_parameters=1)
+    table = nllc.diagnose(caught)
+    assert {"r_hat_distance", "basin"} <= set(table.index)
+    assert "r_hat" not in table.index
+    assert "of chain 3 is" in table.loc["basin", "meaning"]
+    assert table.loc["basin", "value"] == pytest.approx(np.mean(distance[3] ** 2))
+
+
+def test_draws_below_the_centre_are_counted():
+    llc = LLC.copy()
+    llc[1, :40] = -0.2
+    row = nllc.diagnose(planted(llc)).loc["below_center"]
+    assert row["value"] == -0.2
+    assert "1 % of the draws lie below the loss at the centre" in row["meaning"]

@@ -5,8 +5,13 @@ import os
 import subprocess
 import sys
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import pytest
+from targets import target_of
 
 PROGRAM = """
 import json, sys
@@ -57,6 +62,29 @@ def run(noise, x64):
         env=environment,
     )
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def mean_of_normals(y):
+    w = numpyro.sample("w", dist.Normal(0.0, 1.0))
+    numpyro.sample("y", dist.Normal(w, 1.0), obs=y)
+
+
+@pytest.mark.parametrize(("noise", "tolerance"), [(1.0, 0.02), (30.0, 4.0)])
+def test_losses_are_subtracted_before_they_are_summed(noise, tolerance):
+    """The tolerances are those of the test below, which says where they are from."""
+    residual = noise * np.random.default_rng(0).normal(size=10**6)
+    y = 3.0 + residual - residual.mean()
+    target = target_of(mean_of_normals, (y,), {"w": y.mean()})
+    center = target.center["w"]
+    assert center.dtype == np.float32
+    points = [center + offset for offset in (1.3e-3, 4.1e-3, -3.7e-3, 1e-2)]
+    exact = [0.5e6 * (float(w) - y.mean()) ** 2 for w in points]
+    excess = [float(target.excess_loss({"w": w})) for w in points]
+    np.testing.assert_allclose(excess, exact, atol=tolerance, rtol=2e-3)
+    assert float(target.excess_loss({"w": center})) == 0.0
+    total = jax.jit(lambda w: jnp.sum(target.losses({"w": w})["y"]))
+    naive = [float(total(w) - total(center)) for w in points]
+    assert np.max(np.abs(np.subtract(naive, exact))) > tolerance + 2e-3 * max(exact)
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Free energies against exact evidence, and their comparison."""
 
+import json
 import runpy
 from pathlib import Path
 
@@ -11,22 +12,28 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 import xarray as xr
+from exact_ladders import ladder_of
+from regression import OLS, X, Y
+from regression import exact as exact_llc_of_run
 from scipy.integrate import quad
-from scipy.stats import multivariate_normal
+from scipy.stats import chi2, gamma, multivariate_normal, norm
 
 import numpyro_llc as nllc
 from numpyro_llc import estimators, exact, zoo
+from numpyro_llc.evidence import _run
+from numpyro_llc.evidence._rungs import default_rungs
 from numpyro_llc.inference_data import attributes, inference_data, labelled
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SIZES = (100, 1_000, 10_000)
 RUNGS = np.geomspace(1e-4, 1.0, 9)
+BY_SITE = {"a": 1.0, "b": 3.0}
 
 
 def regression(x, y=None):
-    w = numpyro.sample("w", dist.Normal(0.0, 2.0).expand([x.shape[1]]).to_event(1))
+    w = [numpyro.sample(name, dist.Normal(0.0, 2.0)) for name in "ab"]
     with numpyro.plate("N", x.shape[0]):
-        numpyro.sample("y", dist.Normal(x @ w, 1.0), obs=y)
+        numpyro.sample("y", dist.Normal(x @ jnp.stack(w), 1.0), obs=y)
 
 
 def square_feature(x, y=None):
@@ -50,18 +57,21 @@ def regression_data(n):
     return x, y, ols, 0.5 * np.sum((y - x @ ols) ** 2) + 1.5 * np.log(2 * np.pi)
 
 
-def ladder_of(model, n, x, y, center, **settings):
-    settings = {"num_warmup": 300, "num_samples": 500, **settings}
+def run_ladder(model, n, x, y, center, **settings):
+    defaults = {"num_warmup": 300, "num_samples": 500, "inverse_temperatures": RUNGS}
     return nllc.temperature_ladder(
         jax.random.key(n),
         model,
         (x, y),
-        center={"w": center},
+        center=center,
         num_data=n,
-        inverse_temperatures=RUNGS,
         progress_bar=False,
-        **settings,
+        **{**defaults, **settings},
     )
+
+
+def sites(ols):
+    return dict(zip("ab", ols, strict=True))
 
 
 def evidence(x, y, scale=2.0):
@@ -70,49 +80,105 @@ def evidence(x, y, scale=2.0):
     return -multivariate_normal(np.zeros(len(y)), covariance).logpdf(y)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", SIZES)
 def test_ladder_of_the_prior_gives_the_evidence_of_conjugate_regression(n):
     x, y, ols, loss = regression_data(n)
-    found = nllc.free_energy(ladder_of(regression, n, x, y, ols, prior="model"))
+    found = nllc.free_energy(run_ladder(regression, n, x, y, sites(ols), prior="model"))
     assert found.loss == pytest.approx(loss, rel=1e-6)
     assert found.error < 0.15
     assert abs(found.value - evidence(x, y)) < 4 * found.error
     assert abs(found.value - evidence(x, y, scale=1.0)) > 4 * found.error
 
 
+def local_ladder(n):
+    x, y, ols, _ = regression_data(n)
+    settings = {"localization": BY_SITE, "inverse_temperatures": None}
+    return run_ladder(regression, n, x, y, sites(ols), **settings)
+
+
 @pytest.fixture(scope="module")
-def local_ladders():
-    of = {n: regression_data(n)[:3] for n in SIZES}
-    return {n: ladder_of(regression, n, *data) for n, data in of.items()}
+def sampled():
+    """The ladder of 1000 data, γ by site, at the rungs that are the default."""
+    return local_ladder(1_000)
 
 
-@pytest.mark.parametrize("n", SIZES)
-def test_local_ladder_gives_both_free_energies(n, local_ladders):
+def excess_of_regression(x, beta=1.0):
+    gammas = np.diag(list(BY_SITE.values()))
+    return 0.5 * np.linalg.slogdet(np.eye(2) + beta * np.linalg.solve(gammas, x.T @ x))[1]
+
+
+def check_both_free_energies(n, ladder):
     x, y, _, loss = regression_data(n)
-    local = nllc.free_energy(local_ladders[n])
-    wanted = loss + 0.5 * np.linalg.slogdet(np.eye(2) + x.T @ x)[1]
+    local = nllc.free_energy(ladder)
+    wanted = loss + excess_of_regression(x)
     assert abs(local.value - wanted) < 4 * local.error
-    model = nllc.free_energy(local_ladders[n], prior="model")
+    model = nllc.free_energy(ladder, prior="model")
     assert abs(model.value - evidence(x, y)) < 4 * model.error
     assert abs(wanted - evidence(x, y)) > 4 * max(local.error, model.error)
+    assert max(local.error, model.error) < 0.1
 
 
-def test_the_curve_is_the_thermodynamic_integral_of_its_llc(local_ladders):
-    curve = nllc.free_energy_curve(local_ladders[1_000])
+def test_local_ladder_gives_both_free_energies(sampled):
+    check_both_free_energies(1_000, sampled)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [100, 10_000])
+def test_local_ladders_of_fewer_and_of_more_data(n):
+    check_both_free_energies(n, local_ladder(n))
+
+
+def test_a_ladder_says_what_it_is_of(sampled):
+    x, y, ols, loss = regression_data(1_000)
+    betas = sampled["inverse_temperature"].to_numpy()
+    assert (betas[0], betas[-1]) == (0.0, 1.0)
+    np.testing.assert_allclose(betas[2:] / betas[1:-1], betas[2] / betas[1])
+    assert 2.0 < betas[2] / betas[1] <= 2 + np.sqrt(2)
+    assert (sampled.attrs["num_data"], sampled.attrs["num_parameters"]) == (1_000, 2)
+    assert json.loads(sampled.attrs["localization"]) == BY_SITE
+    assert sampled.attrs["center_loss"] == pytest.approx(loss, rel=1e-6)
+    np.testing.assert_allclose(
+        sampled["center_losses"], 0.5 * (y - x @ ols) ** 2 + 0.5 * np.log(2 * np.pi), rtol=1e-5
+    )
+    normalizer = sum(0.5 * np.log(gamma / (2 * np.pi)) for gamma in BY_SITE.values())
+    assert sampled.attrs["log_normalizer"] == pytest.approx(normalizer)
+    first = sampled.isel(inverse_temperature=0)
+    gammas = np.array(list(BY_SITE.values()))
+    wanted = {
+        "penalty": 1.0,  # d/2
+        "excess_loss": 0.5 * np.trace(x.T @ x / gammas),
+        "prior_potential": np.log(8 * np.pi) + (np.sum(ols**2) + np.sum(1 / gammas)) / 8,
+    }
+    for name, mean in wanted.items():
+        values = first[name].to_numpy()
+        error = values.std() / np.sqrt(values.size)  # the draws at β = 0 are independent
+        assert abs(values.mean() - mean) < 4 * error
+        assert error < 0.05 * mean
+
+
+def test_rungs_whose_chains_disagree_are_told(sampled):
+    assert _run.MOST_R_HAT == 1.05
+    spoiled = sampled.copy(deep=True)
+    spoiled["excess_loss"][2, 1] += 3.0 * spoiled["excess_loss"][2].max()
+    spoiled["excess_loss"][0, 1] += 3.0 * spoiled["excess_loss"][0].max()  # which is no chain
+    count, beta = sampled.sizes["inverse_temperature"], float(sampled["inverse_temperature"][2])
+    with pytest.warns(nllc.LLCWarning, match=rf"at 1 of {count} rungs: .* at β = {beta:.3g}"):
+        _run._warn_of_chains(spoiled)
+
+
+def test_the_curve_is_the_thermodynamic_integral_of_its_llc(sampled):
+    curve = nllc.free_energy_curve(sampled)
     above = curve.isel(inverse_temperature=slice(1, None))
-    order = np.log(above["inverse_temperature"].to_numpy())
     assert float(curve["excess"][0]) == float(curve["error"][0]) == 0.0
-    rise = float(above["excess"][-1] - above["excess"][0])
-    assert rise == pytest.approx(np.trapezoid(above["llc"], order), rel=0.03)
     x = regression_data(1_000)[0]
     for beta, excess, error in zip(
         above["inverse_temperature"], above["excess"], above["error"], strict=True
     ):
-        wanted = 0.5 * np.linalg.slogdet(np.eye(2) + float(beta) * x.T @ x)[1]
-        assert abs(float(excess) - wanted) < 4 * float(error)
+        assert abs(float(excess) - excess_of_regression(x, float(beta))) < 4 * float(error)
 
 
-@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize("n", [100, 10_000])
 def test_a_singular_model_of_one_parameter_has_the_evidence_of_quadrature(n):
     rng = np.random.default_rng(n)
     x = rng.normal(size=(n, 1))
@@ -126,55 +192,83 @@ def test_a_singular_model_of_one_parameter_has_the_evidence_of_quadrature(n):
     best = np.sqrt(max(b / a, 0.0))
     integral = 2 * quad(joint, 0.0, 6.0, points=[best, 2 * best + 0.3], limit=500)[0]
     wanted = 0.5 * y @ y + np.log(2 * np.pi) - np.log(integral)
-    ladder = ladder_of(square_feature, n, x, y, best, prior="model", num_samples=1000)
+    ladder = run_ladder(square_feature, n, x, y, {"w": best}, prior="model")
     found = nllc.free_energy(ladder)
     assert found.error < 0.1
     assert abs(found.value - wanted) < 4 * found.error
 
 
-def llc_of_regression(n, **settings):
-    x, y, ols, _ = regression_data(n)
-    return nllc.estimate_llc(
+def test_wbic_and_local_free_energy_of_a_run_are_their_exact_values(fitted):
+    n, llc = len(Y), exact_llc_of_run(OLS, 1.0)
+    loss = 0.5 * np.sum((Y - X @ OLS) ** 2) + 0.5 * n * np.log(2 * np.pi)
+    for found in (nllc.wbic(fitted), nllc.local_free_energy(fitted)):
+        assert found.loss == pytest.approx(loss, rel=1e-6)
+        assert abs(found.complexity - llc * np.log(n)) < 4 * found.error
+        assert found.error == pytest.approx(
+            nllc.summary(fitted).loc["llc", "mcse_mean"] * np.log(n), rel=1e-6
+        )
+        assert found.error < 0.05 * np.log(n)
+        assert abs(found.complexity - 2.5 * np.log(n)) > 4 * found.error  # which BIC adds
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", SIZES)
+def test_what_wbic_leaves_out_does_not_grow_with_the_data(n):
+    x, y, ols, loss = regression_data(n)
+    idata = nllc.estimate_llc(
         jax.random.key(n),
         regression,
         (x, y),
-        center={"w": ols},
+        center=sites(ols),
         num_data=n,
         num_warmup=500,
         progress_bar=False,
-        **settings,
     )
-
-
-@pytest.mark.parametrize("n", SIZES)
-def test_wbic_and_local_free_energy_are_their_exact_values(n):
-    x, y, ols, loss = regression_data(n)
-    idata = llc_of_regression(n)
     llc = exact.gaussian_linear(x.T @ x / n, num_data=n, localization=1.0).mean
-    for found in (nllc.wbic(idata), nllc.local_free_energy(idata)):
-        assert found.loss == pytest.approx(loss, rel=1e-6)
-        assert abs(found.complexity - llc * np.log(n)) < 4 * found.error
-        assert found.error < 0.15 * np.log(n)
-        assert found.value == pytest.approx(found.loss + found.complexity)
-        # The order-1 constant of the docstring, here in closed form: the same at every n.
-        exact_free_energy = loss + 0.5 * np.linalg.slogdet(np.eye(2) + x.T @ x)[1]
-        assert abs(found.value - exact_free_energy) < 3.0
-    log_log = nllc.local_free_energy(idata, multiplicity=2).value
-    assert log_log == pytest.approx(found.value - np.log(np.log(n)))
-    assert nllc.bic(idata).complexity == pytest.approx(np.log(n))
-    assert nllc.bic(idata).error == 0.0
+    left_out = 0.5 * np.linalg.slogdet(np.eye(2) + x.T @ x)[1] - llc * np.log(n)
+    assert abs(left_out) < 1.5
+    found = nllc.wbic(idata)
+    assert abs(found.complexity - llc * np.log(n)) < 4 * found.error
+    assert found.loss == pytest.approx(loss, rel=1e-6)
 
 
-def test_wbic_at_another_temperature_is_refused():
-    idata = llc_of_regression(100, inverse_temperature=1.0)
-    with pytest.raises(ValueError, match=r"1/log\(n\) = 0.21715; this result has 1"):
+def test_each_criterion_is_its_formula():
+    llc, order = draws(1.2), np.log(1000)
+    error = float(az.mcse(xr.Dataset({"x": (("chain", "draw"), llc)}))["x"])
+    idata = result(llc, 50.0, d=6, evaluation_error=0.03)
+    found = nllc.local_free_energy(idata)
+    assert (found.loss, found.num_data, found.criterion) == (50.0, 1000, "local_free_energy")
+    assert found.value == pytest.approx(50.0 + 1.2 * order)
+    assert found.complexity == pytest.approx(1.2 * order)
+    assert found.error == pytest.approx(np.hypot(error, 0.03) * order)
+    two = nllc.local_free_energy(idata, multiplicity=2)
+    assert two.value == pytest.approx(found.value - np.log(order))
+    assert nllc.local_free_energy(idata, multiplicity=1) == found
+    varied = nllc.local_free_energy(idata, estimator="variance")
+    assert varied.complexity == pytest.approx(llc.var() * order)
+    tempered = nllc.wbic(idata)
+    assert tempered.value == pytest.approx(50.0 + 1.2 * order)
+    assert tempered.error == pytest.approx(np.hypot(error, 0.03) * order)
+    assert tempered.criterion == "wbic"
+    by_dimension = nllc.bic(idata)
+    assert (by_dimension.value, by_dimension.error) == (pytest.approx(50.0 + 3 * order), 0.0)
+    assert by_dimension.criterion == "bic"
+
+
+@pytest.mark.parametrize(("factor", "refused"), [(0.985, True), (0.995, False), (1.005, False)])
+def test_wbic_at_another_temperature_is_refused(factor, refused):
+    beta = factor / np.log(1000)
+    idata = result(draws(1.2), 50.0, inverse_temperature=beta)
+    if not refused:
+        assert nllc.wbic(idata).complexity == pytest.approx(1.2 / beta)
+        return
+    with pytest.raises(ValueError, match=rf"1/log\(n\) = 0.14476; this result has {beta:.5g}"):
         nllc.wbic(idata)
     with pytest.raises(ValueError, match="`estimator` must be one of"):
         nllc.local_free_energy(idata, estimator="median")
-    assert nllc.local_free_energy(idata, estimator="variance").complexity > 0
 
 
-def result(llc, loss, *, n=1000, d=2, observed=0.0, findings="[]"):
+def result(llc, loss, *, n=1000, d=2, observed=0.0, **others):
     attrs = attributes(
         {
             "num_data": n,
@@ -182,7 +276,8 @@ def result(llc, loss, *, n=1000, d=2, observed=0.0, findings="[]"):
             "inverse_temperature": 1 / np.log(n),
             "localization": 1.0,
             "center_loss": loss,
-            "findings": findings,
+            "findings": "[]",
+            **others,
         }
     )
     lead = ("chain", "draw")
@@ -305,6 +400,7 @@ def test_bennett_of_gaussians_is_the_ratio_of_their_constants():
         estimators.bennett(x0, np.full((1, 2), np.inf))
 
 
+@pytest.mark.slow
 def test_multiplicity_of_a_ladder():
     problem = zoo.load("product_of_two", 1_000)
     ladder = nllc.temperature_ladder(
@@ -321,9 +417,8 @@ def test_multiplicity_of_a_ladder():
     table = nllc.fit_multiplicity(ladder)
     row = table.loc[2]
     assert abs(row["llc"] - 0.5) < 4 * row["error"]
+    assert row["error"] < 0.1
     assert row["p_value"] > 1e-3
-    with pytest.raises(ValueError, match="Five rungs are needed"):
-        nllc.fit_multiplicity(ladder, least_inverse_temperature=0.5)
 
 
 @pytest.mark.parametrize(
@@ -340,19 +435,21 @@ def test_bad_ladders_are_refused(settings, message):
     x, y, ols, _ = regression_data(100)
     with pytest.raises(ValueError, match=message):
         nllc.temperature_ladder(
-            jax.random.key(0), regression, (x, y), center={"w": ols}, **settings
+            jax.random.key(0), regression, (x, y), center=sites(ols), **settings
         )
 
 
-def test_ladders_that_do_not_suffice_are_said(local_ladders, tmp_path):
-    ladder = local_ladders[10_000]
+def test_ladders_that_do_not_suffice_are_said(fitted, tmp_path):
+    ladder = gaussian_ladder(0, 100)
     with pytest.raises(ValueError, match="needs a ladder that ends at β = 1"):
         nllc.free_energy(ladder.isel(inverse_temperature=slice(0, -1)))
     with pytest.raises(ValueError, match="`prior` must be 'local' or 'model'"):
         nllc.free_energy(ladder, prior="flat")
     with pytest.raises(TypeError, match="`ladder` must be what temperature_ladder returned"):
-        nllc.free_energy(llc_of_regression(100))
-    sparse = ladder.isel(inverse_temperature=[0, -1])
+        nllc.free_energy(fitted)
+    far = gaussian_ladder(0, 100, np.array([0.0, 3e3]))
+    sparse = far.assign_coords(inverse_temperature=[0.0, 1.0])
+    sparse["excess_loss"] = 3e3 * sparse["excess_loss"]
     with pytest.warns(nllc.LLCWarning, match="Give more `inverse_temperatures`"):
         nllc.free_energy(sparse)
     ladder.to_netcdf(tmp_path / "ladder.nc", engine="h5netcdf")
@@ -389,3 +486,187 @@ def test_model_comparison_example(tmp_path, capsys):
     assert abs(table.loc[1, "WAIC"] - table.loc[1, "LOO"]) < 0.2
     assert "evidence" in capsys.readouterr().out
     assert path.stat().st_size > 10_000
+
+
+HESSIAN = np.array([[40.0, 10.0], [10.0, 5.0]])
+GAMMAS, SHIFT, SCALE = np.array([1.0, 2.0]), np.array([0.6, -0.3]), 0.8
+EXACT_BETAS = np.array([0.0, 0.03, 0.1, 0.3, 1.0])
+
+
+def gaussian_ladder(seed, draws, betas=EXACT_BETAS):
+    """Exact draws of ``½ z'Hz`` around SHIFT, γ by component; the prior is normal at 0."""
+    rng = np.random.default_rng(seed)
+    z = np.stack(
+        [
+            rng.normal(size=(4, draws, 2))
+            @ np.linalg.cholesky(np.linalg.inv(beta * HESSIAN + np.diag(GAMMAS))).T
+            for beta in betas
+        ]
+    )
+    return ladder_of(
+        betas,
+        0.5 * np.einsum("...i,ij,...j->...", z, HESSIAN, z),
+        0.5 * z**2 @ GAMMAS,
+        prior_potential=-norm(scale=SCALE).logpdf(z + SHIFT).sum(axis=-1),
+        center_losses=[3.0, 4.0],
+        log_normalizer=0.5 * np.log(GAMMAS / (2 * np.pi)).sum(),
+    )
+
+
+def exact_excess(prior, beta):
+    if prior == "local":
+        return 0.5 * np.log(np.linalg.det(beta * HESSIAN + np.diag(GAMMAS)) / GAMMAS.prod())
+    precision = beta * HESSIAN + np.eye(2) / SCALE**2
+    slope = SHIFT / SCALE**2
+    bend = 0.5 * SHIFT @ SHIFT / SCALE**2 - 0.5 * slope @ np.linalg.solve(precision, slope)
+    return bend + 0.5 * np.log(np.linalg.det(precision) * SCALE**4)
+
+
+def exact_llc(prior, beta):
+    """``d excess / d ln β``."""
+    up, down = (exact_excess(prior, beta * np.exp(step)) for step in (1e-4, -1e-4))
+    return (up - down) / 2e-4
+
+
+@pytest.mark.parametrize("prior", ["local", "model"])
+def test_the_curve_of_exact_draws_is_exact_with_the_error_it_states(prior):
+    curve = nllc.free_energy_curve(gaussian_ladder(0, 5000), prior=prior)
+    wanted = np.array([exact_excess(prior, beta) for beta in EXACT_BETAS])
+    first = 1 if prior == "local" else 0
+    z = ((curve["excess"] - wanted) / curve["error"]).to_numpy()[first:]
+    assert np.abs(z).max() < 4
+    assert float(curve["error"].max()) < 0.03
+    np.testing.assert_allclose(curve["free_energy"] - curve["excess"], 7.0 * EXACT_BETAS)
+    llc = np.array([exact_llc(prior, max(beta, 1e-9)) for beta in EXACT_BETAS])
+    assert np.abs((curve["llc"] - llc) / curve["llc_error"]).to_numpy()[1:].max() < 4
+    assert float(curve["llc_error"].max()) < 0.03
+    assert np.all(curve["r_hat"][1:] < 1.02)
+    assert curve.attrs["prior"] == prior
+    found = nllc.free_energy(gaussian_ladder(0, 5000), prior=prior)
+    assert (found.value, found.error) == tuple(
+        float(curve[name][-1]) for name in ("free_energy", "error")
+    )
+    assert (found.loss, found.num_data, found.criterion) == (7.0, 100, "free_energy")
+
+
+@pytest.mark.parametrize("prior", ["local", "model"])
+def test_stated_errors_of_the_curve_are_its_spread(prior):
+    betas = np.array([0.0, 0.2, 1.0])
+    ladders = [gaussian_ladder(seed, 50, betas) for seed in range(1, 41)]
+    curves = [nllc.free_energy_curve(ladder, prior=prior) for ladder in ladders]
+    for name, error in (("excess", "error"), ("llc", "llc_error")):
+        spread = np.std([curve[name] for curve in curves], axis=0)[1:]
+        stated = np.sqrt(np.mean([curve[error] ** 2 for curve in curves], axis=0))[1:]
+        np.testing.assert_allclose(stated / spread, 1.0, atol=4 * 0.11)  # 40 repetitions
+
+
+def test_rungs_whose_weights_leave_too_little_have_no_value():
+    ladder = gaussian_ladder(0, 500)
+    ladder["prior_potential"] = 0.05 * ladder["prior_potential"]
+    log_weights = ladder["penalty"] - ladder["prior_potential"]
+    weights = np.exp(log_weights - log_weights.max())
+    dims = ("chain", "draw")
+    share = (weights.mean(dims) ** 2 / (weights**2).mean(dims)).to_numpy()
+    assert share.min() < 0.09  # the power: there are both
+    assert share.max() > 0.12
+    curve = nllc.free_energy_curve(ladder, prior="model")
+    np.testing.assert_array_equal(np.isnan(curve["excess"]), share < 0.1)
+    np.testing.assert_array_equal(np.isnan(curve["error"]), share < 0.1)
+    with pytest.raises(ValueError, match="needs a model with a prior of integral 1"):
+        nllc.free_energy_curve(ladder.drop_vars("prior_potential"), prior="model")
+    of_the_prior = ladder.assign_attrs(prior="model")
+    with pytest.raises(ValueError, match="`prior` must be 'model', of a 'model' ladder"):
+        nllc.free_energy_curve(of_the_prior, prior="local")
+
+
+DECADES = np.concatenate([[0.0], np.geomspace(1e-3, 10.0, 12)])
+
+
+def ladder_with(llc_at):
+    """Draws whose mean, corrected for γ, is exactly ``llc_at(ln β)`` at every rung."""
+    quantiles = gamma.ppf((np.arange(800) + 0.5) / 800, 0.5)
+    rng = np.random.default_rng(0)
+    spread = np.stack([rng.permutation(quantiles).reshape(4, 200) for _ in DECADES])
+    spread = 0.1 * (spread - quantiles.mean())
+    betas = DECADES[1:, None, None]
+    x = llc_at(np.log(betas)) - 0.7 * spread[0].var() + spread[1:]
+    return ladder_of(DECADES, np.concatenate([spread[:1], x / betas]), 0.7 * spread + 2.0)
+
+
+def error_of_rungs(ladder):
+    """Of ``X + (X - μ)(P - p)``, at each rung above zero."""
+    errors = []
+    for beta in DECADES[1:]:
+        rung = ladder.sel(inverse_temperature=beta)
+        x, p = beta * rung["excess_loss"], rung["penalty"]
+        x, p = x - x.mean(), p - p.mean()
+        errors.append(float(az.mcse(xr.Dataset({"x": x + x * p}))["x"]))
+    return np.array(errors)
+
+
+def test_the_fit_finds_the_curve_that_the_draws_were_given():
+    """λ, its error, and which rungs take part, of ``λ - (m - 1)/(ln c + C)`` and ``λ - A c^-a``."""
+    start = np.log(DECADES[1])
+
+    def logarithm(order):
+        return 0.7 - 2.0 / (order - start + 4.0)
+
+    ladder = ladder_with(logarithm)
+    table = nllc.fit_multiplicity(ladder, least_inverse_temperature=1e-6)
+    error = error_of_rungs(ladder)
+    order = np.log(DECADES[1:]) - start
+    slopes = np.stack([np.ones(12), 2.0 / (order + 4.0) ** 2], axis=1) / error[:, None]
+    assert table.index.name == "multiplicity"
+    assert table.index[0] == 3
+    assert table.loc[3, "llc"] == pytest.approx(0.7, abs=1e-4)
+    assert table.loc[3, "error"] == pytest.approx(
+        np.sqrt(np.linalg.inv(slopes.T @ slopes)[0, 0]), rel=1e-2
+    )
+    assert table.loc[3, "chi_square"] == pytest.approx(0.0, abs=1e-4)
+    assert table.loc[3, "p_value"] == pytest.approx(1.0, abs=1e-6)
+    assert list(table.sort_index()["degrees"]) == [9, 10, 10]
+    assert table["chi_square"].is_monotonic_increasing
+    np.testing.assert_allclose(table["p_value"], chi2.sf(table["chi_square"], table["degrees"]))
+    kept = np.sum(logarithm(np.log(DECADES[1:])) > 0.6 * logarithm(np.log(10.0)))
+    assert 5 < kept < 12
+    by_default = nllc.fit_multiplicity(ladder, most=2).sort_index()
+    assert list(by_default["degrees"]) == [kept - 3, kept - 2]
+    power = nllc.fit_multiplicity(
+        ladder_with(lambda order: 0.5 - 0.2 * np.exp(-0.4 * (order - start))), most=1
+    )
+    assert power.loc[1, "llc"] == pytest.approx(0.5, abs=1e-4)
+    assert power.loc[1, "chi_square"] < 1e-3
+
+
+def test_the_chi_square_is_in_units_of_the_errors_of_the_rungs():
+    ladder = ladder_with(lambda order: 0.5 + 0.0 * order)
+    with pytest.raises(ValueError, match="Five rungs are needed to fit m; 4 are left"):
+        nllc.fit_multiplicity(ladder, least_inverse_temperature=0.99 * DECADES[-4])
+    assert len(nllc.fit_multiplicity(ladder, least_inverse_temperature=0.99 * DECADES[-5])) == 3
+    with pytest.raises(ValueError, match="`ladder` must be of prior='local'"):
+        nllc.fit_multiplicity(ladder.assign_attrs(prior="model"))
+    error = error_of_rungs(ladder)
+    ladder["excess_loss"][6] += 5.0 * error[5] / DECADES[6]
+    table = nllc.fit_multiplicity(ladder, most=1)
+    values = 0.5 + 5.0 * error * (np.arange(12) == 5)
+    level = np.sum(values / error**2) / np.sum(1 / error**2)
+    constant = np.sum(((values - level) / error) ** 2)
+    assert 0.8 * constant < table.loc[1, "chi_square"] <= 1.001 * constant
+
+
+@pytest.mark.parametrize(("dimension", "ratio"), [(1, 4.0), (2, 2 + np.sqrt(2)), (20, None)])
+def test_default_rungs_keep_half_of_the_draws_from_one_to_the_next(dimension, ratio):
+    base = 1e4 * np.random.default_rng(0).gamma(dimension / 2, size=(4, 2000))
+    rungs = default_rungs(base + 7.0, dimension)
+    assert rungs[-1] == 1.0
+    weights = np.exp(-rungs[0] * (base - base.min()))
+    assert weights.mean() ** 2 / (weights**2).mean() == pytest.approx(0.5, abs=1e-6)
+    steps = rungs[1:] / rungs[:-1]
+    np.testing.assert_allclose(steps, steps[0])
+    left = ((2 * steps[0] - 1) / steps[0] ** 2) ** (dimension / 2)
+    assert left >= 0.5 - 1e-9
+    wider = rungs[0] ** (-1 / (len(rungs) - 2))  # with one rung less
+    assert wider > 4.0 or ((2 * wider - 1) / wider**2) ** (dimension / 2) < 0.5
+    if ratio is not None:
+        assert steps[0] <= ratio + 1e-9
+    assert list(default_rungs(1e-3 * base / 1e4, dimension)) == [1.0]

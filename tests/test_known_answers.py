@@ -10,6 +10,8 @@ import regression
 
 import numpyro_llc as nllc
 from numpyro_llc import zoo
+from numpyro_llc.local._target import PosteriorTarget, make_target
+from numpyro_llc.models import read_model, with_batches
 
 SETTINGS = ((1_000, 1.0), (1_000, 10.0), (10_000, 1.0), (10_000, 10.0))
 THOROUGH = (
@@ -60,21 +62,71 @@ def test_nuts_is_within_four_errors_of_the_exact_value(name, llc_of):
         wrong.append(abs(mean - other) / error)
         assert error < 0.05 * mean + 0.005
     assert np.abs(z_scores).max() < 4, dict(zip(settings, z_scores, strict=True))
-    # The test has power: the exact value of another γ is not within the error somewhere.
-    assert max(wrong) > 4 or name not in THOROUGH or name == "circle"
+    if name in THOROUGH and name != "circle":  # where γ hardly matters
+        # The test has power: the exact value of another γ is not within the error somewhere.
+        assert max(wrong) > 4
 
 
-@pytest.mark.parametrize("gamma", [1.0, 10.0, 100.0])
+def test_the_density_is_that_of_the_docstring():
+    """β Σ [ℓ_i(z) - ℓ_i(z*)] + γ/2 |z - z*|² of two sites of a regression, by hand."""
+    x, y, beta = regression.X[:7], regression.Y[:7], 0.3
+    gammas = {"a": 2.0, "b": 5.0}
+    center = {"a": np.array([1.0, 0.8, 1.1]), "b": np.array([0.5, -0.4])}
+    reading = read_model(two_sites, (x, y), None, center=center)
+    settings = {"inverse_temperature": beta, "localization": gammas}
+    target = make_target(with_batches(reading), reading.arrays, reading.center, **settings)
+    z = {"a": np.array([0.4, 1.7, -0.3]), "b": np.array([1.2, -0.9])}
+
+    def losses(w):
+        return 0.5 * (y - x @ np.concatenate([w["a"], w["b"]])) ** 2 + 0.5 * np.log(2 * np.pi)
+
+    excess = np.sum(losses(z) - losses(center))
+    squares = {name: np.sum((z[name] - center[name]) ** 2) for name in z}
+    penalty = 0.5 * sum(gammas[name] * squares[name] for name in z)
+    rows = jnp.array([5, 0, 5])
+    parameters = jax.tree.map(jnp.asarray, z)
+    found = {
+        "excess": target.excess_loss(parameters),
+        "penalty": target.penalty(parameters),
+        "potential": target.potential(parameters),
+        "rows": target.row_terms(parameters, rows),
+        "batch": target.tempered_loss(parameters, rows),
+        "whole": target.tempered_loss(parameters, None),
+        **target.displacement(parameters),
+    }
+    terms = beta * 7 * losses(z)[np.array(rows)]
+    wanted = {
+        "excess": excess,
+        "penalty": penalty,
+        "potential": beta * excess + penalty,
+        "rows": terms,
+        "batch": terms.mean(),
+        "whole": beta * excess,
+        "distance": np.sqrt(sum(squares.values())),
+    }
+    assert found.keys() == wanted.keys()
+    for name, value in wanted.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-5, err_msg=name)
+    assert (target.dimension, target.num_rows) == (5, 7)
+    assert target.potential(reading.center) == 0.0
+    posterior = PosteriorTarget(**vars(target))
+    prior = 0.5 * np.sum(z["a"] ** 2) + 1.5 * np.log(2 * np.pi)
+    prior += np.sum(np.log(np.pi * (1 + z["b"] ** 2)))
+    assert posterior.penalty(parameters) == pytest.approx(prior, rel=1e-5)
+    assert posterior.potential(parameters) == pytest.approx(prior + beta * excess, rel=1e-5)
+
+
+@pytest.mark.parametrize("gamma", [1.0, 100.0])
 @pytest.mark.parametrize(
-    ("center", "listed"),
+    ("center", "other", "listed"),
     [
-        (regression.OLS, {1.0: 1.93552767, 10.0: 1.38577325, 100.0: 0.69767738}),
-        (regression.TRUTH, {1.0: 1.61470969, 10.0: 1.11939534, 100.0: 0.57889928}),
+        (regression.OLS, regression.TRUTH, {1.0: 1.93552767, 100.0: 0.69767738}),
+        (regression.TRUTH, regression.OLS, {1.0: 1.61470969, 100.0: 0.57889928}),
     ],
     ids=["least squares", "truth"],
 )
 @pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")  # of the centre, and of γ
-def test_noisy_regression(center, listed, gamma, llc_of):
+def test_noisy_regression(center, other, listed, gamma, llc_of):
     assert regression.exact(center, gamma) == pytest.approx(listed[gamma], rel=1e-7)
     idata = nllc.estimate_llc(
         jax.random.key(3),
@@ -87,20 +139,21 @@ def test_noisy_regression(center, listed, gamma, llc_of):
     )
     mean, error = llc_of(idata)
     assert abs(mean - listed[gamma]) < 4 * error
-    assert error < 0.03 * listed[gamma] + 0.01
+    assert abs(mean - regression.exact(other, gamma)) > 4 * error
+
+
+def two_sites(x, y):
+    a = numpyro.sample("a", dist.Normal(0.0, 1.0).expand([3]).to_event(1))
+    b = numpyro.sample("b", dist.Cauchy(0.0, 1.0).expand([2]).to_event(1))
+    with numpyro.plate("rows", len(x)):
+        numpyro.sample("y", dist.Normal(x[:, :3] @ a + x[:, 3:] @ b, 1.0), obs=y)
 
 
 def test_localization_by_site_and_inverse_temperature(llc_of):
     gammas = np.array([1.0, 1.0, 1.0, 50.0, 50.0])
-
-    def model(x, y):
-        a = numpyro.sample("a", dist.Normal(0.0, 1.0).expand([3]).to_event(1))
-        b = numpyro.sample("b", dist.Cauchy(0.0, 1.0).expand([2]).to_event(1))
-        numpyro.sample("y", dist.Normal(x[:, :3] @ a + x[:, 3:] @ b, 1.0), obs=y)
-
     idata = nllc.estimate_llc(
         jax.random.key(0),
-        model,
+        two_sites,
         (regression.X, regression.Y),
         center={"a": regression.OLS[:3], "b": regression.OLS[3:]},
         localization={"a": 1.0, "b": 50.0},
@@ -111,8 +164,10 @@ def test_localization_by_site_and_inverse_temperature(llc_of):
     mean, error = llc_of(idata)
     assert abs(mean - regression.exact(regression.OLS, gammas, beta=0.7)) < 4 * error
     assert abs(mean - regression.exact(regression.OLS, 1.0, beta=0.7)) > 4 * error
+    assert abs(mean - regression.exact(regression.OLS, gammas)) > 4 * error
 
 
+@pytest.mark.slow
 def test_logistic_regression(llc_of):
     rng = np.random.default_rng(1)
     x = rng.normal(size=(1000, 2))
@@ -138,21 +193,29 @@ def test_logistic_regression(llc_of):
         assert idata.attrs["center_loss"] / 1000 == pytest.approx(0.5701563853, rel=1e-6)
 
 
-@pytest.mark.slow
 def test_the_stated_error_is_honest():
-    exact = regression.exact(regression.OLS, 1.0)
-    covered = 0
-    for seed in range(100):
-        idata = nllc.estimate_llc(
-            jax.random.key(seed),
-            regression.model,
-            (regression.X, regression.Y),
-            center={"w": regression.OLS},
-            progress_bar=False,
-        )
-        row = nllc.summary(idata, ci_prob=0.9).loc["llc"]
+    """100 runs of 4 chains, sampled as one run of 400."""
+    problem = zoo.load("gaussian")
+    idata = nllc.estimate_llc(
+        jax.random.key(0),
+        problem.model,
+        problem.model_args,
+        center=problem.center,
+        num_data=problem.num_data,
+        num_warmup=300,
+        num_samples=200,
+        num_chains=400,
+        progress_bar=False,
+    )
+    exact, z, covered = problem.expectation().mean, [], 0
+    for group in range(100):
+        four = slice(4 * group, 4 * group + 4)
+        row = nllc.summary(idata.isel(chain=four), ci_prob=0.9).loc["llc"]
+        z.append((row["mean"] - exact) / row["mcse_mean"])
         covered += row["ci90_lb"] < exact < row["ci90_ub"]
-    assert 80 <= covered <= 97
+    assert abs(np.mean(z)) < 4 / np.sqrt(100)
+    assert abs(np.std(z) - 1) < 4 / np.sqrt(2 * 100)
+    assert abs(covered - 90) < 4 * np.sqrt(100 * 0.9 * 0.1)
 
 
 GRID = np.linspace(-2.0, 2.0, 41)
@@ -199,7 +262,7 @@ def test_stein_identity_holds_whatever_the_answer(name):
 
 
 @pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
-@pytest.mark.parametrize("name", ["gaussian", "fourth_power"])
+@pytest.mark.parametrize("name", [pytest.param("gaussian", marks=pytest.mark.slow), "fourth_power"])
 def test_mala_finds_its_step_and_the_exact_value(name, llc_of):
     problem = zoo.load(name)
     idata = nllc.estimate_llc(
@@ -214,7 +277,7 @@ def test_mala_finds_its_step_and_the_exact_value(name, llc_of):
     )
     mean, error = llc_of(idata)
     assert abs(mean - problem.expectation().mean) < 4 * error
-    assert error < 0.1 * mean
+    assert abs(mean - problem.expectation(10.0).mean) > 4 * error
 
 
 @pytest.mark.filterwarnings("ignore:R-hat of `llc` cannot be judged:numpyro_llc.LLCWarning")

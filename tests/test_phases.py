@@ -4,14 +4,11 @@ import dataclasses
 import runpy
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
-import numpyro
-import numpyro.distributions as dist
 import pytest
 import xarray as xr
+from exact_ladders import ladder_of, quantiles
 from scipy.integrate import quad
 from scipy.optimize import brentq
 
@@ -23,39 +20,44 @@ N, DEPTH, GAMMA = 1_000, 0.01, 10.0
 ROWS = 8
 
 
-def landscape(w, numpy=np):
+def landscape(w):
     """A quartic minimum of height DEPTH at -1, λ = 1/4, and a quadratic one of 0 at 1, λ = 1/2."""
-    u = numpy.clip(0.5 * (w + 1.0), 0.0, 1.0)
+    u = np.clip(0.5 * (w + 1.0), 0.0, 1.0)
     step = u**4 * (35.0 - 84.0 * u + 70.0 * u**2 - 20.0 * u**3)
     return (w + 1.0) ** 4 * (w - 1.0) ** 2 + DEPTH * (1.0 - step)
 
 
-def model(y, scale):
-    w = numpyro.sample("w", dist.Normal(0.0, 1.0))
-    with numpyro.plate("N", y.shape[0]), numpyro.handlers.scale(scale=scale):
-        numpyro.sample("y", dist.Normal(jnp.sqrt(2.0 * landscape(w, jnp) + 1e-12), 1.0), obs=y)
-
-
 CENTERS = {"singular": -1.0, "deep": 1.0}
+BETAS = np.concatenate([[0.0], np.geomspace(1.0 / N, 1.0, 12)])
+
+
+def exact_ladder(center):
+    """Draws around a centre at each rung, by the quantiles of their density."""
+    level = landscape(center)
+
+    def density(w, beta):
+        apart = landscape(w) - level
+        return np.exp(-beta * N * apart - 0.5 * GAMMA * (w - center) ** 2)
+
+    ends = center - 2.0, center + 2.0
+    w = np.stack(
+        [quantiles(lambda w, b=beta: density(w, b), *ends, seed=k) for k, beta in enumerate(BETAS)]
+    )
+    return ladder_of(
+        BETAS,
+        N * (landscape(w) - level),
+        0.5 * GAMMA * (w - center) ** 2,
+        prior_potential=0.5 * w**2 + 0.5 * np.log(2 * np.pi),
+        center_losses=np.full(ROWS, N * level / ROWS),
+        num_data=N,
+        localization=GAMMA,
+        log_normalizer=0.5 * np.log(GAMMA / (2 * np.pi)),
+    )
 
 
 @pytest.fixture(scope="module")
 def ladders():
-    return {
-        name: nllc.temperature_ladder(
-            jax.random.key(0),
-            model,
-            (np.zeros(ROWS), N / ROWS),
-            center={"w": center},
-            num_data=N,
-            localization=GAMMA,
-            inverse_temperatures=np.geomspace(1.0 / N, 1.0, 12),
-            num_warmup=500,
-            num_samples=2000,
-            progress_bar=False,
-        )
-        for name, center in CENTERS.items()
-    }
+    return {name: exact_ladder(center) for name, center in CENTERS.items()}
 
 
 def local_free_energy(n, name):
@@ -88,6 +90,15 @@ def exact_crossing(free_energy):
     return brentq(lambda n: free_energy(n, "singular") - free_energy(n, "deep"), 20.0, N)
 
 
+def slope_at(free_energy, n):
+    """Of the difference of the two free energies, in log n."""
+    up, down = (
+        free_energy(n * factor, "singular") - free_energy(n * factor, "deep")
+        for factor in (1.01, 1 / 1.01)
+    )
+    return (up - down) / (2 * np.log(1.01))
+
+
 @pytest.mark.parametrize(
     ("prior", "free_energy"), [("local", local_free_energy), ("model", region_free_energy)]
 )
@@ -96,26 +107,31 @@ def test_the_crossing_is_that_of_the_exact_integrals(ladders, prior, free_energy
     (one,) = nllc.crossings(found)
     wanted = exact_crossing(free_energy)
     assert (one.below, one.above) == ("singular", "deep")
-    assert abs(one.num_data - wanted) < 4 * one.error
-    assert one.error < 0.1 * wanted
+    assert one.num_data == pytest.approx(wanted, rel=0.01)
+    slope = slope_at(free_energy, wanted)
+    spread = np.hypot(*found["error"].interp(num_data=one.num_data).to_numpy())
+    assert one.error == pytest.approx(one.num_data * spread / slope, rel=0.03)
     # Leading terms alone, n DEPTH = (λ - λ') log n, are further off than that.
     leading = brentq(lambda n: n * DEPTH - 0.25 * np.log(n), 3.0, N)
-    assert abs(one.num_data - leading) > 4 * one.error
+    assert abs(one.num_data / leading - 1) > 0.1
     assert np.isnan(one.data_error)
 
 
 @pytest.mark.parametrize("name", list(CENTERS))
 def test_free_energies_between_the_rungs_are_the_exact_integrals(ladders, name):
     found = nllc.phases(ladders).sel(phase=name)
-    high = found.isel(num_data=slice(60, None))  # from where the other minimum is out of reach
-    wanted = [local_free_energy(n, name) for n in high["num_data"].to_numpy()]
+    sizes = found["num_data"].to_numpy()
+    assert (sizes.size, sizes[0], sizes[-1]) == (200, pytest.approx(1.0), pytest.approx(N))
+    np.testing.assert_allclose(np.diff(np.log(sizes)), np.log(N) / 199)
+    wanted = np.array([local_free_energy(n, name) for n in sizes])
     # The level is the loss of the first phase.
-    apart = high["free_energy"] + high["num_data"] * DEPTH - wanted
-    assert np.abs(apart / high["error"]).max() < 4
-    assert np.all(high["error"] < 0.06)
-    slope = np.gradient(np.asarray(wanted), np.log(high["num_data"]))
-    own = high["llc"] + high["num_data"] * (DEPTH if name == "singular" else 0.0)
-    np.testing.assert_allclose(own[2:-2], slope[2:-2], atol=0.06)
+    np.testing.assert_allclose(found["free_energy"] + sizes * DEPTH, wanted, atol=0.01)
+    slope = np.gradient(wanted, np.log(sizes))
+    own = found["llc"] + sizes * (DEPTH if name == "singular" else 0.0)
+    np.testing.assert_allclose(own[2:-2], slope[2:-2], atol=0.02)
+    curve = nllc.free_energy_curve(ladders[name]).isel(inverse_temperature=slice(1, None))
+    places = np.log(N * curve["inverse_temperature"])
+    np.testing.assert_allclose(found["error"], np.interp(np.log(sizes), places, curve["error"]))
 
 
 def test_probabilities_add_up_and_change_sides(ladders):
@@ -124,7 +140,10 @@ def test_probabilities_add_up_and_change_sides(ladders):
     assert float(found["probability"].sel(phase="deep").isel(num_data=-1)) > 0.99
     (one,) = nllc.crossings(found)
     at = found["probability"].interp(num_data=one.num_data)
-    np.testing.assert_allclose(at, 0.5, atol=0.02)
+    np.testing.assert_allclose(at, 0.5, atol=0.005)
+    apart = found["free_energy"].diff("phase").to_numpy()[0]
+    np.testing.assert_allclose(found["probability"].sel(phase="deep"), 1 / (1 + np.exp(apart)))
+    assert found.attrs["level"] == "singular"
 
 
 def test_scatter_of_the_losses_is_the_error_from_the_data(ladders):
@@ -136,14 +155,11 @@ def test_scatter_of_the_losses_is_the_error_from_the_data(ladders):
         total = float(ladder["center_losses"].sum())
         own = np.full(N, total / N) + (0.1 * noise if name == "deep" else 0.0)
         given[name] = ladder.drop_vars("center_losses").assign(center_losses=("datum", own))
-    found = nllc.phases(given)
-    (one,) = nllc.crossings(found)
+    (one,) = nllc.crossings(nllc.phases(given))
     (without,) = nllc.crossings(nllc.phases(ladders))
     assert one.num_data == pytest.approx(without.num_data, rel=1e-3)
-    llc = found["llc"].interp(num_data=one.num_data)
-    slope = float(one.num_data * DEPTH + llc.sel(phase="singular") - llc.sel(phase="deep"))
-    wanted = one.num_data**2 * 0.1 / np.sqrt(N) / abs(slope)
-    assert one.data_error == pytest.approx(wanted, rel=0.05)
+    wanted = one.num_data**2 * 0.1 / np.sqrt(N - 1) / slope_at(local_free_energy, one.num_data)
+    assert one.data_error == pytest.approx(wanted, rel=0.03)
 
 
 def test_the_picture_shows_phases_and_their_crossing(ladders, tmp_path):
@@ -158,9 +174,19 @@ def test_the_picture_shows_phases_and_their_crossing(ladders, tmp_path):
     apart = found["free_energy"].diff("phase").to_numpy()[0]
     np.testing.assert_allclose(second.get_ydata(), apart)
     np.testing.assert_allclose(line.get_xdata(), one.num_data)
-    band = axes.collections[1].get_paths()[0].vertices[:, 1]
-    widest = 2 * np.hypot(*found["error"].to_numpy()).max()
-    assert np.abs(band).max() <= np.abs(apart).max() + widest
+    errors = 2 * np.hypot(*found["error"].to_numpy())
+    first_band, band = (part.get_paths()[0].vertices for part in axes.collections[:2])
+    np.testing.assert_array_equal(first_band[:, 1], 0.0)
+    for k, n in enumerate(found["num_data"].to_numpy()):
+        heights = band[np.isclose(band[:, 0], n), 1]
+        ends = heights.min(), heights.max()
+        np.testing.assert_allclose(ends, apart[k] + errors[k] * np.array([-1, 1]))
+    (span,) = axes.patches
+    ends = span.get_x(), span.get_x() + span.get_width()
+    np.testing.assert_allclose(ends, one.num_data + 2 * one.error * np.array([-1, 1]))
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels == list(CENTERS)
+    assert axes.get_ylabel() == "free energy less that of singular (nats)"
     assert axes.get_xscale() == "log"
     assert f"n* = {one.num_data:.3g}" in axes.texts[0].get_text()
     _, other = plt.subplots()

@@ -7,6 +7,7 @@ import arviz as az
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import toy_network
 import xarray as xr
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgba
@@ -104,6 +105,17 @@ def test_trace_and_running_mean_are_of_the_draws():
     estimate, half = (line.get_ydata()[0] for line in running.lines[4:])
     assert (estimate, half) == (pytest.approx(llc.mean()), 1.0)
     assert trace.get_title() == "4 chains of 500 draws"
+    row = nllc.summary(result(llc)).loc["llc"]
+    (band,) = running.patches
+    assert (band.get_y(), band.get_y() + band.get_height()) == pytest.approx(
+        (row["ci90_lb"], row["ci90_ub"])
+    )
+    assert running.get_title() == f"λ̂ = {row['mean']:.2f} ± {row['mcse_mean']:.2f}"
+    assert running.get_ylim() == pytest.approx((0.0, 1.25 * row["ci90_ub"]))
+    assert [axes.get_xlabel() for axes in (trace, running)] == ["draw", "draw"]
+    assert list(trace.lines[0].get_xdata()) == list(range(1, 501))
+    legend = [text.get_text() for text in trace.figure.legends[0].get_texts()]
+    assert legend == ["90 % interval", "λ̂", "d/2"]
     own_half = plots.plot_trace(result(llc), half_dimension=0.5)[1].lines[5]
     assert own_half.get_ydata()[0] == 0.5
 
@@ -154,6 +166,19 @@ def test_rank_bars_stay_in_their_row_and_bins_are_checked():
         plots.plot_rank(result(llc), num_bins=1)
 
 
+def test_rank_band_is_that_of_a_binomial_count_of_effective_draws():
+    llc = np.random.default_rng(2).gamma(0.5, size=(3, 1000))
+    axes = plots.plot_rank(result(llc), num_bins=10)
+    unit = axes.lines[0].get_ydata()[0]
+    for chain, own in enumerate(llc):
+        ess = float(az.ess(xr.Dataset({"x": (("chain", "draw"), own[None])}))["x"])
+        ends = axes.collections[chain].get_paths()[0].vertices[:, 1] - chain
+        half = 1.96 * np.sqrt(9 / ess)  # of a count of mean ess / 10, over the mean
+        assert (ends.min() / unit, ends.max() / unit) == pytest.approx((1 - half, 1 + half))
+        assert axes.lines[chain].get_ydata()[0] == pytest.approx(chain + unit)
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["0", "1", "2"]
+
+
 def test_rank_band_holds_19_of_20_bars():
     llc = np.random.default_rng(2).gamma(0.5, size=(20, 1000))
     axes = plots.plot_rank(result(llc))
@@ -180,7 +205,15 @@ def test_gamma_quantiles_are_on_the_diagonal_for_gamma_draws():
 def test_gamma_quantiles_are_off_the_diagonal_for_others():
     axes = plots.plot_gamma(result(2.0 * gamma_draws()))  # of mean 3 and variance 6
     points = axes.lines[4]
-    assert points.get_ydata()[-1] > 1.4 * points.get_xdata()[-1]
+    probabilities = (np.arange(2000) + 0.5) / 2000
+    mean = 2.0 * gamma_draws().mean()
+    np.testing.assert_allclose(points.get_xdata(), gamma.ppf(probabilities, mean))
+    np.testing.assert_allclose(points.get_ydata(), 2.0 * np.sort(gamma_draws(), axis=None))
+    own = gamma.ppf((np.arange(500) + 0.5) / 500, mean)
+    for line, draws in zip(axes.lines[:4], gamma_draws(), strict=True):
+        np.testing.assert_allclose(line.get_xdata(), own)
+        np.testing.assert_allclose(line.get_ydata(), 2.0 * np.sort(draws))
+    assert axes.get_xlabel() == "quantile of Gamma(3, 1)"
     assert axes.get_title().startswith("mean 3 ± ")
     assert "variance 5.9" in axes.get_title()
     with pytest.raises(ValueError, match="needs a positive λ̂; got -1.*lowest_point"):
@@ -205,6 +238,9 @@ def test_error_budget_shows_its_table():
     segments = [part.get_segments()[0] for part in axes.collections]
     ends = mean + 0.02 * np.array([-1, 1])
     np.testing.assert_allclose(segments[1], np.column_stack([ends, [1, 1]]))
+    own = mean + table["value"].iloc[0] * np.array([-1, 1])
+    np.testing.assert_allclose(segments[0], np.column_stack([own, [0, 0]]))
+    assert axes.get_title() == f"λ̂ = {mean:.3g}"
     arrows = [line for line in axes.lines if line.get_marker() in "<>" and len(line.get_xdata())]
     assert [line.get_marker() for line in arrows[:2]] == ["<", ">"]
     wanted = mean - table.loc[["step_size", "localization"], "value"]
@@ -252,6 +288,11 @@ def test_landscape_of_one_variable_with_two_components_on_a_given_grid(center):
         ["w[0]", "w[1]"],
     )
     axes = plots.plot_landscape(idata, grid.T, var_names="w", center=center)
+    points = next(part for part in axes.collections if len(part.get_offsets()) == 100)
+    np.testing.assert_allclose(points.get_offsets(), w.swapaxes(0, 1).reshape(-1, 2))
+    lines_of = next(part for part in axes.collections if not getattr(part, "filled", True))
+    for level, path in zip(lines_of.levels, lines_of.get_paths(), strict=True):
+        np.testing.assert_allclose(np.abs(path.vertices[:, 0]), np.sqrt(level), atol=0.06)
     assert axes.get_xlim() == (-1, 1)
     assert axes.get_ylim() == (-2, 2)
     star = next(line for line in axes.lines if line.get_marker() == "*")
@@ -461,6 +502,9 @@ def test_diagnostics_example(tmp_path, capsys):
         + [f"--output={tmp_path}"]
     )
     assert "step_size" in nllc.diagnose(results["faulty"]).index
+    row = nllc.summary(results["healthy"]).loc["llc"]
+    assert abs(row["mean"] - toy_network.exact_llc(100)) < 4 * row["mcse_mean"]
+    assert row["mcse_mean"] < 0.05
     assert "  step_size: What the finite" in capsys.readouterr().out
     names = {"trace", "rank", "gamma", "error_budget", "landscape"}
     assert {path.name for path in tmp_path.iterdir()} == {f"plot_{name}.png" for name in names}

@@ -1,37 +1,113 @@
 """``sweep``: cells against exact values, one compilation, resumed, broken, recommended."""
 
 import json
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 import regression
 import xarray as xr
+from test_estimate import METROPOLIS
 
 import numpyro_llc as nllc
 from numpyro_llc import sampling
-from numpyro_llc.studies import plateau
+from numpyro_llc.kernels import make_sampler
+from numpyro_llc.studies import _cells, plateau
+from numpyro_llc.studies._plateau import recommend
 
-LENGTHS = {"num_warmup": 500, "num_samples": 3000}
+X, Y = regression.X[:, :2], regression.Y
+OLS = np.linalg.lstsq(X, Y, rcond=None)[0]
+LENGTHS = {"num_warmup": 500, "num_samples": 30_000, "thinning": 10}
+STEP = 1e-3
 
 
 def sweep(key=0, **settings):
-    chosen = {"center": {"w": regression.OLS}, "batch_size": 50, "progress_bar": False, **settings}
-    return nllc.sweep(jax.random.key(key), regression.model, (regression.X, regression.Y), **chosen)
+    """By Langevin steps of a given size on the full data, whose exact values are known."""
+    chosen = {"center": {"w": OLS}, "step_size": STEP, "progress_bar": False, **LENGTHS, **settings}
+    return nllc.sweep(jax.random.key(key), regression.model, (X, Y), **chosen)
 
 
+def walks(key=0, **settings):
+    """By Metropolis, one cell at a time: where the kernel is immaterial."""
+    chosen = {"center": {"w": regression.OLS}, "kernel": METROPOLIS, "progress_bar": False}
+    data, lengths = (regression.X, regression.Y), {"num_warmup": 100, "num_samples": 200}
+    chosen |= {"localization": [0.5, 1.0, 2.0], **lengths, **settings}
+    return nllc.sweep(jax.random.key(key), regression.model, data, **chosen)
+
+
+def euler(step, gamma=1.0, beta=None, center=OLS):
+    """λ̂ of Langevin dynamics at a finite step: the covariance is ``(A (1 - ε A / 4))⁻¹``."""
+    beta = 1 / np.log(len(X)) if beta is None else beta
+    tempered = beta * X.T @ X
+    curved = tempered + gamma * np.eye(2)
+    spread = np.linalg.inv(curved @ (np.eye(2) - step / 4 * curved))
+    exact = regression.exact(center, gamma, x=X, beta=beta)
+    return exact + 0.5 * np.trace(tempered @ (spread - np.linalg.inv(curved)))
+
+
+AXES = {"step_size": [STEP, 4e-3], "localization": [0.3, 60.0], "inverse_temperature": [0.1, 0.2]}
+
+
+def differing(grid):
+    """The settings of each cell, and those of the cell that differs in all of them."""
+    for cell in np.ndindex(*grid["llc"].shape):
+        names = list(grid["llc"].dims)
+        values = [grid[name].to_numpy() for name in names]
+        yield (
+            grid.isel(dict(zip(names, cell, strict=True))),
+            dict(zip(names, (v[k] for v, k in zip(values, cell, strict=True)), strict=True)),
+            [
+                dict(zip(names, (v[k] for v, k in zip(values, one, strict=True)), strict=True))
+                for one in np.ndindex(*grid["llc"].shape)
+                if one != cell
+            ],
+        )
+
+
+def exact_of(setting):
+    return euler(setting["step_size"], setting["localization"], setting["inverse_temperature"])
+
+
+@pytest.fixture(scope="module")
+def grid():
+    before = sampling.advance._cache_size()
+    found = sweep(**AXES)
+    assert sampling.advance._cache_size() == before + 1
+    return found
+
+
+def test_cells_have_their_exact_values_in_one_compilation(grid):
+    assert dict(grid.sizes) == {"step_size": 2, "localization": 2, "inverse_temperature": 2}
+    for cell, setting, others in differing(grid):
+        assert abs(cell["llc"] - exact_of(setting)) < 4 * cell["mcse"]
+        assert cell["step_size_used"] == pytest.approx(setting["step_size"])
+        # No other setting's value but those that are near it would do.
+        apart = [one for one in others if abs(exact_of(one) - exact_of(setting)) > 8 * cell["mcse"]]
+        assert len(apart) >= 3
+        for other in apart:
+            assert abs(cell["llc"] - exact_of(other)) > 4 * cell["mcse"]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["vectorized", "sequential"])
-def test_cells_have_their_exact_values_in_one_compilation(method):
+def test_cells_of_batches_have_their_exact_values_in_one_compilation(method):
     sampling.advance.clear_cache()
-    grid = sweep(
+    grid = nllc.sweep(
+        jax.random.key(0),
+        regression.model,
+        (regression.X, regression.Y),
+        center={"w": regression.OLS},
+        batch_size=50,
+        progress_bar=False,
         kernel="sgnht",
         localization=[0.3, 1.0, 10.0],
         inverse_temperature=[0.1, 0.2],
         chain_method=method,
-        **LENGTHS,
+        num_warmup=500,
+        num_samples=3000,
     )
     assert sampling.advance._cache_size() == 1
-    assert dict(grid.sizes) == {"localization": 3, "inverse_temperature": 2}
     for gamma in grid["localization"].values:
         for beta in grid["inverse_temperature"].values:
             cell = grid.sel(localization=gamma, inverse_temperature=beta)
@@ -40,30 +116,68 @@ def test_cells_have_their_exact_values_in_one_compilation(method):
             assert cell["status"] == "ok", str(cell["findings"].values)
 
 
+@pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
 def test_a_cell_is_what_estimate_llc_gives():
-    grid = sweep(kernel="nuts", batch_size=None, localization=[1.0, 5.0], num_samples=1000)
-    idata = nllc.estimate_llc(
-        jax.random.key(3),
-        regression.model,
-        (regression.X, regression.Y),
-        center={"w": regression.OLS},
-        localization=5.0,
-        progress_bar=False,
-    )
-    row, cell = nllc.summary(idata).loc["llc"], grid.isel(localization=1)
-    assert abs(row["mean"] - cell["llc"]) < 4 * np.hypot(row["mcse_mean"], cell["mcse"])
+    """The same chains, under the key of the cell's place."""
+    grid = walks()
+    for place, gamma in enumerate((0.5, 1.0, 2.0)):
+        idata = nllc.estimate_llc(
+            jax.random.fold_in(jax.random.key(0), place),
+            regression.model,
+            (regression.X, regression.Y),
+            center={"w": regression.OLS},
+            kernel=METROPOLIS,
+            localization=gamma,
+            num_warmup=100,
+            num_samples=200,
+            progress_bar=False,
+        )
+        row, cell = nllc.summary(idata).loc["llc"], grid.isel(localization=place)
+        names = {"llc": "mean", "mcse": "mcse_mean", "sd": "sd", "ess_bulk": "ess_bulk"}
+        for name, column in {**names, "ess_tail": "ess_tail", "r_hat": "r_hat"}.items():
+            np.testing.assert_allclose(cell[name], row[column], rtol=1e-4)
+        assert float(cell["center_loss"]) == idata.attrs["center_loss"]
+        findings = json.loads(idata.attrs["findings"])
+        assert cell["status"].item() == ("doubtful" if findings else "ok")
 
 
-def test_a_diverged_cell_is_marked_and_the_others_go_on():
-    grid = sweep(step_size=[1e-3, 3.0], localization=[1.0, 2.0], **LENGTHS)
-    assert (grid["status"].sel(step_size=3.0) == "diverged").all()
-    assert np.isfinite(grid["llc"].sel(step_size=1e-3)).all()
-    np.testing.assert_allclose(grid["step_size_used"].isel(step_size=0), 1e-3, rtol=1e-6)
+def test_a_diverged_cell_is_marked_and_the_others_go_on(grid):
+    """Beside it, the cells of the same numbers have the same draws."""
+    found = sweep(**{**AXES, "step_size": [STEP, 3.0]})
+    assert (found["status"].sel(step_size=3.0) == "diverged").all()
+    assert np.isnan(found["mcse"].sel(step_size=3.0)).all()
+    kept = {"step_size": 0}
+    np.testing.assert_array_equal(found["llc"].isel(kept), grid["llc"].isel(kept))
 
 
+def test_centres_are_an_axis_too():
+    centers = [{"w": OLS}, {"w": OLS + np.array([0.1, 0.2])}]
+    grid = sweep(center=centers)
+    assert dict(grid.sizes) == {"center": 2}
+    assert grid["center"].to_numpy().tolist() == [0, 1]
+    assert "recommendation" not in grid.attrs
+    for k, point in enumerate(centers):
+        cell, residual = grid.isel(center=k), Y - X @ point["w"]
+        assert abs(cell["llc"] - euler(STEP, center=point["w"])) < 4 * cell["mcse"]
+        loss = 0.5 * np.sum(residual**2) + 0.5 * len(Y) * np.log(2 * np.pi)
+        assert float(cell["center_loss"]) == pytest.approx(loss, rel=1e-5)
+    assert abs(euler(STEP) - euler(STEP, center=centers[1]["w"])) > 8 * grid["mcse"].max()
+
+
+@pytest.mark.slow
 def test_centres_and_batch_sizes_are_axes_too():
     centers = [{"w": regression.OLS}, {"w": regression.TRUTH}]
-    grid = sweep(kernel="sgnht", center=centers, batch_size=[20, 50], **LENGTHS)
+    grid = nllc.sweep(
+        jax.random.key(0),
+        regression.model,
+        (regression.X, regression.Y),
+        kernel="sgnht",
+        center=centers,
+        batch_size=[20, 50],
+        num_warmup=500,
+        num_samples=3000,
+        progress_bar=False,
+    )
     assert dict(grid.sizes) == {"center": 2, "batch_size": 2}
     for k, point in enumerate((regression.OLS, regression.TRUTH)):
         exact = regression.exact(point, 1.0)
@@ -72,8 +186,7 @@ def test_centres_and_batch_sizes_are_axes_too():
 
 
 def test_a_sweep_goes_on_where_it_stopped(tmp_path, monkeypatch):
-    settings = {"localization": [0.5, 1.0, 2.0], "chain_method": "sequential", **LENGTHS}
-    whole = sweep(**settings)
+    whole = walks()
     from numpyro_llc.studies import _sweep
 
     run_group, calls = _sweep.run_group, []
@@ -86,22 +199,73 @@ def test_a_sweep_goes_on_where_it_stopped(tmp_path, monkeypatch):
 
     monkeypatch.setattr(_sweep, "run_group", interrupted)
     with pytest.warns(nllc.LLCWarning, match="interrupted"):
-        part = sweep(output=tmp_path, **settings)
+        part = walks(output=tmp_path)
     assert part["status"].values.tolist()[2] == ""
     assert np.isfinite(part["llc"]).sum() == 2
-    rest = sweep(output=tmp_path, **settings)
+    rest = walks(output=tmp_path)
     assert len(calls) == 4
-    np.testing.assert_array_equal(rest["llc"], whole["llc"])
+    for name in ("llc", "mcse", "status", "findings", "center_loss"):
+        np.testing.assert_array_equal(rest[name], whole[name])
+    np.testing.assert_array_equal(rest["seconds"][:2], part["seconds"][:2])
+    assert rest.attrs["recommendation"] == whole.attrs["recommendation"]
     saved = xr.load_dataset(tmp_path / "sweep.nc", engine="h5netcdf")
     np.testing.assert_array_equal(saved["llc"], whole["llc"])
     with pytest.raises(nllc.CheckpointError, match="another `localization`"):
-        sweep(output=tmp_path, **{**settings, "localization": [0.5, 1.0]})
+        walks(output=tmp_path, localization=[0.5, 1.0])
+
+
+def problem_with(batch_size=8, parameters=100, chains=4, given=True, is_stochastic=True):
+    schedule = SimpleNamespace(num_warmup=10 if given else None, num_samples=10, num_chains=chains)
+    return SimpleNamespace(
+        schedule=schedule,
+        is_stochastic=is_stochastic,
+        rows_of_a_step=batch_size,
+        target=SimpleNamespace(dimension=parameters),
+    )
+
+
+def grouped(count, memory, method="vectorized", todo=None, batch_sizes=(8,), **settings):
+    cells = [{"batch_size": b} for b in batch_sizes for _ in range(count)]
+    places = list(range(len(cells))) if todo is None else todo
+    return list(
+        _cells.groups(
+            cells,
+            places,
+            lambda cell: problem_with(**{"batch_size": cell["batch_size"], **settings}),
+            SimpleNamespace(chain_method=method),
+            memory,
+        )
+    )
 
 
 def test_memory_bounds_how_many_cells_run_at_once():
-    few = sweep(localization=[0.5, 1.0, 2.0], max_memory=1.0, **LENGTHS)
-    many = sweep(localization=[0.5, 1.0, 2.0], **LENGTHS)
-    np.testing.assert_allclose(few["llc"], many["llc"], rtol=0.2)
+    # 4 chains of 16 numbers a parameter and 8 a row, of 4 bytes each.
+    cell = 4 * (16 * 100 + 8 * 8) * 4
+    assert grouped(5, 5 * cell) == [[0, 1, 2, 3, 4]]
+    assert grouped(5, 5 * cell - 1) == [[0, 1, 2], [3, 4, 4]]  # even groups, the last one padded
+    assert grouped(5, 2 * cell) == [[0, 1], [2, 3], [4, 4]]
+    assert grouped(3, 1.0) == [[0], [1], [2]]
+    assert grouped(6, 3 * cell, todo=[1, 4, 5]) == [[1, 4, 5]]
+    # No batch counts more than 8192 rows, beyond which it goes in slices.
+    large = 4 * (16 * 100 + 8 * 8192) * 4
+    assert grouped(2, 2 * large, batch_sizes=(20_000,)) == [[0, 1]]
+
+
+def test_cells_run_one_by_one_where_side_by_side_would_wait():
+    one_by_one = [[0], [1], [2]]
+    assert grouped(3, 1e9, method="sequential") == one_by_one
+    assert grouped(3, 1e9, is_stochastic=False) == one_by_one
+    assert grouped(3, 1e9, given=False) == one_by_one
+    assert grouped(2, 1e9, batch_sizes=(8, 16)) == [[0, 1], [2, 3]]
+
+
+@pytest.mark.slow
+def test_cells_are_the_same_however_many_run_at_once():
+    few, many = (
+        sweep(localization=[0.5, 1.0, 2.0], max_memory=memory) for memory in (1.0, 2.0**30)
+    )
+    z = (few["llc"] - many["llc"]) / np.hypot(few["mcse"], many["mcse"])
+    assert float(abs(z).max()) < 4
 
 
 def test_the_plateau_is_where_neighbours_agree():
@@ -119,13 +283,58 @@ def test_the_plateau_is_where_neighbours_agree():
     assert plateau(slope, 0 * slope, slope > 0).sum() < 6
 
 
-def test_the_recommendation_is_in_the_plateau():
-    grid = sweep(
-        kernel="sgnht", localization=[0.02, 0.05, 0.1, 0.2, 30.0], num_warmup=500, num_samples=6000
+def test_the_plateau_weighs_differences_against_errors():
+    """Those of 5 % and of three errors are none; what is known to worse than 5 % takes no part."""
+    llc, all_sound = np.array([1.0, 0.96, 1.0, 1.06]), np.ones(4, bool)
+
+    def found(values, error, sound=all_sound):
+        return plateau(np.asarray(values), np.asarray(error), sound).tolist()
+
+    assert found(llc, [1e-6] * 4) == [True, True, True, False]
+    assert found(llc, [0.01] * 4) == [True] * 4  # 1.06 is within 3 √2 errors of 5 %
+    assert found([1.0, 1.0, 1.10], [0.01] * 3, all_sound[:3]) == [False] * 3
+    assert found([1.0, 1.0, 1.094], [0.01] * 3, all_sound[:3]) == [True] * 3
+    assert found([1.0, 1.0, 1.0], [0.0, 0.049, 0.0], all_sound[:3]) == [True] * 3
+    assert found([1.0, 1.0, 1.0], [0.0, 0.051, 0.0], all_sound[:3]) == [False] * 3
+
+
+def table_of(llc, error, status="ok"):
+    gammas = 2.0 ** np.arange(len(llc))
+    columns = {"llc": llc, "mcse": error, "status": [status] * len(llc)}
+    return xr.Dataset(
+        {name: ("localization", np.asarray(v)) for name, v in columns.items()},
+        {"localization": gammas},
     )
-    chosen = json.loads(grid.attrs["recommended"])
-    assert 0.02 <= chosen["localization"] <= 0.2
-    assert "plateau of" in grid.attrs["recommendation"]
+
+
+def test_the_recommendation_is_the_middle_of_the_plateau():
+    llc, error = [0.3, 1.0, 1.01, 1.02, 1.01, 1.0, 0.2], np.full(7, 0.004)
+    found = recommend(table_of(llc, error), ["localization"])
+    assert json.loads(found["recommended"]) == {"localization": 8.0}
+    text = "λ̂ is 1 to 1.02 on a plateau of 5 of 7 cells (localization 2 to 32)."
+    assert found["recommendation"].startswith(text)
+    assert "1.02 ± 0.004" in found["recommendation"]
+    # Of four, two are in the middle: that of the smaller error.
+    for better in (2, 3):
+        error = np.full(6, 0.004)
+        error[better] = 0.002
+        found = recommend(table_of([0.3, 1.0, 1.01, 1.01, 1.0, 0.2], error), ["localization"])
+        assert json.loads(found["recommended"]) == {"localization": 2.0**better}
+
+
+def test_without_a_plateau_none_is_recommended():
+    for table in (
+        table_of([1.0, 1.01, 3.0, 9.0], np.full(4, 0.001)),
+        table_of([1.0, 1.0, 1.0], np.full(3, 0.001), status="doubtful"),
+    ):
+        found = recommend(table, ["localization"])
+        assert found["recommended"] == "{}"
+        assert found["recommendation"].startswith("No plateau")
+
+
+def test_a_sweep_recommends_from_its_own_cells(grid):
+    names = list(grid["llc"].dims)
+    assert {k: grid.attrs[k] for k in ("recommendation", "recommended")} == recommend(grid, names)
 
 
 @pytest.mark.parametrize(
@@ -135,12 +344,22 @@ def test_the_recommendation_is_in_the_plateau():
         ({"localization": [1.0, 1.0]}, "different values"),
         ({"localization": []}, "at least one"),
         ({"localization": [1.0, -1.0]}, "localization"),
-        ({"kernel": "nuts", "batch_size": None, "step_size": [0.1, 0.2]}, "cannot be an axis"),
+        (
+            {"kernel": METROPOLIS, "batch_size": None, "step_size": [0.1, 0.2]},
+            "belongs to the kernel object",
+        ),
+        ({"max_memory": 0.0, "localization": [1.0]}, "`max_memory` must be"),
     ],
 )
 def test_bad_grids_are_refused(settings, match):
     with pytest.raises(ValueError, match=match):
         sweep(**{**LENGTHS, **settings})
+
+
+def test_a_kernel_that_adapts_its_step_has_no_axis_of_steps():
+    settings = {"num_warmup": 1, "num_chains": 2, "step_size": None, "batch_size": None}
+    with pytest.raises(ValueError, match="`step_size` cannot be an axis with NUTS"):
+        make_sampler("nuts", **settings).with_step_sizes(None, None)
 
 
 @pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")

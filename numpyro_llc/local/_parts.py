@@ -62,9 +62,18 @@ class Fixed:
         return jax.tree.unflatten(self.form, [leaf(kind) for kind in self.kinds])
 
     def free(self, whole: Parameters) -> Parameters:
-        """Of all parameters, stacked or not, those that are sampled, if they are whole leaves."""
-        leaves = zip(self.kinds, jax.tree.leaves(whole), strict=True)
-        kept = [leaf if kind == _FREE else None for kind, leaf in leaves]
+        """Of all parameters, with or without leading axes, those that are sampled."""
+        center, places = iter(self.center), iter(self.places)
+
+        def part(kind: str, leaf: jax.Array) -> jax.Array | None:
+            if kind == _FREE:
+                return leaf
+            own = next(center)
+            if kind == _FIXED:
+                return None  # which a pytree does without
+            return leaf.reshape(*leaf.shape[: leaf.ndim - own.ndim], -1)[..., next(places)]
+
+        kept = [part(*one) for one in zip(self.kinds, jax.tree.leaves(whole), strict=True)]
         return _without_empty(jax.tree.unflatten(self.form, kept))
 
 

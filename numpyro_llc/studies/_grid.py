@@ -10,6 +10,7 @@ import xarray as xr
 from numpyro_llc._identity import check_same_settings, fingerprint
 from numpyro_llc.models import PyTree
 from numpyro_llc.sampling import Plan
+from numpyro_llc.studies._rows import TEXTS
 
 
 def identity(axes: Mapping[str, list[PyTree]]) -> dict[str, object]:
@@ -32,4 +33,8 @@ def resumed(
     own = {"center": fingerprint(plan.target.center)}
     settings = {**plan.run_identity(rng_key), **own, **settings}
     path = check_same_settings(output, settings, what="sweep", argument="output") / "sweep.nc"
-    return xr.load_dataset(path, engine="h5netcdf") if path.exists() else grid
+    if not path.exists():
+        return grid
+    found = xr.load_dataset(path, engine="h5netcdf")
+    # As read they have a fixed width, to which longer ones would be cut.
+    return found.assign({name: found[name].astype(object) for name in TEXTS})

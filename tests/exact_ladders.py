@@ -1,0 +1,31 @@
+"""Ladders without a sampler: draws of each rung from its exact density."""
+
+import numpy as np
+import xarray as xr
+
+CHAINS = 4
+
+
+def ladder_of(betas, excess, penalty, *, prior_potential=None, center_losses=(0.0,), **attrs):
+    """What ``temperature_ladder`` returns, of these draws ``[rung, chain, draw]``."""
+    dims = ("inverse_temperature", "chain", "draw")
+    variables = {"excess_loss": (dims, excess), "penalty": (dims, penalty)}
+    if prior_potential is not None:
+        variables["prior_potential"] = (dims, prior_potential)
+    losses = np.asarray(center_losses, float)
+    known = {"num_data": 100, "num_parameters": 1, "center_loss": losses.sum(), "prior": "local"}
+    return xr.Dataset(
+        {**variables, "center_losses": ("datum", losses)},
+        coords={"inverse_temperature": betas},
+        attrs={**known, **attrs},
+    )
+
+
+def quantiles(density, low, high, *, draws=1000, seed=0):
+    """Draws ``[chain, draw]`` of a density on an interval, without chance but for their order."""
+    grid = np.linspace(low, high, 40_001)
+    values = density(grid)
+    below = np.concatenate([[0.0], np.cumsum(0.5 * (values[1:] + values[:-1]))])
+    count = CHAINS * draws
+    points = np.interp((np.arange(count) + 0.5) / count, below / below[-1], grid)
+    return np.random.default_rng(seed).permutation(points).reshape(CHAINS, draws)

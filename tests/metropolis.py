@@ -1,0 +1,37 @@
+"""Random-walk Metropolis: a kernel that compiles in a moment, for what no kernel changes."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from numpyro.infer.mcmc import MCMCKernel
+
+
+class State(NamedTuple):
+    z: dict
+    potential: jax.Array
+    rng_key: jax.Array
+
+
+class Metropolis(MCMCKernel):
+    """Proposals are Gaussian, of a standard deviation for all coordinates."""
+
+    sample_field = "z"
+
+    def __init__(self, scale):
+        self._potential_fn, self._scale = None, scale
+
+    def init(self, rng_key, num_warmup, init_params, model_args, model_kwargs):
+        return State(init_params, self._potential_fn(init_params), rng_key)
+
+    def sample(self, state, model_args, model_kwargs):
+        key, key_move, key_accept = jax.random.split(state.rng_key, 3)
+        flat, unravel = ravel_pytree(state.z)
+        there = unravel(flat + self._scale * jax.random.normal(key_move, flat.shape))
+        potential = self._potential_fn(there)
+        accepts = jnp.log(jax.random.uniform(key_accept)) < state.potential - potential
+        z, potential = jax.tree.map(
+            lambda new, old: jnp.where(accepts, new, old), (there, potential), state[:2]
+        )
+        return State(z, potential, key)
