@@ -105,7 +105,7 @@ def test_ctrl_c_says_where_the_rows_are(monkeypatch, capsys, tmp_path):
     def stopped(*args, **settings):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("numpyro_llc.calibration.calibrate", stopped)
+    monkeypatch.setattr("numpyro_llc.known.calibrate", stopped)
     with pytest.raises(SystemExit) as ended:
         main(["calibrate", f"--output={tmp_path}"])
     assert ended.value.code == 130

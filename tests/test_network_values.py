@@ -172,7 +172,7 @@ def test_a_zoo_network_has_the_exact_value(llc_of):
 
 @pytest.mark.slow
 def test_draws_of_a_zoo_network_are_the_same_in_flax_nnx_and_equinox():
-    lengths = {"kernel": "sgld", "step_size": 0.01, "num_warmup": 50, "num_samples": 200}
+    lengths = {"kernel": nllc.SGLD(step_size=0.01), "num_warmup": 50, "num_samples": 200}
     with pytest.warns(nllc.LLCWarning):
         draws = {name: estimate(name, **lengths)["posterior"]["llc"].to_numpy() for name in NETS}
     np.testing.assert_allclose(draws["nnx"], draws["flax"], rtol=1e-4, atol=1e-5)
