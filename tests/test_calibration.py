@@ -18,7 +18,6 @@ import pytest
 import xarray as xr
 
 import numpyro_llc as nllc
-from numpyro_llc._identity import check_same_settings, fingerprint
 from numpyro_llc.cli import main
 from numpyro_llc.inference_data import attributes, inference_data, labelled
 from numpyro_llc.known._calibration_table import Record
@@ -26,6 +25,7 @@ from numpyro_llc.known.zoo import _registry
 from numpyro_llc.models import read_model
 from numpyro_llc.plots import plot_calibration
 from numpyro_llc.results._diagnose import findings_of
+from numpyro_llc.sampling import check_same_settings, fingerprint
 
 KEY = jax.random.key(0)
 SHORT = {"num_samples": 300, "num_warmup": 300, "progress_bar": False}
@@ -259,7 +259,7 @@ def test_fingerprints_of_models_are_of_what_they_compute():
     space = {}
     exec(MODEL, space)
     make = space["make"]
-    ask = "from numpyro_llc._identity import fingerprint; print(fingerprint(make(2, 3.0)))"
+    ask = "from numpyro_llc.sampling import fingerprint; print(fingerprint(make(2, 3.0)))"
     elsewhere = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", MODEL + ask],
         capture_output=True,
