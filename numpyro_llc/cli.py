@@ -70,8 +70,7 @@ def _calibrate(options: argparse.Namespace) -> None:
     os.environ.setdefault("MPLBACKEND", "agg")
     import jax
 
-    from numpyro_llc import zoo
-    from numpyro_llc.known import calibrate
+    from numpyro_llc.known import calibrate, zoo
 
     if options.list:
         print(zoo.table().to_string())

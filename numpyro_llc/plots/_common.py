@@ -1,20 +1,18 @@
 """What pictures share: matplotlib, the draws they show, and axes to draw on."""
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
-import xarray as xr
 
-from numpyro_llc.inference_data import draws_of, posterior
+from numpyro_llc.inference_data import Groups, InferenceData, draws_of, posterior
 
 if TYPE_CHECKING:
     from types import ModuleType
 
     from matplotlib.axes import Axes
 
-Result = Mapping[str, xr.Dataset | xr.DataArray | xr.DataTree]
-"""Datasets by group: inference data on both ArviZ majors."""
+Result: TypeAlias = "InferenceData | Groups"
+"""What a picture is of: a result, or its groups."""
 LEAST_DRAWS = 4
 """Fewer draws a chain have no effective sample size."""
 
