@@ -19,7 +19,7 @@ def main(arguments=None):
     parser.add_argument("--picture", type=Path, default=Path("calibration.png"))
     parser.add_argument("--no-progress-bar", action="store_true")
     options = parser.parse_args(arguments)
-    zoo = nllc.zoo.list()
+    zoo = nllc.zoo.table()
     table = nllc.calibrate(
         jax.random.key(0),
         options.problems or list(zoo.index[zoo["exact"]]),
@@ -27,12 +27,10 @@ def main(arguments=None):
         output=options.output,
         progress_bar=not options.no_progress_bar,
     )
-    columns = ["exact", "llc", "mcse", "z", "relative_error", "r_hat", "ess", "seconds"]
+    columns = ["exact", "llc", "mcse_mean", "z", "relative_error", "r_hat", "ess_bulk", "seconds"]
     print(table[columns].to_string(float_format=lambda number: f"{number:.4g}"))
 
-    from numpyro_llc.plots import plot_calibration
-
-    plot_calibration(table)[0].figure.savefig(options.picture, dpi=80)
+    nllc.plots.plot_calibration(table)[0].figure.savefig(options.picture, dpi=80)
 
 
 if __name__ == "__main__":

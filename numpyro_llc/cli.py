@@ -5,7 +5,6 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -36,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(130) from None  # as of a process that Ctrl-C ends
 
 
-def _add_calibrate(commands: Any) -> None:
+def _add_calibrate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     command = commands.add_parser(
         "calibrate",
         help="estimate λ̂ of models whose answer is known",
