@@ -58,7 +58,7 @@ def main(arguments=None):
     }
     found = nllc.evidence.phases(ladders, prior="model")
     nllc.plots.plot_phases(found).figure.savefig(options.picture, dpi=120)
-    for one in nllc.evidence.crossings(found):
+    for one in found.crossings:
         print(f"{one.below} below, {one.above} above n* = {one.num_data:.4g} ± {one.error:.2g}")
     return found
 
