@@ -794,7 +794,7 @@ def test_what_is_no_result_is_refused(drawn):
         with pytest.raises(TypeError, match="`idata` must be a result with draws"):
             nllc.summary(nothing)
         with pytest.raises(TypeError, match="`other` must be a result with draws"):
-            nllc.two_run_summary(idata, nothing)
+            nllc.evidence.two_temperature_summary(idata, nothing)
     with pytest.raises(TypeError, match="`estimators` must be 'all' or names"):
         nllc.summary(idata, estimators=3)
     with pytest.raises(TypeError, match="`var_names` must be one or more names; got 3"):
@@ -825,7 +825,7 @@ def test_missing_statistics_are_named(drawn):
     with pytest.raises(ValueError, match="sample_stats must hold `distance`"):
         nllc.summary(bare, estimators="localization_corrected")
     with pytest.raises(ValueError, match="no `loss`"):
-        nllc.two_run_summary(bare, bare)
+        nllc.evidence.two_temperature_summary(bare, bare)
 
 
 def test_a_root_of_noise_is_warned_of_and_has_an_interval():
@@ -862,14 +862,14 @@ def plain_error(influence):
     return float(influence.std() / np.sqrt(influence.size))
 
 
-def test_two_run_summary_and_what_it_refuses(drawn):
+def test_two_temperature_summary_and_what_it_refuses(drawn):
     rng = np.random.default_rng(12)
     b1, b2 = 1 / np.log(1000), 1.5 / np.log(1000)
     one, _ = gaussian_draws(np.ones(5), rng, (4, 3000), 0.3)
     two, _ = gaussian_draws(np.ones(5), rng, (4, 2000), 0.3)
     first = make_idata(one, one)
     second = make_idata(two / 1.5, two, inverse_temperature=b2)
-    row = nllc.two_run_summary(first, second).loc["two_temperatures"]
+    row = nllc.evidence.two_temperature_summary(first, second).loc["two_temperatures"]
     assert abs(row["mean"] - 2.5) < 4 * row["mcse_mean"]
     assert row["mcse_mean"] < 0.2
     parts = est.two_runs(one / b1, b1, two / b2, b2)
@@ -881,11 +881,15 @@ def test_two_run_summary_and_what_it_refuses(drawn):
     assert row["r_hat"] == pytest.approx(max(n.r_hat for n in numbers), abs=1e-4)
     assert row["ci90_ub"] - row["mean"] == pytest.approx(1.6449 * row["mcse_mean"], rel=1e-3)
     with pytest.raises(ValueError, match="same `localization`; got 10.0 and 1.0"):
-        nllc.two_run_summary(first, make_idata(two, two, localization=1.0, inverse_temperature=b2))
+        nllc.evidence.two_temperature_summary(
+            first, make_idata(two, two, localization=1.0, inverse_temperature=b2)
+        )
     with pytest.raises(ValueError, match="same `num_data`; got 1000 and 500"):
-        nllc.two_run_summary(first, make_idata(two, two, num_data=500, inverse_temperature=b2))
+        nllc.evidence.two_temperature_summary(
+            first, make_idata(two, two, num_data=500, inverse_temperature=b2)
+        )
     with pytest.raises(ValueError, match="differ in inverse temperature"):
-        nllc.two_run_summary(first, first)
+        nllc.evidence.two_temperature_summary(first, first)
 
 
 def in_a_box(c=40.0, gamma=1e-3):

@@ -481,8 +481,8 @@ def test_expectation_takes_localization_and_inverse_temperature():
     assert zoo.load("factor_analysis").expectation() is None
 
 
-def test_list_has_a_row_for_each_problem():
-    table = zoo.list()
+def test_the_table_has_a_row_for_each_problem():
+    table = zoo.table()
     assert sorted(table.index) == sorted(zoo.names())
     assert list(table.columns) == [
         "parameters",
@@ -530,7 +530,7 @@ def test_the_example_of_the_docstring_registers_a_problem(registry):
     exec(code, {**names, "partial": partial})
     problem = zoo.load("tenth_power", 500)
     assert problem.description == "One parameter, loss w¹⁰."
-    assert zoo.list().loc["tenth_power", "learning_coefficient"] == "1/10"
+    assert zoo.table().loc["tenth_power", "learning_coefficient"] == "1/10"
     away, center = total_losses(problem, [{"w": 0.9}, {"w": 0.0}])
     assert away - center == pytest.approx(500 * 0.9**10, rel=1e-5)
     assert problem.expectation(0.1).mean == pytest.approx(0.1, rel=0.03)
@@ -566,10 +566,10 @@ def test_another_lambda_does_not_replace_one_of_the_same_name(registry):
             zoo.register(other, name="mine")
 
 
-def test_list_has_a_row_for_a_problem_that_fails(registry):
+def test_the_table_has_a_row_for_a_problem_that_fails(registry):
     zoo.register(lambda num_data: 1 / 0, name="unmade")
     zoo.register(lambda num_data: zoo.Problem(lambda: 1 / 0, (), {}, num_data), name="broken")
-    table = zoo.list()
+    table = zoo.table()
     assert len(table) == len(zoo.names())
     for name in ("unmade", "broken"):
         row = table.loc[name]
