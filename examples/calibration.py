@@ -30,9 +30,7 @@ def main(arguments=None):
     columns = ["exact", "llc", "mcse_mean", "z", "relative_error", "r_hat", "ess_bulk", "seconds"]
     print(table[columns].to_string(float_format=lambda number: f"{number:.4g}"))
 
-    from numpyro_llc.plots import plot_calibration
-
-    plot_calibration(table)[0].figure.savefig(options.picture, dpi=80)
+    nllc.plots.plot_calibration(table)[0].figure.savefig(options.picture, dpi=80)
 
 
 if __name__ == "__main__":

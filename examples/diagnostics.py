@@ -58,7 +58,8 @@ def main(arguments=None):
     x = np.linspace(-2, 2, options.num_data)
     data = (x, np.zeros(options.num_data))
     lengths = {"num_samples": options.num_samples, "progress_bar": not options.no_progress_bar}
-    faulty = {"kernel": "sgld", "step_size": options.step_size, "num_warmup": 100, "thinning": 1}
+    too_long = nllc.SGLD(step_size=options.step_size)
+    faulty = {"kernel": too_long, "num_warmup": 100, "thinning": 1}
     results = {"healthy": run(data, **lengths), "faulty": run(data, **lengths, **faulty)}
     for label, idata in results.items():
         row = nllc.summary(idata).loc["llc"]
@@ -66,19 +67,18 @@ def main(arguments=None):
         for check, finding in nllc.diagnose(idata).iterrows():
             print(f"  {check}: {finding['meaning']}")
 
-    from numpyro_llc import plots
-
     def loss(a, b):
         return 0.5 * a**2 * sum(np.tanh(b * value) ** 2 for value in x)
 
     def landscape(idata, axes):
-        return plots.plot_landscape(idata, loss, center=CENTER, axes=axes)
+        return nllc.plots.plot_landscape(idata, loss, center=CENTER, axes=axes)
 
-    plots.plot_traces(results)[0, 0].figure.savefig(options.output / "plot_trace.png", dpi=100)
+    traces = nllc.plots.plot_traces(results)
+    traces[0, 0].figure.savefig(options.output / "plot_trace.png", dpi=100)
     for name, plot, size in (
-        ("rank", plots.plot_rank, (10, 3.6)),
-        ("gamma", plots.plot_gamma, (10, 5.0)),
-        ("error_budget", plots.plot_error_budget, (11, 3.2)),
+        ("rank", nllc.plots.plot_rank, (10, 3.6)),
+        ("gamma", nllc.plots.plot_gamma, (10, 5.0)),
+        ("error_budget", nllc.plots.plot_error_budget, (11, 3.2)),
         ("landscape", landscape, (10, 4.6)),
     ):
         save_side_by_side(options.output / f"plot_{name}.png", results, plot, size)

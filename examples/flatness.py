@@ -97,7 +97,12 @@ def draw(picture, table):
     for own, other in zip(axes, ("training loss", "test error"), strict=True):
         for k, (name, part) in enumerate(table.groupby("optimizer")):
             own.errorbar(
-                part[other], part["llc"], yerr=2 * part["mcse"], fmt="o", color=f"C{k}", label=name
+                part[other],
+                part["llc"],
+                yerr=2 * part["mcse_mean"],
+                fmt="o",
+                color=f"C{k}",
+                label=name,
             )
         own.set(xlabel=other, ylabel="λ̂ ± 2 Monte Carlo errors")
     axes[0].legend(loc="lower right")
@@ -128,20 +133,20 @@ def main(arguments=None):
     names = np.repeat(["SGD", "SAM"], options.seeds)
     keys = jax.random.split(jax.random.key(0), options.seeds)[seeds]
     centers = fit(keys, jnp.where(names == "SAM", options.radius, 0.0))
+    model = nllc.network_model(network, initial(keys[0], options.width), "categorical")
     trajectory = nllc.llc_trajectory(
         jax.random.key(1),
-        nllc.network_model(network, initial(keys[0], options.width), "categorical"),
+        nllc.localize(model, center=None, localization=options.localization),
         {"params": centers},
         training,
         kernel="sgnht",
         batch_size=200,
-        localization=options.localization,
         num_warmup=options.num_warmup,
         until={"relative_error": options.relative_error, "steps": options.max_steps},
         warm_start=False,
         progress_bar=not options.no_progress_bar,
     )
-    table = trajectory[["llc", "mcse", "r_hat", "status"]].to_dataframe()
+    table = trajectory[["llc", "mcse_mean", "r_hat", "status"]].to_dataframe()
     table = table.drop(columns="step", errors="ignore")
     table.insert(0, "optimizer", names)
     table.insert(1, "seed", seeds)

@@ -40,9 +40,9 @@ def predictive(key, arguments, options, kernel):
     with numpyro.validation_enabled(False):  # a component that is off has the logit -inf
         mcmc.run(key, *arguments)
         idata = az.from_numpyro(mcmc)
-    losses = nllc.pointwise_losses(idata, mixture, arguments)
-    found = nllc.pointwise_statistics(losses, loo=True)
-    by_waic = nllc.waic(found)
+    losses = nllc.pointwise.pointwise_losses(idata, mixture, arguments)
+    found = nllc.pointwise.pointwise_statistics(losses, loo=True)
+    by_waic = found.waic()
     return {
         "WAIC": -by_waic["elpd_waic"],
         "LOO": -float(found["elpd_loo"].sum()),
@@ -58,16 +58,16 @@ def row(components, velocity, options):
     keys = jax.random.split(jax.random.key(options.seed + components), 4)
     kernel = NUTS(mixture, target_accept_prob=0.95)
     center = nllc.find_center(keys[0], mixture, arguments, num_starts=options.num_starts)
+    localized = nllc.localize(mixture, center=center)
     settings = {
-        "center": center,
         "num_samples": options.num_samples,
         "num_warmup": options.num_warmup,
         "progress_bar": False,
     }
-    local = nllc.estimate_llc(keys[1], mixture, arguments, **settings)
-    ladder = nllc.temperature_ladder(
+    local = nllc.estimate_llc(keys[1], localized, arguments, **settings)
+    ladder = nllc.evidence.temperature_ladder(
         keys[2],
-        mixture,
+        localized,
         arguments,
         prior="model",
         kernel=kernel,
@@ -75,7 +75,7 @@ def row(components, velocity, options):
         chain_method="sequential",  # of NUTS, rungs side by side wait for the longest tree
         **settings,
     )
-    tempered, evidence = nllc.wbic(local), nllc.free_energy(ladder)
+    tempered, evidence = nllc.wbic(local), nllc.evidence.free_energy(ladder)
     # k means, k - 1 free weights and one scale are 2k parameters: d/2 = k.
     return {
         "loss": center.loss,

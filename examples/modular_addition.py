@@ -66,15 +66,13 @@ def train(params, data, num_steps, every, weight_decay):
 
 
 def draw(picture, trajectory, table):
-    from numpyro_llc.plots import plot_trajectory
-
     figure, (top, low) = plt.subplots(2, 1, figsize=(8, 7), sharex=True, layout="constrained")
     for name in ("training accuracy", "test accuracy"):
         top.plot(table["step"], table[name], "o-", markersize=3, label=name)
     top.set(ylabel="accuracy", title="Modular addition")
     top.legend()
     scale = trajectory.attrs["num_data"]
-    left, _ = plot_trajectory(
+    left, _ = nllc.plots.plot_trajectory(
         trajectory.assign(center_loss=("checkpoint", table["training loss"] * scale)), axes=low
     )
     left.set(ylabel="training loss", yscale="log", xlabel="step of AdamW")
@@ -109,19 +107,19 @@ def main(arguments=None):
     # The first points, of random weights, have a loss too large to speak of a minimum.
     centers = jax.tree.map(lambda leaf: leaf[1:], centers)
     steps = options.every * np.arange(1, len(centers["readout"]) + 1)
+    model = nllc.network_model(network, start, scale=options.scale)
     trajectory = nllc.llc_trajectory(
         jax.random.key(0),
-        nllc.network_model(network, start, scale=options.scale),
+        nllc.localize(model, center=None, localization=options.localization),
         {"params": centers},
         training,
         steps=steps,
         kernel="sgnht",
-        localization=options.localization,
         num_warmup=options.num_warmup,
         until={"relative_error": options.relative_error, "steps": 60_000},
         progress_bar=not options.no_progress_bar,
     )
-    table = trajectory[["step", "llc", "mcse", "r_hat", "status"]].to_dataframe()
+    table = trajectory[["step", "llc", "mcse_mean", "r_hat", "status"]].to_dataframe()
     measures = {
         "training loss": (loss_of, training),
         "training accuracy": (accuracy, training),

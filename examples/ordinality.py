@@ -45,7 +45,7 @@ def estimate(rng_key, problem, localization, **settings):
         "λ": float(problem.learning_coefficient.value),
         "m": problem.learning_coefficient.multiplicity,
         "λ̂": row["mean"],
-        "mcse": row["mcse_mean"],
+        "mcse_mean": row["mcse_mean"],
         "r_hat": row["r_hat"],
         "d/2": problem.num_parameters / 2,
         "findings": ", ".join(nllc.diagnose(idata).index),
@@ -60,7 +60,9 @@ def pairs_in_order(table):
 
 def draw(picture, table):
     figure, axes = plt.subplots(figsize=(6, 5), layout="constrained")
-    axes.errorbar(table["λ"], table["λ̂"], yerr=2 * table["mcse"], fmt="o", label="λ̂ ± 2 errors")
+    axes.errorbar(
+        table["λ"], table["λ̂"], yerr=2 * table["mcse_mean"], fmt="o", label="λ̂ ± 2 errors"
+    )
     ends = [table["λ"].min(), table["λ"].max()]
     axes.plot(ends, ends, color="0.4", linestyle=":", label="λ̂ = λ")
     half = ", ".join(f"{value:g}" for value in sorted(set(table["d/2"])))

@@ -15,7 +15,6 @@ import numpyro
 import numpyro.distributions as dist
 
 import numpyro_llc as nllc
-from numpyro_llc import plots
 
 mpl.use("agg")
 ROWS, DEPTH = 8, 0.01
@@ -44,13 +43,12 @@ def main(arguments=None):
     parser.add_argument("--no-progress-bar", action="store_true")
     options = parser.parse_args(arguments)
     ladders = {
-        name: nllc.temperature_ladder(
+        name: nllc.evidence.temperature_ladder(
             jax.random.key(0),
-            model,
+            nllc.localize(
+                model, center={"w": center}, num_data=options.num_data, localization=10.0
+            ),
             (np.zeros(ROWS), options.num_data / ROWS),
-            center={"w": center},
-            num_data=options.num_data,
-            localization=10.0,
             inverse_temperatures=np.geomspace(1 / options.num_data, 1.0, 12),
             num_warmup=options.num_warmup,
             num_samples=options.num_samples,
@@ -58,9 +56,9 @@ def main(arguments=None):
         )
         for name, center in CENTERS.items()
     }
-    found = nllc.phases(ladders, prior="model")
-    plots.plot_phases(found).figure.savefig(options.picture, dpi=120)
-    for one in nllc.crossings(found):
+    found = nllc.evidence.phases(ladders, prior="model")
+    nllc.plots.plot_phases(found).figure.savefig(options.picture, dpi=120)
+    for one in found.crossings:
         print(f"{one.below} below, {one.above} above n* = {one.num_data:.4g} ± {one.error:.2g}")
     return found
 

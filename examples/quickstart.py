@@ -48,9 +48,7 @@ def main(arguments=None):
     )
     print(nllc.summary(idata).round(3).to_string())
 
-    from numpyro_llc.plots import plot_traces
-
-    axes = plot_traces({"a tanh(b x) at a = b = 0": idata})
+    axes = nllc.plots.plot_traces({"a tanh(b x) at a = b = 0": idata})
     axes[0, 0].figure.savefig(options.output, dpi=120)
     print(f"picture: {options.output}")
     return idata

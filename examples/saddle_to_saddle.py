@@ -88,13 +88,11 @@ def known(rank):
 
 
 def draw(picture, own, on_data, ranks, loss):
-    from numpyro_llc.plots import plot_trajectory
-
     figure, (top, low) = plt.subplots(
         2, 1, figsize=(8, 7), sharex=True, height_ratios=(3, 1), layout="constrained"
     )
     scaled = own.assign(center_loss=("checkpoint", loss * own.attrs["num_data"]))
-    left, right = plot_trajectory(scaled, axes=top)
+    left, right = nllc.plots.plot_trajectory(scaled, axes=top)
     left.set(yscale="log", ylim=(1e-3, None), xlabel="", ylabel="training loss, ½ squared error")
     left.set_title(f"Deep linear network, {LAYERS} layers of {WIDTH}")
     for rank in sorted(set(ranks)):
@@ -127,18 +125,22 @@ def main(arguments=None):
     settings = {
         "kernel": "sgnht",
         "batch_size": 100,
-        "localization": options.localization,
         "until": {"relative_error": options.relative_error, "steps": options.max_steps},
         "num_warmup": options.num_warmup,
         "progress_bar": not options.no_progress_bar,
     }
     both = {"student": layers, "teacher": layers}
+    first = jax.tree.map(lambda leaf: leaf[0], both)
     own = nllc.llc_trajectory(
         jax.random.key(0),
-        nllc.network_model(against_teacher, jax.tree.map(lambda leaf: leaf[0], both), scale=0.1),
+        nllc.localize(
+            nllc.network_model(against_teacher, first, scale=0.1),
+            center=None,
+            localization=options.localization,
+            sites="params.student",
+        ),
         {"params": both},
         (x, np.zeros_like(y)),
-        sites="params.student",
         steps=steps,
         **settings,
     )
@@ -148,18 +150,23 @@ def main(arguments=None):
     middles = [int(rest[len(rest) // 2]) for rest in rests if len(rest)]
     on_data = nllc.llc_trajectory(
         jax.random.key(0),
-        nllc.network_model(network, [leaf[0] for leaf in layers], scale=0.1),
+        nllc.localize(
+            nllc.network_model(network, first["student"], scale=0.1),
+            center=None,
+            localization=options.localization,
+        ),
         {"params": [leaf[np.array(middles)] for leaf in layers]},
         (x, y),
         steps=steps[middles],
         **settings,
     )
-    table = own[["llc", "mcse", "r_hat", "status"]].to_dataframe()
+    table = own[["llc", "mcse_mean", "r_hat", "status"]].to_dataframe()
     table = table.assign(training_loss=loss, rank=ranks, plateau=is_resting)
     table["λ"] = [known(rank) for rank in ranks]
     print(table.round(3).to_string(index=False))
     print("On the data of training:")
-    print(on_data[["step", "llc", "mcse", "status"]].to_dataframe().round(3).to_string(index=False))
+    rows = on_data[["step", "llc", "mcse_mean", "status"]].to_dataframe()
+    print(rows.round(3).to_string(index=False))
     draw(options.picture, own, on_data, ranks[is_resting].tolist(), loss)
     print(f"picture: {options.picture}")
     return own, on_data, table

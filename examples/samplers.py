@@ -45,8 +45,6 @@ def make_data(num_data):
 
 
 def draw(picture, results, table, exact):
-    from numpyro_llc.plots import plot_landscape
-
     line = np.linspace(-4, 4, 401)
     loss = xr.DataArray(
         0.5 * np.square(line[:, None] * line), {"w1": line, "w2": line}, dims=("w1", "w2")
@@ -54,9 +52,9 @@ def draw(picture, results, table, exact):
     levels = [0.003, 0.03, 0.3, 3.0]
     figure, axes = plt.subplots(2, 2, figsize=(11, 9), layout="constrained")
     for own, (kernel, idata) in zip(axes.flat, results.items(), strict=False):
-        plot_landscape(idata, loss, center=CENTER, levels=levels, axes=own)
+        nllc.plots.plot_landscape(idata, loss, center=CENTER, levels=levels, axes=own)
         row = table.loc[kernel]
-        own.set_title(f"{kernel}: λ̂ = {row['λ̂']:.3f} ± {row['mcse']:.3f} (exact: {exact:.3f})")
+        own.set_title(f"{kernel}: λ̂ = {row['λ̂']:.3f} ± {row['mcse_mean']:.3f} (exact: {exact:.3f})")
     figure.savefig(picture, dpi=80)
 
 
@@ -96,16 +94,16 @@ def main(arguments=None):
         row = nllc.summary(idata).loc["llc"]
         rows[kernel] = {
             "λ̂": row["mean"],
-            "mcse": row["mcse_mean"],
+            "mcse_mean": row["mcse_mean"],
             "r_hat": row["r_hat"],
             "findings": ", ".join(nllc.diagnose(idata).index),
         }
         results[kernel] = idata
     problem = nllc.zoo.load("product_of_two", num_data=options.num_data)
     exact = problem.expectation(localization=options.localization).mean
-    table = pd.DataFrame(rows).T.astype({"λ̂": float, "mcse": float, "r_hat": float})
+    table = pd.DataFrame(rows).T.astype({"λ̂": float, "mcse_mean": float, "r_hat": float})
     table["exact"] = exact
-    table["z"] = (table["λ̂"] - exact) / table["mcse"]
+    table["z"] = (table["λ̂"] - exact) / table["mcse_mean"]
     print(table.round(3).to_string())
     print(f"λ = {problem.learning_coefficient.value}, its limit as n grows")
     draw(options.picture, results, table, exact)

@@ -100,7 +100,7 @@ def draw_llc(axes, trajectory, runs, known):
             axes.errorbar(
                 own["step"][chosen],
                 own["llc"][chosen],
-                yerr=2 * own["mcse"][chosen],
+                yerr=2 * own["mcse_mean"][chosen],
                 fmt="o",
                 color=f"C{k}",
                 markerfacecolor=fill,
@@ -153,14 +153,14 @@ def main(arguments=None):
     trained = jax.jit(jax.vmap(train, in_axes=(0, None, None)))(stack, x, marks)
     centers = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), trained)
 
+    model = nllc.network_model(autoencoder, starts[0], scale=SCALE)
     trajectory = nllc.llc_trajectory(
         jax.random.key(0),
-        nllc.network_model(autoencoder, starts[0], scale=SCALE),
+        nllc.localize(model, center=None, localization=options.localization),
         {"params": centers},
         (x, x),
         steps=np.tile(marks, len(starts)),
         kernel="sgnht",
-        localization=options.localization,
         num_warmup=options.num_warmup,
         until={"relative_error": options.relative_error, "steps": 20_000},
         warm_start=False,  # one run's end says nothing of the next one's start
@@ -172,7 +172,7 @@ def main(arguments=None):
         end = jax.tree.map(lambda leaf, k=k: np.asarray(leaf)[k, -1], trained)
         runs.append((name_of(end), slice(k * len(marks), (k + 1) * len(marks))))
         known[name_of(end)] = half_rank(end, x)
-    table = trajectory[["step", "llc", "mcse", "r_hat", "status"]].to_dataframe()
+    table = trajectory[["step", "llc", "mcse_mean", "r_hat", "status"]].to_dataframe()
     table["loss"] = losses
     table["run"] = [name for name, _ in runs for _ in marks]
     table["known λ of its end"] = table["run"].map(known)

@@ -46,9 +46,8 @@ def main(arguments=None):
         warnings.simplefilter("ignore", nllc.LLCWarning)  # each cell holds its findings
         grid = nllc.sweep(
             jax.random.key(0),
-            model,
+            nllc.localize(model, center={"a": 1.0, "b": 1.0}),
             (x, x),
-            center={"a": 1.0, "b": 1.0},
             kernel=options.kernel,
             localization=options.localization,
             inverse_temperature=options.inverse_temperature,
@@ -60,11 +59,9 @@ def main(arguments=None):
         )
     print(grid.attrs["recommendation"])
 
-    from numpyro_llc.plots import plot_sweep
-
     middle = len(options.inverse_temperature) // 2
     for name, part in (("sweep", grid), ("sweep_line", grid.isel(inverse_temperature=middle))):
-        axes = plot_sweep(part, x="localization")
+        axes = nllc.plots.plot_sweep(part, x="localization")
         axes[0].figure.savefig(options.output / f"plot_{name}.png", dpi=100)
     print(f"pictures: {options.output}")
     return grid

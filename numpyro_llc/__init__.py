@@ -1,6 +1,6 @@
 """Local learning coefficients of NumPyro models, with their Monte Carlo error, in ArviZ."""
 
-from numpyro_llc import estimators, evidence, pointwise
+from numpyro_llc import estimators, evidence, plots, pointwise
 from numpyro_llc.errors import (
     CheckpointError,
     LLCWarning,
@@ -44,6 +44,7 @@ __all__ = [
     "localize",
     "lowest_point",
     "network_model",
+    "plots",
     "pointwise",
     "refined_llc",
     "summary",

@@ -5,7 +5,6 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -36,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(130) from None  # as of a process that Ctrl-C ends
 
 
-def _add_calibrate(commands: Any) -> None:
+def _add_calibrate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     command = commands.add_parser(
         "calibrate",
         help="estimate λ̂ of models whose answer is known",
@@ -71,8 +70,7 @@ def _calibrate(options: argparse.Namespace) -> None:
     os.environ.setdefault("MPLBACKEND", "agg")
     import jax
 
-    from numpyro_llc import zoo
-    from numpyro_llc.known import calibrate
+    from numpyro_llc.known import calibrate, zoo
 
     if options.list:
         print(zoo.table().to_string())

@@ -2,7 +2,6 @@
 
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +12,7 @@ import pandas as pd
 
 from numpyro_llc.estimate import estimate_llc
 from numpyro_llc.local import find_center
+from numpyro_llc.plots import plot_traces
 from numpyro_llc.results import summary
 
 
@@ -29,7 +29,7 @@ def galaxies() -> np.ndarray:
 MAX_COMPONENTS = 4
 
 
-def mixture(velocity: Any, active: Any) -> None:
+def mixture(velocity: jax.Array, active: jax.Array) -> None:
     """A mixture of Gaussians of one common scale, of the components that are `active`.
 
     One program for every number of components, so that it compiles once: the loss does not depend
@@ -61,8 +61,6 @@ def run_demo(
         A row for each model: number of parameters halved, loss at the centre (nats), and the row
         ``llc`` of its summary.
     """
-    from numpyro_llc.plots import plot_traces
-
     output.mkdir(parents=True, exist_ok=True)
     velocity, results, rows = galaxies(), {}, {}
     for k in range(1, MAX_COMPONENTS + 1):

@@ -7,7 +7,6 @@ import jax
 from numpyro.infer.mcmc import MCMCKernel
 
 from numpyro_llc._checks import check_key
-from numpyro_llc._identity import fingerprint
 from numpyro_llc.inference_data import InferenceData
 from numpyro_llc.kernels import kernel_of
 from numpyro_llc.local import LocalizedModel, as_localized
@@ -18,6 +17,7 @@ from numpyro_llc.sampling import (
     RunFolder,
     check_schedule,
     evaluation_rows,
+    fingerprint,
     finish,
     make_plan,
     run_keys,

@@ -3,6 +3,8 @@
 import numpy as np
 import xarray as xr
 
+from numpyro_llc.evidence import TemperatureLadder
+
 CHAINS = 4
 
 
@@ -14,10 +16,12 @@ def ladder_of(betas, excess, penalty, *, prior_potential=None, center_losses=(0.
         variables["prior_potential"] = (dims, prior_potential)
     losses = np.asarray(center_losses, float)
     known = {"num_data": 100, "num_parameters": 1, "center_loss": losses.sum(), "prior": "local"}
-    return xr.Dataset(
-        {**variables, "center_losses": ("datum", losses)},
-        coords={"inverse_temperature": betas},
-        attrs={**known, **attrs},
+    return TemperatureLadder(
+        xr.Dataset(
+            {**variables, "center_losses": ("datum", losses)},
+            coords={"inverse_temperature": betas},
+            attrs={**known, **attrs},
+        )
     )
 
 

@@ -35,3 +35,7 @@ class Metropolis(MCMCKernel):
             lambda new, old: jnp.where(accepts, new, old), (there, potential), state[:2]
         )
         return State(z, potential, key)
+
+
+METROPOLIS = Metropolis(0.03)
+"""For the regression: one object, so that all that use it share what is compiled."""

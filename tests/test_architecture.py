@@ -1,6 +1,8 @@
-"""The rooms of the house: who may import whom."""
+"""The rooms of the house: who may import whom, and how large they are."""
 
 import ast
+import graphlib
+import inspect
 from pathlib import Path
 
 import pytest
@@ -8,33 +10,31 @@ import pytest
 import numpyro_llc
 
 PACKAGE = Path(numpyro_llc.__file__).parent
-FLOORS = [
-    {"errors", "_checks"},
-    {"exact", "_identity"},
-    {"models", "schedule", "zoo"},
-    {"parts"},
-    {"handlers", "target"},
-    {"gradients"},
-    {"curvature", "evaluation"},
-    {"center", "kernels", "tuning"},
-    {"sampling"},
-    {"estimators"},
-    {"diagnostics"},
-    {"inference_data"},
-    {"budget", "diagnosis", "points"},
-    {"comparison", "summaries"},
-    {"automatic", "problem", "record"},
-    {"assemble"},
-    {"rows"},
-    {"conversion", "estimate", "ladder", "pointwise", "sweep", "trajectory", "volume"},
-    {"phases", "refined"},
-    {"plots"},
-    {"calibration", "demo"},
-    {"cli"},
-    {"__init__", "__main__"},
-]
-FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 SOURCES = sorted(PACKAGE.rglob("*.py"))
+ROOMS = [
+    "errors",
+    "_checks",
+    "inference_data",
+    "estimators",
+    "models",
+    "local",
+    "kernels",
+    "sampling",
+    "results",
+    "estimate",
+    "studies",
+    "evidence",
+    "pointwise",
+    "known",
+    "plots",
+    "demo",
+    "cli",
+    "__init__",
+    "__main__",
+]
+"""In the order of docs/design.md: a room imports from those before it alone."""
+MOST_ARROWS, MOST_FLOORS = 90, 12
+MOST_LINES, MOST_LINES_OF_A_FUNCTION = 300, 50
 
 
 def room_of(path):
@@ -48,45 +48,71 @@ def imports_of(path):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             yield node.module
+            if node.module == "numpyro_llc":
+                yield from (f"numpyro_llc.{alias.name}" for alias in node.names)
 
 
-def test_every_room_has_a_floor():
-    assert {room_of(path) for path in SOURCES} == set(FLOOR)
+def rooms_imported_by(path):
+    own = (module.split(".") for module in imports_of(path))
+    found = {parts[1] for parts in own if parts[0] == "numpyro_llc" and len(parts) > 1}
+    return found - {room_of(path)}
+
+
+def arrows():
+    """By room, the rooms that it imports."""
+    found = {room: set() for room in ROOMS}
+    for path in SOURCES:
+        found[room_of(path)] |= rooms_imported_by(path)
+    return found
+
+
+def test_every_room_is_in_the_order():
+    assert {room_of(path) for path in SOURCES} == set(ROOMS)
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_go_down_only(path):
+def test_rooms_import_from_those_before_them(path):
     room = room_of(path)
-    for module in imports_of(path):
-        parts = module.split(".")
-        if parts[0] == "numpyro_llc" and len(parts) > 1 and parts[1] != room:
-            assert FLOOR[parts[1]] < FLOOR[room], f"{room} imports {parts[1]}"
+    for imported in rooms_imported_by(path):
+        assert ROOMS.index(imported) < ROOMS.index(room), f"{room} imports {imported}"
+
+
+def test_rooms_and_arrows_stay_few():
+    imported = arrows()
+    floors = {}
+    for room in graphlib.TopologicalSorter(imported).static_order():
+        floors[room] = 1 + max((floors[below] for below in imported[room]), default=0)
+    assert sum(map(len, imported.values())) <= MOST_ARROWS
+    assert max(floors.values()) <= MOST_FLOORS
+
+
+def test_rooms_import_rooms_by_their_door():
+    for path in SOURCES:
+        for module in imports_of(path):
+            parts = module.split(".")
+            if parts[0] == "numpyro_llc" and len(parts) > 2 and parts[1] != room_of(path):
+                assert not parts[2].startswith("_"), f"{path} imports {module}"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_files_and_functions_stay_short(path):
+    source = path.read_text()
+    assert source.count("\n") <= MOST_LINES
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef):
+            body = node.body[1:] if ast.get_docstring(node) else node.body
+            length = node.end_lineno - body[0].lineno + 1 if body else 0
+            assert length <= MOST_LINES_OF_A_FUNCTION, node.name
 
 
 @pytest.mark.parametrize(
     ("library", "rooms"),
     [
         ("arviz", {"inference_data"}),
-        ("optax", {"center"}),
+        ("optax", {"local"}),
         ("matplotlib", {"plots"}),
-        ("scipy", {"exact", "estimators", "ladder", "phases", "plots", "pointwise", "volume"}),
-        ("tqdm", {"sampling", "calibration", "sweep", "trajectory"}),
-        (
-            "pandas",
-            {
-                "budget",
-                "calibration",
-                "comparison",
-                "diagnosis",
-                "inference_data",
-                "demo",
-                "ladder",
-                "pointwise",
-                "record",
-                "summaries",
-                "zoo",
-            },
-        ),
+        ("scipy", {"known", "estimators", "evidence", "plots", "pointwise"}),
+        ("tqdm", {"sampling", "known", "studies"}),
     ],
 )
 def test_third_party_libraries_have_their_place(library, rooms):
@@ -98,6 +124,8 @@ def test_third_party_libraries_have_their_place(library, rooms):
     assert users == rooms
 
 
-def test_public_names_are_documented():
-    for name in numpyro_llc.__all__:
-        assert getattr(numpyro_llc, name).__doc__
+def test_the_surface_is_small_and_documented():
+    public = {name: getattr(numpyro_llc, name) for name in numpyro_llc.__all__}
+    assert all(thing.__doc__ for thing in public.values())
+    names = [name for name, thing in public.items() if not inspect.ismodule(thing)]
+    assert len(names) <= 27

@@ -20,19 +20,19 @@ import pytest
 import regression
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_estimate import METROPOLIS
+from metropolis import METROPOLIS
 
 import numpyro_llc as nllc
-from numpyro_llc.sampling import Checkpoint, _checkpoint
+from numpyro_llc.sampling import RunFolder, _folder
 
 SETTINGS = {"kernel": "sgnht", "batch_size": 50, "num_warmup": 400, "num_samples": 4000}
 
 
-def run(checkpoint=None, key=0, **settings):
+def run(output=None, key=0, **settings):
     chosen = {"center": {"w": regression.OLS}, "model": regression.model, **SETTINGS, **settings}
     model, data = chosen.pop("model"), chosen.pop("data", (regression.X, regression.Y))
     return nllc.estimate_llc(
-        jax.random.key(key), model, data, checkpoint=checkpoint, progress_bar=False, **chosen
+        jax.random.key(key), model, data, output=output, progress_bar=False, **chosen
     )
 
 
@@ -69,7 +69,7 @@ def shortened():
 
 @functools.cache
 def whole_run(name):
-    """An automatic run without a checkpoint, and its settings."""
+    """An automatic run without a folder, and its settings."""
     settings = {"num_warmup": None, "num_samples": None, **(shortened() if name else {})}
     return run(**settings), settings
 
@@ -141,7 +141,7 @@ SHORT = {"num_warmup": 20, "num_samples": 200}
         ({"model": lambda x, y: regression.model(x, y)}, "model"),
     ],
 )
-def test_a_checkpoint_of_something_else_is_refused_by_name(begun, change, name):
+def test_a_folder_of_something_else_is_refused_by_name(begun, change, name):
     before = {path.name: path.read_bytes() for path in begun.iterdir()}
     with pytest.raises(nllc.CheckpointError, match=f"another `{name}`"):
         run(begun, **{**SHORT, **change})
@@ -229,14 +229,14 @@ def draws_of(entries):
 
 def written(folder, lengths, writes):
     """Draws of these lengths one after the other, written after those entries of `writes`."""
-    checkpoint, count = Checkpoint(folder, OF), 0
-    if found := checkpoint.load(progress(0)):
+    run_folder, count = RunFolder(folder, OF), 0
+    if found := run_folder.load(progress(0)):
         count = draws_of(found[2])
     for k, length in enumerate(lengths):
-        checkpoint.add(entry_of(count, length))
+        run_folder.add(entry_of(count, length))
         count += length
         if k in writes or k == len(lengths) - 1:
-            checkpoint.write(progress(count), {"seconds": 0.5 * count})
+            run_folder.write(progress(count), {"seconds": 0.5 * count})
     return count
 
 
@@ -282,18 +282,18 @@ def test_killed_between_or_within_any_two_writes_a_folder_is_whole(
         except Killed:
             pass
         patched.setattr(Path, "replace", replace)
-        found = Checkpoint(folder, OF).load(progress(0))
+        found = RunFolder(folder, OF).load(progress(0))
         before = 0 if found is None else is_whole(found)
         states = [one for one in calls[: moment + 1] if Path(one).name == "state.npz"]
         assert (before > 0) == bool(states)
         total = written(folder, more, set())  # and it goes on from there
         assert total == before + sum(more)
-        assert is_whole(Checkpoint(folder, OF).load(progress(0))) == total
+        assert is_whole(RunFolder(folder, OF).load(progress(0))) == total
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """The files of a checkpoint with three files of draws, by name."""
+    """The files of a run with three files of draws, by name."""
     folder = tmp_path_factory.mktemp("files") / "a"
     assert written(folder, [3, 1, 4, 1], {0, 2}) == 9
     found = {path.name: path.read_bytes() for path in folder.iterdir()}
@@ -316,22 +316,22 @@ def test_a_folder_cut_at_any_byte_gives_the_same_draws_or_an_error(files, place,
         for each, content in files.items():
             (Path(folder) / each).write_bytes(content[:size] if each == name else content)
         if size == len(files[name]):
-            assert is_whole(Checkpoint(folder, OF).load(progress(0))) == 9
+            assert is_whole(RunFolder(folder, OF).load(progress(0))) == 9
         elif name == "settings.json":
             with pytest.raises(nllc.CheckpointError, match="settings.json that cannot be read"):
-                Checkpoint(folder, OF)
+                RunFolder(folder, OF)
         else:
             with pytest.raises(UNREADABLE):
-                Checkpoint(folder, OF).load(progress(0))
+                RunFolder(folder, OF).load(progress(0))
 
 
 def test_writes_come_no_more_often_than_their_cost_allows(tmp_path, monkeypatch):
     clock = iter([0.0, 10.0, 12.0, 51.9, 52.1])  # made, begun, written, asked, asked
-    monkeypatch.setattr(_checkpoint.time, "perf_counter", lambda: next(clock))
-    checkpoint = Checkpoint(tmp_path / "a", OF)
-    checkpoint.write(progress(0), {})
-    assert not checkpoint.is_due
-    assert checkpoint.is_due  # of 40 seconds 2 are a twentieth
+    monkeypatch.setattr(_folder.time, "perf_counter", lambda: next(clock))
+    run_folder = RunFolder(tmp_path / "a", OF)
+    run_folder.write(progress(0), {})
+    assert not run_folder.is_due
+    assert run_folder.is_due  # of 40 seconds 2 are a twentieth
 
 
 @pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")

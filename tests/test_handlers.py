@@ -147,7 +147,7 @@ def test_bad_inverse_temperature_is_refused(bad):
         nllc.localize(regression.model, center={"w": regression.OLS}, inverse_temperature=bad)
 
 
-@pytest.mark.parametrize("gamma", [-1.0, 0.0, np.inf, "one", {"w": -1.0}])
+@pytest.mark.parametrize("gamma", [-1.0, np.inf, "one", {"w": -1.0}])
 def test_bad_localization_is_refused(gamma):
     with pytest.raises((ValueError, TypeError), match="`localization` must be"):
         nllc.localize(
@@ -178,3 +178,122 @@ def test_from_numpyro_refuses_what_subsamples_and_what_has_not_run():
     ):
         with pytest.raises(error, match=message):
             nllc.from_numpyro(MCMC(kernel, num_warmup=1, num_samples=1))
+
+
+# --- parts of the parameters, and what is left to be inferred -------------------------------------
+
+DATA = (regression.X, regression.Y)
+KEPT = regression.X[:, 0] > 0
+
+
+def several(x, y, keep=True):
+    """A regression on five features: two leaves of a param, a site, and the scale of the noise."""
+    net = numpyro.param("net", {"a": jnp.zeros(2), "b": jnp.zeros(2)})
+    w = numpyro.sample("w", dist.Normal(0.0, 1.0))
+    scale = numpyro.sample("scale", dist.HalfNormal(1.0))
+    mean = x[:, :2] @ net["a"] + x[:, 2] * w + x[:, 3:] @ net["b"]
+    with numpyro.plate("N", x.shape[0]), numpyro.handlers.mask(mask=keep):
+        numpyro.sample("y", dist.Normal(mean, scale), obs=y)
+
+
+SAMPLED = ["net.a", "w"]
+"""The first three features."""
+
+
+@pytest.fixture(scope="module")
+def found():
+    return nllc.find_center(jax.random.key(0), several, DATA, num_starts=2)
+
+
+def test_fixed_sites_stay_at_the_center_under_a_users_own_kernel(found, llc_of):
+    local = nllc.localize(several, center=found, sites=SAMPLED)
+    mcmc = MCMC(
+        NUTS(local),
+        num_warmup=500,
+        num_samples=1000,
+        num_chains=2,
+        chain_method="vectorized",
+        progress_bar=False,
+    )
+    mcmc.run(jax.random.key(0), *DATA)
+    assert set(mcmc.get_samples()) == set(SAMPLED)
+    scale = float(found.params["scale"])
+    curved = np.linalg.eigvalsh(regression.X[:, :3].T @ regression.X[:, :3]) / scale**2
+    curved /= np.log(500)
+    results = (
+        nllc.from_numpyro(mcmc),
+        nllc.estimate_llc(jax.random.key(1), local, DATA, num_warmup=500, progress_bar=False),
+    )
+    for idata in results:
+        draws = idata["posterior"]
+        for name, value in (("net.b", found.params["net"]["b"]), ("scale", scale)):
+            np.testing.assert_allclose(draws[name] - value, 0.0, atol=1e-6)
+        for name in SAMPLED:
+            assert np.all(draws[name].to_numpy().std(axis=(0, 1)) > 0.01)
+        assert idata.attrs["num_parameters"] == 3
+        assert idata.attrs["inverse_temperature"] == pytest.approx(1 / np.log(500), rel=1e-6)
+        mean, error = llc_of(idata)
+        assert abs(mean - 0.5 * np.sum(curved / (curved + 1.0))) < 4 * error
+        assert error < 0.05  # of which all six parameters would be 20 away
+    (one, error), (two, other) = map(llc_of, results)
+    assert abs(one - two) < 4 * np.hypot(error, other)
+
+
+def shifted(local, data, by=0.1):
+    """What NumPyro's potential rises by when all sites go by as much from zero, traced or not."""
+    points = [{k: jnp.full(s, x) for k, s in SHAPES.items()} for x in (0.0, by)]
+
+    def rise(*data):
+        low, high = (potential_energy(local, data, {}, z) for z in points)
+        return high - low
+
+    return float(rise(*data)), float(jax.jit(rise)(*data))
+
+
+SHAPES = {"net.a": (2,), "net.b": (2,), "w": (), "scale": ()}
+
+
+@pytest.mark.parametrize("data", [DATA, (*DATA, KEPT)], ids=["all", "masked"])
+def test_without_an_inverse_temperature_it_is_one_over_log_n(found, data):
+    count = KEPT.sum() if len(data) == 3 else 500
+    default, same, other = (
+        nllc.localize(several, center=found, inverse_temperature=beta)
+        for beta in (None, 1 / np.log(count), 1.01 / np.log(count))
+    )
+    for one, two, wrong in zip(*(shifted(x, data) for x in (default, same, other)), strict=True):
+        assert one == pytest.approx(two, rel=1e-5)
+        assert one != pytest.approx(wrong, rel=1e-3)
+
+
+def test_masks_of_whole_sites_are_their_names_and_only_what_is_sampled_needs_gamma(found):
+    masks = {"net": {"a": True, "b": False}, "w": np.array(True)}
+    gamma = {"net": 1.0, "w": 2.0, "scale": 0.0}
+    by_name, by_mask = (
+        nllc.localize(several, center=found, localization=gamma, sites=sites)
+        for sites in (SAMPLED, masks)
+    )
+    one, two = (shifted(local, DATA)[0] for local in (by_name, by_mask))
+    assert np.isfinite(one)
+    assert one == two
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"sites": {"net": {"a": np.array([True, False]), "b": True}, "w": True}},
+            "`sites` masks parts of an array.*Use estimate_llc, or name whole sites",
+        ),
+        ({"localization": 0.0}, "`localization` must be positive for every site.*estimate_llc"),
+        (
+            {"localization": {"net": 1.0, "w": 0.0, "scale": 1.0}},
+            "`localization` must be positive for every site.*estimate_llc",
+        ),
+    ],
+)
+def test_what_no_numpyro_site_can_hold_is_refused_with_the_remedy(found, settings, message):
+    for center in (found, found.params):
+        local = nllc.localize(several, center=center, **settings)
+        mcmc = MCMC(NUTS(local), num_warmup=1, num_samples=1, progress_bar=False)
+        with pytest.raises(ValueError, match=message):
+            mcmc.run(jax.random.key(0), *DATA)

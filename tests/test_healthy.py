@@ -1,4 +1,4 @@
-"""No false alarm: runs of the zoo at the defaults, which ``diagnose`` lets be."""
+"""No false alarm: runs of the zoo at the defaults, in which ``diagnose`` finds nothing."""
 
 import jax
 import pytest
@@ -26,12 +26,12 @@ def of_zoo(kernel, name):
 
 
 @pytest.mark.parametrize(("kernel", "name"), HEALTHY)
-def test_healthy_runs_at_the_defaults_sound_no_alarm(kernel, name):
+def test_healthy_runs_at_the_defaults_have_no_findings(kernel, name):
     assert nllc.diagnose(of_zoo(kernel, name)).empty
 
 
 @pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
-def test_lambda_of_zero_deserves_its_alarm():
+def test_lambda_of_zero_deserves_its_finding():
     """All of λ̂ is of the next order: its law is far from Gamma."""
     found = nllc.diagnose(of_zoo("sgld", "dead_relu_unit"))
     assert "gamma_law" in found.index

@@ -11,7 +11,7 @@ from numpyro import handlers
 from numpyro.contrib.control_flow import scan
 from numpyro.infer.reparam import LocScaleReparam
 
-import numpyro_llc as nllc
+from numpyro_llc.local import make_target
 from numpyro_llc.models import read_model
 
 FINE_W = {"w": 0.3}
@@ -183,7 +183,7 @@ def test_losses_are_centred_before_they_are_summed():
             numpyro.sample("constant", dist.Normal(offset * 0.0, 1.0).expand([20]), obs=0 * y)
 
     reading = read(model, (Y,), {"w": 0.0, "offset": 0.0})
-    target = nllc.target.make_target(
+    target = make_target(
         reading.program,
         reading.arrays,
         reading.center,

@@ -12,8 +12,8 @@ from exact_ladders import ladder_of, quantiles
 from scipy.integrate import quad
 from scipy.optimize import brentq
 
-import numpyro_llc as nllc
-from numpyro_llc import plots
+from numpyro_llc import evidence, plots
+from numpyro_llc.evidence import Phases
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 N, DEPTH, GAMMA = 1_000, 0.01, 10.0
@@ -103,8 +103,8 @@ def slope_at(free_energy, n):
     ("prior", "free_energy"), [("local", local_free_energy), ("model", region_free_energy)]
 )
 def test_the_crossing_is_that_of_the_exact_integrals(ladders, prior, free_energy):
-    found = nllc.phases(ladders, prior=prior)
-    (one,) = nllc.crossings(found)
+    found = evidence.phases(ladders, prior=prior)
+    (one,) = found.crossings
     wanted = exact_crossing(free_energy)
     assert (one.below, one.above) == ("singular", "deep")
     assert one.num_data == pytest.approx(wanted, rel=0.01)
@@ -119,7 +119,7 @@ def test_the_crossing_is_that_of_the_exact_integrals(ladders, prior, free_energy
 
 @pytest.mark.parametrize("name", list(CENTERS))
 def test_free_energies_between_the_rungs_are_the_exact_integrals(ladders, name):
-    found = nllc.phases(ladders).sel(phase=name)
+    found = evidence.phases(ladders).data.sel(phase=name)
     sizes = found["num_data"].to_numpy()
     assert (sizes.size, sizes[0], sizes[-1]) == (200, pytest.approx(1.0), pytest.approx(N))
     np.testing.assert_allclose(np.diff(np.log(sizes)), np.log(N) / 199)
@@ -129,16 +129,16 @@ def test_free_energies_between_the_rungs_are_the_exact_integrals(ladders, name):
     slope = np.gradient(wanted, np.log(sizes))
     own = found["llc"] + sizes * (DEPTH if name == "singular" else 0.0)
     np.testing.assert_allclose(own[2:-2], slope[2:-2], atol=0.02)
-    curve = nllc.free_energy_curve(ladders[name]).isel(inverse_temperature=slice(1, None))
+    curve = evidence.free_energy_curve(ladders[name]).isel(inverse_temperature=slice(1, None))
     places = np.log(N * curve["inverse_temperature"])
     np.testing.assert_allclose(found["error"], np.interp(np.log(sizes), places, curve["error"]))
 
 
 def test_probabilities_add_up_and_change_sides(ladders):
-    found = nllc.phases(ladders)
+    found = evidence.phases(ladders)
     np.testing.assert_allclose(found["probability"].sum("phase"), 1.0)
     assert float(found["probability"].sel(phase="deep").isel(num_data=-1)) > 0.99
-    (one,) = nllc.crossings(found)
+    (one,) = found.crossings
     at = found["probability"].interp(num_data=one.num_data)
     np.testing.assert_allclose(at, 0.5, atol=0.005)
     apart = found["free_energy"].diff("phase").to_numpy()[0]
@@ -154,19 +154,19 @@ def test_scatter_of_the_losses_is_the_error_from_the_data(ladders):
     for name, ladder in ladders.items():
         total = float(ladder["center_losses"].sum())
         own = np.full(N, total / N) + (0.1 * noise if name == "deep" else 0.0)
-        given[name] = ladder.drop_vars("center_losses").assign(center_losses=("datum", own))
-    (one,) = nllc.crossings(nllc.phases(given))
-    (without,) = nllc.crossings(nllc.phases(ladders))
+        given[name] = ladder.data.drop_vars("center_losses").assign(center_losses=("datum", own))
+    (one,) = evidence.phases(given).crossings
+    (without,) = evidence.phases(ladders).crossings
     assert one.num_data == pytest.approx(without.num_data, rel=1e-3)
     wanted = one.num_data**2 * 0.1 / np.sqrt(N - 1) / slope_at(local_free_energy, one.num_data)
     assert one.data_error == pytest.approx(wanted, rel=0.03)
 
 
 def test_the_picture_shows_phases_and_their_crossing(ladders, tmp_path):
-    found = nllc.phases(ladders)
-    found.to_netcdf(tmp_path / "phases.nc", engine="h5netcdf")
-    again = xr.load_dataset(tmp_path / "phases.nc", engine="h5netcdf")
-    (one,) = nllc.crossings(again)
+    found = evidence.phases(ladders)
+    found.data.to_netcdf(tmp_path / "phases.nc", engine="h5netcdf")
+    again = Phases(xr.load_dataset(tmp_path / "phases.nc", engine="h5netcdf"))
+    (one,) = again.crossings
     assert dataclasses.asdict(one)["below"] == "singular"
     axes = plots.plot_phases(again)
     first, second, line = axes.lines
@@ -223,7 +223,7 @@ def test_the_picture_shows_phases_and_their_crossing(ladders, tmp_path):
 )
 def test_what_makes_no_phases_is_said(ladders, change, message):
     with pytest.raises(ValueError, match=message):
-        nllc.phases(change(ladders))
+        evidence.phases(change({name: ladder.data for name, ladder in ladders.items()}))
 
 
 @pytest.mark.slow
@@ -231,7 +231,7 @@ def test_phases_example(tmp_path, capsys):
     example = runpy.run_path(str(EXAMPLES / "phases.py"))
     path = tmp_path / "phases.png"
     found = example["main"](["--num-samples=500", "--no-progress-bar", f"--picture={path}"])
-    (one,) = nllc.crossings(found)
+    (one,) = found.crossings
     assert abs(one.num_data - exact_crossing(region_free_energy)) < 4 * one.error
     assert "below, deeper, λ = 1/2 above n* = " in capsys.readouterr().out
     assert path.stat().st_size > 10_000

@@ -321,7 +321,7 @@ def grid_of(llc, status=None, **axes):
     """A sweep that ended, with these λ̂, its recommendation included."""
     grid = empty({name: list(values) for name, values in axes.items()})
     grid["llc"][:] = np.where(np.equal(status, "diverged"), np.nan, llc)
-    grid["mcse"][:] = 0.01
+    grid["mcse_mean"][:] = 0.01
     grid["status"][:] = "ok" if status is None else status
     grid.attrs |= recommend(grid, list(axes))
     return grid
@@ -454,7 +454,7 @@ def test_a_zero_and_centres_have_a_place_on_the_axis():
     (axes,) = plots.plot_sweep(grid_of([0.5] * 3, localization=[0.0, 0.1, 1.0]))
     assert axes.get_xscale() == "symlog"
     grid = empty({"center": [{}, {}]})
-    grid["llc"][:], grid["mcse"][:], grid["status"][:] = [0.5, 0.5], 0.01, "ok"
+    grid["llc"][:], grid["mcse_mean"][:], grid["status"][:] = [0.5, 0.5], 0.01, "ok"
     (axes,) = plots.plot_sweep(grid)
     assert axes.get_xscale() == "linear"
     assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "1"]
@@ -462,7 +462,7 @@ def test_a_zero_and_centres_have_a_place_on_the_axis():
 
 def test_no_plateau_is_drawn_across_centres_and_cells_not_run_are_empty():
     grid = empty({"center": [{}] * 3, "localization": GAMMAS})
-    grid["llc"][:], grid["mcse"][:], grid["status"][:] = 0.5, 0.01, "ok"
+    grid["llc"][:], grid["mcse_mean"][:], grid["status"][:] = 0.5, 0.01, "ok"
     grid["llc"][0, 0], grid["status"][0, 0] = np.nan, ""
     (axes,) = plots.plot_sweep(grid)
     assert len(axes.texts) == 11
@@ -484,7 +484,9 @@ def test_axes_that_the_sweep_lacks_are_refused(two_axes, settings, message):
 
 
 def test_what_is_no_sweep_is_refused(two_axes):
-    with pytest.raises(ValueError, match=r"must be what `sweep` returns.*no \['mcse', 'status'\]"):
+    with pytest.raises(
+        ValueError, match=r"must be what `sweep` returns.*no \['mcse_mean', 'status'\]"
+    ):
         plots.plot_sweep(two_axes[["llc"]])
     with pytest.raises(ValueError, match="has no axis left"):
         plots.plot_sweep(two_axes.isel(localization=0, inverse_temperature=0))

@@ -13,9 +13,9 @@ from numpyro.infer import MCMC, NUTS
 from scipy.integrate import quad
 
 import numpyro_llc as nllc
-from numpyro_llc import estimators
+from numpyro_llc import estimators, pointwise
 from numpyro_llc.inference_data import group_of, labelled, posterior
-from numpyro_llc.pointwise import _losses
+from numpyro_llc.pointwise import PointwiseStatistics, _losses
 
 RNG = np.random.default_rng(0)
 N = 300
@@ -60,8 +60,8 @@ def of_draws(sites, **attrs):
     return {"posterior": labelled(sites, lead=("chain", "draw"), attrs=attrs)}
 
 
-def losses_of(idata, **settings):
-    return nllc.pointwise_losses(idata, regression, (X, Y), **settings)
+def losses_of(idata, model=regression, **settings):
+    return pointwise.pointwise_losses(idata, model, (X, Y), **settings)
 
 
 def stored(idata):
@@ -87,7 +87,7 @@ def test_blocks_are_the_losses_that_are_stored(at_one, max_memory):
 
 
 def test_statistics_are_those_of_all_draws_and_data_at_once(at_one):
-    found = nllc.pointwise_statistics(losses_of(at_one, max_memory=SMALL))
+    found = pointwise.pointwise_statistics(losses_of(at_one, max_memory=SMALL))
     all_losses = stored(at_one)
     flat = all_losses.reshape(-1, N)
     np.testing.assert_allclose(found["mean_loss"], flat.mean(axis=0), rtol=1e-4)
@@ -100,8 +100,22 @@ def test_statistics_are_those_of_all_draws_and_data_at_once(at_one):
     assert found.attrs["num_draws"] == 2000
 
 
+def test_stored_statistics_say_the_same_as_those_at_hand(tempered, tmp_path):
+    found = pointwise.pointwise_statistics(losses_of(tempered))
+    found.data.to_netcdf(tmp_path / "statistics.nc", engine="h5netcdf")
+    stored_data = xr.load_dataset(tmp_path / "statistics.nc", engine="h5netcdf")
+    again = PointwiseStatistics(stored_data)
+    nu, beta = found.singular_fluctuation().value, 1 / np.log(N)
+    assert again.singular_fluctuation() == found.singular_fluctuation()
+    assert pointwise.singular_fluctuation(stored_data) == found.singular_fluctuation()
+    for curve, size in ((again.learning_curve(1.5), N), (again.learning_curve(1.5, num_data=9), 9)):
+        wanted = pointwise.learning_curve(1.5, nu, size, inverse_temperature=beta)
+        np.testing.assert_allclose(curve, wanted)
+        assert list(curve.index) == list(wanted.index)
+
+
 def test_waic_is_arvizs_on_the_same_draws(at_one):
-    found = nllc.waic(nllc.pointwise_statistics(losses_of(at_one, max_memory=SMALL)))
+    found = pointwise.pointwise_statistics(losses_of(at_one, max_memory=SMALL)).waic()
     if hasattr(az, "waic"):
         wanted = az.waic(at_one)
         for name in ("elpd_waic", "se", "p_waic"):
@@ -125,7 +139,7 @@ def test_waic_is_its_formula_and_warns_of_a_datum_that_varies(variance, warns):
         },
         attrs={"inverse_temperature": 1.0, "num_draws": 40},
     )
-    found = nllc.waic(statistics)
+    found = pointwise.waic(statistics)
     own = by_datum[0] - by_datum[1]
     assert found["elpd_waic"] == pytest.approx(own.sum())
     assert found["se"] == pytest.approx(np.sqrt(3 * own.var()))
@@ -135,12 +149,14 @@ def test_waic_is_its_formula_and_warns_of_a_datum_that_varies(variance, warns):
 
 
 def test_loo_in_blocks_is_arvizs_of_the_whole(at_one):
-    found = nllc.pointwise_statistics(losses_of(at_one, max_memory=SMALL), loo=True)
+    found = pointwise.pointwise_statistics(losses_of(at_one, max_memory=SMALL), loo=True)
     whole = az.loo(at_one, pointwise=True)
     total = whole.elpd if hasattr(whole, "elpd") else whole.elpd_loo
     assert float(found["elpd_loo"].sum()) == pytest.approx(float(total), rel=1e-4)
     np.testing.assert_allclose(found["pareto_k"], whole.pareto_k, atol=0.02)
-    assert float(found["elpd_loo"].sum()) == pytest.approx(nllc.waic(found)["elpd_waic"], abs=0.2)
+    assert float(found["elpd_loo"].sum()) == pytest.approx(
+        pointwise.waic(found)["elpd_waic"], abs=0.2
+    )
 
 
 def exact_fluctuation(beta, gamma, y=Y):
@@ -153,10 +169,10 @@ def exact_fluctuation(beta, gamma, y=Y):
 
 def test_fluctuation_of_a_regular_model_at_both_temperatures(at_one, tempered):
     beta = 1 / np.log(N)
-    own = nllc.singular_fluctuation(nllc.pointwise_statistics(losses_of(tempered)))
-    second_run = nllc.singular_fluctuation(nllc.pointwise_statistics(losses_of(at_one)))
-    weighted = nllc.singular_fluctuation(
-        nllc.pointwise_statistics(losses_of(tempered), inverse_temperature=1.0)
+    own = pointwise.pointwise_statistics(losses_of(tempered)).singular_fluctuation()
+    second_run = pointwise.pointwise_statistics(losses_of(at_one)).singular_fluctuation()
+    weighted = pointwise.singular_fluctuation(
+        pointwise.pointwise_statistics(losses_of(tempered), inverse_temperature=1.0)
     )
     assert own.inverse_temperature == pytest.approx(beta)
     for found, at in ((own, beta), (second_run, 1.0), (weighted, 1.0)):
@@ -180,11 +196,11 @@ def test_the_mean_of_the_fluctuation_over_data_is_half_the_dimension(beta):
 def test_weights_that_leave_too_little_are_said(tempered):
     losses = losses_of(tempered)
     with pytest.warns(nllc.LLCWarning, match=r"leave .* % of the draws .*inverse_temperature=4"):
-        nllc.pointwise_statistics(losses, inverse_temperature=4.0)
+        pointwise.pointwise_statistics(losses, inverse_temperature=4.0)
     with pytest.raises(ValueError, match="`loo` is of draws that are not weighted"):
-        nllc.pointwise_statistics(losses, inverse_temperature=1.0, loo=True)
+        pointwise.pointwise_statistics(losses, inverse_temperature=1.0, loo=True)
     with pytest.raises(ValueError, match="`waic` needs draws at inverse_temperature = 1"):
-        nllc.waic(nllc.pointwise_statistics(losses))
+        pointwise.waic(pointwise.pointwise_statistics(losses))
 
 
 def square_feature(x, y=None):
@@ -224,8 +240,8 @@ def test_fluctuation_of_a_singular_model_averaged_over_data(beta, listed):
 
         w = quantiles(density, -9.0, 9.0) / n**0.25
         result = of_draws({"w": w}, inverse_temperature=beta)
-        losses = nllc.pointwise_losses(result, square_feature, (np.ones(n), noise))
-        found = nllc.singular_fluctuation(nllc.pointwise_statistics(losses))
+        losses = pointwise.pointwise_losses(result, square_feature, (np.ones(n), noise))
+        found = pointwise.singular_fluctuation(pointwise.pointwise_statistics(losses))
         total += weight * found.value
         wanted += weight * fluctuation_of_square_feature(beta, z)
     assert total == pytest.approx(wanted, rel=5e-3)  # terms of order 1/n
@@ -234,7 +250,7 @@ def test_fluctuation_of_a_singular_model_averaged_over_data(beta, listed):
 
 def test_learning_curve_of_a_regular_model_has_no_temperature():
     for beta in (0.1, 1.0):
-        curve = nllc.learning_curve(1.0, 1.0, 100, inverse_temperature=beta)
+        curve = pointwise.learning_curve(1.0, 1.0, 100, inverse_temperature=beta)
         assert curve["bayes_generalization"] == pytest.approx(0.01)
         assert curve["bayes_training"] == pytest.approx(-0.01)
         assert curve["gibbs_generalization"] == pytest.approx((1 / beta + 1) / 100)
@@ -261,7 +277,7 @@ def test_learning_curve_of_a_singular_model_is_the_mean_error_over_data(beta):
         found += weight * np.array([*(gibbs - spread), *gibbs])
         fluctuation += weight * beta * spread
     found, fluctuation = found / nodes[1].sum(), fluctuation / nodes[1].sum()
-    curve = nllc.learning_curve(0.25, fluctuation, n, inverse_temperature=beta)
+    curve = pointwise.learning_curve(0.25, fluctuation, n, inverse_temperature=beta)
     np.testing.assert_allclose(curve.to_numpy() * n, found, atol=2e-3)
 
 
@@ -269,15 +285,15 @@ def test_covariances_are_brute_force(tempered):
     flat = stored(tempered).reshape(-1, N)
     wanted = (flat - flat.mean(axis=0)).T @ (flat - flat.mean(axis=0)) / len(flat)
     losses = losses_of(tempered, max_memory=SMALL)
-    kernel = nllc.loss_covariance(losses)
+    kernel = pointwise.loss_covariance(losses)
     np.testing.assert_allclose(kernel["covariance"], wanted, atol=1e-4 * np.abs(wanted).max())
-    some = nllc.loss_covariance(losses, queries=[5, 200])
+    some = pointwise.loss_covariance(losses, queries=[5, 200])
     np.testing.assert_allclose(some["covariance"], wanted[:, [5, 200]], atol=1e-4 * wanted.max())
     assert list(some["query"].to_numpy()) == [5, 200]
     assert some["covariance"].dims == ("datum", "query")
     np.testing.assert_allclose(some["error"], kernel["error"].isel(query=[5, 200]), rtol=1e-3)
     site = posterior(tempered)["w"][..., 0]
-    influence = nllc.loss_covariance(losses, observable=site)
+    influence = pointwise.loss_covariance(losses, observable=site)
     values = site.to_numpy().ravel()
     by_hand = (flat - flat.mean(axis=0)).T @ (values - values.mean()) / len(flat)
     np.testing.assert_allclose(influence["covariance"], by_hand, atol=1e-4 * abs(by_hand).max())
@@ -291,7 +307,7 @@ def exact_kernel(beta, gamma):
 
 
 def test_covariances_and_their_errors_are_right(tempered):
-    kernel = nllc.loss_covariance(losses_of(tempered))
+    kernel = pointwise.loss_covariance(losses_of(tempered))
     wanted = exact_kernel(1 / np.log(N), 0.01)
     z = ((kernel["covariance"] - wanted) / kernel["error"]).to_numpy()
     assert 0.6 < np.sqrt(np.mean(z**2)) < 1.5
@@ -313,7 +329,8 @@ def exact_llc(weights, gamma, beta):
 def test_susceptibilities_are_derivatives_of_llc():
     gamma, beta = 5.0, 1 / np.log(N)
     idata = run(localization=gamma)
-    found = nllc.susceptibilities(losses_of(idata, center={"w": OLS}, max_memory=SMALL))
+    local = nllc.localize(regression, center={"w": OLS}, localization=gamma)
+    found = pointwise.susceptibilities(losses_of(idata, local, max_memory=SMALL))
     step = 1e-4
     wanted = np.empty(N)
     for datum in range(N):
@@ -333,7 +350,7 @@ def test_susceptibilities_are_derivatives_of_llc():
     assert abs(float(found["by_site"][0]) - by_site) < 4 * float(found["by_site_error"][0])
     assert list(found["site"].to_numpy()) == ["w"]
     with pytest.raises(ValueError, match="needs the centre of the result"):
-        nllc.susceptibilities(losses_of(idata))
+        pointwise.susceptibilities(losses_of(idata))
 
 
 def test_errors_of_covariances_are_their_spread():
@@ -359,12 +376,12 @@ def test_errors_of_covariances_are_their_spread():
 def judge_ordinary(idata):
     losses = losses_of(idata)
     assert losses.inverse_temperature == 1.0
-    found = nllc.pointwise_statistics(losses, loo=True)
+    found = pointwise.pointwise_statistics(losses, loo=True)
     wanted = 2 * exact_fluctuation(1.0, 0.01)
-    assert abs(nllc.waic(found)["p_waic"] - wanted) < 4 * float(found["error"])
+    assert abs(pointwise.waic(found)["p_waic"] - wanted) < 4 * float(found["error"])
     assert float(found["error"]) < 0.3
     with pytest.raises(ValueError, match="have no `llc` to weight them"):
-        nllc.pointwise_statistics(losses, inverse_temperature=0.5)
+        pointwise.pointwise_statistics(losses, inverse_temperature=0.5)
     with pytest.raises(ValueError, match="These draws are not localized"):
         losses.localization()
 
@@ -390,7 +407,9 @@ def test_rows_that_cannot_be_taken_out_are_evaluated_whole():
 
     y, ramp = Y[:50], np.arange(1, 51) / 50
     w = np.random.default_rng(0).normal(size=(4, 300))
-    losses = nllc.pointwise_losses(of_draws({"w": w}), model, (y,), max_memory=8 * 4 * 1200 * 20)
+    losses = pointwise.pointwise_losses(
+        of_draws({"w": w}), model, (y,), max_memory=8 * 4 * 1200 * 20
+    )
     assert losses.program.batching is None
     assert losses.block_rows == 20
     blocks = np.concatenate([excess + reference for _, excess, reference in losses], axis=2)
@@ -404,7 +423,7 @@ def test_memory_of_a_block_does_not_grow_with_the_data(tempered):
     for copies in (1, 10):
         x, y = np.tile(X, (copies, 1)), np.tile(Y, copies)
         recorded = posterior(tempered)
-        losses = nllc.pointwise_losses(
+        losses = pointwise.pointwise_losses(
             {"posterior": recorded}, regression, (x, y), max_memory=SMALL
         )
         assert losses.block_rows == 7
@@ -424,7 +443,7 @@ def test_memory_of_a_block_does_not_grow_with_the_data(tempered):
             r"holds no samples of \['w'\]",
         ),
         (
-            lambda idata: nllc.pointwise_losses(idata, regression, (X, 2 * Y)),
+            lambda idata: pointwise.pointwise_losses(idata, regression, (X, 2 * Y)),
             "Give the model and the data that the result is of",
         ),
         (
@@ -432,15 +451,15 @@ def test_memory_of_a_block_does_not_grow_with_the_data(tempered):
             "`max_memory` must be finite and positive",
         ),
         (
-            lambda idata: nllc.loss_covariance(losses_of(idata), queries=[N]),
+            lambda idata: pointwise.loss_covariance(losses_of(idata), queries=[N]),
             "`queries` must be numbers",
         ),
         (
-            lambda idata: nllc.loss_covariance(losses_of(idata), queries=[-1]),
+            lambda idata: pointwise.loss_covariance(losses_of(idata), queries=[-1]),
             "`queries` must be numbers",
         ),
         (
-            lambda idata: nllc.loss_covariance(losses_of(idata), queries=[0], observable=1),
+            lambda idata: pointwise.loss_covariance(losses_of(idata), queries=[0], observable=1),
             "`queries` or `observable`, not both",
         ),
     ],
@@ -453,7 +472,7 @@ def test_what_does_not_fit_is_refused(tempered, change, message):
 def test_an_observable_is_a_data_array_of_the_draws(tempered):
     losses = losses_of(tempered)
     with pytest.raises(TypeError, match="must be an xarray.DataArray of dimensions chain and draw"):
-        nllc.loss_covariance(losses, observable=np.ones((4, 500)))
+        pointwise.loss_covariance(losses, observable=np.ones((4, 500)))
     short = posterior(tempered)["llc"].isel(draw=slice(10))
     with pytest.raises(ValueError, match="must be of the draws of the result"):
-        nllc.loss_covariance(losses, observable=short)
+        pointwise.loss_covariance(losses, observable=short)

@@ -15,9 +15,9 @@ from numpyro.distributions import biject_to
 from numpyro.distributions import constraints as support
 from scipy.stats import norm
 
-from numpyro_llc.inference_data import flatten_sites, labelled, variable_name
-from numpyro_llc.models import constrain, read_model
-from numpyro_llc.results._assemble import sites_to_store
+from numpyro_llc.inference_data import labelled, variable_name
+from numpyro_llc.models import constrain, named_leaves, read_model
+from numpyro_llc.results import sites_to_store
 
 RNG = np.random.default_rng(0)
 ORDERED = dist.TransformedDistribution(
@@ -224,7 +224,7 @@ def named_sites(draw):
 @settings(parent=EXAMPLES, max_examples=200)
 def test_names_are_refused_or_label_every_value(case):
     center, plates = case
-    flat = flatten_sites(center)
+    flat = named_leaves(center)
     taken = ["llc", "llc_on", "chain", "draw"]
     used = [name for own in plates.values() for name in own.values()]
     labels = [*map(variable_name, {*flat}), *{variable_name(name) for name in used}]
@@ -239,7 +239,7 @@ def test_names_are_refused_or_label_every_value(case):
         return
     assert not is_bad
     data = labelled(
-        flatten_sites({name: center[name] for name in names}),
+        named_leaves({name: center[name] for name in names}),
         lead=("chain", "draw"),
         plate_axes=plates,
     )

@@ -321,7 +321,7 @@ def test_running_means_of_the_squared_gradient():
 
 def test_a_wild_gradient_is_shortened_and_a_usual_one_is_not():
     sampler, gradient = sampler_of(RULES["corrected"]), stacked([[1.0, 1.0], [60.0, 80.0]])
-    found = sampler._tamed(tuned(), jnp.asarray(0.1), gradient)["w"]
+    found = sampler._clipped(tuned(), jnp.asarray(0.1), gradient)["w"]
     np.testing.assert_allclose(found[0], [1.0, 1.0])
     local = 0.5 * 0.1 * 4.0 * 100.0**2 / 12.0  # stiffness, were the curvature as the gradient
     np.testing.assert_allclose(found[1], np.array([60.0, 80.0]) / np.sqrt(local / 4.0))
@@ -364,7 +364,7 @@ def test_the_anchor_serves_where_it_lowers_the_noise_or_where_asked():
 def test_noise_is_taken_off_no_further_than_it_helps():
     v, square = np.array([1.0, 2.0, -1.0]), NOISE
     for share, kept in ((0.01, 0.01), (10.0, None)):
-        found = _stochastic._contracting(share, stacked(square @ v), stacked(v))["w"]
+        found = tuning.contracting(share, stacked(square @ v), stacked(v))["w"]
         if kept is None:  # shortened until the longest direction of a rank-1 V is just gone
             pushed = square @ v
             kept = (pushed @ v) / (pushed @ pushed)
@@ -394,8 +394,8 @@ def calibrate(small):
     """A calibration on the full data at the two points of ``Z``, compiled once."""
     with jax.enable_x64(True):
         keys = jax.random.split(jax.random.key(0), 2)
-        scene = tuning.Scene(small, make_anchor(small), keys, jnp.zeros((), int), None)
-        compiled = jax.jit(lambda old: tuning.calibrated(old, stacked(Z), scene, jnp.array(True)))
+        point = tuning.CalibrationPoint(small, make_anchor(small), keys, jnp.zeros((), int), None)
+        compiled = jax.jit(lambda old: tuning.calibrated(old, stacked(Z), point, jnp.array(True)))
         fresh = tuning.start_tuning(RULES["corrected"], None, stacked(Z), 2)
         return lambda **fields: compiled(fresh._replace(**fields))
 
@@ -433,8 +433,8 @@ def test_the_noise_of_a_batch_is_measured_without_bias(small):
     @jax.jit
     @jax.vmap
     def measured(key):
-        scene = tuning.Scene(small, anchor, None, None, size)
-        return jnp.stack(tuning._noise(tuned(), stacked(Z), scene, key)).mean(axis=1)
+        point = tuning.CalibrationPoint(small, anchor, None, None, size)
+        return jnp.stack(tuning._noise(tuned(), stacked(Z), point, key)).mean(axis=1)
 
     def terms(w):
         return 0.3 * 6 * (x @ w - y)[:, None] * x
@@ -491,8 +491,8 @@ def test_the_first_look_is_as_far_out_as_loss_and_localization_allow(gamma, curv
         num_rows=0,
     )
     keys = jax.random.split(jax.random.key(0), 4000)
-    scene = tuning.Scene(target, None, keys, jnp.zeros((), int), None)
-    found = np.asarray(tuning.displaced(stacked(np.zeros((4000, 2))), scene)["w"])
+    point = tuning.CalibrationPoint(target, None, keys, jnp.zeros((), int), None)
+    found = np.asarray(tuning.displaced(stacked(np.zeros((4000, 2))), point)["w"])
     if spread is None:
         mean = 0.5 * (curved + gamma) * np.mean(np.sum(found**2, axis=1))
         assert 0.49 * 14.0 < mean <= 14.0  # 0.7 times as far once too often, and no more

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import regression
 import xarray as xr
-from test_estimate import METROPOLIS
+from metropolis import METROPOLIS
 
 import numpyro_llc as nllc
 from numpyro_llc import sampling
-from numpyro_llc.kernels import make_sampler
+from numpyro_llc.kernels import kernel_of, sampler_of
 from numpyro_llc.studies import _cells, plateau
 from numpyro_llc.studies._plateau import recommend
 
@@ -20,20 +20,24 @@ X, Y = regression.X[:, :2], regression.Y
 OLS = np.linalg.lstsq(X, Y, rcond=None)[0]
 LENGTHS = {"num_warmup": 500, "num_samples": 30_000, "thinning": 10}
 STEP = 1e-3
+LOCAL, DATA = (
+    nllc.localize(regression.model, center={"w": regression.OLS}),
+    (regression.X, regression.Y),
+)
 
 
 def sweep(key=0, **settings):
     """By Langevin steps of a given size on the full data, whose exact values are known."""
-    chosen = {"center": {"w": OLS}, "step_size": STEP, "progress_bar": False, **LENGTHS, **settings}
-    return nllc.sweep(jax.random.key(key), regression.model, (X, Y), **chosen)
+    local = nllc.localize(regression.model, center={"w": OLS})
+    chosen = {"kernel": nllc.SGLD(step_size=STEP), "progress_bar": False, **LENGTHS, **settings}
+    return nllc.sweep(jax.random.key(key), local, (X, Y), **chosen)
 
 
 def walks(key=0, **settings):
     """By Metropolis, one cell at a time: where the kernel is immaterial."""
-    chosen = {"center": {"w": regression.OLS}, "kernel": METROPOLIS, "progress_bar": False}
-    data, lengths = (regression.X, regression.Y), {"num_warmup": 100, "num_samples": 200}
-    chosen |= {"localization": [0.5, 1.0, 2.0], **lengths, **settings}
-    return nllc.sweep(jax.random.key(key), regression.model, data, **chosen)
+    chosen = {"kernel": METROPOLIS, "num_warmup": 100, "num_samples": 200, "progress_bar": False}
+    chosen |= {"localization": [0.5, 1.0, 2.0], **settings}
+    return nllc.sweep(jax.random.key(key), LOCAL, DATA, **chosen)
 
 
 def euler(step, gamma=1.0, beta=None, center=OLS):
@@ -80,13 +84,14 @@ def grid():
 def test_cells_have_their_exact_values_in_one_compilation(grid):
     assert dict(grid.sizes) == {"step_size": 2, "localization": 2, "inverse_temperature": 2}
     for cell, setting, others in differing(grid):
-        assert abs(cell["llc"] - exact_of(setting)) < 4 * cell["mcse"]
+        assert abs(cell["llc"] - exact_of(setting)) < 4 * cell["mcse_mean"]
         assert cell["step_size_used"] == pytest.approx(setting["step_size"])
         # No other setting's value but those that are near it would do.
-        apart = [one for one in others if abs(exact_of(one) - exact_of(setting)) > 8 * cell["mcse"]]
+        own, error = exact_of(setting), cell["mcse_mean"]
+        apart = [one for one in others if abs(exact_of(one) - own) > 8 * error]
         assert len(apart) >= 3
         for other in apart:
-            assert abs(cell["llc"] - exact_of(other)) > 4 * cell["mcse"]
+            assert abs(cell["llc"] - exact_of(other)) > 4 * cell["mcse_mean"]
 
 
 @pytest.mark.slow
@@ -95,9 +100,8 @@ def test_cells_of_batches_have_their_exact_values_in_one_compilation(method):
     sampling.advance.clear_cache()
     grid = nllc.sweep(
         jax.random.key(0),
-        regression.model,
-        (regression.X, regression.Y),
-        center={"w": regression.OLS},
+        LOCAL,
+        DATA,
         batch_size=50,
         progress_bar=False,
         kernel="sgnht",
@@ -112,7 +116,7 @@ def test_cells_of_batches_have_their_exact_values_in_one_compilation(method):
         for beta in grid["inverse_temperature"].values:
             cell = grid.sel(localization=gamma, inverse_temperature=beta)
             exact = regression.exact(regression.OLS, gamma, beta=beta)
-            assert abs(cell["llc"] - exact) < 4 * cell["mcse"] + 0.01 * exact
+            assert abs(cell["llc"] - exact) < 4 * cell["mcse_mean"] + 0.01 * exact
             assert cell["status"] == "ok", str(cell["findings"].values)
 
 
@@ -133,9 +137,9 @@ def test_a_cell_is_what_estimate_llc_gives():
             progress_bar=False,
         )
         row, cell = nllc.summary(idata).loc["llc"], grid.isel(localization=place)
-        names = {"llc": "mean", "mcse": "mcse_mean", "sd": "sd", "ess_bulk": "ess_bulk"}
-        for name, column in {**names, "ess_tail": "ess_tail", "r_hat": "r_hat"}.items():
-            np.testing.assert_allclose(cell[name], row[column], rtol=1e-4)
+        np.testing.assert_allclose(cell["llc"], row["mean"], rtol=1e-4)
+        for name in ("sd", "mcse_mean", "ess_bulk", "ess_tail", "r_hat"):
+            np.testing.assert_allclose(cell[name], row[name], rtol=1e-4)
         assert float(cell["center_loss"]) == idata.attrs["center_loss"]
         findings = json.loads(idata.attrs["findings"])
         assert cell["status"].item() == ("doubtful" if findings else "ok")
@@ -145,7 +149,7 @@ def test_a_diverged_cell_is_marked_and_the_others_go_on(grid):
     """Beside it, the cells of the same numbers have the same draws."""
     found = sweep(**{**AXES, "step_size": [STEP, 3.0]})
     assert (found["status"].sel(step_size=3.0) == "diverged").all()
-    assert np.isnan(found["mcse"].sel(step_size=3.0)).all()
+    assert np.isnan(found["mcse_mean"].sel(step_size=3.0)).all()
     kept = {"step_size": 0}
     np.testing.assert_array_equal(found["llc"].isel(kept), grid["llc"].isel(kept))
 
@@ -158,10 +162,10 @@ def test_centres_are_an_axis_too():
     assert "recommendation" not in grid.attrs
     for k, point in enumerate(centers):
         cell, residual = grid.isel(center=k), Y - X @ point["w"]
-        assert abs(cell["llc"] - euler(STEP, center=point["w"])) < 4 * cell["mcse"]
+        assert abs(cell["llc"] - euler(STEP, center=point["w"])) < 4 * cell["mcse_mean"]
         loss = 0.5 * np.sum(residual**2) + 0.5 * len(Y) * np.log(2 * np.pi)
         assert float(cell["center_loss"]) == pytest.approx(loss, rel=1e-5)
-    assert abs(euler(STEP) - euler(STEP, center=centers[1]["w"])) > 8 * grid["mcse"].max()
+    assert abs(euler(STEP) - euler(STEP, center=centers[1]["w"])) > 8 * grid["mcse_mean"].max()
 
 
 @pytest.mark.slow
@@ -169,8 +173,8 @@ def test_centres_and_batch_sizes_are_axes_too():
     centers = [{"w": regression.OLS}, {"w": regression.TRUTH}]
     grid = nllc.sweep(
         jax.random.key(0),
-        regression.model,
-        (regression.X, regression.Y),
+        nllc.localize(regression.model, center=None),
+        DATA,
         kernel="sgnht",
         center=centers,
         batch_size=[20, 50],
@@ -182,7 +186,7 @@ def test_centres_and_batch_sizes_are_axes_too():
     for k, point in enumerate((regression.OLS, regression.TRUTH)):
         exact = regression.exact(point, 1.0)
         for cell in (grid.isel(center=k, batch_size=b) for b in range(2)):
-            assert abs(cell["llc"] - exact) < 4 * cell["mcse"] + 0.02 * abs(exact)
+            assert abs(cell["llc"] - exact) < 4 * cell["mcse_mean"] + 0.02 * abs(exact)
 
 
 def test_a_sweep_goes_on_where_it_stopped(tmp_path, monkeypatch):
@@ -204,18 +208,22 @@ def test_a_sweep_goes_on_where_it_stopped(tmp_path, monkeypatch):
     assert np.isfinite(part["llc"]).sum() == 2
     rest = walks(output=tmp_path)
     assert len(calls) == 4
-    for name in ("llc", "mcse", "status", "findings", "center_loss"):
+    for name in ("llc", "mcse_mean", "status", "findings", "center_loss"):
         np.testing.assert_array_equal(rest[name], whole[name])
     np.testing.assert_array_equal(rest["seconds"][:2], part["seconds"][:2])
     assert rest.attrs["recommendation"] == whole.attrs["recommendation"]
     saved = xr.load_dataset(tmp_path / "sweep.nc", engine="h5netcdf")
     np.testing.assert_array_equal(saved["llc"], whole["llc"])
-    with pytest.raises(nllc.CheckpointError, match="another `localization`"):
+    with pytest.raises(nllc.CheckpointError, match=r"another `localization \(axis\)`"):
         walks(output=tmp_path, localization=[0.5, 1.0])
 
 
-def problem_with(batch_size=8, parameters=100, chains=4, given=True, is_stochastic=True):
-    schedule = SimpleNamespace(num_warmup=10 if given else None, num_samples=10, num_chains=chains)
+def plan_with(
+    batch_size=8, parameters=100, chains=4, given=True, is_stochastic=True, method="vectorized"
+):
+    schedule = SimpleNamespace(
+        num_warmup=10 if given else None, num_samples=10, num_chains=chains, chain_method=method
+    )
     return SimpleNamespace(
         schedule=schedule,
         is_stochastic=is_stochastic,
@@ -224,15 +232,14 @@ def problem_with(batch_size=8, parameters=100, chains=4, given=True, is_stochast
     )
 
 
-def grouped(count, memory, method="vectorized", todo=None, batch_sizes=(8,), **settings):
+def grouped(count, memory, todo=None, batch_sizes=(8,), **settings):
     cells = [{"batch_size": b} for b in batch_sizes for _ in range(count)]
     places = list(range(len(cells))) if todo is None else todo
     return list(
         _cells.groups(
             cells,
             places,
-            lambda cell: problem_with(**{"batch_size": cell["batch_size"], **settings}),
-            SimpleNamespace(chain_method=method),
+            lambda cell: plan_with(**{"batch_size": cell["batch_size"], **settings}),
             memory,
         )
     )
@@ -264,7 +271,7 @@ def test_cells_are_the_same_however_many_run_at_once():
     few, many = (
         sweep(localization=[0.5, 1.0, 2.0], max_memory=memory) for memory in (1.0, 2.0**30)
     )
-    z = (few["llc"] - many["llc"]) / np.hypot(few["mcse"], many["mcse"])
+    z = (few["llc"] - many["llc"]) / np.hypot(few["mcse_mean"], many["mcse_mean"])
     assert float(abs(z).max()) < 4
 
 
@@ -300,7 +307,7 @@ def test_the_plateau_weighs_differences_against_errors():
 
 def table_of(llc, error, status="ok"):
     gammas = 2.0 ** np.arange(len(llc))
-    columns = {"llc": llc, "mcse": error, "status": [status] * len(llc)}
+    columns = {"llc": llc, "mcse_mean": error, "status": [status] * len(llc)}
     return xr.Dataset(
         {name: ("localization", np.asarray(v)) for name, v in columns.items()},
         {"localization": gammas},
@@ -341,13 +348,16 @@ def test_a_sweep_recommends_from_its_own_cells(grid):
     ("settings", "match"),
     [
         ({}, "has no axis"),
+        ({"batch_size": 50}, "has no axis"),
         ({"localization": [1.0, 1.0]}, "different values"),
         ({"localization": []}, "at least one"),
         ({"localization": [1.0, -1.0]}, "localization"),
         (
-            {"kernel": METROPOLIS, "batch_size": None, "step_size": [0.1, 0.2]},
-            "belongs to the kernel object",
+            {"kernel": METROPOLIS, "step_size": [0.1, 0.2]},
+            "`step_size` cannot be an axis with Metropolis",
         ),
+        ({"kernel": "nuts", "step_size": [0.1]}, "`step_size` cannot be an axis with NUTS"),
+        ({"batch_size": 50, "localization": [1.0]}, "a setting of the kernel object: SGLD"),
         ({"max_memory": 0.0, "localization": [1.0]}, "`max_memory` must be"),
     ],
 )
@@ -356,10 +366,30 @@ def test_bad_grids_are_refused(settings, match):
         sweep(**{**LENGTHS, **settings})
 
 
-def test_a_kernel_that_adapts_its_step_has_no_axis_of_steps():
-    settings = {"num_warmup": 1, "num_chains": 2, "step_size": None, "batch_size": None}
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        ({"localization": 1.0}, "`localization` must be a sequence.*belongs to localize"),
+        ({"inverse_temperature": 0.1}, "`inverse_temperature` must be.*belongs to localize"),
+        ({"center": {"w": OLS}}, "`center` must be a sequence.*belongs to localize"),
+        ({"step_size": 0.1}, "`step_size` must be a sequence.*belongs to the kernel object"),
+        ({"kernel": "sgld", "batch_size": 5.0, "localization": [1.0]}, "`batch_size` must be an"),
+    ],
+)
+def test_a_setting_of_all_cells_has_its_place(settings, match):
+    with pytest.raises(TypeError, match=match):
+        sweep(**settings)
+
+
+def test_a_kernel_that_adapts_its_step_takes_none():
+    sampler = sampler_of(kernel_of("nuts"), num_warmup=1, num_chains=2)
     with pytest.raises(ValueError, match="`step_size` cannot be an axis with NUTS"):
-        make_sampler("nuts", **settings).with_step_sizes(None, None)
+        sampler.with_step_sizes(None, None)
+
+
+def test_a_sweep_of_a_plain_model_is_refused():
+    with pytest.raises(TypeError, match="`model` must be localized.*got 'model'"):
+        nllc.sweep(jax.random.key(0), regression.model, DATA, localization=[1.0])
 
 
 @pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
@@ -367,12 +397,13 @@ def test_a_kernel_that_adapts_its_step_has_no_axis_of_steps():
 def test_an_output_that_can_be_no_folder_is_named(name, error, tmp_path):
     (tmp_path / "taken").write_text("")
     place = tmp_path / name if isinstance(name, str) else name
-    data, center, key = (regression.X, regression.Y), {"w": regression.OLS}, jax.random.key(0)
-    one = {"num_warmup": 5, "num_samples": 5, "progress_bar": False}
-    axis = {"localization": [1.0], "center": center, **one}
+    key, one = jax.random.key(0), {"num_warmup": 5, "num_samples": 5, "progress_bar": False}
+    one["output"] = place
     with pytest.raises(error, match="`output` must be"):
-        nllc.sweep(key, regression.model, data, output=place, **axis)
+        nllc.sweep(key, LOCAL, DATA, localization=[1.0], **one)
     with pytest.raises(error, match="`output` must be"):
-        nllc.llc_trajectory(key, regression.model, [center], data, output=place, **one)
-    with pytest.raises(error, match="`checkpoint` must be"):
-        nllc.estimate_llc(key, regression.model, data, center=center, checkpoint=place, **one)
+        nllc.llc_trajectory(key, regression.model, [LOCAL.center], DATA, **one)
+    with pytest.raises(error, match="`output` must be"):
+        nllc.estimate_llc(key, LOCAL, DATA, **one)
+    with pytest.raises(error, match="`output` must be"):
+        nllc.refined_llc(key, LOCAL, DATA, sites={"all": None}, **one)

@@ -11,22 +11,16 @@ from scipy.integrate import quad
 from scipy.stats import norm
 
 import numpyro_llc as nllc
-from numpyro_llc import zoo
-from numpyro_llc.evidence import _scaling
+from numpyro_llc import evidence, zoo
+from numpyro_llc.evidence import _volume
 from numpyro_llc.evidence._splitting import Levels
 
 
 @cache
 def volume_of(name, **settings):
     problem = zoo.load(name, 1_000)
-    return nllc.volume_scaling(
-        jax.random.key(0),
-        problem.model,
-        problem.model_args,
-        center=problem.center,
-        num_data=1_000,
-        **settings,
-    )
+    local = nllc.localize(problem.model, center=problem.center, num_data=1_000)
+    return evidence.volume_scaling(jax.random.key(0), local, problem.model_args, **settings)
 
 
 def fourth_power(epsilon):
@@ -98,25 +92,25 @@ def test_the_fit_finds_the_exponents_of_exact_volumes():
     def bent(order):
         return 0.75 * order + np.maximum(order - np.log(1e-3), 0.0)
 
-    value, error = _scaling._fit(levels_of(bent), 1)
+    value, error = _volume._fit(levels_of(bent), 1)
     assert (value, error) == (pytest.approx(0.75), pytest.approx(0.0, abs=1e-9))
     for multiplicity in (2, 3):
         levels = levels_of(
             lambda order, m=multiplicity: 0.5 * order + (m - 1) * np.log(6.0 - order) - 1.3
         )
-        value, error = _scaling._fit(levels, multiplicity)
+        value, error = _volume._fit(levels, multiplicity)
         assert value == pytest.approx(0.5, abs=1e-4)
         assert error < 1e-4
-        assert _scaling._fit(levels, 1)[0] < 0.45
+        assert _volume._fit(levels, 1)[0] < 0.45
 
 
 def test_the_error_of_the_slope_is_the_spread_of_replicas():
     levels = levels_of(lambda order: 0.5 * order, scatter=0.1)
     slopes = [np.polyfit(np.log(levels.epsilon), own, 1)[0] for own in levels.log_volume]
-    value, error = _scaling._fit(levels, 1)
+    value, error = _volume._fit(levels, 1)
     assert value == pytest.approx(0.5)
     assert error == pytest.approx(np.std(slopes, ddof=1) / np.sqrt(8))
-    curve = _scaling._curve(levels)
+    curve = _volume._curve(levels)
     np.testing.assert_allclose(curve["log_volume"], levels.log_volume.mean(axis=0))
     np.testing.assert_allclose(curve["error"], levels.log_volume.std(axis=0, ddof=1) / np.sqrt(8))
     np.testing.assert_allclose(curve["slope"][:-2], 0.5)
@@ -130,11 +124,11 @@ def test_five_levels_are_too_few_and_six_suffice():
     def first(count, lowest=0.0):
         return Levels(levels.epsilon[:count], levels.log_volume[:, :count], lowest)
 
-    _scaling._check(first(6, lowest=-0.9e-5), 1000)
+    _volume._check(first(6, lowest=-0.9e-5), 1000)
     with pytest.raises(ValueError, match="there are 5 down to"):
-        _scaling._check(first(5), 1000)
+        _volume._check(first(5), 1000)
     with pytest.raises(ValueError, match="the loss falls 0.011 nats below"):
-        _scaling._check(first(6, lowest=-1.1e-5), 1000)
+        _volume._check(first(6, lowest=-1.1e-5), 1000)
 
 
 def test_levels_fall_by_no_more_than_a_factor_of_four():
@@ -167,10 +161,9 @@ OLS = np.linalg.lstsq(X, Y, rcond=None)[0]
 
 
 def test_noisy_data_and_gamma():
-    settings = {"center": {"w": OLS}, "num_particles": 400}
-    found = nllc.volume_scaling(
-        jax.random.key(1), regression, (X, Y), localization=0.1, least=1e-4, **settings
-    )
+    local = nllc.localize(regression, center={"w": OLS}, localization=0.1)
+    settings = {"least": 1e-4, "num_particles": 400}
+    found = evidence.volume_scaling(jax.random.key(1), local, (X, Y), **settings)
     assert abs(found.learning_coefficient - 1.0) < 4 * found.error
     # Half the volume of the disc for half the excess, γ/(2π) at its centre.
     area = 2 * np.pi * 1e-4 / np.sqrt(np.linalg.det(X.T @ X / 200))
@@ -181,18 +174,19 @@ def test_noisy_data_and_gamma():
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("where", "settings", "message"),
     [
-        ({"center": {"w": OLS + 0.3}}, "`center` is not the minimum: the loss falls"),
-        ({"least": 0.0}, "`least` must be finite and positive"),
-        ({"least": 1e-9}, "`least` must be above the rounding of the losses"),
-        ({"least": 0.5}, "Six levels are needed to fit λ; there are"),
-        ({"localization": 0.0}, "`localization` must be positive"),
-        ({"num_replicas": 1}, "`num_replicas` must be at least 2"),
-        ({"multiplicity": 0}, "`multiplicity` must be at least 1"),
+        ({"center": {"w": OLS + 0.3}}, {}, "`center` is not the minimum: the loss falls"),
+        ({}, {"least": 0.0}, "`least` must be finite and positive"),
+        ({}, {"least": 1e-9}, "`least` must be above the rounding of the losses"),
+        ({}, {"least": 0.5}, "Six levels are needed to fit λ; there are"),
+        ({"localization": 0.0}, {}, "`localization` must be positive"),
+        ({}, {"num_replicas": 1}, "`num_replicas` must be at least 2"),
+        ({}, {"multiplicity": 0}, "`multiplicity` must be at least 1"),
     ],
 )
-def test_what_gives_no_slope_is_said(settings, message):
-    settings = {"center": {"w": OLS}, "num_particles": 400, **settings}
+def test_what_gives_no_slope_is_said(where, settings, message):
+    local = nllc.localize(regression, **{"center": {"w": OLS}, **where})
+    settings = {"num_particles": 400, **settings}
     with pytest.raises(ValueError, match=message):
-        nllc.volume_scaling(jax.random.key(0), regression, (X, Y), **settings)
+        evidence.volume_scaling(jax.random.key(0), local, (X, Y), **settings)

@@ -193,7 +193,7 @@ def _dataset(plan: Plan, prior: str, betas: np.ndarray, draws: list[Draws]) -> x
                 "num_parameters": plan.target.dimension,
                 "center_loss": total_loss(plan.reading.center_losses),
                 "localization": one_or_by_site(plan.target.localization),
-                "log_normalizer": log_normalizer(plan.target),
+                **({"log_normalizer": log_normalizer(plan.target)} if prior == "local" else {}),
                 "prior": prior,
                 "kernel": plan.kernel,
             }

@@ -19,7 +19,6 @@ from numpyro_llc._checks import (
     check_positive,
     inverse_temperature_or_default,
 )
-from numpyro_llc._identity import fingerprint
 from numpyro_llc.errors import LLCWarning
 from numpyro_llc.estimate import estimate_llc
 from numpyro_llc.kernels import KERNEL_NAMES, STOCHASTIC_NAMES
@@ -27,7 +26,7 @@ from numpyro_llc.known import zoo
 from numpyro_llc.known._calibration_table import CalibrationTable, Row, compared
 from numpyro_llc.models import Fields
 from numpyro_llc.results import findings, report_of, summary, text_of
-from numpyro_llc.sampling import check_schedule, forget_compiled
+from numpyro_llc.sampling import check_schedule, fingerprint, forget_compiled
 
 DEFAULT_KERNELS = ("nuts", "sgld", "psgld", "sgnht")
 

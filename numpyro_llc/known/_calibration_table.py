@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from numpyro_llc._identity import check_same_settings, plain
 from numpyro_llc.errors import CheckpointError
 from numpyro_llc.inference_data import attributes
+from numpyro_llc.sampling import check_same_settings, plain
 
 Row = dict[str, Any]
 """Cells of a problem and kernel by column, numbers and texts; those not known yet are left out."""

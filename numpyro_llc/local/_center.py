@@ -13,6 +13,7 @@ from numpyro.infer.initialization import init_to_sample, init_to_uniform
 from numpyro_llc._checks import check_integer, check_key
 from numpyro_llc.errors import NonFiniteLossError, warn
 from numpyro_llc.local._curvature import Curvature, curvature_at_center, lowest_curvature
+from numpyro_llc.local._localize import LocalizedModel
 from numpyro_llc.local._target import LocalTarget, make_target, total_loss
 from numpyro_llc.models import (
     Arrays,
@@ -126,10 +127,7 @@ def find_center(
     differences far below the loss itself. Params keep their initial values as starts.
     """
     check_key(rng_key)
-    if objective not in ("mle", "map"):
-        raise ValueError(f"`objective` must be 'mle' or 'map'; got {objective!r}.")
-    check_integer("num_starts", num_starts, minimum=1, meaning="It counts optimizer runs.")
-    check_integer("max_steps", max_steps, minimum=1, meaning="It counts L-BFGS steps.")
+    _check_arguments(model, objective, num_starts, max_steps)
     reading = read_model(
         model,
         model_args,
@@ -174,6 +172,17 @@ def find_center(
         start_objectives=excess,
         objective=objective,
     )
+
+
+def _check_arguments(model: Callable, objective: str, num_starts: int, max_steps: int) -> None:
+    if isinstance(model, LocalizedModel):
+        raise TypeError(
+            "`model` must be the plain model: a localized one has its centre. Pass `local.model`."
+        )
+    if objective not in ("mle", "map"):
+        raise ValueError(f"`objective` must be 'mle' or 'map'; got {objective!r}.")
+    check_integer("num_starts", num_starts, minimum=1, meaning="It counts optimizer runs.")
+    check_integer("max_steps", max_steps, minimum=1, meaning="It counts L-BFGS steps.")
 
 
 def _item(tree: PyTree, index: int) -> PyTree:

@@ -91,13 +91,15 @@ class LocalizedModel:
             beta = 1.0 / jnp.log(num_data) if beta is None else beta
         else:
             num_data = check_num_data(num_data)
+            beta = inverse_temperature_or_default(None, num_data) if beta is None else beta
+        return self._density(reading, beta), num_data
+
+    def _density(self, reading: ModelReading, beta: float | jax.Array) -> LocalTarget:
         check_finite(reading, "at `center`")
-        if not isinstance(beta, jax.core.Tracer):
-            beta = inverse_temperature_or_default(beta, num_data)
         center, fixed = (reading.center, None)
         if self.sites is not None:
             center, fixed = split(reading.center, self.sites)
-        target = make_target(
+        return make_target(
             reading.program,
             reading.arrays,
             center,
@@ -106,12 +108,14 @@ class LocalizedModel:
             center_losses=reading.center_losses,
             fixed=fixed,
         )
-        return target, num_data
 
     def __call__(self, *args: object, **kwargs: object) -> object:
         """Run the model with localizing priors and a tempered likelihood."""
         reading = self.read(args, kwargs)
-        target, _ = self.target(reading)
+        if self.inverse_temperature is None or self.num_data is not None:
+            target, _ = self.target(reading)
+        else:  # n, which the model may leave in doubt, is not needed
+            target = self._density(reading, self.inverse_temperature)
         check_under_numpyro(target)
         program, is_free = reading.program, is_free_of(reading.center, target.fixed)
         fixed = tuple(name for name in program.latents if not is_free[name])

@@ -1,18 +1,34 @@
-"""What pictures share: the draws they show, and axes to draw on."""
+"""What pictures share: matplotlib, the draws they show, and axes to draw on."""
 
-from typing import Any
+from typing import TYPE_CHECKING, TypeAlias
 
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.axes import Axes
 
-from numpyro_llc.inference_data import draws_of, posterior
+from numpyro_llc.inference_data import Groups, InferenceData, draws_of, posterior
 
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from matplotlib.axes import Axes
+
+Result: TypeAlias = "InferenceData | Groups"
+"""What a picture is of: a result, or its groups."""
 LEAST_DRAWS = 4
 """Fewer draws a chain have no effective sample size."""
 
 
-def sound_draws(idata: Any) -> np.ndarray:
+def pyplot() -> "ModuleType":
+    """``matplotlib.pyplot``, imported when the first picture is drawn."""
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError as error:
+        raise ImportError(
+            "numpyro_llc.plots needs matplotlib: pip install 'numpyro_llc[plots]'."
+        ) from error
+    return plt
+
+
+def sound_draws(idata: Result) -> np.ndarray:
     """``llc`` [chain, draw], of a run that broke only the draws before.
 
     Raises
@@ -32,8 +48,9 @@ def sound_draws(idata: Any) -> np.ndarray:
     return llc
 
 
-def axes_or_new(axes: Axes | None, width: float, height: float) -> Axes:
+def axes_or_new(axes: "Axes | None", width: float, height: float) -> "Axes":
     """The axes given, or those of a new figure of that many inches."""
     if axes is not None:
         return axes
-    return plt.subplots(figsize=(width, height), layout="constrained")[1]
+    made: Axes = pyplot().subplots(figsize=(width, height), layout="constrained")[1]
+    return made

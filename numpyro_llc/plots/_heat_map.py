@@ -1,4 +1,4 @@
-"""A heat map of λ̂ over two axes of a sweep."""
+"""A heat map of λ̂ over two axes of a sweep; ``plot_sweep`` imports it when it draws one."""
 
 from typing import Any
 
@@ -13,13 +13,15 @@ from matplotlib.colors import Normalize
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
+Style = dict[str, Any]
+"""Of artists: keywords of matplotlib."""
 _COLORS = colormaps["viridis"]
 _LEAST_SPAN = 0.1
 """Of the colours, either way, relative to λ̂."""
-_DOUBTFUL: dict[str, Any] = {"fill": False, "hatch": "///", "edgecolor": "0.7", "linewidth": 0}
-_DIVERGED: dict[str, Any] = {"color": "C3", "linewidth": 1.5}
-_RECOMMENDED: dict[str, Any] = {"fill": False, "edgecolor": "C3", "linewidth": 2.5}
-_PLATEAU: dict[str, Any] = {"color": "black", "linewidth": 2.5}
+_DOUBTFUL: Style = {"fill": False, "hatch": "///", "edgecolor": "0.7", "linewidth": 0}
+_DIVERGED: Style = {"color": "C3", "linewidth": 1.5}
+_RECOMMENDED: Style = {"fill": False, "edgecolor": "C3", "linewidth": 2.5}
+_PLATEAU: Style = {"color": "black", "linewidth": 2.5}
 
 
 def norm_of(grid: xr.Dataset) -> Normalize:
@@ -96,7 +98,7 @@ def heat_map_legend(axes: np.ndarray, grid: xr.Dataset, norm: Normalize) -> None
     scale = ScalarMappable(norm, _COLORS)
     figure.colorbar(scale, ax=list(axes), label="λ̂", extend=extend.get(beyond, "neither"))
     cross = Line2D([], [], marker="x", linestyle="none", color=_DIVERGED["color"])
-    marks: list[tuple[Any, Artist, str]] = [
+    marks: list[tuple[xr.DataArray, Artist, str]] = [
         (grid["on_plateau"].any(), Line2D([], [], **_PLATEAU), "plateau"),
         (grid["is_recommended"].any(), Patch(**_RECOMMENDED), "recommended"),
         ((grid["status"] == "doubtful").any(), Patch(**_DOUBTFUL), "with findings"),

@@ -1,16 +1,18 @@
 """λ̂ along one axis of a sweep."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
-from matplotlib.axes import Axes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _MOST_LABELS = 6
 """More labels than these are turned, so that they do not run into each other."""
 
 
-def draw_line(axes: Axes, grid: xr.Dataset, x: str) -> None:
+def draw_line(axes: "Axes", grid: xr.Dataset, x: str) -> None:
     """λ̂ ± 2 Monte Carlo errors of each cell; `grid` has the dimension `x` only."""
     place = _scale(axes, x, grid[x].to_numpy())
     llc, bar = grid["llc"].to_numpy(), 2.0 * grid["mcse_mean"].to_numpy()
@@ -19,25 +21,43 @@ def draw_line(axes: Axes, grid: xr.Dataset, x: str) -> None:
     if flat.any():
         low, high = (llc - bar)[flat].min(), (llc + bar)[flat].max()
         axes.fill_between(place[flat], low, high, color="0.85", zorder=0, label="plateau")
-    style: dict[str, Any] = {"fmt": "o", "capsize": 3, "color": "C0"}
-    for name, label in (("ok", "λ̂ ± 2 mcse"), ("doubtful", "with findings")):
+    for name, label, color, fill in (
+        ("ok", "λ̂ ± 2 mcse", "C0", "C0"),
+        ("doubtful", "with findings", "C1", "white"),
+    ):
         of = status == name
         if of.any():
-            axes.errorbar(place[of], llc[of], yerr=bar[of], label=label, **style)
-        style |= {"markerfacecolor": "white", "color": "C1"}
+            axes.errorbar(
+                place[of],
+                llc[of],
+                yerr=bar[of],
+                fmt="o",
+                capsize=3,
+                color=color,
+                markerfacecolor=fill,
+                label=label,
+            )
     broke = place[status == "diverged"]
     if broke.size:
         bottom = axes.get_xaxis_transform()
         axes.plot(broke, 0.04 + 0 * broke, "x", color="C3", transform=bottom, label="diverged")
     best = grid["is_recommended"].to_numpy()
     if best.any():
-        ring: dict[str, Any] = {"markersize": 13, "markerfacecolor": "none", "linestyle": "none"}
-        axes.plot(place[best], llc[best], "o", color="C3", label="recommended", **ring)
+        axes.plot(
+            place[best],
+            llc[best],
+            "o",
+            color="C3",
+            markersize=13,
+            markerfacecolor="none",
+            linestyle="none",
+            label="recommended",
+        )
     axes.set(xlabel=x, ylabel="λ̂")
     axes.figure.legend(loc="outside lower center", ncols=3, frameon=False)
 
 
-def _scale(axes: Axes, name: str, values: np.ndarray) -> np.ndarray:
+def _scale(axes: "Axes", name: str, values: np.ndarray) -> np.ndarray:
     """Where the values lie: by their logarithm if they are quantities, centres by number."""
     if name != "center":
         positive = values[values > 0]

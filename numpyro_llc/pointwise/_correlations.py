@@ -120,7 +120,10 @@ def susceptibilities(losses: PointwiseLosses) -> xr.Dataset:
         found |= {"response": response, "response_error": response_error}
         for name, values in found.items():
             columns.setdefault(name, []).append(values[0])
-    penalties = {name: gammas[name] * half for name, half in _half_squares(losses).items()}
+    penalties = {
+        name: gammas.get(name, 0.0) * half  # of a fixed site both are zero
+        for name, half in _half_squares(losses).items()
+    }
     site, site_error = covariances(-llc, np.stack(list(penalties.values()), axis=-1))
     by_datum = {k: ("datum", np.concatenate(v)) for k, v in columns.items()}
     return xr.Dataset(

@@ -1,6 +1,5 @@
 """``from_numpyro``: a finished ``MCMC`` run on a localized model to inference data."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 
 import jax
@@ -22,7 +21,6 @@ from numpyro_llc.sampling import run_keys
 def from_numpyro(
     mcmc: MCMC,
     *,
-    num_data: int | None = None,
     store_sites: bool | Sequence[str] = True,
     log_likelihood: bool = False,
 ) -> InferenceData:
@@ -34,7 +32,7 @@ def from_numpyro(
         A finished run of a kernel built on ``localize(model, ...)``. The extra fields
         ``diverging``, ``num_steps``, ``accept_prob``, ``energy`` and ``adapt_state.step_size``
         become ``sample_stats``, if ``mcmc.run`` collected them.
-    num_data, store_sites, log_likelihood
+    store_sites, log_likelihood
         As in :func:`estimate_llc`.
 
     Returns
@@ -60,8 +58,6 @@ def from_numpyro(
     if mcmc.last_state is None:
         raise ValueError("`mcmc` has not run yet: call mcmc.run(...) first.")
     args, kwargs = mcmc._args, mcmc._kwargs  # as ArviZ's own converter reads them
-    if num_data is not None:
-        model = dataclasses.replace(model, num_data=num_data)
     reading = model.read(args, kwargs)
     target, num_data = model.target(reading)
     names = sites_to_store(reading, store_sites)

@@ -7,6 +7,12 @@ chooses the lengths that the user left open.
 
 from numpyro_llc.sampling._compiled import OTHER_DATA, Layout, advance, forget_compiled, start
 from numpyro_llc.sampling._folder import RunFolder, write_arrays
+from numpyro_llc.sampling._identity import (
+    check_same_settings,
+    fingerprint,
+    open_folder,
+    plain,
+)
 from numpyro_llc.sampling._lengths import Finished, evaluation_rows, finish
 from numpyro_llc.sampling._plan import Plan, RunKeys, make_plan, run_keys
 from numpyro_llc.sampling._run import Draws, NonFiniteDraw, Run
@@ -32,11 +38,15 @@ __all__ = [
     "Schedule",
     "Until",
     "advance",
+    "check_same_settings",
     "check_schedule",
     "evaluation_rows",
+    "fingerprint",
     "finish",
     "forget_compiled",
     "make_plan",
+    "open_folder",
+    "plain",
     "run_keys",
     "start",
     "with_defaults",

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from numpyro_llc._identity import check_same_settings
 from numpyro_llc.models import PyTree
+from numpyro_llc.sampling._identity import check_same_settings
 
 Entry = dict[str, np.ndarray]
 """Draws ``[chain, draw, ...]`` by name."""

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 from numpyro.infer.mcmc import MCMCKernel
 
 from numpyro_llc._checks import check_other_data
-from numpyro_llc._identity import fingerprint
 from numpyro_llc.kernels import Sampler, StochasticKernel, StochasticSampler, name_of, sampler_of
 from numpyro_llc.local import (
     DENSE_LIMIT,
@@ -33,6 +32,7 @@ from numpyro_llc.models import (
     check_rows_apart,
     with_batches,
 )
+from numpyro_llc.sampling._identity import fingerprint
 from numpyro_llc.sampling._schedule import DEFAULT_STEPS, Schedule, with_defaults
 
 FORMAT = 3

@@ -7,9 +7,8 @@ import jax
 import numpy as np
 import xarray as xr
 
-from numpyro_llc._identity import check_same_settings, fingerprint
 from numpyro_llc.models import PyTree
-from numpyro_llc.sampling import Plan
+from numpyro_llc.sampling import Plan, check_same_settings, fingerprint
 from numpyro_llc.studies._rows import TEXTS
 
 

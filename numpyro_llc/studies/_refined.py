@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 from numpyro.infer.mcmc import MCMCKernel
 
+from numpyro_llc._identity import open_folder
 from numpyro_llc.errors import LLCWarning
 from numpyro_llc.estimate import estimate_llc
 from numpyro_llc.inference_data import InferenceData, Table, moments, posterior
@@ -91,6 +92,7 @@ def refined_llc(
     for part in sites.values():
         if part is not None:
             split(reading.center, part)
+    folder = None if output is None else open_folder(output, argument="output")
     rows = []
     for place, part in enumerate(sites.values()):
         with warnings.catch_warnings():
@@ -108,7 +110,7 @@ def refined_llc(
                 thinning=thinning,
                 until=until,
                 chain_method=chain_method,
-                output=None if output is None else Path(output) / str(place),
+                output=None if folder is None else folder / str(place),
                 progress_bar=progress_bar,
                 store_sites=False,
                 evaluate_on=evaluate_on,

@@ -111,7 +111,7 @@ def sweep(
         one = local if first is None else replace(local, center=first)
         return make_plan(one, model_args, model_kwargs, kernel, schedule)
 
-    one_size = batch_size if isinstance(batch_size, int) else None
+    one_size = None if is_axis(batch_size) else batch_size
     plan_of = Plans(kernel, one_size, axes, make)
     grid = empty(axes)
     if output is not None:

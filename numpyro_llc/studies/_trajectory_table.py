@@ -10,10 +10,9 @@ import numpy as np
 import xarray as xr
 from jax.tree_util import PyTreeDef
 
-from numpyro_llc._identity import check_same_settings, fingerprint
 from numpyro_llc.errors import CheckpointError
 from numpyro_llc.models import PyTree
-from numpyro_llc.sampling import write_arrays
+from numpyro_llc.sampling import check_same_settings, fingerprint, write_arrays
 from numpyro_llc.studies._carry import Carried
 from numpyro_llc.studies._rows import NUMBERS, TEXTS, Row, save
 

@@ -32,7 +32,7 @@ def report(table):
     """Errors against λ at the point, over all networks."""
     error = table["llc"] / table["learning_coefficient"] - 1
     print(
-        table[["parameters", "learning_coefficient", "llc", "mcse", "r_hat", "seconds"]]
+        table[["parameters", "learning_coefficient", "llc", "mcse_mean", "r_hat", "seconds"]]
         .assign(percent=100 * error, failure=table["failure"].str[:40])
         .to_string(float_format=lambda number: f"{number:.4g}")
     )

@@ -25,18 +25,16 @@ def main(arguments=None):
     wanted = loss + 0.5 * np.linalg.slogdet(np.eye(2) + x.T @ x)[1]
     scores = []
     for seed in range(options.seeds):
-        ladder = nllc.temperature_ladder(
+        ladder = nllc.evidence.temperature_ladder(
             jax.random.key(1_000 + seed),
-            regression,
+            nllc.localize(regression, center={"w": ols}, num_data=1_000),
             (x, y),
-            center={"w": ols},
-            num_data=1_000,
             inverse_temperatures=RUNGS,
             num_warmup=300,
             num_samples=500,
             progress_bar=False,
         )
-        found = nllc.free_energy(ladder)
+        found = nllc.evidence.free_energy(ladder)
         scores.append((found.value - wanted) / found.error)
     print(f"(value - exact) / error: mean {np.mean(scores):.2f}, sd {np.std(scores):.2f}")
 

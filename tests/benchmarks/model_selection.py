@@ -18,12 +18,10 @@ import numpyro
 import numpyro.distributions as dist
 import pandas as pd
 from numpyro.infer import HMC
-from numpyro_llc.sampling._problem import prepare
 
+import numpyro_llc as nllc
 from numpyro_llc.inference_data import monte_carlo
-from numpyro_llc.sampling import Run
-from numpyro_llc.sampling._lengths import finish
-from numpyro_llc.sampling._schedule import check_schedule, with_defaults
+from numpyro_llc.sampling import Run, check_schedule, finish, make_plan
 
 IN, OUT, MOST, RANK = 6, 6, 4, 2
 
@@ -67,30 +65,16 @@ def maximum(r, z, rank):
 
 def sampled(options, kernel, arrays, centers, num_data, beta, key):
     """Draws of all data sets at one β, around centres of their own."""
-    schedule = with_defaults(
-        check_schedule(options.num_warmup, options.num_samples, 2, 1, "vectorized", False)
-    )
-    first = jax.tree.map(lambda leaf: leaf[0], (arrays, centers))
-    problem = prepare(
-        model,
-        first[0],
-        None,
-        schedule,
-        center=first[1],
-        kernel=kernel,
-        num_data=num_data,
-        inverse_temperature=beta,
-        localization=1.0,
-        batch_size=None,
-        in_axes=None,
-        step_size=None,
-    )
+    schedule = check_schedule(options.num_warmup, options.num_samples, 2, 1, "vectorized", False)
+    first, center = jax.tree.map(lambda leaf: leaf[0], (arrays, centers))
+    local = nllc.localize(model, center=center, num_data=num_data, inverse_temperature=beta)
+    plan = make_plan(local, first, None, kernel, schedule)
     single = jnp.float32
     cells = {
         "arrays": tuple(jnp.asarray(array, single) for array in arrays),
         "center": {name: jnp.asarray(value, single) for name, value in centers.items()},
     }
-    program = problem.reading.program
+    program = plan.reading.program
     cells["center_losses"] = jax.vmap(program.losses)(cells["center"], cells["arrays"])
     key_starts, key_chains = jax.random.split(key)
     starts = {
@@ -99,17 +83,10 @@ def sampled(options, kernel, arrays, centers, num_data, beta, key):
         * jax.random.normal(jax.random.fold_in(key_starts, k), (2 * len(value), *value.shape[1:]))
         for k, (name, value) in enumerate(cells["center"].items())
     }
-    target = replace(problem.target, inverse_temperature=jnp.asarray(beta, single))
-    run = Run(
-        problem.sampler,
-        target,
-        starts,
-        key_chains,
-        schedule,
-        sites=("a", "b"),
-        cells=cells,
-    )
-    draws = finish(run, schedule, 1, key).draws
+    target = replace(plan.target, inverse_temperature=jnp.asarray(beta, single))
+    plan = replace(plan, target=target)
+    run = Run(plan, starts, key_chains, sites=("a", "b"), cells=cells)
+    draws = finish(run).draws
     count = len(arrays[0])
     r_hats = [monte_carlo(own).r_hat for own in draws.excess_loss[:40].reshape(20, 2, -1)]
     print(f"    β = {beta:.2g}: median R-hat {np.median(r_hats):.3f}", flush=True)

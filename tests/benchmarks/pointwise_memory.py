@@ -15,7 +15,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 
-import numpyro_llc as nllc
+from numpyro_llc import pointwise
 from numpyro_llc.inference_data import inference_data, labelled
 
 CHAINS, DRAWS = 4, 500
@@ -33,11 +33,11 @@ def measure(num_data, max_memory):
     y = x + noise
     w = (x @ y) / (x @ x) + rng.normal(size=(CHAINS, DRAWS)) / np.sqrt(x @ x)
     draws = labelled({"w": w}, lead=("chain", "draw"))
-    losses = nllc.pointwise_losses(
+    losses = pointwise.pointwise_losses(
         inference_data({"posterior": draws}, {}), model, (x, y), max_memory=max_memory
     )
     began = time.perf_counter()
-    found = nllc.singular_fluctuation(nllc.pointwise_statistics(losses))
+    found = pointwise.singular_fluctuation(pointwise.pointwise_statistics(losses))
     seconds = time.perf_counter() - began
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     stored = num_data * CHAINS * DRAWS * 4 / 2**20

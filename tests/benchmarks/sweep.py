@@ -14,12 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
-from numpyro_llc.sampling._problem import prepare
 
 import numpyro_llc as nllc
 from numpyro_llc import sampling
-from numpyro_llc.sampling import Run
-from numpyro_llc.sampling._schedule import check_schedule
+from numpyro_llc.sampling import Run, check_schedule, make_plan
 
 GRID = {
     "step_size": [1e-5, 3e-5, 1e-4],
@@ -47,21 +45,12 @@ def data():
 def bare(cell, steps):
     """The loop of one cell: warm-up, then draws after every 10th step."""
     args, center = data()
+    settings = dict(cell)
+    kernel = nllc.SGLD(step_size=settings.pop("step_size"), batch_size=64)
     schedule = check_schedule(steps // 4, steps, 4, 10, "vectorized", False)
-    problem = prepare(
-        model,
-        args,
-        None,
-        schedule,
-        center=center,
-        kernel="sgld",
-        num_data=None,
-        batch_size=64,
-        in_axes=None,
-        **cell,
-    )
-    starts = jax.tree.map(lambda x: jnp.broadcast_to(x, (4, *x.shape)), problem.target.center)
-    run = Run(problem.sampler, problem.target, starts, jax.random.key(0), schedule, sites=())
+    plan = make_plan(nllc.localize(model, center=center, **settings), args, None, kernel, schedule)
+    starts = jax.tree.map(lambda x: jnp.broadcast_to(x, (4, *x.shape)), plan.target.center)
+    run = Run(plan, starts, jax.random.key(0))
     began = time.perf_counter()
     run.walk(steps // 4)
     run.end_warmup()
@@ -82,9 +71,9 @@ def main():
         began = time.perf_counter()
         nllc.sweep(
             jax.random.key(0),
-            model,
+            nllc.localize(model, center=center),
             args,
-            center=center,
+            kernel="sgld",
             batch_size=64,
             num_warmup=steps // 4,
             num_samples=steps,

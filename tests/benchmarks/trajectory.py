@@ -15,15 +15,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from numpyro_llc.sampling._problem import prepare
 
 import numpyro_llc as nllc
 from numpyro_llc import sampling
-from numpyro_llc.local._evaluation import ROWS_ALWAYS_AFFORDABLE, rows_to_evaluate
-from numpyro_llc.sampling._schedule import check_schedule
+from numpyro_llc.local import ROWS_ALWAYS_AFFORDABLE, rows_to_evaluate
 
 WIDTHS = (20, 100, 75, 4)
-KERNEL = {"kernel": "sgld", "batch_size": 128}
+KERNEL = nllc.SGLD(batch_size=128)
 
 
 def apply(params, x):
@@ -66,16 +64,15 @@ def after_bare(model, data, checkpoints, steps, clock):
 
     The seconds since the last checkpoint was handed out are those of the trajectory.
     """
-    schedule = check_schedule(steps // 4, steps, 4, 10, "vectorized", False)
-    arguments = {"num_data": None, "inverse_temperature": None, "localization": 1.0}
-    arguments |= {"in_axes": None, "step_size": None, **KERNEL}
-    problem = prepare(model, data, None, schedule, center=checkpoints[0], **arguments)
+    schedule = sampling.check_schedule(steps // 4, steps, 4, 10, "vectorized", False)
+    first = nllc.localize(model, center=checkpoints[0])
+    plan = sampling.make_plan(first, data, None, KERNEL, schedule)
     for center in checkpoints:
-        here = problem.at(center)
+        here = plan.varied(center=center)
         starts = here.starts(None, jax.random.key(0))
         began = time.perf_counter()
-        run = sampling.Run(here.sampler, here.target, starts, jax.random.key(0), schedule, sites=())
-        run.rows = rows_to_evaluate(here.target, ROWS_ALWAYS_AFFORDABLE, jax.random.key(0))
+        rows = rows_to_evaluate(here.target, ROWS_ALWAYS_AFFORDABLE, jax.random.key(0))
+        run = sampling.Run(here, starts, jax.random.key(0), rows=rows)
         run.walk(steps // 4)
         run.end_warmup()
         run.draw(steps // 10, 10)
@@ -98,7 +95,13 @@ def main():
         clock = []
         pairs = after_bare(model, data, checkpoints, options.steps, clock)
         nllc.llc_trajectory(
-            jax.random.key(0), model, pairs, data, **KERNEL, **lengths, progress_bar=False
+            jax.random.key(0),
+            model,
+            pairs,
+            data,
+            kernel=KERNEL,
+            **lengths,
+            progress_bar=False,
         )
         return np.array(clock)
 

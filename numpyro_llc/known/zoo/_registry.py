@@ -8,8 +8,8 @@ from typing import NamedTuple
 import pandas as pd
 
 from numpyro_llc._checks import check_num_data
-from numpyro_llc._identity import fingerprint
 from numpyro_llc.known.zoo._problem import Problem
+from numpyro_llc.sampling import fingerprint
 
 Builder = Callable[[int], Problem]
 

@@ -1,17 +1,22 @@
 """``plot_landscape``: where the draws of a two-parameter model went."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
-from matplotlib.axes import Axes
-from matplotlib.colors import LogNorm
 
 from numpyro_llc.inference_data import labelled, posterior
 from numpyro_llc.local import Center
 from numpyro_llc.models import named_leaves
-from numpyro_llc.plots._common import axes_or_new, sound_draws
+from numpyro_llc.plots._common import Result, axes_or_new, sound_draws
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from numpy.typing import ArrayLike
+
+Loss = Callable[[np.ndarray, np.ndarray], "ArrayLike"]
+Place = Center | Mapping[str, object] | Sequence[float]
 
 _POINTS = 201
 """Of the grid on which the loss is evaluated, each way."""
@@ -20,14 +25,14 @@ _MARGIN = 0.05
 
 
 def plot_landscape(
-    idata: Any,
-    loss: Callable[[np.ndarray, np.ndarray], Any] | xr.DataArray,
+    idata: Result,
+    loss: Loss | xr.DataArray,
     *,
-    center: Any = None,
+    center: Place | None = None,
     var_names: str | Sequence[str] | None = None,
     levels: Sequence[float] | None = None,
-    axes: Axes | None = None,
-) -> Axes:
+    axes: "Axes | None" = None,
+) -> "Axes":
     """Draws over the contours of a two-parameter loss, with the centre.
 
     Parameters
@@ -82,8 +87,15 @@ def plot_landscape(
     axes.scatter(x.T.ravel(), y.T.ravel(), s=2, c=colors, alpha=0.6)
     axes.plot([], [], "C0o", markersize=4, label="draws, by chain")
     if place is not None:
-        style: dict[str, Any] = {"markersize": 13, "markeredgecolor": "black", "linestyle": "none"}
-        axes.plot(*place, marker="*", color="white", label="centre w*", **style)
+        axes.plot(
+            *place,
+            marker="*",
+            markersize=13,
+            color="white",
+            markeredgecolor="black",
+            linestyle="none",
+            label="centre w*",
+        )
     axes.set(xlabel=a, ylabel=b, aspect="equal")
     axes.set_xlim(float(grid[a].min()), float(grid[a].max()))
     axes.set_ylim(float(grid[b].min()), float(grid[b].max()))
@@ -111,7 +123,7 @@ def _columns(data: xr.Dataset, lead: int) -> dict[str, np.ndarray]:
     return columns
 
 
-def _place(center: Any, names: list[str]) -> list[float]:
+def _place(center: Place, names: list[str]) -> list[float]:
     """The centre's two numbers."""
     if isinstance(center, Center):
         center = center.params
@@ -121,14 +133,14 @@ def _place(center: Any, names: list[str]) -> list[float]:
         missing = [name for name in names if name not in known]
         if missing:
             raise ValueError(f"`center` lacks {missing}; it has {list(known)}.")
-        center = [known[name] for name in names]
+        center = [float(known[name]) for name in names]
     if np.shape(center) != (2,):
         raise ValueError(f"`center` must be two numbers, {names}; got {center!r}.")
     return [float(number) for number in center]
 
 
 def _on_a_square(
-    loss: Callable[[np.ndarray, np.ndarray], Any],
+    loss: Loss,
     draws: Mapping[str, np.ndarray],
     place: list[float] | None,
 ) -> xr.DataArray:
@@ -148,7 +160,7 @@ def _on_a_square(
     return xr.DataArray(values, dict(zip(draws, lines, strict=True)), dims=tuple(draws))
 
 
-def _contours(axes: Axes, grid: xr.DataArray, levels: Sequence[float] | None) -> None:
+def _contours(axes: "Axes", grid: xr.DataArray, levels: Sequence[float] | None) -> None:
     height = grid.to_numpy().astype(float)
     height = np.where(np.isfinite(height), height, np.nan)
     if np.isnan(height).all() or np.nanmin(height) == np.nanmax(height):
@@ -156,9 +168,18 @@ def _contours(axes: Axes, grid: xr.DataArray, levels: Sequence[float] | None) ->
     height = height - np.nanmin(height)
     marks = np.asarray(_eight_below(float(np.nanmax(height))) if levels is None else levels, float)
     x, y = (grid[name].to_numpy() for name in reversed(grid.dims))
-    norm, low = LogNorm(marks[0], marks[-1]), 1e-3 * marks[0]  # below all marks: log wants no 0
-    style: dict[str, Any] = {"cmap": "Greys", "norm": norm, "alpha": 0.5, "extend": "both"}
-    filled = axes.contourf(x, y, np.maximum(height, low), levels=marks, **style)
+    filled = axes.contourf(
+        x,
+        y,
+        np.maximum(height, 1e-3 * marks[0]),  # below all marks: the log wants no 0
+        levels=marks,
+        cmap="Greys",
+        norm="log",
+        vmin=marks[0],
+        vmax=marks[-1],
+        alpha=0.5,
+        extend="both",
+    )
     axes.contour(x, y, height, colors="0.4", linewidths=0.6, levels=marks)
     beside = axes.inset_axes((1.03, 0.0, 0.05, 1.0))  # as high as axes of equal aspect
     bar = axes.figure.colorbar(filled, cax=beside, label="loss above its lowest value")

@@ -1,12 +1,16 @@
 """``plot_calibration``: kernels against known answers."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
-import matplotlib.pyplot as plt
 import numpy as np
 
+from numpyro_llc.plots._common import pyplot
 
-def plot_calibration(table: Any) -> np.ndarray:
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def plot_calibration(table: "pd.DataFrame") -> np.ndarray:
     """λ̂ against its exact value, and their ratio by kernel.
 
     Parameters
@@ -23,7 +27,8 @@ def plot_calibration(table: Any) -> np.ndarray:
     table = table.reset_index() if "kernel" in table.index.names else table
     table = table[(table["exact"] > 0) & (table["llc"] > 0)]
     kernels = list(dict.fromkeys(table["kernel"]))
-    figure, axes = plt.subplots(1, 2, figsize=(10, 4.5), layout="constrained")
+    axes: np.ndarray
+    _, axes = pyplot().subplots(1, 2, figsize=(10, 4.5), layout="constrained")
     for k, kernel in enumerate(kernels):
         rows = table[table["kernel"] == kernel]
         exact, llc, bar = rows["exact"], rows["llc"], 2.0 * rows["mcse_mean"]

@@ -1,13 +1,17 @@
 """``plot_phases``: which phase the posterior prefers at which n."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from matplotlib.axes import Axes
 
 from numpyro_llc.evidence import Phases
 from numpyro_llc.plots._common import axes_or_new
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
-def plot_phases(found: Phases, *, axes: Axes | None = None) -> Axes:
+
+def plot_phases(found: Phases, *, axes: "Axes | None" = None) -> "Axes":
     """Free energies of phases by n, against that of the first, and where they cross.
 
     Parameters

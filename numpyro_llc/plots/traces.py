@@ -1,40 +1,20 @@
-"""``plot_trace``, ``plot_traces``: the draws in their order, and how λ̂ settles."""
+"""``plot_traces``: the draws of several results in their order, and how each λ̂ settles."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.axes import Axes
 
 from numpyro_llc.inference_data import posterior
-from numpyro_llc.plots._common import sound_draws
+from numpyro_llc.plots._common import Result, pyplot, sound_draws
 from numpyro_llc.results import summary
 
-
-def plot_trace(idata: Any, *, half_dimension: float | None = None) -> np.ndarray:
-    """Trace of ``llc`` and running λ̂ of each chain, of one result.
-
-    Parameters
-    ----------
-    idata
-        A result, or its file read back.
-    half_dimension : float, optional
-        d/2, where it is not half the number of the model's parameters.
-
-    Returns
-    -------
-    numpy.ndarray of matplotlib.axes.Axes [2]
-        As a row of :func:`plot_traces`.
-    """
-    chains, draws = sound_draws(idata).shape
-    label = f"{chains} chain{'s' * (chains > 1)} of {draws} draws"
-    given = {} if half_dimension is None else {label: half_dimension}
-    return plot_traces({label: idata}, half_dimensions=given)[0]
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 def plot_traces(
-    results: Mapping[str, Any], *, half_dimensions: Mapping[str, float] | None = None
+    results: Mapping[str, Result], *, half_dimensions: Mapping[str, float] | None = None
 ) -> np.ndarray:
     """Trace of ``llc`` and running λ̂ of each chain, a row of axes for each result.
 
@@ -55,7 +35,7 @@ def plot_traces(
         raise ValueError("`results` is empty; give {label: inference data}.")
     given = {} if half_dimensions is None else half_dimensions
     height = max(2.2 * len(results), 2.8)
-    figure, axes = plt.subplots(
+    figure, axes = pyplot().subplots(
         len(results), 2, figsize=(9, height), squeeze=False, layout="constrained"
     )
     for (trace, running), (label, idata) in zip(axes, results.items(), strict=True):
@@ -74,7 +54,7 @@ def plot_traces(
     return axes
 
 
-def _mark_estimate(axes: Axes, idata: Any, num_draws: int, half_dimension: float) -> None:
+def _mark_estimate(axes: "Axes", idata: Result, num_draws: int, half_dimension: float) -> None:
     row = summary({"posterior": posterior(idata).isel(draw=slice(num_draws))}).loc["llc"]
     axes.axhspan(row["ci90_lb"], row["ci90_ub"], color="0.8", label="90 % interval")
     axes.axhline(row["mean"], color="black", linewidth=1, label="λ̂")

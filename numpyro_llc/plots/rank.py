@@ -1,20 +1,22 @@
 """``plot_rank``: whether all chains draw from the same distribution."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
 from scipy.stats import rankdata
 
 from numpyro_llc.inference_data import monte_carlo
-from numpyro_llc.plots._common import axes_or_new, sound_draws
+from numpyro_llc.plots._common import Result, axes_or_new, sound_draws
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _ROW = 0.4
 """Height of a bar as high as expected, where the rows of chains are 1 apart, or less if one of the
 bars would reach the next row."""
 
 
-def plot_rank(idata: Any, *, num_bins: int | None = None, axes: Axes | None = None) -> Axes:
+def plot_rank(idata: Result, *, num_bins: int | None = None, axes: "Axes | None" = None) -> "Axes":
     """Histograms of the ranks of ``llc`` among the draws of all chains, a row for each chain.
 
     Parameters
@@ -65,7 +67,7 @@ def _half_width(llc: np.ndarray, bins: int) -> float:
     return 1.96 * float(np.sqrt((bins - 1) / ess)) if np.isfinite(ess) and ess > 0 else 0.0
 
 
-def _label(axes: Axes, chains: int, unit: float) -> None:
+def _label(axes: "Axes", chains: int, unit: float) -> None:
     axes.set_yticks(np.arange(chains) + unit, [str(chain) for chain in range(chains)])
     axes.set(xlabel="rank of llc among all draws", ylabel="chain", ylim=(-0.1, chains + 0.5))
     axes.set_xmargin(0.01)

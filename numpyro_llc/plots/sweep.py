@@ -2,13 +2,11 @@
 
 import itertools
 import json
-from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 
-from numpyro_llc.plots._heat_map import draw_heat_map, heat_map_legend, norm_of
+from numpyro_llc.plots._common import axes_or_new, pyplot
 from numpyro_llc.plots._line import draw_line
 from numpyro_llc.studies import plateau
 
@@ -40,23 +38,29 @@ def plot_sweep(grid: xr.Dataset, *, x: str | None = None, y: str | None = None) 
 
     Notes
     -----
-    The plateau is that of the whole `grid` given, by the rule of ``numpyro_llc.sweep.plateau``;
+    The plateau is that of the whole `grid` given, by the rule of ``numpyro_llc.studies.plateau``;
     none is drawn across centres, which need not agree.
     """
     marked = _marked(_without_short_axes(grid, (x, y)))
     dims = [str(dim) for dim in marked["llc"].dims]
     if len(dims) == 1:
         x, y = _chosen(dims, x, y), None
-        single = plt.subplots(figsize=(6.5, 4.0), layout="constrained")[1]
+        single = axes_or_new(None, 6.5, 4.0)
         draw_line(single, marked, x)
         return np.array([single])
     if x is None:
         x = _chosen([dim for dim in dims if dim != y])
     y = _chosen([dim for dim in dims if dim != x], y)
     x = _chosen(dims, x)
-    others = [dim for dim in dims if dim not in (x, y)]
+    return _heat_maps(marked, x, y, [dim for dim in dims if dim not in (x, y)])
+
+
+def _heat_maps(marked: xr.Dataset, x: str, y: str, others: list[str]) -> np.ndarray:
     panels = list(itertools.product(*(range(marked.sizes[dim]) for dim in others)))
     axes = _empty_panels(marked.sizes[x], marked.sizes[y], len(panels))
+    # It imports matplotlib, which ``_empty_panels`` has found.
+    from numpyro_llc.plots._heat_map import draw_heat_map, heat_map_legend, norm_of
+
     norm = norm_of(marked)
     for panel, places in zip(axes, panels, strict=True):
         part = marked.isel(dict(zip(others, places, strict=True)))
@@ -98,7 +102,7 @@ def _marked(grid: xr.Dataset) -> xr.Dataset:
 
 
 def _recommended(grid: xr.Dataset) -> np.ndarray:
-    chosen: dict[str, Any] = json.loads(grid.attrs.get("recommended", "{}"))
+    chosen: dict[str, float] = json.loads(grid.attrs.get("recommended", "{}"))
     if not chosen or not set(chosen) <= set(grid.coords):
         return np.zeros(grid["llc"].shape, bool)
     cell = xr.ones_like(grid["llc"], dtype=bool)
@@ -112,10 +116,13 @@ def _empty_panels(columns: int, rows: int, count: int) -> np.ndarray:
     across = min(count, _MOST_COLUMNS)
     down = -(-count // across)
     size = (across * (0.8 * columns + 0.6) + 1.6, down * (0.5 * rows + 0.8) + 0.7)
-    figure, axes = plt.subplots(down, across, figsize=size, squeeze=False, layout="constrained")
+    figure, axes = pyplot().subplots(
+        down, across, figsize=size, squeeze=False, layout="constrained"
+    )
     for spare in axes.ravel()[count:]:
         figure.delaxes(spare)
-    return axes.ravel()[:count]
+    kept: np.ndarray = axes.ravel()[:count]
+    return kept
 
 
 def _label_outer(axes: np.ndarray) -> None:

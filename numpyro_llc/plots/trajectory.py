@@ -1,15 +1,19 @@
 """``plot_trajectory``: loss and λ̂ along a training run."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
-from matplotlib.axes import Axes
 
 from numpyro_llc.plots._common import axes_or_new
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.container import ErrorbarContainer
+    from matplotlib.lines import Line2D
 
-def plot_trajectory(trajectory: xr.Dataset, *, axes: Axes | None = None) -> np.ndarray:
+
+def plot_trajectory(trajectory: xr.Dataset, *, axes: "Axes | None" = None) -> np.ndarray:
     """Loss and λ̂ with its errors, over the steps of a training run.
 
     Parameters
@@ -40,7 +44,7 @@ def plot_trajectory(trajectory: xr.Dataset, *, axes: Axes | None = None) -> np.n
     is_ok = (trajectory["status"] == "ok").to_numpy()
     llc, error = trajectory["llc"].to_numpy(), 2.0 * trajectory["mcse_mean"].to_numpy()
     right.plot(step, llc, color="C1", linewidth=0.8, alpha=0.6)
-    handles: list[Any] = [line]
+    handles: list[Line2D | ErrorbarContainer] = [line]
     for chosen, fill, label in ((is_ok, "C1", "λ̂"), (~is_ok, "white", "λ̂, with findings")):
         if chosen.any():
             bars = right.errorbar(

@@ -1,17 +1,19 @@
 """``plot_gamma``: whether ``llc`` has the law that theory gives it."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
 from scipy.stats import gamma
 
 from numpyro_llc.estimators import variance
 from numpyro_llc.inference_data import monte_carlo
-from numpyro_llc.plots._common import axes_or_new, sound_draws
+from numpyro_llc.plots._common import Result, axes_or_new, sound_draws
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
-def plot_gamma(idata: Any, *, axes: Axes | None = None) -> Axes:
+def plot_gamma(idata: Result, *, axes: "Axes | None" = None) -> "Axes":
     """Quantiles of ``llc`` against those of Gamma(λ̂, 1), with mean and variance.
 
     Parameters

@@ -1,18 +1,20 @@
 """``plot_error_budget``: λ̂, and what it is uncertain by."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
 
-from numpyro_llc.plots._common import axes_or_new, sound_draws
+from numpyro_llc.plots._common import Result, axes_or_new, sound_draws
 from numpyro_llc.results import error_budget
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _COLORS = {"error": "C0", "bias": "C3"}
 _LABELS = {"error": "one standard error either way", "bias": "without this bias (estimated)"}
 
 
-def plot_error_budget(idata: Any, *, axes: Axes | None = None) -> Axes:
+def plot_error_budget(idata: Result, *, axes: "Axes | None" = None) -> "Axes":
     """λ̂ with its error budget, a row for each source.
 
     Parameters
