@@ -10,12 +10,12 @@ import numpy as np
 import xarray as xr
 from numpyro.infer.mcmc import MCMCKernel
 
-from numpyro_llc._identity import open_folder
 from numpyro_llc.errors import LLCWarning
 from numpyro_llc.estimate import estimate_llc
 from numpyro_llc.inference_data import InferenceData, Table, moments, posterior
 from numpyro_llc.local import LocalizedModel, Sites, check_localized, split
 from numpyro_llc.results import RunReport, findings, report_of, text_of
+from numpyro_llc.sampling import open_folder
 from numpyro_llc.studies._rows import MOMENTS
 
 _Row = tuple[Table, RunReport, str]
