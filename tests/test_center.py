@@ -15,8 +15,9 @@ from numpyro_llc.inference_data import monte_carlo
 from numpyro_llc.local import _curvature as curvature
 from numpyro_llc.local._center import _check_converged
 from numpyro_llc.local._curvature import Curvature, curvature_at_center
-from numpyro_llc.results._assemble import curvature_settings
-from numpyro_llc.results.checks import CHECKS, Evidence
+from numpyro_llc.results import RunReport
+from numpyro_llc.results._report import report_of_center
+from numpyro_llc.results.checks import CHECKS, CheckInput
 
 DATA = (regression.X, regression.Y)
 N = 50
@@ -131,9 +132,8 @@ def test_every_start_failing_raises():
 
 def outcome_of(check, found, beta, gamma):
     """What a check of a result says of this curvature."""
-    settings = {"inverse_temperature": beta, "localization": gamma}
-    attrs = {**curvature_settings(found), **settings}
-    return CHECKS[check](Evidence(np.zeros((1, 0)), {}, attrs, {}, monte_carlo))
+    report = RunReport(**report_of_center(found), inverse_temperature=beta, localization=gamma)
+    return CHECKS[check](CheckInput(np.zeros((1, 0)), {}, report, {}, monte_carlo))
 
 
 def test_a_saddle_is_no_center():

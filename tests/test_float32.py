@@ -18,8 +18,8 @@ import json, sys
 import jax, jax.numpy as jnp, numpy as np, numpyro, numpyro.distributions as dist
 import numpyro_llc as nllc
 from numpyro.infer import NUTS
+from numpyro_llc.local import make_target
 from numpyro_llc.models import read_model
-from numpyro_llc.target import make_target
 
 n, noise = 10**6, float(sys.argv[1])
 rng = np.random.default_rng(0)
