@@ -1,5 +1,6 @@
 """``estimate_llc``: arguments, kernels, the loop, reproducibility and compilation."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -19,12 +20,13 @@ from numpyro.infer import ESS, HMC, HMCECS, NUTS, BarkerMH
 from numpyro.infer.mcmc import MCMCKernel
 
 import numpyro_llc as nllc
-from numpyro_llc import sampling
-from numpyro_llc.kernels import make_sampler
+from numpyro_llc import evidence, sampling
+from numpyro_llc.kernels import kernel_of, sampler_of
 from numpyro_llc.local._curvature import curvature_at_center
 from numpyro_llc.local._starts import spread_starts
 from numpyro_llc.local._target import make_target
 from numpyro_llc.models import read_model
+from numpyro_llc.sampling._lengths import recording_interval
 
 DATA = (regression.X, regression.Y)
 SMALL = {"num_warmup": 100, "num_samples": 200, "progress_bar": False}
@@ -79,13 +81,21 @@ BAD = {
         TypeError,
         "`kernel` HMCECS cannot be moved.*from_numpyro",
     ),
-    "step of a kernel object": (
-        {"kernel": NUTS(regression.model), "step_size": 0.1},
+    "batch of a full-data kernel": (
+        {"kernel": "nuts", "batch_size": 10},
         ValueError,
-        "`step_size` belongs to the kernel object",
+        "`batch_size` needs a stochastic-gradient kernel",
     ),
-    "negative step": ({"step_size": -0.1}, ValueError, "`step_size` must be finite and positive"),
-    "batch": ({"batch_size": 10}, ValueError, "`batch_size` needs a stochastic-gradient kernel"),
+    "batch beside an object": (
+        {"kernel": nllc.SGLD(), "batch_size": 10},
+        ValueError,
+        r"`batch_size` is a setting of the kernel object: SGLD\(batch_size=",
+    ),
+    "batch beside a NumPyro object": (
+        {"kernel": NUTS(regression.model), "batch_size": 10},
+        ValueError,
+        "`batch_size` needs a stochastic-gradient kernel",
+    ),
     "chain method": ({"chain_method": "pmap"}, ValueError, "`chain_method` must be one of"),
     "sites": ({"store_sites": ["v"]}, ValueError, r"`store_sites` names \['v'\]; the model has"),
     "odd ensemble": (
@@ -104,31 +114,6 @@ BAD = {
         ValueError,
         "`batch_size` must be at most the 500 rows of the data; got 501",
     ),
-    "negative step of sgnht": (
-        {"kernel": "sgnht", "step_size": -1.0},
-        ValueError,
-        "`step_size` must be finite and at least 0; got -1.0",
-    ),
-    "NaN step": (
-        {"kernel": "psgld", "step_size": float("nan")},
-        ValueError,
-        "`step_size` must be finite and at least 0; got nan",
-    ),
-    "step beside an object": (
-        {"kernel": nllc.SGLD(), "step_size": 0.1},
-        ValueError,
-        "`step_size` belongs to the kernel object here",
-    ),
-    "axes beside an object": (
-        {"kernel": nllc.SGLD(batch_size=9), "in_axes": (0, 0)},
-        ValueError,
-        "`in_axes` belongs to the kernel object here",
-    ),
-    "axes without a batch": (
-        {"kernel": "sgld", "in_axes": (0, 0)},
-        ValueError,
-        "`in_axes` says where a batch's rows are; give `batch_size` too",
-    ),
     "truth value": ({"localization": True}, TypeError, "`localization` must be a number; got True"),
     "keyword": ({"gamma": 1.0}, TypeError, "unexpected keyword argument 'gamma'"),
 }
@@ -140,6 +125,64 @@ def test_bad_argument_is_refused_before_anything_is_sampled(name, monkeypatch):
     monkeypatch.setattr(sampling._run, "advance", None)  # sampling would fail otherwise
     with pytest.raises(kind, match=message):
         run(**settings)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "message"),
+    [
+        (
+            nllc.SGNHT,
+            {"step_size": -1.0},
+            "`step_size` must be finite and at least 0; got -1.0",
+        ),
+        (
+            nllc.PSGLD,
+            {"step_size": float("nan")},
+            "`step_size` must be finite and at least 0; got nan",
+        ),
+        (nllc.SGLD, {"batch_size": 0}, "`batch_size` must be at least 1; got 0"),
+        (nllc.SGNHT, {"friction": 0.0}, "`friction` must be finite and positive; got 0.0"),
+    ],
+    ids=["negative step", "NaN step", "batch of 0", "no friction"],
+)
+def test_a_kernel_refuses_a_bad_setting(kind, settings, message):
+    with pytest.raises(ValueError, match=message):
+        kind(**settings)
+    with pytest.raises(ValueError, match=message):
+        kind().replace(**settings)
+
+
+LOCAL = nllc.localize(regression.model, center={"w": regression.OLS})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("center", {"w": regression.OLS}),
+        ("localization", 2.0),
+        ("localization", {"w": 1.0}),
+        ("inverse_temperature", 0.1),
+        ("num_data", 500),
+    ],
+)
+def test_settings_beside_a_localized_model_are_refused_by_name(name, value):
+    message = f"`{name}` is a setting of the localized model: give it to localize"
+    with pytest.raises(ValueError, match=message):
+        nllc.estimate_llc(jax.random.key(0), LOCAL, DATA, **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("function", "settings"),
+    [
+        (nllc.sweep, {"localization": [1.0, 2.0]}),
+        (nllc.refined_llc, {"sites": {"all": None}}),
+        (evidence.temperature_ladder, {}),
+        (evidence.volume_scaling, {}),
+    ],
+)
+def test_a_plain_model_is_refused_where_a_localized_one_is_needed(function, settings):
+    with pytest.raises(TypeError, match=r"`model` must be localized: .*center=.*; got 'model'\."):
+        function(jax.random.key(0), regression.model, DATA, **settings)
 
 
 @pytest.mark.parametrize("key", [0, None, np.zeros(2), jax.random.split(jax.random.key(0))])
@@ -282,17 +325,97 @@ def test_sequential_chains_draw_from_the_same_density(llc_of):
 
 
 def test_kernels_by_name_have_the_settings_that_are_documented():
-    def of(name, step_size=None):
-        settings = {"num_warmup": 10, "num_chains": 4, "batch_size": None}
-        return make_sampler(name, step_size=step_size, **settings).kernel
+    def of(kernel):
+        return sampler_of(kernel_of(kernel), num_warmup=10, num_chains=4).kernel
 
     assert [type(of(name)) for name in ("nuts", "hmc", "mala")] == [NUTS, HMC, HMC]
     for name in ("nuts", "hmc", "mala"):
         assert of(name)._target_accept_prob == 0.99
         assert of(name) is of(name)  # so that nothing compiles twice
-        assert of(name, 0.25)._step_size == 0.25
     assert (of("mala")._num_steps, of("mala")._trajectory_length) == (1, None)
     assert of("hmc")._trajectory_length == pytest.approx(2 * np.pi)
+    assert of(NUTS(regression.model, step_size=0.25))._step_size == 0.25
+
+
+@pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
+def test_without_a_kernel_it_is_nuts_on_the_full_data_and_sgnht_on_batches(reference):
+    assert kernel_of(None) is kernel_of("nuts")
+    assert reference["nuts"].attrs["kernel"] == "nuts"
+    batches = run(batch_size=50)
+    assert (batches.attrs["kernel"], batches.attrs["batch_size"]) == ("sgnht", 50)
+    # A draw on all 500 rows costs as much as three steps and a third.
+    assert (batches.attrs["thinning"], batches.attrs["evaluation_rows"]) == (4, 500)
+    assert llc(batches).shape == (4, 200 // 4)
+
+
+def plan_of(num_samples, *, thinning=None, kernel=None, batch_size=None, num_data=10_000):
+    """What is run on `num_data` rows, before anything is sampled."""
+    x = np.random.default_rng(0).normal(size=(num_data, 1))
+    return sampling.make_plan(
+        nllc.localize(regression.model, center={"w": np.zeros(1)}),
+        (x, x[:, 0]),
+        None,
+        kernel_of(kernel, batch_size),
+        sampling.check_schedule(None, num_samples, 4, thinning, "vectorized", False),
+    )
+
+
+@pytest.mark.parametrize(("num_samples", "interval", "rows"), [(1000, 34, 10_000), (100, 4, 1200)])
+def test_recording_costs_less_than_stepping(num_samples, interval, rows):
+    """On 10 000 rows in batches of 100, of which a step costs three evaluations."""
+    plan = plan_of(num_samples, batch_size=100)
+    assert recording_interval(plan) == interval
+    found = sampling.evaluation_rows(plan, jax.random.key(0))
+    count = found.rows.size
+    assert (count, len(np.unique(found.rows))) == (rows, rows)
+    assert np.asarray(found.weights, float).sum() == pytest.approx(10_000)
+    assert count <= interval * 3 * 100
+    if count == 10_000:  # one step fewer would be too few
+        assert count > (interval - 1) * 3 * 100
+    else:  # one step more would leave fewer draws than 25
+        assert num_samples // interval == 25 > num_samples // (interval + 1)
+
+
+def test_a_thinning_that_is_given_is_kept_and_all_rows_are_evaluated():
+    plan = plan_of(1000, batch_size=100, thinning=2)
+    assert recording_interval(plan) == 2
+    assert sampling.evaluation_rows(plan, jax.random.key(0)).rows.size == 10_000
+
+
+@pytest.mark.parametrize("kernel", ["nuts", "sgnht"])
+def test_on_the_full_data_every_step_is_recorded(kernel):
+    assert recording_interval(plan_of(1000, kernel=kernel)) == 1
+
+
+@pytest.mark.parametrize(
+    "kernel",
+    [
+        kind(
+            regression.model,
+            step_size=0.01,
+            batch_size=50,
+            control_variates=False,
+            in_axes=(0, 0),
+            **own,
+        )
+        for kind, own in (
+            (nllc.SGLD, {}),
+            (nllc.PSGLD, {}),
+            (nllc.SGNHT, {"friction": 0.3}),
+            (nllc.SGD, {}),
+        )
+    ],
+    ids=lambda kernel: type(kernel).__name__,
+)
+def test_a_replaced_setting_keeps_the_others(kernel):
+    before = kernel.sampler
+    other = kernel.replace(batch_size=9)
+    assert type(other) is type(kernel)
+    assert other.sampler == dataclasses.replace(before, batch_size=9)
+    assert (other.model, other.in_axes) == (regression.model, (0, 0))
+    assert kernel.sampler == before
+    assert before.batch_size == 50
+    assert kernel.replace(step_size=None).sampler.is_adaptive
 
 
 @pytest.mark.parametrize(
