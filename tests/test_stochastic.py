@@ -16,6 +16,7 @@ import numpyro_llc as nllc
 from numpyro_llc.sampling import _lengths as automatic
 
 KERNELS = ("sgld", "psgld", "sgnht")
+CLASSES = {"sgld": nllc.SGLD, "psgld": nllc.PSGLD, "sgnht": nllc.SGNHT, "sgd": nllc.SGD}
 QUADRATIC = (np.sqrt(1000.0) * np.linalg.qr(np.random.default_rng(0).normal(size=(1000, 3)))[0]) * [
     1.0,
     0.5,
@@ -55,7 +56,11 @@ def on_quadratic(gamma, idle=0, **settings):
 )
 def test_sgld_at_a_given_step_has_the_exact_finite_step_value(gamma, step_size, llc_of):
     idata = on_quadratic(
-        gamma, kernel="sgld", step_size=step_size, num_warmup=5000, num_samples=400_000, thinning=20
+        gamma,
+        kernel=nllc.SGLD(step_size=step_size),
+        num_warmup=5000,
+        num_samples=400_000,
+        thinning=20,
     )
     mean, error = llc_of(idata)
     assert abs(mean - euler(gamma, step_size)) < 4 * error
@@ -72,8 +77,7 @@ def test_directions_that_gamma_alone_holds_are_not_in_the_step_size_bias():
     idata = on_quadratic(
         10.0,
         idle=500,
-        kernel="sgld",
-        step_size=4e-3,
+        kernel=nllc.SGLD(step_size=4e-3),
         num_warmup=2000,
         num_samples=40_000,
         thinning=20,
@@ -164,7 +168,8 @@ def test_every_statistic_is_reported():
     ],
 )
 def test_a_step_size_of_zero_gives_exactly_zero(kernel, batch_size):
-    idata = run(kernel=kernel, batch_size=batch_size, step_size=0.0, center={"w": regression.TRUTH})
+    still = CLASSES[kernel](step_size=0.0, batch_size=batch_size)
+    idata = run(kernel=still, thinning=1, center={"w": regression.TRUTH})
     assert llc(idata).shape == (4, 200)
     assert np.all(llc(idata) == 0.0)
 
@@ -318,13 +323,14 @@ def test_lengths_that_are_given_are_kept_and_others_are_chosen():
     assert given.attrs["num_steps"] == 790
     warmed = run(kernel="sgnht", batch_size=50, num_warmup=None, num_samples=50)
     assert warmed.attrs["num_warmup"] > 500
-    assert llc(warmed).shape == (4, 50)
+    assert warmed.attrs["thinning"] == 2
+    assert llc(warmed).shape == (4, 25)
 
 
 @pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
 def test_an_automatic_run_that_meets_its_limit_says_so(monkeypatch):
-    monkeypatch.setattr("numpyro_llc.automatic.STEPS_AT_LEAST", 1000)
-    monkeypatch.setattr("numpyro_llc.automatic.STEPS_AT_MOST", 1000)
+    monkeypatch.setattr(automatic, "STEPS_AT_LEAST", 1000)
+    monkeypatch.setattr(automatic, "STEPS_AT_MOST", 1000)
     idata = run(kernel="sgnht", batch_size=50, num_warmup=100, num_samples=None, until=1e-3)
     assert "Sampling ended at its limit" in idata.attrs["findings"]
     assert idata.attrs["num_steps"] <= 1100
@@ -342,11 +348,12 @@ def test_the_same_key_gives_the_same_draws_and_chunks_change_nothing(monkeypatch
 
 
 def test_a_chain_that_turns_non_finite_is_named_with_its_last_good_value():
+    lengths = {"num_warmup": 0, "num_samples": 100, "thinning": 1}
     far = 100 * TWO[0], TWO[1]  # of a curvature for which the step is much too long
     with pytest.raises(
         nllc.NonFiniteLossError, match=r"non-finite in chain \d at draw \d+ \(step \d+\); λ̂ of the"
     ) as caught:
-        run(kernel=PLAIN, data=far, center={"w": TWO_OLS}, num_warmup=0, num_samples=100)
+        run(kernel=PLAIN, data=far, center={"w": TWO_OLS}, **lengths)
     values = llc(caught.value.idata)
     assert values.shape[1] < 100
     assert not np.isfinite(values[:, -1]).all()
@@ -355,8 +362,8 @@ def test_a_chain_that_turns_non_finite_is_named_with_its_last_good_value():
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
 def test_a_large_fixed_batch_stands_in_for_data_too_large_to_evaluate(monkeypatch, llc_of):
-    monkeypatch.setattr("numpyro_llc.automatic.ROWS_ALWAYS_AFFORDABLE", 256)
-    idata = run(kernel="sgnht", batch_size=50, num_warmup=500, num_samples=8000, thinning=4)
+    monkeypatch.setattr(automatic, "ROWS_ALWAYS_AFFORDABLE", 256)
+    idata = run(kernel="sgnht", batch_size=20, num_warmup=500, num_samples=8000, thinning=4)
     assert idata.attrs["evaluation_rows"] == 256
     mean, error = llc_of(idata)
     stated = idata.attrs["evaluation_error"]
@@ -405,7 +412,7 @@ def test_large_models_draw_noise_with_the_moments_of_a_gaussian():
 )
 def test_peak_memory_is_a_few_copies_of_the_parameters(kernel, copies, step_size):
     """Temporaries of the loop, beside state, data, anchor and centre. Six is the aim for all."""
-    from numpyro_llc.kernels import make_sampler
+    from numpyro_llc.kernels import sampler_of
     from numpyro_llc.local._target import make_target
     from numpyro_llc.models import read_model, with_batches
 
@@ -426,9 +433,8 @@ def test_peak_memory_is_a_few_copies_of_the_parameters(kernel, copies, step_size
     )
     z = jax.tree.map(lambda c: jnp.broadcast_to(c, (chains, *c.shape)), target.center)
     unit = 4 * size * size * chains
-    sampler = make_sampler(
-        kernel, num_warmup=0, num_chains=chains, step_size=step_size, batch_size=16
-    )
+    chosen = CLASSES[kernel](step_size=step_size, batch_size=16)
+    sampler = sampler_of(chosen, num_warmup=0, num_chains=chains)
     state = jax.eval_shape(sampler.init, random.split(random.key(0), chains), z, target)
     many = jax.jit(
         lambda s, t: jax.lax.fori_loop(0, 10, lambda _, one: sampler.step(one, t), s),
