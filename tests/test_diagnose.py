@@ -16,7 +16,9 @@ from scipy.special import erfc
 
 import numpyro_llc as nllc
 from numpyro_llc.inference_data import posterior, statistics
-from numpyro_llc.results._diagnose import text_of
+from numpyro_llc.results import Finding, findings, text_of
+from numpyro_llc.results._findings import findings_to_json
+from numpyro_llc.results.checks import CHECKS
 
 DATA = (regression.X, regression.Y)
 
@@ -60,7 +62,7 @@ def test_healthy_run_has_no_finding_and_every_check(fitted):
     assert not table["found"].any()
     assert set(table["remedy"]) == {""}
     of_others = {"acceptance", "mala_acceptance", "step_size", "gradient_noise", "flat_directions"}
-    assert set(table.index) == set(nllc.diagnostics.CHECKS) - of_others
+    assert set(table.index) == set(CHECKS) - of_others
     assert table.loc["r_hat", "value"] == nllc.summary(fitted).loc["llc", "r_hat"]
     assert table.loc["above_half_dimension", "threshold"] > 2.5
     assert "R-hat of `llc` over 4 chains is 1.0" in table.loc["r_hat", "meaning"]
@@ -90,7 +92,8 @@ def test_findings_are_stored_warned_of_and_diagnosed_alike(off_center, tmp_path)
     table = nllc.diagnose(idata)
     stored = json.loads(idata.attrs["findings"])
     assert [one["check"] for one in stored] == list(table.index)
-    assert message == " ".join(map(text_of, stored))
+    assert [one._asdict() for one in findings(idata)] == stored
+    assert message == text_of(findings(idata))
     for one in stored:
         row = table.loc[one["check"]]
         assert (one["meaning"], one["remedy"]) == (row["meaning"], row["remedy"])
@@ -100,6 +103,16 @@ def test_findings_are_stored_warned_of_and_diagnosed_alike(off_center, tmp_path)
     for all_checks in (False, True):
         there, here = (nllc.diagnose(one, all_checks=all_checks) for one in (again, idata))
         assert list(there["meaning"]) == list(here["meaning"])
+
+
+def test_a_finding_without_a_number_is_stored_as_one():
+    lost = Finding("r_hat", np.nan, 1.02, "R-hat cannot be judged.", "Raise `num_chains`.")
+    kept = findings_to_json([lost])
+    assert json.loads(kept)[0]["value"] is None
+    (again,) = findings(planted(findings=kept))
+    assert np.isnan(again.value)
+    assert again._replace(value=1.0) == lost._replace(value=1.0)
+    assert text_of([again]) == "R-hat cannot be judged. Raise `num_chains`."
 
 
 def test_one_chain_shifted(fitted):
@@ -128,7 +141,7 @@ def test_nan_in_one_chain(fitted):
     assert "r_hat" not in table.index
 
 
-def test_checks_without_evidence_are_left_out(fitted):
+def test_checks_without_their_numbers_are_left_out(fitted):
     bare = {"posterior": posterior(fitted).assign_attrs({})}
     bare["posterior"].attrs.clear()
     table = nllc.diagnose(bare, all_checks=True)
@@ -156,17 +169,17 @@ LONG = {"num_warmup": 2000, "num_samples": 20_000, "thinning": 20}
 
 @pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
 def test_step_ten_times_too_large():
-    good = langevin(step_size=0.15 * STIFF)
+    good = langevin(kernel=nllc.SGLD(step_size=0.15 * STIFF))
     assert found(good) == set()
     assert good.attrs["mala_acceptance"] > 0.98
-    long = langevin(step_size=1.5 * STIFF)
+    long = langevin(kernel=nllc.SGLD(step_size=1.5 * STIFF))
     assert {"mala_acceptance", "step_size"} <= found(long)
     assert "gradient_noise" not in found(long)
 
 
 def test_broken_run_is_diagnosed_from_its_error():
     with pytest.raises(nllc.NonFiniteLossError) as caught:
-        langevin(step_size=1.0)
+        langevin(kernel=nllc.SGLD(step_size=1.0))
     idata = caught.value.idata
     assert "non_finite" in found(idata)
     assert json.loads(idata.attrs["findings"])[0]["check"] == "non_finite"
@@ -195,7 +208,8 @@ def test_minibatch_noise_uncorrected():
 def test_no_burn_in():
     x = np.random.default_rng(0).normal(size=(500, 200))
     ols = np.linalg.lstsq(x, regression.Y, rcond=None)[0]
-    settings = {"step_size": 5e-4, "num_samples": 1000, "thinning": 1, "num_chains": 8}
+    settings = {"num_samples": 1000, "thinning": 1, "num_chains": 8}
+    settings["kernel"] = nllc.SGLD(step_size=5e-4)
     cold = langevin(ols, (x, regression.Y), num_warmup=0, **settings)
     assert "drift" in found(cold)
     # Of so many parameters the curvature at the centre is not measured, and not judged.

@@ -19,10 +19,11 @@ from scipy.integrate import quad
 from scipy.stats import chi2, gamma, multivariate_normal, norm
 
 import numpyro_llc as nllc
-from numpyro_llc import estimators, exact, zoo
-from numpyro_llc.evidence import _run
+from numpyro_llc import estimators, evidence, exact, zoo
+from numpyro_llc.evidence import TemperatureLadder, _ladder
 from numpyro_llc.evidence._rungs import default_rungs
-from numpyro_llc.inference_data import attributes, inference_data, labelled
+from numpyro_llc.inference_data import attributes, dataset_of, inference_data, labelled
+from numpyro_llc.results._findings import Finding, findings_to_json
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SIZES = (100, 1_000, 10_000)
@@ -57,14 +58,12 @@ def regression_data(n):
     return x, y, ols, 0.5 * np.sum((y - x @ ols) ** 2) + 1.5 * np.log(2 * np.pi)
 
 
-def run_ladder(model, n, x, y, center, **settings):
+def run_ladder(model, n, x, y, center, *, localization=1.0, **settings):
     defaults = {"num_warmup": 300, "num_samples": 500, "inverse_temperatures": RUNGS}
-    return nllc.temperature_ladder(
+    return evidence.temperature_ladder(
         jax.random.key(n),
-        model,
+        nllc.localize(model, center=center, localization=localization, num_data=n),
         (x, y),
-        center=center,
-        num_data=n,
         progress_bar=False,
         **{**defaults, **settings},
     )
@@ -74,7 +73,7 @@ def sites(ols):
     return dict(zip("ab", ols, strict=True))
 
 
-def evidence(x, y, scale=2.0):
+def exact_evidence(x, y, scale=2.0):
     """-log p(y) of the conjugate model, a normal."""
     covariance = np.eye(len(y)) + scale**2 * x @ x.T
     return -multivariate_normal(np.zeros(len(y)), covariance).logpdf(y)
@@ -84,11 +83,11 @@ def evidence(x, y, scale=2.0):
 @pytest.mark.parametrize("n", SIZES)
 def test_ladder_of_the_prior_gives_the_evidence_of_conjugate_regression(n):
     x, y, ols, loss = regression_data(n)
-    found = nllc.free_energy(run_ladder(regression, n, x, y, sites(ols), prior="model"))
+    found = evidence.free_energy(run_ladder(regression, n, x, y, sites(ols), prior="model"))
     assert found.loss == pytest.approx(loss, rel=1e-6)
     assert found.error < 0.15
-    assert abs(found.value - evidence(x, y)) < 4 * found.error
-    assert abs(found.value - evidence(x, y, scale=1.0)) > 4 * found.error
+    assert abs(found.value - exact_evidence(x, y)) < 4 * found.error
+    assert abs(found.value - exact_evidence(x, y, scale=1.0)) > 4 * found.error
 
 
 def local_ladder(n):
@@ -110,12 +109,12 @@ def excess_of_regression(x, beta=1.0):
 
 def check_both_free_energies(n, ladder):
     x, y, _, loss = regression_data(n)
-    local = nllc.free_energy(ladder)
+    local = evidence.free_energy(ladder)
     wanted = loss + excess_of_regression(x)
     assert abs(local.value - wanted) < 4 * local.error
-    model = nllc.free_energy(ladder, prior="model")
-    assert abs(model.value - evidence(x, y)) < 4 * model.error
-    assert abs(wanted - evidence(x, y)) > 4 * max(local.error, model.error)
+    model = evidence.free_energy(ladder, prior="model")
+    assert abs(model.value - exact_evidence(x, y)) < 4 * model.error
+    assert abs(wanted - exact_evidence(x, y)) > 4 * max(local.error, model.error)
     assert max(local.error, model.error) < 0.1
 
 
@@ -131,6 +130,7 @@ def test_local_ladders_of_fewer_and_of_more_data(n):
 
 def test_a_ladder_says_what_it_is_of(sampled):
     x, y, ols, loss = regression_data(1_000)
+    assert isinstance(sampled, TemperatureLadder)
     betas = sampled["inverse_temperature"].to_numpy()
     assert (betas[0], betas[-1]) == (0.0, 1.0)
     np.testing.assert_allclose(betas[2:] / betas[1:-1], betas[2] / betas[1])
@@ -143,7 +143,7 @@ def test_a_ladder_says_what_it_is_of(sampled):
     )
     normalizer = sum(0.5 * np.log(gamma / (2 * np.pi)) for gamma in BY_SITE.values())
     assert sampled.attrs["log_normalizer"] == pytest.approx(normalizer)
-    first = sampled.isel(inverse_temperature=0)
+    first = sampled.data.isel(inverse_temperature=0)
     gammas = np.array(list(BY_SITE.values()))
     wanted = {
         "penalty": 1.0,  # d/2
@@ -158,17 +158,20 @@ def test_a_ladder_says_what_it_is_of(sampled):
 
 
 def test_rungs_whose_chains_disagree_are_told(sampled):
-    assert _run.MOST_R_HAT == 1.05
-    spoiled = sampled.copy(deep=True)
+    assert _ladder.MOST_R_HAT == 1.05
+    spoiled = sampled.data.copy(deep=True)
     spoiled["excess_loss"][2, 1] += 3.0 * spoiled["excess_loss"][2].max()
     spoiled["excess_loss"][0, 1] += 3.0 * spoiled["excess_loss"][0].max()  # which is no chain
-    count, beta = sampled.sizes["inverse_temperature"], float(sampled["inverse_temperature"][2])
+    count, beta = (
+        sampled.data.sizes["inverse_temperature"],
+        float(sampled["inverse_temperature"][2]),
+    )
     with pytest.warns(nllc.LLCWarning, match=rf"at 1 of {count} rungs: .* at β = {beta:.3g}"):
-        _run._warn_of_chains(spoiled)
+        _ladder._warn_of_chains(spoiled)
 
 
 def test_the_curve_is_the_thermodynamic_integral_of_its_llc(sampled):
-    curve = nllc.free_energy_curve(sampled)
+    curve = sampled.free_energy_curve()
     above = curve.isel(inverse_temperature=slice(1, None))
     assert float(curve["excess"][0]) == float(curve["error"][0]) == 0.0
     x = regression_data(1_000)[0]
@@ -193,7 +196,7 @@ def test_a_singular_model_of_one_parameter_has_the_evidence_of_quadrature(n):
     integral = 2 * quad(joint, 0.0, 6.0, points=[best, 2 * best + 0.3], limit=500)[0]
     wanted = 0.5 * y @ y + np.log(2 * np.pi) - np.log(integral)
     ladder = run_ladder(square_feature, n, x, y, {"w": best}, prior="model")
-    found = nllc.free_energy(ladder)
+    found = evidence.free_energy(ladder)
     assert found.error < 0.1
     assert abs(found.value - wanted) < 4 * found.error
 
@@ -250,7 +253,7 @@ def test_each_criterion_is_its_formula():
     assert tempered.value == pytest.approx(50.0 + 1.2 * order)
     assert tempered.error == pytest.approx(np.hypot(error, 0.03) * order)
     assert tempered.criterion == "wbic"
-    by_dimension = nllc.bic(idata)
+    by_dimension = evidence.bic(idata)
     assert (by_dimension.value, by_dimension.error) == (pytest.approx(50.0 + 3 * order), 0.0)
     assert by_dimension.criterion == "bic"
 
@@ -332,8 +335,9 @@ def test_compare_ranks_by_free_energy_with_errors_and_weights(tmp_path):
 
 
 def test_compare_by_other_criteria_and_of_free_energies():
+    doubt = Finding("r_hat", 1.3, 1.02, "The chains disagree.", "Raise `num_samples`.")
     results = {
-        "a": result(draws(1.0), 102.0, findings='[{"check": "x"}]'),
+        "a": result(draws(1.0), 102.0, findings=findings_to_json([doubt])),
         "b": result(draws(1.5), 100.0, d=8),
     }
     order = np.log(1000)
@@ -347,7 +351,7 @@ def test_compare_by_other_criteria_and_of_free_energies():
     )
     assert list(by_name.loc[["a", "b"], "warning"]) == [True, False]
     energies = {
-        k: nllc.FreeEnergy(v, 0.0, 0.0, 10, "free_energy") for k, v in (("x", 3.0), ("y", 1.0))
+        k: evidence.FreeEnergy(v, 0.0, 0.0, 10, "free_energy") for k, v in (("x", 3.0), ("y", 1.0))
     }
     table = nllc.compare(energies)
     assert list(table.index) == ["y", "x"]
@@ -403,18 +407,16 @@ def test_bennett_of_gaussians_is_the_ratio_of_their_constants():
 @pytest.mark.slow
 def test_multiplicity_of_a_ladder():
     problem = zoo.load("product_of_two", 1_000)
-    ladder = nllc.temperature_ladder(
+    ladder = evidence.temperature_ladder(
         jax.random.key(0),
-        problem.model,
+        nllc.localize(problem.model, center=problem.center, num_data=1_000),
         problem.model_args,
-        center=problem.center,
-        num_data=1_000,
         inverse_temperatures=np.geomspace(0.003, 1.0, 9),
         num_warmup=500,
         num_samples=2000,
         progress_bar=False,
     )
-    table = nllc.fit_multiplicity(ladder)
+    table = evidence.fit_multiplicity(ladder)
     row = table.loc[2]
     assert abs(row["llc"] - 0.5) < 4 * row["error"]
     assert row["error"] < 0.1
@@ -433,28 +435,30 @@ def test_multiplicity_of_a_ladder():
 )
 def test_bad_ladders_are_refused(settings, message):
     x, y, ols, _ = regression_data(100)
+    settings = {"localization": 1.0, **settings}
+    gamma = settings.pop("localization")
+    local = nllc.localize(regression, center=sites(ols), localization=gamma)
     with pytest.raises(ValueError, match=message):
-        nllc.temperature_ladder(
-            jax.random.key(0), regression, (x, y), center=sites(ols), **settings
-        )
+        evidence.temperature_ladder(jax.random.key(0), local, (x, y), **settings)
 
 
 def test_ladders_that_do_not_suffice_are_said(fitted, tmp_path):
     ladder = gaussian_ladder(0, 100)
     with pytest.raises(ValueError, match="needs a ladder that ends at β = 1"):
-        nllc.free_energy(ladder.isel(inverse_temperature=slice(0, -1)))
+        evidence.free_energy(ladder.data.isel(inverse_temperature=slice(0, -1)))
     with pytest.raises(ValueError, match="`prior` must be 'local' or 'model'"):
-        nllc.free_energy(ladder, prior="flat")
+        evidence.free_energy(ladder, prior="flat")
     with pytest.raises(TypeError, match="`ladder` must be what temperature_ladder returned"):
-        nllc.free_energy(fitted)
+        evidence.free_energy(fitted)
     far = gaussian_ladder(0, 100, np.array([0.0, 3e3]))
-    sparse = far.assign_coords(inverse_temperature=[0.0, 1.0])
+    sparse = far.data.assign_coords(inverse_temperature=[0.0, 1.0])
     sparse["excess_loss"] = 3e3 * sparse["excess_loss"]
     with pytest.warns(nllc.LLCWarning, match="Give more `inverse_temperatures`"):
-        nllc.free_energy(sparse)
-    ladder.to_netcdf(tmp_path / "ladder.nc", engine="h5netcdf")
-    again = nllc.free_energy(xr.load_dataset(tmp_path / "ladder.nc", engine="h5netcdf"))
-    assert again == nllc.free_energy(ladder)
+        evidence.free_energy(sparse)
+    ladder.data.to_netcdf(tmp_path / "ladder.nc", engine="h5netcdf")
+    again = xr.load_dataset(tmp_path / "ladder.nc", engine="h5netcdf")
+    wanted = evidence.free_energy(ladder)
+    assert evidence.free_energy(again) == TemperatureLadder(again).free_energy() == wanted
 
 
 def flat():
@@ -470,7 +474,9 @@ def test_a_model_without_a_proper_prior_has_no_evidence(weights):
 
     x, y, ols, _ = regression_data(100)
     with pytest.raises(ValueError, match=r"\['w'\] have none"):
-        nllc.temperature_ladder(jax.random.key(0), model, (x, y), center={"w": ols}, prior="model")
+        evidence.temperature_ladder(
+            jax.random.key(0), nllc.localize(model, center={"w": ols}), (x, y), prior="model"
+        )
 
 
 @pytest.mark.slow
@@ -530,7 +536,7 @@ def exact_llc(prior, beta):
 
 @pytest.mark.parametrize("prior", ["local", "model"])
 def test_the_curve_of_exact_draws_is_exact_with_the_error_it_states(prior):
-    curve = nllc.free_energy_curve(gaussian_ladder(0, 5000), prior=prior)
+    curve = gaussian_ladder(0, 5000).free_energy_curve(prior=prior)
     wanted = np.array([exact_excess(prior, beta) for beta in EXACT_BETAS])
     first = 1 if prior == "local" else 0
     z = ((curve["excess"] - wanted) / curve["error"]).to_numpy()[first:]
@@ -542,7 +548,7 @@ def test_the_curve_of_exact_draws_is_exact_with_the_error_it_states(prior):
     assert float(curve["llc_error"].max()) < 0.03
     assert np.all(curve["r_hat"][1:] < 1.02)
     assert curve.attrs["prior"] == prior
-    found = nllc.free_energy(gaussian_ladder(0, 5000), prior=prior)
+    found = gaussian_ladder(0, 5000).free_energy(prior=prior)
     assert (found.value, found.error) == tuple(
         float(curve[name][-1]) for name in ("free_energy", "error")
     )
@@ -553,7 +559,7 @@ def test_the_curve_of_exact_draws_is_exact_with_the_error_it_states(prior):
 def test_stated_errors_of_the_curve_are_its_spread(prior):
     betas = np.array([0.0, 0.2, 1.0])
     ladders = [gaussian_ladder(seed, 50, betas) for seed in range(1, 41)]
-    curves = [nllc.free_energy_curve(ladder, prior=prior) for ladder in ladders]
+    curves = [evidence.free_energy_curve(ladder, prior=prior) for ladder in ladders]
     for name, error in (("excess", "error"), ("llc", "llc_error")):
         spread = np.std([curve[name] for curve in curves], axis=0)[1:]
         stated = np.sqrt(np.mean([curve[error] ** 2 for curve in curves], axis=0))[1:]
@@ -561,7 +567,7 @@ def test_stated_errors_of_the_curve_are_its_spread(prior):
 
 
 def test_rungs_whose_weights_leave_too_little_have_no_value():
-    ladder = gaussian_ladder(0, 500)
+    ladder = gaussian_ladder(0, 500).data
     ladder["prior_potential"] = 0.05 * ladder["prior_potential"]
     log_weights = ladder["penalty"] - ladder["prior_potential"]
     weights = np.exp(log_weights - log_weights.max())
@@ -569,14 +575,14 @@ def test_rungs_whose_weights_leave_too_little_have_no_value():
     share = (weights.mean(dims) ** 2 / (weights**2).mean(dims)).to_numpy()
     assert share.min() < 0.09  # the power: there are both
     assert share.max() > 0.12
-    curve = nllc.free_energy_curve(ladder, prior="model")
+    curve = evidence.free_energy_curve(ladder, prior="model")
     np.testing.assert_array_equal(np.isnan(curve["excess"]), share < 0.1)
     np.testing.assert_array_equal(np.isnan(curve["error"]), share < 0.1)
     with pytest.raises(ValueError, match="needs a model with a prior of integral 1"):
-        nllc.free_energy_curve(ladder.drop_vars("prior_potential"), prior="model")
+        evidence.free_energy_curve(ladder.drop_vars("prior_potential"), prior="model")
     of_the_prior = ladder.assign_attrs(prior="model")
     with pytest.raises(ValueError, match="`prior` must be 'model', of a 'model' ladder"):
-        nllc.free_energy_curve(of_the_prior, prior="local")
+        evidence.free_energy_curve(of_the_prior, prior="local")
 
 
 DECADES = np.concatenate([[0.0], np.geomspace(1e-3, 10.0, 12)])
@@ -597,7 +603,7 @@ def error_of_rungs(ladder):
     """Of ``X + (X - μ)(P - p)``, at each rung above zero."""
     errors = []
     for beta in DECADES[1:]:
-        rung = ladder.sel(inverse_temperature=beta)
+        rung = dataset_of(ladder).sel(inverse_temperature=beta)
         x, p = beta * rung["excess_loss"], rung["penalty"]
         x, p = x - x.mean(), p - p.mean()
         errors.append(float(az.mcse(xr.Dataset({"x": x + x * p}))["x"]))
@@ -612,7 +618,7 @@ def test_the_fit_finds_the_curve_that_the_draws_were_given():
         return 0.7 - 2.0 / (order - start + 4.0)
 
     ladder = ladder_with(logarithm)
-    table = nllc.fit_multiplicity(ladder, least_inverse_temperature=1e-6)
+    table = ladder.multiplicity(least_inverse_temperature=1e-6)
     error = error_of_rungs(ladder)
     order = np.log(DECADES[1:]) - start
     slopes = np.stack([np.ones(12), 2.0 / (order + 4.0) ** 2], axis=1) / error[:, None]
@@ -629,9 +635,9 @@ def test_the_fit_finds_the_curve_that_the_draws_were_given():
     np.testing.assert_allclose(table["p_value"], chi2.sf(table["chi_square"], table["degrees"]))
     kept = np.sum(logarithm(np.log(DECADES[1:])) > 0.6 * logarithm(np.log(10.0)))
     assert 5 < kept < 12
-    by_default = nllc.fit_multiplicity(ladder, most=2).sort_index()
+    by_default = ladder.multiplicity(most=2).sort_index()
     assert list(by_default["degrees"]) == [kept - 3, kept - 2]
-    power = nllc.fit_multiplicity(
+    power = evidence.fit_multiplicity(
         ladder_with(lambda order: 0.5 - 0.2 * np.exp(-0.4 * (order - start))), most=1
     )
     assert power.loc[1, "llc"] == pytest.approx(0.5, abs=1e-4)
@@ -639,15 +645,15 @@ def test_the_fit_finds_the_curve_that_the_draws_were_given():
 
 
 def test_the_chi_square_is_in_units_of_the_errors_of_the_rungs():
-    ladder = ladder_with(lambda order: 0.5 + 0.0 * order)
+    ladder = ladder_with(lambda order: 0.5 + 0.0 * order).data
     with pytest.raises(ValueError, match="Five rungs are needed to fit m; 4 are left"):
-        nllc.fit_multiplicity(ladder, least_inverse_temperature=0.99 * DECADES[-4])
-    assert len(nllc.fit_multiplicity(ladder, least_inverse_temperature=0.99 * DECADES[-5])) == 3
+        evidence.fit_multiplicity(ladder, least_inverse_temperature=0.99 * DECADES[-4])
+    assert len(evidence.fit_multiplicity(ladder, least_inverse_temperature=0.99 * DECADES[-5])) == 3
     with pytest.raises(ValueError, match="`ladder` must be of prior='local'"):
-        nllc.fit_multiplicity(ladder.assign_attrs(prior="model"))
+        evidence.fit_multiplicity(ladder.assign_attrs(prior="model"))
     error = error_of_rungs(ladder)
     ladder["excess_loss"][6] += 5.0 * error[5] / DECADES[6]
-    table = nllc.fit_multiplicity(ladder, most=1)
+    table = evidence.fit_multiplicity(ladder, most=1)
     values = 0.5 + 5.0 * error * (np.arange(12) == 5)
     level = np.sum(values / error**2) / np.sum(1 / error**2)
     constant = np.sum(((values - level) / error) ** 2)
