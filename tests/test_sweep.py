@@ -5,6 +5,8 @@ from types import SimpleNamespace
 
 import jax
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import pytest
 import regression
 import xarray as xr
@@ -166,6 +168,50 @@ def test_centres_are_an_axis_too():
         loss = 0.5 * np.sum(residual**2) + 0.5 * len(Y) * np.log(2 * np.pi)
         assert float(cell["center_loss"]) == pytest.approx(loss, rel=1e-5)
     assert abs(euler(STEP) - euler(STEP, center=centers[1]["w"])) > 8 * grid["mcse_mean"].max()
+
+
+def two_sites(x, y):
+    a = numpyro.sample("a", dist.Normal(0.0, 1.0))
+    b = numpyro.sample("b", dist.Normal(0.0, 1.0).expand([2]).to_event(1))
+    with numpyro.plate("N", len(x)):
+        numpyro.sample("y", dist.Normal(a * x[:, 0] + x[:, 1:] @ b, 1.0), obs=y)
+
+
+def test_what_is_not_sampled_stays_at_the_centre_of_each_cell():
+    """Cells side by side, of a site that is fixed and one of which a coordinate is."""
+    x = regression.X[:, :3]
+    best = np.linalg.lstsq(x, Y, rcond=None)[0]
+    points = [best, best + [0.1, 0.1, -0.4]]
+    local = nllc.localize(two_sites, center=None, sites={"a": False, "b": np.array([True, False])})
+    grid = nllc.sweep(
+        jax.random.key(0),
+        local,
+        (x, Y),
+        center=[{"a": point[0], "b": point[1:]} for point in points],
+        kernel=nllc.SGLD(step_size=STEP),
+        num_warmup=500,
+        num_samples=10_000,
+        thinning=10,
+        progress_bar=False,
+    )
+    beta, hessian = 1 / np.log(len(x)), np.sum(x[:, 1] ** 2)
+    curved = beta * hessian + 1.0
+
+    def exact_at(center, fixed):
+        """In steps; what is fixed may be that of another centre, which it must not."""
+        at = np.array([fixed[0], center[1], fixed[2]])
+        gradient = x[:, 1] @ (x @ at - Y)
+        shift = -beta * gradient / curved
+        moved = gradient * shift + 0.5 * hessian * shift**2
+        away = 0.5 * (np.sum((x @ at - Y) ** 2) - np.sum((x @ center - Y) ** 2))
+        return beta * (0.5 * hessian / (curved * (1 - STEP * curved / 4)) + moved + away)
+
+    for k, point in enumerate(points):
+        cell, other = grid.isel(center=k), points[1 - k]
+        assert abs(cell["llc"] - exact_at(point, point)) < 4 * cell["mcse_mean"]
+        assert abs(cell["llc"] - exact_at(point, other)) > 8 * cell["mcse_mean"]
+        loss = 0.5 * np.sum((x @ point - Y) ** 2) + 0.5 * len(Y) * np.log(2 * np.pi)
+        assert float(cell["center_loss"]) == pytest.approx(loss, rel=1e-5)
 
 
 @pytest.mark.slow

@@ -92,8 +92,9 @@ def _batched_axis(reading: ModelReading) -> tuple[str | None, int]:
     lengths = {axes.shape[0] if axes.shape else 1 for axes in reading.data_axes.values()}
     if len(lengths) > 1 or 1 in lengths:
         raise ValueError(
-            f"`batch_size` needs observed sites with rows in common: a shared plate, or a first "
-            f"axis of one length; got { ({k: v.shape for k, v in reading.data_axes.items()}) }. "
+            "Taking rows of the data, as `batch_size` does, needs observed sites with rows in "
+            "common: a shared plate, or a first axis of one length; got "
+            f"{ ({k: v.shape for k, v in reading.data_axes.items()}) }. "
             "Declare the rows with numpyro.plate."
         )
     return None, lengths.pop()
