@@ -209,7 +209,7 @@ def test_fixed_sites_stay_at_the_center_under_a_users_own_kernel(found, llc_of):
     local = nllc.localize(several, center=found, sites=SAMPLED)
     mcmc = MCMC(
         NUTS(local),
-        num_warmup=500,
+        num_warmup=200,
         num_samples=1000,
         num_chains=2,
         chain_method="vectorized",
@@ -222,7 +222,7 @@ def test_fixed_sites_stay_at_the_center_under_a_users_own_kernel(found, llc_of):
     curved /= np.log(500)
     results = (
         nllc.from_numpyro(mcmc),
-        nllc.estimate_llc(jax.random.key(1), local, DATA, num_warmup=500, progress_bar=False),
+        nllc.estimate_llc(jax.random.key(1), local, DATA, num_warmup=200, progress_bar=False),
     )
     for idata in results:
         draws = idata["posterior"]
@@ -234,7 +234,7 @@ def test_fixed_sites_stay_at_the_center_under_a_users_own_kernel(found, llc_of):
         assert idata.attrs["inverse_temperature"] == pytest.approx(1 / np.log(500), rel=1e-6)
         mean, error = llc_of(idata)
         assert abs(mean - 0.5 * np.sum(curved / (curved + 1.0))) < 4 * error
-        assert error < 0.05  # of which all six parameters would be 20 away
+        assert error < 0.05  # and λ̂ of all six parameters is 2.4
     (one, error), (two, other) = map(llc_of, results)
     assert abs(one - two) < 4 * np.hypot(error, other)
 
@@ -263,6 +263,24 @@ def test_without_an_inverse_temperature_it_is_one_over_log_n(found, data):
     for one, two, wrong in zip(*(shifted(x, data) for x in (default, same, other)), strict=True):
         assert one == pytest.approx(two, rel=1e-5)
         assert one != pytest.approx(wrong, rel=1e-3)
+
+
+def test_only_the_default_inverse_temperature_needs_the_number_of_data():
+    def model(x, y):
+        w = numpyro.sample("w", dist.Normal(0.0, 1.0))
+        numpyro.sample("x", dist.Normal(w, 1.0), obs=x)
+        numpyro.sample("y", dist.Normal(w, 2.0), obs=y)
+
+    args, z = (jnp.arange(3.0), jnp.arange(5.0)), {"w": jnp.array(0.7)}
+    beta = 1 / np.log(8)
+    told, counted, unknown = (
+        nllc.localize(model, center={"w": 1.0}, **given)
+        for given in ({"inverse_temperature": beta}, {"num_data": 8}, {})
+    )
+    one, two = (float(potential_energy(local, args, {}, z)) for local in (told, counted))
+    assert one == pytest.approx(two, rel=1e-6)
+    with pytest.raises(ValueError, match="Cannot infer n: the observed sites differ.*`num_data`"):
+        potential_energy(unknown, args, {}, z)
 
 
 def test_masks_of_whole_sites_are_their_names_and_only_what_is_sampled_needs_gamma(found):
