@@ -629,6 +629,7 @@ def test_a_site_without_freedom_is_held_where_it_is(kernel):
         kernel=kernel,
         num_samples=20_000 if isinstance(kernel, Metropolis) else None,
         progress_bar=False,
+        store_sites=True,
     )
     row = nllc.summary(idata).loc["llc"]
     assert np.all(idata["posterior"]["weight"] == 1.0) or kernel == "sgld"
