@@ -22,9 +22,9 @@ CENTERS = {"singular, λ = 1/4": -1.0, "deeper, λ = 1/2": 1.0}
 
 
 def landscape(w):
-    u = jnp.clip(0.5 * (w + 1.0), 0.0, 1.0)
+    u = jnp.clip(0.5 * (1.0 - w), 0.0, 1.0)  # a step down: no rounding makes it negative
     step = u**4 * (35.0 - 84.0 * u + 70.0 * u**2 - 20.0 * u**3)
-    return (w + 1.0) ** 4 * (w - 1.0) ** 2 + DEPTH * (1.0 - step)
+    return (w + 1.0) ** 4 * (w - 1.0) ** 2 + DEPTH * step
 
 
 def model(y, scale):
