@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import jax
 import xarray as xr
@@ -111,7 +112,7 @@ def sweep(
         one = local if first is None else replace(local, center=first)
         return make_plan(one, model_args, model_kwargs, kernel, schedule)
 
-    one_size = None if is_axis(batch_size) else batch_size
+    one_size = None if is_axis(batch_size) else cast("int | None", batch_size)
     plan_of = Plans(kernel, one_size, axes, make)
     grid = empty(axes)
     if output is not None:
