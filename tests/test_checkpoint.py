@@ -21,9 +21,11 @@ import regression
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from metropolis import METROPOLIS
+from numpyro.infer import NUTS
 
 import numpyro_llc as nllc
-from numpyro_llc.sampling import RunFolder, _folder
+from numpyro_llc.kernels import kernel_of
+from numpyro_llc.sampling import RunFolder, _folder, check_schedule, make_plan
 
 SETTINGS = {"kernel": "sgnht", "batch_size": 50, "num_warmup": 400, "num_samples": 4000}
 
@@ -384,3 +386,61 @@ def test_until_refuses_what_it_cannot_mean(until, match):
         run(num_samples=None, until=until)
     with pytest.raises(ValueError, match="both say when sampling ends"):
         run(num_samples=10, until=0.1)
+
+
+@pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
+def test_a_run_that_its_seconds_ended_is_read_again_as_it_was(tmp_path, monkeypatch):
+    by_steps = property(lambda run: run.earlier + 0.01 * run.steps)
+    monkeypatch.setattr("numpyro_llc.sampling.Run.seconds", by_steps)
+    own = {"kernel": METROPOLIS, "batch_size": None, "num_warmup": 100, "num_samples": None}
+    own["until"] = {"relative_error": 1e-4, "seconds": 8.0}
+    first = run(tmp_path / "a", **own)
+    again = run(tmp_path / "a", **own)
+    assert first.attrs["ended_by"] == again.attrs["ended_by"] == "seconds"
+    assert llc(first).shape[1] > 250  # more than the first look at the error takes
+    np.testing.assert_array_equal(llc(again), llc(first))
+
+
+@pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
+def test_ctrl_c_while_a_chunk_is_computed_is_heard_after_it(tmp_path, monkeypatch):
+    from numpyro_llc import sampling
+
+    own = {"kernel": METROPOLIS, "batch_size": None, "num_warmup": 100}
+    whole, advance, calls = run(**own), sampling._run.advance, []
+
+    def pressed(*args):
+        calls.append(args)
+        result = advance(*args)
+        if len(calls) == 12:
+            signal.raise_signal(signal.SIGINT)
+        return result
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sampling._run, "advance", pressed)
+        part = run(tmp_path / "a", **own)
+    assert part.attrs["ended_by"] == "interrupt"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    np.testing.assert_array_equal(llc(part), llc(whole)[:, : llc(part).shape[1]])
+    np.testing.assert_array_equal(llc(run(tmp_path / "a", **own)), llc(whole))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"dense_mass": [("a", "b")]}, {"dense_mass": [("a",), ("b",)]}),
+        ({"max_tree_depth": (2, 3)}, {"max_tree_depth": (9, 10)}),
+        ({"inverse_mass_matrix": jnp.ones(5)}, {"inverse_mass_matrix": 9 * jnp.ones(5)}),
+    ],
+    ids=["blocks", "depths", "metric"],
+)
+def test_settings_of_a_kernel_tell_runs_apart(one, other):
+    local = nllc.localize(regression.model, center={"w": regression.OLS})
+    schedule = check_schedule(10, 10, 2, 1, "vectorized", False)
+
+    def identity(settings):
+        kernel = kernel_of(NUTS(regression.model, **settings))
+        plan = make_plan(local, (regression.X, regression.Y), None, kernel, schedule)
+        return plan.run_identity(jax.random.key(0))
+
+    assert identity(one) == identity(one)
+    assert identity(one) != identity(other)

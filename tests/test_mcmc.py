@@ -10,6 +10,8 @@ import arviz as az
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import pytest
 import regression
 from numpyro.infer import MCMC, NUTS
@@ -226,3 +228,26 @@ def test_chains_run_in_parallel_on_devices_to_the_same_draws():
     # Rounding differs between programs, and grows a little along a chain.
     np.testing.assert_allclose(parallel, sequential, rtol=1e-2, atol=1e-2)
     assert np.abs(np.subtract(*parallel)).max() > 0.1
+
+
+def pair(x, y):
+    shift = numpyro.sample("shift", dist.Normal(0.0, 1.0))
+    net = numpyro.param("net", {"a": jnp.zeros(5), "b": jnp.zeros(())})
+    with numpyro.plate("N", x.shape[0]):
+        numpyro.sample("y", dist.Normal(x @ net["a"] + net["b"] + shift, 1.0), obs=y)
+
+
+@pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
+@pytest.mark.parametrize("sites", [None, "net"])
+def test_a_pytree_sampled_by_a_kernel_of_ours_is_read_leaf_by_leaf(sites):
+    center = {"shift": 0.0, "net": {"a": regression.OLS, "b": 0.0}}
+    kernel = nllc.SGLD(nllc.localize(pair, center=center, sites=sites), step_size=1e-3)
+    mcmc = sampled(kernel, num_warmup=50, num_samples=100)
+    idata = nllc.from_numpyro(mcmc)
+    drawn = mcmc.get_samples(group_by_chain=True)["net"]["a"]
+    np.testing.assert_allclose(idata["posterior"]["net.a"], drawn, rtol=1e-6)
+    moved = np.linalg.norm(np.asarray(drawn) - regression.OLS, axis=-1)
+    assert (moved > 0).all()
+    assert (idata["sample_stats"]["distance"].to_numpy() >= moved * (1 - 1e-5)).all()
+    shift = idata["posterior"]["shift"].to_numpy()
+    assert np.all(shift == 0.0) if sites else np.all(shift != 0.0)

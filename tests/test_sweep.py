@@ -17,6 +17,7 @@ from numpyro_llc import sampling
 from numpyro_llc.kernels import kernel_of, sampler_of
 from numpyro_llc.studies import _cells, plateau
 from numpyro_llc.studies._plateau import recommend
+from numpyro_llc.studies._rows import empty
 
 X, Y = regression.X[:, :2], regression.Y
 OLS = np.linalg.lstsq(X, Y, rcond=None)[0]
@@ -453,3 +454,17 @@ def test_an_output_that_can_be_no_folder_is_named(name, error, tmp_path):
         nllc.estimate_llc(key, LOCAL, DATA, **one)
     with pytest.raises(error, match="`output` must be"):
         nllc.refined_llc(key, LOCAL, DATA, sites={"all": None}, **one)
+
+
+def test_localization_by_site_can_be_an_axis(tmp_path):
+    gammas = [{"w": 1.0}, {"w": 1.5}, {"w": 2.0}]
+    grid = walks(localization=gammas, output=tmp_path / "a", num_warmup=50, num_samples=200)
+    assert list(grid["localization"].to_numpy()) == ["1.0", "1.5", "2.0"]
+    assert np.isfinite(grid["llc"]).all()
+    again = walks(localization=gammas, output=tmp_path / "a", num_warmup=50, num_samples=200)
+    np.testing.assert_array_equal(again["llc"], grid["llc"])
+    one, two = np.array([{"w": 1.0}]), {"w": 1.0, "b": 2.0}
+    assert list(empty({"localization": [*one, two]})["localization"].to_numpy()) == [
+        "1.0",
+        '{"w": 1.0, "b": 2.0}',
+    ]

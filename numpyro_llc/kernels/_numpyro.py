@@ -25,6 +25,23 @@ _STATISTICS = {
 }
 
 
+_OF_A_RUN = {
+    "_model",
+    "_potential_fn",
+    "_potential_fn_gen",
+    "_postprocess_fn",
+    "_init_fn",
+    "_sample_fn",
+    "_init_strategy",
+    "_inv_transforms",
+    "_dynamic_support",
+    "_batch_log_density",
+    "_num_warmup",
+    "_num_chains",
+}
+"""Attributes of NumPyro kernels that a run sets, or that the local density takes the place of."""
+
+
 class Counted(NamedTuple):
     """The kernel's own state, and the gradients evaluated so far by each chain; NaN if unknown."""
 
@@ -48,8 +65,13 @@ class NumpyroSampler:
     @property
     def description(self) -> str:
         plain = int | float | str | None
-        settings = {k: v for k, v in vars(self.kernel).items() if isinstance(v, plain)}
-        return f"{type(self.kernel).__name__} {sorted(settings.items())}"
+        known = {k: v for k, v in self.settings.items() if isinstance(v, plain)}
+        return f"{type(self.kernel).__name__} {sorted(known.items())}"
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """What the kernel was given: arrays, lists and functions too, not what a run adds."""
+        return {k: v for k, v in vars(self.kernel).items() if k not in _OF_A_RUN}
 
     def _bind(self, target: LocalTarget) -> MCMCKernel:
         # Bound afresh in each trace, so that the target stays a runtime argument of it.

@@ -61,7 +61,7 @@ def from_numpyro(
     reading = model.read(args, kwargs)
     target, num_data = model.target(reading)
     names = sites_to_store(reading, store_sites)
-    samples = mcmc.get_samples(group_by_chain=True)
+    samples = named_leaves(mcmc.get_samples(group_by_chain=True))
     positions = _sampled_positions(reading, target, samples)
     draws = evaluated(target, positions, kernel_statistics(mcmc))
     report = RunReport(

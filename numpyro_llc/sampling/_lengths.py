@@ -112,7 +112,7 @@ def finish(run: Run) -> Finished:
     except KeyboardInterrupt:
         if not run.has_warmed or not run.chunks:
             raise
-        ended_by = "interrupt"
+        ended_by, thinning = "interrupt", run.dropped * thinning
     except NonFiniteDraw:
         ended_by = "non-finite"  # `assemble` raises, with the draws
     finally:
@@ -242,7 +242,7 @@ def _sample(run: Run, schedule: Schedule, thinning: int, last_step: int) -> tupl
             run.drop_every_other()
             drawn, thinning = drawn // 2, 2 * thinning
         limits = {
-            "seconds": run.seconds > deadline,
+            "seconds": run.seconds > deadline and not run.saved,  # which cost nothing now
             "steps": run.steps + thinning > last_step,
             "draws": drawn >= most,
         }

@@ -35,7 +35,7 @@ from numpyro_llc.models import (
 from numpyro_llc.sampling._identity import fingerprint
 from numpyro_llc.sampling._schedule import DEFAULT_STEPS, Schedule, with_defaults
 
-FORMAT = 3
+FORMAT = 4
 """Of what runs leave on disk; raised where the same settings would go on to other draws."""
 
 
@@ -90,7 +90,10 @@ class Plan:
             "data": fingerprint(self.target.arrays),
             "num_data": self.num_data,
             "sites": fingerprint(self.target.fixed),
-            "evaluate_on": {k: fingerprint(x.target.arrays) for k, x in self.other_data.items()},
+            "evaluate_on": {
+                name: fingerprint(place, other.target.arrays, other.target.program.arguments.leaves)
+                for place, (name, other) in enumerate(self.other_data.items())
+            },
         }
 
     def run_identity(self, rng_key: jax.Array) -> dict[str, object]:
@@ -101,6 +104,7 @@ class Plan:
             "inverse_temperature": float(target.inverse_temperature),
             "localization": {name: float(gamma) for name, gamma in target.localization.items()},
             "kernel": self.sampler.description,
+            "kernel settings": fingerprint(getattr(self.sampler, "settings", None)),
             **self.schedule._replace(progress_bar=False)._asdict(),
             "rng_key": jax.random.key_data(rng_key).tolist(),
             "x64": bool(jax.config.read("jax_enable_x64")),

@@ -13,6 +13,7 @@ from numpyro_llc.local import EvaluationRows
 from numpyro_llc.models import Fields, Parameters, PyTree
 from numpyro_llc.sampling._compiled import CHUNK_DRAWS, Seen, advance, layout_of, start
 from numpyro_llc.sampling._folder import Entry, RunFolder
+from numpyro_llc.sampling._interrupts import interrupts_after
 from numpyro_llc.sampling._plan import Plan
 
 CHUNK_SECONDS = 0.3
@@ -78,7 +79,7 @@ class Run:
         self.num_chains = jax.tree.leaves(starts)[0].shape[0]
         self.layout = layout_of(plan.sampler, plan.schedule, jax.tree.leaves(self.own))
         self.chunks: list[Seen] = []
-        self.steps = 0
+        self.steps, self.dropped = 0, 1
         self.earlier, self.began = 0.0, time.perf_counter()
         self.bar = tqdm(disable=not plan.schedule.progress_bar, unit="step")
         keys = jax.random.split(rng_key, self.num_chains)
@@ -133,6 +134,8 @@ class Run:
         left = num_draws
         while self.saved and left > 0:
             left -= self._take_saved() // thinning
+        if left < num_draws and self.seconds > deadline:
+            return num_draws - left  # the run ended here before
         for draws in _pace(left, limit=CHUNK_DRAWS):
             self._advance(draws, thinning)
             left -= draws
@@ -148,6 +151,7 @@ class Run:
         """Keep the second, fourth, ... of the draws so far."""
         joined = jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *self.chunks)
         self.chunks = [jax.tree.map(lambda leaf: leaf[:, 1::2], joined)]
+        self.dropped *= 2
 
     def end_warmup(self, most_bias: float = np.inf) -> None:
         """Tell the sampler that sampling begins, and forget the draws so far.
@@ -209,22 +213,23 @@ class Run:
         self.progress = self.progress._replace(state=state)
 
     def _advance(self, draws: int, thinning: int) -> None:
-        self.progress, buffer = advance(
-            self.sampler,
-            self.layout,
-            self.sites,
-            self.progress,
-            self.own,
-            self.target,
-            self.rows,
-            self.plan.other_data,
-            draws,
-            thinning,
-        )
-        chunk = jax.tree.map(lambda leaf: np.asarray(leaf)[:, :draws], buffer)
-        if self.folder is not None:
-            self.folder.add(_entry(chunk, thinning))
-        self._keep(chunk, thinning)
+        with interrupts_after():  # the state is that of the draws, whenever Ctrl-C comes
+            self.progress, buffer = advance(
+                self.sampler,
+                self.layout,
+                self.sites,
+                self.progress,
+                self.own,
+                self.target,
+                self.rows,
+                self.plan.other_data,
+                draws,
+                thinning,
+            )
+            chunk = jax.tree.map(lambda leaf: np.asarray(leaf)[:, :draws], buffer)
+            if self.folder is not None:
+                self.folder.add(_entry(chunk, thinning))
+            self._keep(chunk, thinning)
         if self.folder is not None and self.folder.is_due:
             self._write()
 

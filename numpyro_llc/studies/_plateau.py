@@ -75,17 +75,26 @@ def recommend(grid: xr.Dataset, axes: list[str]) -> dict[str, str]:
     cell = _innermost(flat, error)
     chosen = {name: grid[name].to_numpy()[k].item() for name, k in zip(axes, cell, strict=True)}
     ranges = [
-        f"{name} {values.min():.3g} to {values.max():.3g}"
+        _range(name, grid[name].to_numpy()[places])
         for name, places in zip(axes, np.nonzero(flat), strict=True)
-        if (values := grid[name].to_numpy()[places]).size
     ]
-    said = ", ".join(f"{name}={value:.4g}" for name, value in chosen.items())
+    said = ", ".join(
+        f"{name}={value}" if isinstance(value, str) else f"{name}={value:.4g}"
+        for name, value in chosen.items()
+    )
     return {
         "recommendation": f"λ̂ is {llc[flat].min():.4g} to {llc[flat].max():.4g} on a plateau of "
         f"{flat.sum()} of {llc.size} cells ({', '.join(ranges)}). Take {said}, in its middle: "
         f"{llc[cell]:.4g} ± {error[cell]:.2g}.",
         "recommended": json.dumps(chosen),
     }
+
+
+def _range(name: str, values: np.ndarray) -> str:
+    """The values of an axis on the plateau; γ by site is a text, which has no order."""
+    if values.dtype.kind == "U":
+        return f"{len(set(values))} of {name}"
+    return f"{name} {values.min():.3g} to {values.max():.3g}"
 
 
 def _innermost(flat: np.ndarray, error: np.ndarray) -> tuple[int, ...]:

@@ -1,5 +1,6 @@
 """What a table of many runs keeps of each: λ̂, its diagnostics, and how it went."""
 
+import json
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,7 +14,7 @@ import xarray as xr
 from numpyro_llc.errors import LLCWarning, NonFiniteLossError
 from numpyro_llc.inference_data import Table, attributes
 from numpyro_llc.models import PyTree
-from numpyro_llc.results import findings, report_of, result_of, summary, text_of
+from numpyro_llc.results import findings, one_or_by_site, report_of, result_of, summary, text_of
 from numpyro_llc.sampling import Finished, Plan, Run
 
 Row = dict[str, Any]
@@ -69,10 +70,17 @@ def save(table: xr.Dataset, path: Path) -> None:
 def empty(axes: Mapping[str, list[PyTree]]) -> xr.Dataset:
     """A table of nothing yet over named axes; a center is known by its place."""
     shape = tuple(map(len, axes.values()))
-    coords = {k: np.arange(len(v)) if k == "center" else np.asarray(v) for k, v in axes.items()}
+    coords = {k: np.arange(len(v)) if k == "center" else _coordinate(v) for k, v in axes.items()}
     numbers = {name: (tuple(axes), np.full(shape, np.nan)) for name in NUMBERS}
     texts = {name: (tuple(axes), np.full(shape, "", dtype=object)) for name in TEXTS}
     return xr.Dataset({**numbers, **texts}, coords=coords)
+
+
+def _coordinate(values: list[PyTree]) -> np.ndarray:
+    """Numbers as they are; γ by site as JSON."""
+    if any(isinstance(value, Mapping) for value in values):
+        return np.array([json.dumps(one_or_by_site(value)) for value in values])
+    return np.asarray(values)
 
 
 def write(table: xr.Dataset, place: int, row: Row) -> None:
