@@ -15,7 +15,7 @@ from metropolis import METROPOLIS
 import numpyro_llc as nllc
 from numpyro_llc import sampling
 from numpyro_llc.kernels import kernel_of, sampler_of
-from numpyro_llc.studies import _cells, plateau
+from numpyro_llc.studies import _cells, _sweep, plateau
 from numpyro_llc.studies._plateau import recommend
 from numpyro_llc.studies._rows import empty
 
@@ -468,3 +468,22 @@ def test_localization_by_site_can_be_an_axis(tmp_path):
         "1.0",
         '{"w": 1.0, "b": 2.0}',
     ]
+
+
+def test_cells_side_by_side_are_the_same_after_an_interruption(tmp_path, monkeypatch):
+    own = {"localization": np.geomspace(0.5, 4.0, 7), "max_memory": 200_000.0}
+    own |= {"num_warmup": 50, "num_samples": 100}
+    whole, calls, run_group = sweep(**own), [], _sweep.run_group
+
+    def stopped(*args):
+        calls.append(args)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return run_group(*args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(_sweep, "run_group", stopped)
+        with pytest.warns(nllc.LLCWarning, match="interrupted"):
+            part = sweep(**own, output=tmp_path / "a")
+    assert np.isfinite(part["llc"]).sum() == 3  # of groups of 3, 3 and 1
+    np.testing.assert_array_equal(sweep(**own, output=tmp_path / "a")["llc"], whole["llc"])

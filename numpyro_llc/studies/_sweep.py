@@ -53,7 +53,7 @@ def sweep(
     Parameters
     ----------
     rng_key : jax.Array
-        A JAX random key; that of a cell depends on its place in the grid.
+        A JAX random key; that of a cell depends on its place in the grid and on `max_memory`.
     model : LocalizedModel
         What :func:`localize` returned. An axis takes the place of its own setting.
     model_args, model_kwargs, num_chains, thinning, until
@@ -116,11 +116,15 @@ def sweep(
     plan_of = Plans(kernel, one_size, axes, make)
     grid = empty(axes)
     if output is not None:
-        grid = resumed(output, grid, rng_key, plan_of(cells[0]), identity(axes))
-    todo = [k for k, status in enumerate(grid["status"].to_numpy().reshape(-1)) if not status]
+        own = {**identity(axes), "max_memory": max_memory}
+        grid = resumed(output, grid, rng_key, plan_of(cells[0]), own)
+    todo = {k for k, status in enumerate(grid["status"].to_numpy().reshape(-1)) if not status}
     with tqdm(total=len(todo), disable=not progress_bar, unit="cell") as bar:
         try:
-            for places in groups(cells, todo, plan_of, max_memory):
+            # Of all cells, whatever is done: the key of a cell is that of its group.
+            for places in groups(cells, list(range(len(cells))), plan_of, max_memory):
+                if todo.isdisjoint(places):
+                    continue
                 group = [cells[place] for place in places]
                 rows = run_group(jax.random.fold_in(rng_key, places[0]), group, plan_of)
                 for place, row in zip(places, rows, strict=False):  # the last group is padded
