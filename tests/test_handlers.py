@@ -210,7 +210,7 @@ def test_fixed_sites_stay_at_the_center_under_a_users_own_kernel(found, llc_of):
     mcmc = MCMC(
         NUTS(local),
         num_warmup=200,
-        num_samples=1000,
+        num_samples=500,
         num_chains=2,
         chain_method="vectorized",
         progress_bar=False,
@@ -222,7 +222,9 @@ def test_fixed_sites_stay_at_the_center_under_a_users_own_kernel(found, llc_of):
     curved /= np.log(500)
     results = (
         nllc.from_numpyro(mcmc),
-        nllc.estimate_llc(jax.random.key(1), local, DATA, num_warmup=200, progress_bar=False),
+        nllc.estimate_llc(
+            jax.random.key(1), local, DATA, num_warmup=200, num_samples=500, progress_bar=False
+        ),
     )
     for idata in results:
         draws = idata["posterior"]

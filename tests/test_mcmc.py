@@ -126,19 +126,15 @@ def test_every_kernel_under_mcmc_samples_the_localized_density(kernel):
     assert_exact(mcmc, 0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
         {"chain_method": "sequential", "num_chains": 2},
-        *(
-            pytest.param(one, marks=pytest.mark.slow)
-            for one in (
-                {"chain_method": jax.vmap, "num_chains": 2},
-                {"num_chains": 1},
-                {"progress_bar": True, "num_chains": 1},
-                {"jit_model_args": True},
-            )
-        ),
+        {"chain_method": jax.vmap, "num_chains": 2},
+        {"num_chains": 1},
+        {"progress_bar": True, "num_chains": 1},
+        {"jit_model_args": True},
     ],
     ids=["sequential", "vmap", "one chain", "progress bar", "jit_model_args"],
 )

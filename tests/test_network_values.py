@@ -50,7 +50,7 @@ def hessian(apply, params):
     ("apply", "params", "rank"),
     [
         pytest.param(tanh_network, REGULAR, 15, id="tanh", marks=pytest.mark.slow),
-        pytest.param(deep_linear, BOTTLENECK, 6, id="linear"),
+        pytest.param(deep_linear, BOTTLENECK, 6, id="linear", marks=pytest.mark.slow),
     ],
 )
 def test_a_regular_network_has_half_the_rank_of_its_jacobian(apply, params, rank, llc_of):

@@ -162,7 +162,7 @@ OLS = np.linalg.lstsq(X, Y, rcond=None)[0]
 
 def test_noisy_data_and_gamma():
     local = nllc.localize(regression, center={"w": OLS}, localization=0.1)
-    settings = {"least": 1e-4, "num_particles": 400}
+    settings = {"least": 1e-4, "num_particles": 200}
     found = evidence.volume_scaling(jax.random.key(1), local, (X, Y), **settings)
     assert abs(found.learning_coefficient - 1.0) < 4 * found.error
     # Half the volume of the disc for half the excess, γ/(2π) at its centre.
