@@ -3,6 +3,7 @@
 from numpyro_llc.models._arguments import split_arguments
 from numpyro_llc.models._batching import check_rows_apart, with_batches
 from numpyro_llc.models._leaves import leaf_name, named_leaves
+from numpyro_llc.models._loss import LossModel, loss_model
 from numpyro_llc.models._measured import draw_starts
 from numpyro_llc.models._modules import PARAMS, by_site
 from numpyro_llc.models._network import NetworkModel, network_model
@@ -25,6 +26,7 @@ __all__ = [
     "Fields",
     "FullPlates",
     "InAxes",
+    "LossModel",
     "Losses",
     "ModelReading",
     "NetworkModel",
@@ -38,6 +40,7 @@ __all__ = [
     "constrain",
     "draw_starts",
     "leaf_name",
+    "loss_model",
     "named_leaves",
     "network_model",
     "read_model",

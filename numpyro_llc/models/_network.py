@@ -7,11 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
-from jax.tree_util import PyTreeDef
 from numpyro import distributions as dist
 
 from numpyro_llc._checks import check_positive
-from numpyro_llc.models._modules import pure_parameters
+from numpyro_llc.models._form import Form, form_of
 from numpyro_llc.models._types import PyTree
 
 LIKELIHOODS: dict[str, Callable[..., dist.Distribution]] = {
@@ -19,41 +18,6 @@ LIKELIHOODS: dict[str, Callable[..., dist.Distribution]] = {
     "categorical": lambda outputs, scale: dist.Categorical(logits=outputs),
     "bernoulli": lambda outputs, scale: dist.Bernoulli(logits=outputs),
 }
-
-
-@dataclass(frozen=True)
-class Form:
-    """The user's pytree, without its parameters; hashable.
-
-    Attributes
-    ----------
-    whole, pure : treedef
-        Of the pytree that `apply` takes, and of that of the param site: the first less what is no
-        parameter, and less the wrapping of a module library.
-    shapes : tuple of tuple of int
-        Of the parameters.
-    others : tuple
-        The leaves of `whole`, such as the activation functions of an Equinox module, with
-        ``PARAMETER`` in the place of each parameter.
-    """
-
-    whole: PyTreeDef
-    pure: PyTreeDef
-    shapes: tuple[tuple[int, ...], ...]
-    others: tuple[object, ...]
-
-    def initial(self) -> PyTree:
-        """Parameters of zeros, as the site holds them."""
-        return jax.tree.unflatten(self.pure, [jnp.zeros(shape) for shape in self.shapes])
-
-    def filled(self, params: PyTree) -> PyTree:
-        """The user's pytree with these parameters."""
-        leaves = iter(jax.tree.leaves(params))
-        filled = [next(leaves) if other is PARAMETER else other for other in self.others]
-        return jax.tree.unflatten(self.whole, filled)
-
-
-PARAMETER = "a parameter"
 
 
 @dataclass(frozen=True)
@@ -71,11 +35,9 @@ class NetworkModel:
     def __call__(self, x: PyTree, y: jax.Array) -> None:
         """Observe `y` [n, ...], given inputs `x`, whose arrays have n rows."""
         self._check_data(y)
-        initial = self.form.initial()
-        # NumPyro takes a callable, as a module of Equinox is, for what makes the value.
-        params = numpyro.param("params", (lambda _: initial) if callable(initial) else initial)
+        params = self.form.filled()
         with numpyro.plate("data", len(y)):
-            outputs = self.apply(self.form.filled(params), x)
+            outputs = self.apply(params, x)
             if not isinstance(outputs, jax.Array):
                 raise TypeError(
                     f"`apply` must return one array of outputs; got {type(outputs).__name__}."
@@ -159,44 +121,4 @@ def network_model(
             f"the outputs; got {type(apply).__name__} and {type(likelihood).__name__}."
         )
     check_positive("scale", scale, meaning="It is the standard deviation of the noise.")
-    return NetworkModel(apply, _form(params), likelihood, float(scale))
-
-
-def _form(params: PyTree) -> Form:
-    """Take the user's pytree apart."""
-    own = pure_parameters(params)
-    paths, pure = jax.tree_util.tree_flatten_with_path(own)
-    if not paths:
-        raise ValueError(f"`params` must hold parameters; got {params!r}, which holds none.")
-    if isinstance(params, list | tuple) and not any(np.ndim(leaf) for _, leaf in paths):
-        raise TypeError(
-            f"`params` must not be a {type(params).__name__} of numbers, which in a centre is one "
-            "array. Pass an array, or a dict."
-        )
-    for path, leaf in paths:
-        kind = np.asarray(leaf).dtype if not hasattr(leaf, "dtype") else leaf.dtype
-        if not jnp.issubdtype(kind, jnp.floating):
-            raise TypeError(
-                f"`params` must hold floats, which are sampled; got {kind} at "
-                f"{jax.tree_util.keystr(path)!r}. Let `apply` close over counters, switches and "
-                "indices."
-            )
-    leaves, whole = jax.tree.flatten(params)
-    places = {id(leaf) for _, leaf in paths}
-    others = tuple(PARAMETER if id(leaf) in places else leaf for leaf in leaves)
-    found = [id(leaf) for leaf in leaves if id(leaf) in places]
-    if found != [id(leaf) for _, leaf in paths] or not all(map(_is_hashable, others)):
-        raise TypeError(
-            f"`params` is a {type(params).__name__} that holds arrays beside its parameters. Pass "
-            "the parameters alone (variables['params'] of Linen; what nnx.split(module, nnx.Param, "
-            "...) or eqx.partition give), and let `apply` close over the rest."
-        )
-    return Form(whole, pure, tuple(tuple(np.shape(leaf)) for _, leaf in paths), others)
-
-
-def _is_hashable(leaf: object) -> bool:
-    try:
-        hash(leaf)
-    except TypeError:
-        return False
-    return True
+    return NetworkModel(apply, form_of(params), likelihood, float(scale))
