@@ -89,7 +89,7 @@ def estimate_llc(
     until : float or dict, optional
         Sample until the Monte Carlo error is this share of λ̂ and R-hat below 1.01. As a dict with
         ``relative_error`` (0.01), ``r_hat`` (1.01), and limits: ``steps`` of sampling, ``seconds``
-        of wall time of the call, up to half of them for the warm-up. XLA's compilation, the
+        of wall time of the call, up to half of them for the warm-up. Compilation, the
         attribute ``compilation_time``, is not counted, and a step under way is ended. What ended
         the run is the attribute ``ended_by``. Not with `num_samples`.
     chain_method : {"vectorized", "sequential", "parallel"}

@@ -33,9 +33,9 @@ Groups = Mapping[str, xr.Dataset]
 
 
 LEAST_DRAWS = 20
-"""Draws of a chain from which its autocorrelation can be told. Of 4 chains of 8 the effective sample
-size is ArviZ's cap whatever the draws, and the error up to three times too small; of 20 independent
-draws it is the cap in 8 % of runs, and of 25 in none."""
+"""Draws of a chain from which its autocorrelation can be told. Of 4 chains of 8 the effective
+sample size is ArviZ's cap whatever the draws, and the error up to three times too small; of 20
+independent draws it is the cap in 8 % of runs, and of 25 in none."""
 
 
 def variable_name(site: str) -> str:

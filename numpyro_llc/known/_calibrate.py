@@ -288,7 +288,7 @@ def _estimated(key: jax.Array, problem: zoo.Problem, kernel: str, shared: Fields
             store_sites=False,
             **settings,
         )
-    found, report = summary(idata).loc["llc"], report_of(idata)
+        found, report = summary(idata).loc["llc"], report_of(idata)
     if report.interrupted:  # a part of a run is no row
         raise KeyboardInterrupt
     gradients = report.gradient_evaluations

@@ -187,7 +187,9 @@ def _non_finite(
 ) -> NonFiniteLossError:
     draw, chain = map(int, np.argwhere(~np.isfinite(draws.excess_loss).T)[0])
     good = groups["posterior"]["llc"].to_numpy()[:, :draw]
-    last = f"{good.mean():.4g} ± {monte_carlo(good).error:.2g}" if good.size else "none"
+    error = monte_carlo(good).error if good.size else np.nan
+    last = f"{good.mean():.4g}" if good.size else "none"
+    last += f" ± {error:.2g}" if np.isfinite(error) else ""
     step = (report.num_warmup or 0) + (draw + 1) * (report.thinning or 1)
     return NonFiniteLossError(
         f"The loss became non-finite in chain {chain} at draw {draw} (step {step}); λ̂ of the "

@@ -11,12 +11,31 @@ CHUNK_SECONDS = 0.3
 MOST_GROWTH = 4
 """How many times as long as the last a chunk may be."""
 
-_compiled = threading.local()
+_EVENTS = "/jax/core/compile/"
+"""What JAX reports of tracing, lowering and compiling, each when it ends."""
+
+
+class _Compiling(threading.local):
+    """Seconds that JAX has traced, lowered and compiled in this thread."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.parts: list[tuple[float, float]] = []  # begin and length, for those within others
+
+    def add(self, length: float) -> None:
+        begin = time.perf_counter() - length
+        while self.parts and self.parts[-1][0] >= begin:
+            self.seconds -= self.parts.pop()[1]
+        self.parts.append((begin, length))
+        self.seconds += length
+
+
+_compiling = _Compiling()
 
 
 def _count(event: str, duration_secs: float, **kwargs: str | int) -> None:
-    if event == "/jax/core/compile/backend_compile_duration":
-        _compiled.seconds = getattr(_compiled, "seconds", 0.0) + duration_secs
+    if event.startswith(_EVENTS):
+        _compiling.add(duration_secs)
 
 
 jax.monitoring.register_event_duration_secs_listener(_count)
@@ -32,7 +51,7 @@ class Clock:
     """
 
     def __init__(self) -> None:
-        self.began, self.compiled = time.perf_counter(), getattr(_compiled, "seconds", 0.0)
+        self.began, self.compiled = time.perf_counter(), _compiling.seconds
         self.earlier, self.earlier_compiling = 0.0, 0.0
 
     @property
@@ -42,8 +61,8 @@ class Clock:
 
     @property
     def compiling(self) -> float:
-        """Seconds that XLA compiled, in this thread."""
-        return self.earlier_compiling + getattr(_compiled, "seconds", 0.0) - self.compiled
+        """Seconds in which JAX traced and compiled, in this thread."""
+        return self.earlier_compiling + _compiling.seconds - self.compiled
 
     @property
     def working(self) -> float:

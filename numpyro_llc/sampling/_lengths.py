@@ -234,7 +234,9 @@ def _warm_up(run: Run, schedule: Schedule, budget: int) -> tuple[float, float, b
 
 
 def _stable(loss: np.ndarray) -> tuple[float, float] | None:
-    """Mean and standard error of a round, or None if it drifts."""
+    """Mean and standard error of a round, or None if it drifts, or is too short to tell."""
+    if loss.shape[1] < 2:
+        return None
     result = monte_carlo(loss)
     half = loss.shape[1] // 2
     drift = abs(float(loss[:, half:].mean() - loss[:, :half].mean()))

@@ -12,9 +12,9 @@ import numpy as np
 import xarray as xr
 
 from numpyro_llc.errors import CheckpointError, LLCWarning, NonFiniteLossError
-from numpyro_llc.inference_data import Table, attributes
+from numpyro_llc.inference_data import Table, attributes, moments, posterior
 from numpyro_llc.models import PyTree
-from numpyro_llc.results import findings, one_or_by_site, report_of, result_of, summary, text_of
+from numpyro_llc.results import findings, one_or_by_site, report_of, result_of, text_of
 from numpyro_llc.sampling import Finished, Plan, Run, whole_file
 
 Row = dict[str, Any]
@@ -39,7 +39,7 @@ def row_of(plan: Plan, run: Run, finished: Finished, rng_key: jax.Array, block: 
     step_size, gradients = report.step_size, report.gradient_evaluations
     return {
         **dict.fromkeys(MOMENTS, np.nan),
-        **({} if status else moments_of(summary(idata))),
+        **({} if status else moments_of(moments(posterior(idata), ["llc"]))),
         "center_loss": report.center_loss,
         "step_size_used": np.nan if step_size is None else step_size,
         "gradient_evaluations": np.nan if gradients is None else gradients,
@@ -50,7 +50,7 @@ def row_of(plan: Plan, run: Run, finished: Finished, rng_key: jax.Array, block: 
 
 
 def moments_of(table: Table) -> dict[str, float]:
-    """The row ``llc`` of a summary, as tables of many runs have it."""
+    """The row ``llc`` of a table of moments, as tables of many runs have it."""
     row = table.loc["llc"]
     return {name: float(row["mean" if name == "llc" else name]) for name in MOMENTS}
 
