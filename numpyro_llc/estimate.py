@@ -10,11 +10,13 @@ from numpyro.infer.mcmc import MCMCKernel
 from numpyro_llc._checks import check_key
 from numpyro_llc.inference_data import InferenceData
 from numpyro_llc.kernels import kernel_of
-from numpyro_llc.local import LocalizedModel, as_localized
+from numpyro_llc.local import Curvature, LocalizedModel, as_localized
 from numpyro_llc.models import PyTree
 from numpyro_llc.results import result_of, sites_to_store
 from numpyro_llc.sampling import (
     Clock,
+    Finished,
+    Plan,
     Run,
     RunFolder,
     check_output,
@@ -173,6 +175,26 @@ def estimate_llc(
         plan.reading, not plan.is_stochastic if store_sites is None else store_sites
     )
     stored = tuple(plan.target.center) if names or log_likelihood else ()
+    run, finished, curvature = _sampled(plan, rng_key, stored, output, clock)
+    return result_of(
+        run,
+        finished,
+        keys.report,
+        curvature=curvature,
+        names=names,
+        log_likelihood=log_likelihood,
+    )
+
+
+def _sampled(
+    plan: Plan,
+    rng_key: jax.Array,
+    stored: tuple[str, ...],
+    output: str | Path | None,
+    clock: Clock,
+) -> tuple[Run, Finished, Curvature]:
+    """The run of a plan, in its folder if it has one, and the curvature that it began with."""
+    keys = run_keys(rng_key)
     own = {"center": fingerprint(plan.target.center), "stored sites": stored}
     with ExitStack() as stack:
         folder = None
@@ -189,12 +211,4 @@ def estimate_llc(
             folder=folder,
             clock=clock,
         )
-        finished = finish(run)
-    return result_of(
-        run,
-        finished,
-        keys.report,
-        curvature=curvature,
-        names=names,
-        log_likelihood=log_likelihood,
-    )
+        return run, finish(run), curvature

@@ -1,6 +1,5 @@
 """From a schedule to a finished run: lengths as given, or chosen from what the chains do."""
 
-from dataclasses import dataclass
 from math import ceil
 
 import jax
@@ -9,7 +8,7 @@ import numpy as np
 from numpyro_llc.errors import CheckpointError
 from numpyro_llc.inference_data import MonteCarlo, monte_carlo
 from numpyro_llc.local import ROWS_ALWAYS_AFFORDABLE, EvaluationRows, rows_to_evaluate
-from numpyro_llc.sampling._draws import Draws, NonFiniteDraw
+from numpyro_llc.sampling._draws import Finished, NonFiniteDraw
 from numpyro_llc.sampling._plan import Plan
 from numpyro_llc.sampling._run import Run
 from numpyro_llc.sampling._schedule import Schedule, Until
@@ -57,57 +56,6 @@ LEAST_DRAWS = 25
 """Draws of a chain that a given number of steps keeps, where the thinning is chosen."""
 LEAST_ROWS = 1024
 """Rows that a recorded loss is evaluated on at the least, where their number is chosen."""
-
-
-@dataclass(frozen=True)
-class Finished:
-    """A run that ended.
-
-    Attributes
-    ----------
-    draws : Draws
-    num_warmup, thinning : int
-        As given or chosen.
-    evaluation_rows : int
-        Rows on which the recorded loss was evaluated; 0 for the data as a whole.
-    num_rows : int
-        Rows of the data; 0 likewise.
-    num_steps : int
-        Steps of each chain in all.
-    seconds, compiling : float
-        Wall time, and of it XLA's compilation.
-    ended_by : str
-        What ended sampling: "num_samples", "relative_error" (reached, and R-hat), a limit ("steps",
-        "seconds", "draws"), "interrupt", "non-finite" or "output" (see `failure`).
-    ended_at_limit : bool
-        Whether an automatic run did not come near its error in the work it may do.
-    warmup_was_cut : bool
-        Whether the seconds given ended the warm-up before its end.
-    failure : CheckpointError or None
-        Why the run could not be written to its folder, which ended it.
-    """
-
-    draws: Draws
-    num_warmup: int
-    thinning: int
-    evaluation_rows: int
-    num_rows: int
-    num_steps: int
-    seconds: float
-    compiling: float
-    ended_by: str
-    ended_at_limit: bool
-    warmup_was_cut: bool = False
-    failure: CheckpointError | None = None
-
-    @property
-    def evaluation_error(self) -> float:
-        """Standard error of the mean loss, in nats, for the rows that were not evaluated."""
-        parts = self.draws.by_part.mean(axis=(0, 1))
-        if len(parts) < 2 or self.evaluation_rows >= self.num_rows:
-            return 0.0
-        unseen = 1.0 - self.evaluation_rows / self.num_rows
-        return float(np.std(parts, ddof=1) * np.sqrt(len(parts) * unseen))
 
 
 def finish(run: Run) -> Finished:

@@ -121,7 +121,7 @@ class Run:
         """
         while self._has_saved and steps > 0:
             self.chunks = []
-            steps -= self._take_saved()
+            steps -= self._take_saved()[0]
         while steps > 0 and not self.is_over(deadline):
             self.chunks = []
             part = min(self.pace.steps(deadline - self.working), steps)
@@ -135,7 +135,7 @@ class Run:
         """
         left = num_draws
         while self._has_saved and left > 0:
-            left -= self._take_saved_draws()
+            left -= self._take_saved()[1]
         while left > 0:
             if self.is_over(deadline):
                 if not self.chunks:
@@ -259,11 +259,9 @@ class Run:
                 observes,
                 counts,
             )
-            if observes:
-                chunk = jax.tree.map(lambda leaf: np.asarray(leaf)[:, :draws], buffer)
-            else:
-                chunk = {}
-                jax.block_until_ready(self.progress)
+            jax.block_until_ready(self.progress)
+            chunk = jax.tree.map(lambda leaf: np.asarray(leaf)[:, :draws], buffer)
+            chunk = chunk if observes else {}
             self.pace.took(draws * thinning, self.working - before)
             if self.folder is not None:
                 self.folder.add(flat(chunk), draws * thinning)
@@ -282,17 +280,12 @@ class Run:
         if not np.isfinite(chunk["excess_loss"]).all() and self.is_broken.all():
             raise NonFiniteDraw
 
-    def _take_saved(self) -> int:
-        """Hand out the next entry of the folder; returns the steps it was."""
+    def _take_saved(self) -> tuple[int, int]:
+        """Hand out the next entry of the folder; returns its steps and draws."""
         arrays, steps = self.saved.pop(0)
-        self._keep(chunk_of(arrays, self.form), steps)
-        return steps
-
-    def _take_saved_draws(self) -> int:
-        """The same; returns the draws."""
-        before = len(self.chunks)
-        self._take_saved()
-        return sum(chunk["excess_loss"].shape[1] for chunk in self.chunks[before:])
+        chunk = chunk_of(arrays, self.form)
+        self._keep(chunk, steps)
+        return steps, chunk["excess_loss"].shape[1] if chunk else 0
 
     def _write(self) -> None:
         if self.folder is not None:
