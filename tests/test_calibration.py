@@ -27,7 +27,7 @@ from numpyro_llc.models import read_model
 from numpyro_llc.plots import plot_calibration
 from numpyro_llc.results._diagnose import diagnosed
 from numpyro_llc.results._findings import findings_to_json
-from numpyro_llc.sampling import check_same_settings, fingerprint
+from numpyro_llc.sampling import OutputFolder, fingerprint
 
 KEY = jax.random.key(0)
 SHORT = {"num_samples": 300, "num_warmup": 300, "progress_bar": False}
@@ -312,9 +312,9 @@ def test_other_results_whose_settings_are_lost_are_not_taken(tmp_path, name):
     (tmp_path / name).write_bytes(b"rows")
     (tmp_path / "notes.txt").write_text("not ours")
     with pytest.raises(nllc.CheckpointError, match=f"`output` .* holds {name}, but no settings"):
-        check_same_settings(tmp_path, {}, what="run", argument="output")
+        OutputFolder(tmp_path, {}, what="run")
     (tmp_path / name).unlink()
-    assert check_same_settings(tmp_path, {}, what="sweep", argument="output") == tmp_path
+    OutputFolder(tmp_path, {}, what="sweep").close()
 
 
 def test_two_processes_in_one_folder_keep_each_others_rows(tmp_path):

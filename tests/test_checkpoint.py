@@ -175,9 +175,13 @@ def test_a_killed_run_ends_in_the_same_draws(tmp_path):
     process = begin(folder, "LONG")
     while not (folder / "draws-1.npz").exists() and process.poll() is None:
         time.sleep(0.01)
+    with pytest.raises(nllc.CheckpointError, match=f"in use by process {process.pid} on "):
+        run(folder, **LONG)
     process.send_signal(signal.SIGKILL)
     assert "ended" not in process.communicate()[0].decode()
+    assert (folder / "lock").exists()  # which binds nobody
     np.testing.assert_array_equal(llc(run(folder, **LONG)), wanted)
+    assert not (folder / "lock").exists()
 
 
 @pytest.mark.slow

@@ -306,8 +306,16 @@ def test_thinning_keeps_every_kth_draw(reference):
 
 @pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
 def test_chunk_lengths_change_nothing(monkeypatch, reference):
-    monkeypatch.setattr(sampling._run, "_pace", lambda total, *, limit: iter([1] * total))
-    np.testing.assert_array_equal(llc(walk()), llc(reference["metropolis"]))
+    """Nor whether a draw is made at once or in parts, of which the lowest point knows nothing."""
+    whole = walk(num_samples=90, thinning=3)
+    np.testing.assert_array_equal(llc(whole), llc(reference["metropolis"])[:, :90][:, 2::3])
+    for length in (1, 2, 10**6):
+        monkeypatch.setattr(sampling._run.Pace, "steps", lambda pace, left, n=length: n)
+        found = walk(num_samples=90, thinning=3)
+        np.testing.assert_array_equal(llc(found), llc(whole))
+        assert found.attrs["num_steps"] == whole.attrs["num_steps"]
+        if "lowest_point" in whole:
+            np.testing.assert_array_equal(found["lowest_point"]["w"], whole["lowest_point"]["w"])
 
 
 @pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
@@ -455,14 +463,12 @@ def test_interrupted_runs_keep_what_was_drawn(monkeypatch, reference):
 
     def interrupted(*args):
         calls.append(args)
-        if len([c for c in calls if c[-2] != 1]) > 2:
+        if len([c for c in calls if c[-4] != 1]) > 2:  # the draws of a call
             raise KeyboardInterrupt
         return advance(*args)
 
     monkeypatch.setattr(sampling._run, "advance", interrupted)
-    monkeypatch.setattr(
-        sampling._run, "_pace", lambda total, *, limit: iter([limit] * (total // limit))
-    )
+    monkeypatch.setattr(sampling._run.Pace, "steps", lambda pace, left: 10**6)
     with pytest.warns(nllc.LLCWarning, match="Ctrl-C ended the run after 128 draws"):
         idata = walk()
     assert llc(idata).shape[1] == 2 * sampling._run.CHUNK_DRAWS
