@@ -533,26 +533,51 @@ runs = [
     test_estimate.llc(test_estimate.{sample}(chain_method=method, num_samples={draws}))
     for method in ("parallel", "vectorized")
 ]
-print(json.dumps([len(jax.devices()), *(values.tolist() for values in runs)]))
+batches = test_estimate.batches({output!r}).tolist() if {output!r} else []
+print(json.dumps([len(jax.devices()), *(values.tolist() for values in runs), batches]))
 """
 
 
-def on_two_devices(sample, draws):
-    code = PARALLEL.format(tests=os.path.dirname(__file__), sample=sample, draws=draws)
+def batches(output=None, method="parallel"):
+    """Draws of a kernel whose chains learn a step and draw batches in the warm-up."""
+    return llc(
+        run(
+            kernel="sgld",
+            batch_size=50,
+            num_warmup=100,
+            num_samples=40,
+            chain_method=method,
+            output=output,
+        )
+    )
+
+
+def on_two_devices(sample, draws, output=""):
+    code = PARALLEL.format(
+        tests=os.path.dirname(__file__), sample=sample, draws=draws, output=output
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_parallel_chains_use_the_devices_and_draw_the_same(reference):
-    devices, parallel, vectorized = on_two_devices("walk", 200)
+@pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
+def test_parallel_chains_use_the_devices_and_draw_the_same(reference, tmp_path, monkeypatch):
+    devices, parallel, vectorized, there = on_two_devices("walk", 200, str(tmp_path / "a"))
     assert devices == 2
+    # A kernel that learns from its chains: the same on one device as on two, and one by one.
+    np.testing.assert_allclose(batches(), there, rtol=1e-2, atol=1e-2)
+    np.testing.assert_allclose(batches(method="sequential"), there, rtol=1e-2, atol=1e-2)
+    assert np.abs(batches(method="vectorized") - there).max() > 0.1
+    with monkeypatch.context() as patched:
+        patched.setattr(sampling._run, "advance", None)  # nothing is computed
+        np.testing.assert_allclose(batches(tmp_path / "a"), there, rtol=1e-6)
     np.testing.assert_allclose(parallel, vectorized, rtol=1e-3, atol=1e-3)
     np.testing.assert_allclose(parallel, llc(reference["metropolis"]), rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.slow
 def test_parallel_chains_of_nuts_have_the_exact_value():
-    devices, parallel, _ = on_two_devices("run", 1000)
+    devices, parallel, _, _ = on_two_devices("run", 1000)
     assert devices == 2
     batches = np.reshape(parallel, (4, 20, -1)).mean(axis=-1)
     error = batches.std(ddof=1) / np.sqrt(batches.size)
