@@ -26,6 +26,7 @@ from numpyro_llc.local._curvature import curvature_at_center
 from numpyro_llc.local._starts import spread_starts
 from numpyro_llc.local._target import make_target
 from numpyro_llc.models import read_model
+from numpyro_llc.sampling._compiled import layout_of
 from numpyro_llc.sampling._lengths import recording_interval
 
 DATA = (regression.X, regression.Y)
@@ -561,16 +562,31 @@ def on_two_devices(sample, draws, output=""):
 
 
 @pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
-def test_parallel_chains_use_the_devices_and_draw_the_same(reference, tmp_path, monkeypatch):
-    devices, parallel, vectorized, there = on_two_devices("walk", 200, str(tmp_path / "a"))
-    assert devices == 2
-    # A kernel that learns from its chains: the same on one device as on two, and one by one.
+@pytest.mark.slow
+def test_chains_that_learn_draw_the_same_on_any_number_of_devices(tmp_path, monkeypatch):
+    *_, there = on_two_devices("walk", 20, str(tmp_path / "a"))
     np.testing.assert_allclose(batches(), there, rtol=1e-2, atol=1e-2)
     np.testing.assert_allclose(batches(method="sequential"), there, rtol=1e-2, atol=1e-2)
     assert np.abs(batches(method="vectorized") - there).max() > 0.1
     with monkeypatch.context() as patched:
         patched.setattr(sampling._run, "advance", None)  # nothing is computed
         np.testing.assert_allclose(batches(tmp_path / "a"), there, rtol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
+@pytest.mark.parametrize("devices", [1, 2, 3, 4, 8])
+def test_what_runs_apart_does_not_depend_on_the_devices(devices, monkeypatch):
+    schedule = sampling.check_schedule(10, 10, 4, 1, "parallel", False)
+    sampler = sampler_of(kernel_of("sgld", 10), num_warmup=10, num_chains=4)
+    monkeypatch.setattr(jax, "devices", lambda: [None] * devices)
+    layout = layout_of(sampler, schedule, [])
+    assert layout.num_blocks == 4
+    assert layout.num_devices == {1: 1, 2: 2, 3: 2, 4: 4, 8: 4}[devices]
+
+
+def test_parallel_chains_use_the_devices_and_draw_the_same(reference):
+    devices, parallel, vectorized, _ = on_two_devices("walk", 200)
+    assert devices == 2
     np.testing.assert_allclose(parallel, vectorized, rtol=1e-3, atol=1e-3)
     np.testing.assert_allclose(parallel, llc(reference["metropolis"]), rtol=1e-3, atol=1e-3)
 
