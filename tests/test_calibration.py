@@ -5,6 +5,7 @@ import json
 import logging
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib import metadata
 
@@ -332,6 +333,42 @@ def test_two_processes_in_one_folder_keep_each_others_rows(tmp_path):
     other.add(row("d"))
     assert other.get("c", "nuts", "f")["llc"] == 1.0
     assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_table_cut_at_any_byte_has_fewer_rows_or_is_named(tmp_path):
+    """A number that is cut is another number."""
+    rows = [
+        {"problem": name, "kernel": "nuts", "llc": 0.123456789, "fingerprint": "f0f0", **texts}
+        for name, texts in (("a", {}), ("b", {"findings": "two, with\n a line"}), ("c", {}))
+    ]
+    table = CalibrationTable(tmp_path, {})
+    for row in rows:
+        table.add(row)
+    path = tmp_path / "calibration.csv"
+    content, kept = path.read_bytes(), set()
+    for size in range(len(content)):
+        path.write_bytes(content[:size])
+        try:
+            found = CalibrationTable(tmp_path, {})
+        except nllc.CheckpointError as error:
+            assert "calibration.csv" in str(error)  # noqa: PT017
+            continue
+        kept.add(len(found.rows))
+        for (name, kernel), row in found.rows.items():
+            assert row["llc"] == 0.123456789, (size, name, kernel)
+            assert row["fingerprint"] == "f0f0"
+    assert kept == {0, 1, 2}
+
+
+def test_rows_of_many_threads_are_all_kept(tmp_path):
+    def add(k):
+        table = CalibrationTable(tmp_path, {})
+        for j in range(5):
+            table.add({"problem": f"{k} {j}", "kernel": "nuts", "llc": 1.0})
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(add, range(4)))
+    assert len(CalibrationTable(tmp_path, {}).rows) == 20
 
 
 @pytest.fixture

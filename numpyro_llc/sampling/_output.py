@@ -38,7 +38,7 @@ def check_output(output: object) -> Path | None:
         raise ValueError(f"`output` must be the path of a folder; got {output!r}. Name one.")
     path = Path(output)
     for place in (path, *path.parents):
-        if os.path.lexists(place) and not place.is_dir():
+        if os.path.lexists(place) and not os.path.isdir(place):
             raise CheckpointError(
                 f"`output` must be a folder or a place where one can be made; got {str(path)!r}, "
                 f"where {str(place)!r} is no folder. Choose another."
@@ -85,6 +85,11 @@ class OutputFolder:
                 _check_settings(path, {"what": what, "format": FORMAT, **plain(settings)})
             if self.can_write and not shared:
                 remove_parts(path)
+        except OSError as error:  # what is there cannot be looked at
+            self.close()
+            raise CheckpointError(
+                f"`output` {str(path)!r} cannot be read ({error.strerror}). Choose another folder."
+            ) from error
         except BaseException:
             self.close()
             raise
