@@ -1,8 +1,9 @@
-"""Checks of arguments, made once, in the public functions."""
+"""Checks of arguments, made once, in the public functions; how messages write numbers."""
 
 import math
 import numbers
 from collections.abc import Iterable, Mapping
+from decimal import Decimal
 from typing import SupportsFloat, cast
 
 import jax
@@ -15,6 +16,19 @@ OtherArguments = tuple[object, ...] | list[object] | Mapping[str, object]
 """Other data: in place of `model_args`, or of entries of `model_kwargs`."""
 Gamma = float | jax.core.Tracer
 """γ of a site: a number, or within a user's traced function what stands for one."""
+
+
+def number(value: float, digits: int = 4) -> str:
+    """A number as messages have it: 16590 and not 1.659e+04, but 1.3e-07."""
+    short = f"{value:.{digits}g}"
+    if not math.isfinite(value) or value and not 1e-4 <= abs(value) < 1e7:
+        return short
+    return format(Decimal(short), "f")
+
+
+def percent(share: float, digits: int = 3) -> str:
+    """A share as messages have it, such as "100 %"."""
+    return f"{number(100 * share, digits)} %"
 
 
 def check_integer(name: str, value: object, *, minimum: int, meaning: str) -> int:

@@ -53,4 +53,17 @@ class TrajectoryError(ValueError):
 
 
 class CheckpointError(ValueError):
-    """A folder holds a run of another model, other data or other settings: which, it says."""
+    """A folder cannot be used: it is another's, in use, damaged, or cannot be written to.
+
+    Attributes
+    ----------
+    idata : inference data or None
+        The draws so far, of a run that could not write them.
+    table : xarray.Dataset, pandas.DataFrame or None
+        The rows so far, of a function that makes a table and could not write it.
+    """
+
+    def __init__(self, message: str, *, idata: Any = None, table: Any = None) -> None:
+        super().__init__(message)
+        self.idata = idata
+        self.table = table

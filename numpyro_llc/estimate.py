@@ -1,6 +1,7 @@
 """``estimate_llc``: from a model to inference data."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import jax
@@ -9,12 +10,16 @@ from numpyro.infer.mcmc import MCMCKernel
 from numpyro_llc._checks import check_key
 from numpyro_llc.inference_data import InferenceData
 from numpyro_llc.kernels import kernel_of
-from numpyro_llc.local import LocalizedModel, as_localized
+from numpyro_llc.local import Curvature, LocalizedModel, as_localized
 from numpyro_llc.models import PyTree
 from numpyro_llc.results import result_of, sites_to_store
 from numpyro_llc.sampling import (
+    Clock,
+    Finished,
+    Plan,
     Run,
     RunFolder,
+    check_output,
     check_schedule,
     evaluation_rows,
     fingerprint,
@@ -56,7 +61,7 @@ def estimate_llc(
     Parameters
     ----------
     rng_key : jax.Array
-        A JAX random key; the same key gives the same draws.
+        A JAX random key; the same key gives the same draws, for one `chain_method`.
     model : LocalizedModel or callable
         What :func:`localize` returned; or a NumPyro model, with `center` and, if wanted,
         `localization`, `inverse_temperature` and `num_data` given here. All else about what is
@@ -86,12 +91,18 @@ def estimate_llc(
     until : float or dict, optional
         Sample until the Monte Carlo error is this share of λ̂ and R-hat below 1.01. As a dict with
         ``relative_error`` (0.01), ``r_hat`` (1.01), and limits: ``steps`` of sampling, ``seconds``
-        of wall time. What ended the run is the attribute ``ended_by``. Not with `num_samples`.
+        of wall time of the call, up to half of them for the warm-up. Compilation, the
+        attribute ``compilation_time``, is not counted, and a step under way is ended. What ended
+        the run is the attribute ``ended_by``. Not with `num_samples`.
     chain_method : {"vectorized", "sequential", "parallel"}
-        "parallel" spreads chains over the devices JAX has.
+        "parallel" spreads chains over the devices JAX has, on any number of them with the draws of
+        "sequential", up to rounding. NumPyro's kernels draw the same with "vectorized" too. The
+        chains of a stochastic-gradient kernel share their batches and what the warm-up learns with
+        "vectorized" and do not with the others: the draws differ, their density does not.
     output : path, optional
         A folder to which the run is written as it goes. The same call again goes on from there, to
-        the same draws bit for bit; a folder of another model, data or setting is refused.
+        the same draws bit for bit; a folder of another model, data or setting is refused, and so
+        is one that another process writes to.
     progress_bar : bool
     store_sites : bool or sequence of str
         Which sites to keep in the posterior, constrained: all parameters (True), none (False), or
@@ -127,6 +138,9 @@ def estimate_llc(
         For a bad argument, centre or model, by name, before sampling.
     NonFiniteLossError
         If the loss is not finite at the centre or along a chain; holds the draws so far.
+    CheckpointError
+        If `output` is of another run, in use by another process, damaged, or cannot be written;
+        what was drawn when a disk became full is its ``idata``.
 
     Notes
     -----
@@ -134,7 +148,9 @@ def estimate_llc(
     before they are summed, so float32 is accurate for large n. The error in ``summary`` is Monte
     Carlo error; it does not cover the data, γ, or the distance of λ̂ at this n from its limit λ.
     """
+    clock = Clock()
     check_key(rng_key)
+    check_output(output)
     local = as_localized(
         model,
         center=center,
@@ -159,24 +175,40 @@ def estimate_llc(
         plan.reading, not plan.is_stochastic if store_sites is None else store_sites
     )
     stored = tuple(plan.target.center) if names or log_likelihood else ()
-    folder = None
-    if output is not None:
-        own = {"center": fingerprint(plan.target.center), "stored sites": stored}
-        folder = RunFolder(output, {**plan.run_identity(rng_key), **own})
-    curvature = plan.curvature(keys.curvature)
-    run = Run(
-        plan,
-        plan.starts(curvature, keys.starts),
-        keys.chains,
-        rows=evaluation_rows(plan, keys.rows),
-        sites=stored,
-        folder=folder,
-    )
+    run, finished, curvature = _sampled(plan, rng_key, stored, output, clock)
     return result_of(
         run,
-        finish(run),
+        finished,
         keys.report,
         curvature=curvature,
         names=names,
         log_likelihood=log_likelihood,
     )
+
+
+def _sampled(
+    plan: Plan,
+    rng_key: jax.Array,
+    stored: tuple[str, ...],
+    output: str | Path | None,
+    clock: Clock,
+) -> tuple[Run, Finished, Curvature]:
+    """The run of a plan, in its folder if it has one, and the curvature that it began with."""
+    keys = run_keys(rng_key)
+    own = {"center": fingerprint(plan.target.center), "stored sites": stored}
+    with ExitStack() as stack:
+        folder = None
+        if output is not None:
+            settings = {**plan.run_identity(rng_key), **own}
+            folder = stack.enter_context(RunFolder(output, settings))
+        curvature = plan.curvature(keys.curvature)
+        run = Run(
+            plan,
+            plan.starts(curvature, keys.starts),
+            keys.chains,
+            rows=evaluation_rows(plan, keys.rows),
+            sites=stored,
+            folder=folder,
+            clock=clock,
+        )
+        return run, finish(run), curvature

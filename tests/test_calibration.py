@@ -5,6 +5,7 @@ import json
 import logging
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib import metadata
 
@@ -27,7 +28,7 @@ from numpyro_llc.models import read_model
 from numpyro_llc.plots import plot_calibration
 from numpyro_llc.results._diagnose import diagnosed
 from numpyro_llc.results._findings import findings_to_json
-from numpyro_llc.sampling import check_same_settings, fingerprint
+from numpyro_llc.sampling import OutputFolder, fingerprint
 
 KEY = jax.random.key(0)
 SHORT = {"num_samples": 300, "num_warmup": 300, "progress_bar": False}
@@ -312,9 +313,9 @@ def test_other_results_whose_settings_are_lost_are_not_taken(tmp_path, name):
     (tmp_path / name).write_bytes(b"rows")
     (tmp_path / "notes.txt").write_text("not ours")
     with pytest.raises(nllc.CheckpointError, match=f"`output` .* holds {name}, but no settings"):
-        check_same_settings(tmp_path, {}, what="run", argument="output")
+        OutputFolder(tmp_path, {}, what="run")
     (tmp_path / name).unlink()
-    assert check_same_settings(tmp_path, {}, what="sweep", argument="output") == tmp_path
+    OutputFolder(tmp_path, {}, what="sweep").close()
 
 
 def test_two_processes_in_one_folder_keep_each_others_rows(tmp_path):
@@ -332,6 +333,42 @@ def test_two_processes_in_one_folder_keep_each_others_rows(tmp_path):
     other.add(row("d"))
     assert other.get("c", "nuts", "f")["llc"] == 1.0
     assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_table_cut_at_any_byte_has_fewer_rows_or_is_named(tmp_path):
+    """A number that is cut is another number."""
+    rows = [
+        {"problem": name, "kernel": "nuts", "llc": 0.123456789, "fingerprint": "f0f0", **texts}
+        for name, texts in (("a", {}), ("b", {"findings": "two, with\n a line"}), ("c", {}))
+    ]
+    table = CalibrationTable(tmp_path, {})
+    for row in rows:
+        table.add(row)
+    path = tmp_path / "calibration.csv"
+    content, kept = path.read_bytes(), set()
+    for size in range(len(content)):
+        path.write_bytes(content[:size])
+        try:
+            found = CalibrationTable(tmp_path, {})
+        except nllc.CheckpointError as error:
+            assert "calibration.csv" in str(error)  # noqa: PT017
+            continue
+        kept.add(len(found.rows))
+        for (name, kernel), row in found.rows.items():
+            assert row["llc"] == 0.123456789, (size, name, kernel)
+            assert row["fingerprint"] == "f0f0"
+    assert kept == {0, 1, 2}
+
+
+def test_rows_of_many_threads_are_all_kept(tmp_path):
+    def add(k):
+        table = CalibrationTable(tmp_path, {})
+        for j in range(5):
+            table.add({"problem": f"{k} {j}", "kernel": "nuts", "llc": 1.0})
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(add, range(4)))
+    assert len(CalibrationTable(tmp_path, {}).rows) == 20
 
 
 @pytest.fixture

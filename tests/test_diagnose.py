@@ -517,7 +517,7 @@ def test_a_run_that_a_limit_or_ctrl_c_ended_says_where_it_stood():
     table = nllc.diagnose(planted(**wanted, num_steps=2000, interrupted=1))
     said, row = table.loc["step_limit"], nllc.summary(planted()).loc["llc"]
     assert "2000 steps" in said["meaning"]
-    assert f"{100 * row['mcse_mean'] / row['mean']:.1f} % of λ̂ (want 5 %)" in said["meaning"]
+    assert f"{100 * row['mcse_mean'] / row['mean']:.3g} % of λ̂ (want 5 %)" in said["meaning"]
     assert f"R-hat {row['r_hat']:.3f}" in said["meaning"]
     assert said["remedy"].endswith("try kernel='sgnht'.")
     assert "after 1000 draws of each chain" in table.loc["interrupted", "meaning"]

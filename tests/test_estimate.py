@@ -26,6 +26,7 @@ from numpyro_llc.local._curvature import curvature_at_center
 from numpyro_llc.local._starts import spread_starts
 from numpyro_llc.local._target import make_target
 from numpyro_llc.models import read_model
+from numpyro_llc.sampling._compiled import layout_of
 from numpyro_llc.sampling._lengths import recording_interval
 
 DATA = (regression.X, regression.Y)
@@ -306,8 +307,16 @@ def test_thinning_keeps_every_kth_draw(reference):
 
 @pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
 def test_chunk_lengths_change_nothing(monkeypatch, reference):
-    monkeypatch.setattr(sampling._run, "_pace", lambda total, *, limit: iter([1] * total))
-    np.testing.assert_array_equal(llc(walk()), llc(reference["metropolis"]))
+    """Nor whether a draw is made at once or in parts, of which the lowest point knows nothing."""
+    whole = walk(num_samples=90, thinning=3)
+    np.testing.assert_array_equal(llc(whole), llc(reference["metropolis"])[:, :90][:, 2::3])
+    for length in (1, 2, 10**6):
+        monkeypatch.setattr(sampling._run.Pace, "steps", lambda pace, left, n=length: n)
+        found = walk(num_samples=90, thinning=3)
+        np.testing.assert_array_equal(llc(found), llc(whole))
+        assert found.attrs["num_steps"] == whole.attrs["num_steps"]
+        if "lowest_point" in whole:
+            np.testing.assert_array_equal(found["lowest_point"]["w"], whole["lowest_point"]["w"])
 
 
 @pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
@@ -455,14 +464,12 @@ def test_interrupted_runs_keep_what_was_drawn(monkeypatch, reference):
 
     def interrupted(*args):
         calls.append(args)
-        if len([c for c in calls if c[-2] != 1]) > 2:
+        if len([c for c in calls if c[-4] != 1]) > 2:  # the draws of a call
             raise KeyboardInterrupt
         return advance(*args)
 
     monkeypatch.setattr(sampling._run, "advance", interrupted)
-    monkeypatch.setattr(
-        sampling._run, "_pace", lambda total, *, limit: iter([limit] * (total // limit))
-    )
+    monkeypatch.setattr(sampling._run.Pace, "steps", lambda pace, left: 10**6)
     with pytest.warns(nllc.LLCWarning, match="Ctrl-C ended the run after 128 draws"):
         idata = walk()
     assert llc(idata).shape[1] == 2 * sampling._run.CHUNK_DRAWS
@@ -527,18 +534,58 @@ runs = [
     test_estimate.llc(test_estimate.{sample}(chain_method=method, num_samples={draws}))
     for method in ("parallel", "vectorized")
 ]
-print(json.dumps([len(jax.devices()), *(values.tolist() for values in runs)]))
+batches = test_estimate.batches({output!r}).tolist() if {output!r} else []
+print(json.dumps([len(jax.devices()), *(values.tolist() for values in runs), batches]))
 """
 
 
-def on_two_devices(sample, draws):
-    code = PARALLEL.format(tests=os.path.dirname(__file__), sample=sample, draws=draws)
+def batches(output=None, method="parallel"):
+    """Draws of a kernel whose chains learn a step and draw batches in the warm-up."""
+    return llc(
+        run(
+            kernel="sgld",
+            batch_size=50,
+            num_warmup=100,
+            num_samples=40,
+            chain_method=method,
+            output=output,
+        )
+    )
+
+
+def on_two_devices(sample, draws, output=""):
+    code = PARALLEL.format(
+        tests=os.path.dirname(__file__), sample=sample, draws=draws, output=output
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
+@pytest.mark.slow
+def test_chains_that_learn_draw_the_same_on_any_number_of_devices(tmp_path, monkeypatch):
+    *_, there = on_two_devices("walk", 20, str(tmp_path / "a"))
+    np.testing.assert_allclose(batches(), there, rtol=1e-2, atol=1e-2)
+    np.testing.assert_allclose(batches(method="sequential"), there, rtol=1e-2, atol=1e-2)
+    assert np.abs(batches(method="vectorized") - there).max() > 0.1
+    with monkeypatch.context() as patched:
+        patched.setattr(sampling._run, "advance", None)  # nothing is computed
+        np.testing.assert_allclose(batches(tmp_path / "a"), there, rtol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
+@pytest.mark.parametrize("devices", [1, 2, 3, 4, 8])
+def test_what_runs_apart_does_not_depend_on_the_devices(devices, monkeypatch):
+    schedule = sampling.check_schedule(10, 10, 4, 1, "parallel", False)
+    sampler = sampler_of(kernel_of("sgld", 10), num_warmup=10, num_chains=4)
+    monkeypatch.setattr(jax, "devices", lambda: [None] * devices)
+    layout = layout_of(sampler, schedule, [])
+    assert layout.num_blocks == 4
+    assert layout.num_devices == {1: 1, 2: 2, 3: 2, 4: 4, 8: 4}[devices]
+
+
 def test_parallel_chains_use_the_devices_and_draw_the_same(reference):
-    devices, parallel, vectorized = on_two_devices("walk", 200)
+    devices, parallel, vectorized, _ = on_two_devices("walk", 200)
     assert devices == 2
     np.testing.assert_allclose(parallel, vectorized, rtol=1e-3, atol=1e-3)
     np.testing.assert_allclose(parallel, llc(reference["metropolis"]), rtol=1e-3, atol=1e-3)
@@ -546,7 +593,7 @@ def test_parallel_chains_use_the_devices_and_draw_the_same(reference):
 
 @pytest.mark.slow
 def test_parallel_chains_of_nuts_have_the_exact_value():
-    devices, parallel, _ = on_two_devices("run", 1000)
+    devices, parallel, _, _ = on_two_devices("run", 1000)
     assert devices == 2
     batches = np.reshape(parallel, (4, 20, -1)).mean(axis=-1)
     error = batches.std(ddof=1) / np.sqrt(batches.size)

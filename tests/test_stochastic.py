@@ -341,9 +341,7 @@ def test_the_same_key_gives_the_same_draws_and_chunks_change_nothing(monkeypatch
     settings = {"kernel": "sgnht", "batch_size": 50, "num_warmup": 60, "num_samples": 40}
     reference = llc(run(4, **settings))
     assert np.array_equal(llc(run(4, **settings)), reference)
-    monkeypatch.setattr(
-        "numpyro_llc.sampling._run._pace", lambda total, *, limit: iter([1] * total)
-    )
+    monkeypatch.setattr("numpyro_llc.sampling._run.Pace.steps", lambda pace, left: 1)
     np.testing.assert_array_equal(llc(run(4, **settings)), reference)
 
 

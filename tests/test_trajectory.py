@@ -258,15 +258,40 @@ def test_an_iterator_that_ends_before_its_steps_is_said():
     assert found["step"].to_numpy().tolist() == [1, 2]
 
 
-def test_damaged_files_are_named_or_done_without(tmp_path):
-    first = trajectory(CENTERS[:1], output=tmp_path)
-    (tmp_path / "chains-1.npz").write_bytes(b"damaged")
-    second = trajectory(CENTERS[:2], output=tmp_path)
-    assert second["llc"][0] == first["llc"][0]
-    assert second["carried"].to_numpy().tolist() == [0, 0]
-    (tmp_path / "trajectory.jsonl").write_text("damaged\n")
-    with pytest.raises(nllc.CheckpointError, match=r"trajectory.jsonl' is damaged"):
-        trajectory(CENTERS[:2], output=tmp_path)
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """The files of a trajectory of two checkpoints, and its table."""
+    folder = tmp_path_factory.mktemp("trajectory")
+    table = trajectory(CENTERS[:2], output=folder)
+    return table, {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("share", [0.0, 0.4, 0.99])
+@pytest.mark.parametrize("name", ["chains-0.npz", "trajectory.jsonl", "settings.json"])
+def test_a_file_cut_at_any_byte_gives_the_same_rows_or_is_named(files, tmp_path, name, share):
+    table, whole = files
+    for each, content in whole.items():
+        size = int(share * len(content)) if each == name else None
+        (tmp_path / each).write_bytes(content[:size])
+    try:
+        found = trajectory(CENTERS[:3], output=tmp_path)
+    except nllc.CheckpointError as error:
+        assert name in str(error)  # noqa: PT017
+        return
+    assert name == "trajectory.jsonl"  # whose rows are made again
+    np.testing.assert_array_equal(found["llc"][:2], table["llc"])
+
+
+def test_a_file_of_another_kind_or_none_is_named(files, tmp_path):
+    for each, content in files[1].items():
+        (tmp_path / each).write_bytes(content)
+    (tmp_path / "chains-0.npz").unlink()
+    with pytest.raises(nllc.CheckpointError, match=r"lacks chains-0.npz"):
+        trajectory(CENTERS[:3], output=tmp_path)
+    for damage in (b"damaged\n", b"{}\n"):
+        (tmp_path / "trajectory.jsonl").write_bytes(damage)
+        with pytest.raises(nllc.CheckpointError, match=r"trajectory.jsonl is damaged"):
+            trajectory(CENTERS[:3], output=tmp_path)
 
 
 def test_folders_that_hold_no_steps_of_orbax_are_named(tmp_path):

@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 from scipy.special import digamma, polygamma
 
-from numpyro_llc._checks import check_positive
+from numpyro_llc._checks import check_positive, percent
 from numpyro_llc.estimators._estimate import Estimate, average, checked
 
 FLOOR = 1e-3
@@ -54,8 +54,8 @@ def gamma_fit(llc: ArrayLike, *, floor: float = FLOOR) -> Estimate:
     doubts: tuple[str, ...] = ()
     if below > MOST_BELOW:
         doubts = (
-            f"{100 * below:.3g} % of the draws lie below zero by more than {floor:g} (want < "
-            f"{100 * MOST_BELOW:g} %), which no draw of a Gamma law does: the centre is not the "
+            f"{percent(below)} of the draws lie below zero by more than {floor:g} (want < "
+            f"{percent(MOST_BELOW)}), which no draw of a Gamma law does: the centre is not the "
             "minimum, or rounding of `llc` is larger. Raise `floor`, or run find_center.",
         )
     if small.value == 1.0:

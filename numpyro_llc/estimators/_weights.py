@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from numpyro_llc._checks import check_positive
+from numpyro_llc._checks import check_positive, percent
 
 NARROW, WIDE = 1.5, 8.0
 """Ratios of inverse temperatures: Watanabe's (2013), and one that shows how λ̂ bends in ln c."""
@@ -36,8 +36,8 @@ def tempering_weights(
     if share >= SHARE_LIMIT:
         return weights, float(ratio), ()
     doubt = (
-        f"Weights to {ratio:g} times the inverse temperature leave {100 * share:.2g} % of the "
-        f"draws (want > {100 * SHARE_LIMIT:g} %): use a smaller `ratio` or a second run."
+        f"Weights to {ratio:g} times the inverse temperature leave {percent(share, 2)} of the "
+        f"draws (want > {percent(SHARE_LIMIT)}): use a smaller `ratio` or a second run."
     )
     return weights, float(ratio), (doubt,)
 

@@ -119,7 +119,11 @@ class NumpyroSampler:
         return 1.0
 
     def end_warmup(self, state: Counted, step_scale: float) -> Counted:
-        return state  # The kernel counts its steps itself.
+        own = state.own
+        adapts = hasattr(getattr(own, "adapt_state", None), "ss_state")
+        if not adapts or np.all(np.asarray(own.i) >= self.num_warmup):
+            return state  # The kernel counts its steps itself.
+        return state._replace(own=_adapted(own, self.num_warmup))
 
     def with_step_sizes(self, state: Counted, step_sizes: jax.Array) -> Counted:
         raise ValueError(
@@ -132,6 +136,19 @@ class NumpyroSampler:
     ) -> Fields:
         gradients = float(jnp.mean(state.gradients))
         return {} if math.isnan(gradients) else {"gradient_evaluations": gradients}
+
+
+def _adapted(state: PyTree, num_warmup: int) -> PyTree:
+    """The state of NumPyro's HMC with its adaptation ended before its time.
+
+    The step size is then the mean that dual averaging has made of its tries, as at the end.
+    """
+    adapted = state.adapt_state
+    _, log_average, _, count, _ = adapted.ss_state
+    step_size = jnp.where(count > 0, jnp.exp(log_average), adapted.step_size)
+    return state._replace(
+        i=jnp.maximum(state.i, num_warmup), adapt_state=adapted._replace(step_size=step_size)
+    )
 
 
 def _read_statistics(state: PyTree) -> dict[str, jax.Array]:

@@ -26,7 +26,7 @@ from numpyro_llc.known import zoo
 from numpyro_llc.known._calibration_table import CalibrationTable, Row, compared
 from numpyro_llc.models import Fields
 from numpyro_llc.results import findings, report_of, summary, text_of
-from numpyro_llc.sampling import check_schedule, fingerprint, forget_compiled
+from numpyro_llc.sampling import check_output, check_schedule, fingerprint, forget_compiled
 
 DEFAULT_KERNELS = ("nuts", "sgld", "psgld", "sgnht")
 
@@ -96,6 +96,7 @@ def calibrate(
         For a bad argument, or an `output` that holds a calibration with other settings.
     """
     check_key(rng_key)
+    check_output(output)
     check_num_data(num_data)
     meaning = "It is the precision of the Gaussian around the centre, one for all problems."
     check_positive("localization", localization, meaning=meaning)
@@ -287,7 +288,7 @@ def _estimated(key: jax.Array, problem: zoo.Problem, kernel: str, shared: Fields
             store_sites=False,
             **settings,
         )
-    found, report = summary(idata).loc["llc"], report_of(idata)
+        found, report = summary(idata).loc["llc"], report_of(idata)
     if report.interrupted:  # a part of a run is no row
         raise KeyboardInterrupt
     gradients = report.gradient_evaluations

@@ -1,7 +1,6 @@
 """A table of runs that goes on where it stopped."""
 
 import math
-import os
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ import pandas as pd
 
 from numpyro_llc.errors import CheckpointError
 from numpyro_llc.inference_data import attributes
-from numpyro_llc.sampling import check_same_settings, plain
+from numpyro_llc.sampling import OutputFolder, plain, whole_file, write_bytes
 
 Row = dict[str, Any]
 """Cells of a problem and kernel by column, numbers and texts; those not known yet are left out."""
@@ -48,17 +47,15 @@ class CalibrationTable:
         self.rows: dict[tuple[str, str], Row] = {}
         self.own: dict[tuple[str, str], None] = {}  # a set in order
         self.settings = plain(settings)
-        self.folder: Path | None = None
+        self.folder: OutputFolder | None = None
         if output is not None:
-            self.folder = check_same_settings(
-                output, self.settings, what="calibration", argument="output"
-            )
+            self.folder = OutputFolder(output, self.settings, what="calibration", shared=True)
             self._read()
 
     @property
     def _table_path(self) -> Path:
         assert self.folder is not None
-        return self.folder / "calibration.csv"
+        return self.folder.path / "calibration.csv"
 
     def get(self, problem: str, kernel: str | None, fingerprint: str) -> Row | None:
         """The row of a problem and kernel, if it has a λ̂; it must be of the same problem."""
@@ -67,9 +64,9 @@ class CalibrationTable:
             return None
         if row["fingerprint"] != fingerprint:
             raise ValueError(
-                f"`output` {str(self.folder)!r} holds a row of another problem called {problem!r}: "
-                "its model (or Python's version), data or centre differ. Give it another `name`, "
-                "or choose another folder."
+                f"`output` {str(self._table_path.parent)!r} holds a row of another problem called "
+                f"{problem!r}: its model (or Python's version), data or centre differ. Give it "
+                "another `name`, or choose another folder."
             )
         return row
 
@@ -78,9 +75,20 @@ class CalibrationTable:
         key = row["problem"], row["kernel"]
         self.rows[key] = row
         self.own[key] = None
-        if self.folder is not None:
-            self._read()
-            self._write()
+        self._merge()
+
+    def _merge(self) -> None:
+        """Put our rows among those of the file."""
+        if self.folder is None:
+            return
+        try:
+            with self.folder.change():
+                self._read()
+                content = as_table(list(self.rows.values())).to_csv(index=False)
+                write_bytes(self._table_path, content.encode())
+        except CheckpointError as error:
+            error.table = as_table(list(self.rows.values()))
+            raise
 
     def _read(self) -> None:
         """Take the rows of the file, but for those that are our own."""
@@ -89,23 +97,15 @@ class CalibrationTable:
             if key not in self.own:
                 self.rows[key] = row
 
-    def _write(self) -> None:
-        """The file is replaced as a whole, so that a kill leaves the old or the new."""
-        part = self._table_path.with_suffix(f".{os.getpid()}.part")
-        as_table(list(self.rows.values())).to_csv(part, index=False)
-        part.replace(self._table_path)
-
     def finish(self, keys: list[tuple[str, str]]) -> pd.DataFrame:
         """The rows of `keys` as a table, indexed by problem and kernel."""
         table = as_table([self.rows[key] for key in keys]).set_index(KEY)
         table = table.drop(columns=["fingerprint", "exact_fingerprint"])
+        self._merge()
         if self.folder is not None:
-            self._read()  # another process may have written between our last reading and writing
-            self._write()
             data = table.to_xarray().assign_attrs(attributes(self.settings))
-            part = self.folder / "calibration.nc.part"  # someone may have the last one open
-            data.to_netcdf(part, engine="h5netcdf")
-            part.replace(self.folder / "calibration.nc")
+            with self.folder.change(), whole_file(self.folder.path / "calibration.nc") as part:
+                data.to_netcdf(part, engine="h5netcdf")
         return table
 
 
@@ -120,9 +120,13 @@ def read_table(path: Path) -> pd.DataFrame:
             keep_default_na=False,
             na_values={name: [""] for name in COLUMNS if name not in TEXTS},
         )
-        if list(table) == list(COLUMNS) and isinstance(table.index, pd.RangeIndex):
+        is_whole = path.read_bytes().endswith(b"\n")
+        if list(table) != list(COLUMNS) or not isinstance(table.index, pd.RangeIndex):
+            fault = f"its columns are not {', '.join(COLUMNS)}"
+        elif is_whole:
             return as_table(table)
-        fault = f"its columns are not {', '.join(COLUMNS)}"
+        else:
+            fault = "its last line is cut short"
     except ValueError as error:  # those of pandas and of decoding are among them
         fault = str(error)
     raise CheckpointError(

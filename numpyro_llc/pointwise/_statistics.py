@@ -5,7 +5,7 @@ import pandas as pd
 import xarray as xr
 from scipy.special import logsumexp
 
-from numpyro_llc._checks import check_positive
+from numpyro_llc._checks import check_positive, percent
 from numpyro_llc.errors import warn
 from numpyro_llc.estimators import SHARE_LIMIT
 from numpyro_llc.inference_data import DatasetResult, draws_of, loo_of, monte_carlo
@@ -134,8 +134,8 @@ def _weights(losses: PointwiseLosses, beta: float) -> tuple[np.ndarray, float]:
     share = float(1.0 / (count * np.sum(weights**2)))
     if share < SHARE_LIMIT:
         warn(
-            f"Weights from β = {sampled:.3g} to {beta:.3g} leave {100 * share:.2g} % of the draws "
-            f"(want > {100 * SHARE_LIMIT:g} %): what they give is not to be trusted. Run "
+            f"Weights from β = {sampled:.3g} to {beta:.3g} leave {percent(share, 2)} of the draws "
+            f"(want > {percent(SHARE_LIMIT)}): what they give is not to be trusted. Run "
             f"estimate_llc with inverse_temperature={beta:.3g} instead."
         )
     return weights, share

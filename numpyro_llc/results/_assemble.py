@@ -1,13 +1,14 @@
 """Put a run's draws, the model's data and the findings together as inference data."""
 
 import dataclasses
+import warnings
 from functools import partial
 
 import jax
 import numpy as np
 import xarray as xr
 
-from numpyro_llc.errors import NonFiniteLossError, warn
+from numpyro_llc.errors import LLCWarning, NonFiniteLossError, warn
 from numpyro_llc.estimators import data_error
 from numpyro_llc.inference_data import InferenceData, inference_data, labelled, monte_carlo
 from numpyro_llc.kernels import metropolis_report
@@ -63,7 +64,14 @@ def result_of(
         **sampler.report(state, target, draws.statistics),
         **metropolis_report(sampler, state, target, run.rows, rng_key),
     )
-    return assemble(plan.reading, target, draws, plan.num_data, names, log_likelihood, report)
+    if finished.failure is None:
+        return assemble(plan.reading, target, draws, plan.num_data, names, log_likelihood, report)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LLCWarning)  # the error says more, and has the findings
+        finished.failure.idata = assemble(
+            plan.reading, target, draws, plan.num_data, names, log_likelihood, report
+        )
+    raise finished.failure
 
 
 def assemble(
@@ -179,7 +187,9 @@ def _non_finite(
 ) -> NonFiniteLossError:
     draw, chain = map(int, np.argwhere(~np.isfinite(draws.excess_loss).T)[0])
     good = groups["posterior"]["llc"].to_numpy()[:, :draw]
-    last = f"{good.mean():.4g} ± {monte_carlo(good).error:.2g}" if good.size else "none"
+    error = monte_carlo(good).error if good.size else np.nan
+    last = f"{good.mean():.4g}" if good.size else "none"
+    last += f" ± {error:.2g}" if np.isfinite(error) else ""
     step = (report.num_warmup or 0) + (draw + 1) * (report.thinning or 1)
     return NonFiniteLossError(
         f"The loss became non-finite in chain {chain} at draw {draw} (step {step}); λ̂ of the "

@@ -5,6 +5,7 @@ import pandas as pd
 import xarray as xr
 
 from numpyro_llc.inference_data import (
+    LEAST_DRAWS,
     Groups,
     InferenceData,
     draws_of,
@@ -71,7 +72,7 @@ def _check_input(idata: InferenceData | Groups) -> CheckInput:
     bad = np.argwhere(~np.isfinite(llc).T)
     broken = (int(bad[0, 1]), int(bad[0, 0])) if len(bad) else None
     llc = llc[:, : broken[1]] if broken else llc
-    enough = llc.shape[1] >= 4
+    enough = llc.shape[1] >= LEAST_DRAWS
     return CheckInput(
         llc=llc,
         statistics={name: values[:, : llc.shape[1]] for name, values in _kept(idata).items()},

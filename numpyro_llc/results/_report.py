@@ -12,6 +12,14 @@ from numpyro_llc.local import Curvature
 from numpyro_llc.models import Fields
 from numpyro_llc.sampling import Finished, Plan, Until
 
+_TRUTHS = (
+    "interrupted",
+    "ended_at_limit",
+    "warmup_was_cut",
+    "step_size_is_automatic",
+    "control_variates",
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunReport:
@@ -34,12 +42,16 @@ class RunReport:
     kernel, chain_method : str
     num_warmup, thinning, num_steps : int
         Steps of the warm-up, steps between draws, and steps of each chain in all.
-    sampling_time : float
-        Seconds, compilation included.
+    sampling_time, compilation_time : float
+        Seconds of the call, and of them those of compilation.
     ended_by : str
         See ``Finished``.
     interrupted, ended_at_limit : bool
         Whether Ctrl-C ended it; whether an automatic run ended far from the error wanted.
+    warmup_was_cut : bool
+        Whether the seconds that were given ended the warm-up before its end.
+    seconds_given : float
+        The limit of `until`.
     relative_error_wanted : float
         Of λ̂, where the length was chosen.
     evaluation_rows : int
@@ -82,9 +94,12 @@ class RunReport:
     thinning: int | None = None
     num_steps: int | None = None
     sampling_time: float | None = None
+    compilation_time: float | None = None
     ended_by: str | None = None
     interrupted: bool | None = None
     ended_at_limit: bool | None = None
+    warmup_was_cut: bool | None = None
+    seconds_given: float | None = None
     relative_error_wanted: float | None = None
     evaluation_rows: int | None = None
     evaluation_error: float | None = None
@@ -117,7 +132,7 @@ class RunReport:
         known: Fields = {k: v for k, v in attrs.items() if k in names}
         if isinstance(gammas := known.get("localization"), str):
             known["localization"] = json.loads(gammas)
-        for name in ("interrupted", "ended_at_limit", "step_size_is_automatic", "control_variates"):
+        for name in _TRUTHS:
             if name in known:
                 known[name] = bool(known[name])
         return cls(**known)
@@ -150,6 +165,7 @@ def one_or_by_site(localization: Mapping[str, float | jax.Array]) -> float | dic
 
 def report_of_run(plan: Plan, finished: Finished) -> Fields:
     """Fields that say how a run went."""
+    until = plan.schedule.until or Until()
     return {
         "kernel": plan.kernel,
         "chain_method": plan.schedule.chain_method,
@@ -157,10 +173,13 @@ def report_of_run(plan: Plan, finished: Finished) -> Fields:
         "thinning": finished.thinning,
         "num_steps": finished.num_steps,
         "sampling_time": finished.seconds,
+        "compilation_time": finished.compiling,
         "ended_by": finished.ended_by,
         "interrupted": finished.ended_by == "interrupt",
         "ended_at_limit": finished.ended_at_limit,
-        "relative_error_wanted": (plan.schedule.until or Until()).relative_error,
+        "warmup_was_cut": finished.warmup_was_cut,
+        "seconds_given": until.seconds,
+        "relative_error_wanted": until.relative_error,
         "evaluation_rows": finished.evaluation_rows,
         "evaluation_error": finished.evaluation_error * float(plan.target.inverse_temperature),
     }

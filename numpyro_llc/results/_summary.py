@@ -4,10 +4,12 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 
 from numpyro_llc.errors import warn
 from numpyro_llc.estimators import rows_of
 from numpyro_llc.inference_data import (
+    LEAST_DRAWS,
     Groups,
     InferenceData,
     checked_posterior,
@@ -65,6 +67,12 @@ def summary(
         alone bounds a flat set, as for homogeneous losses such as ``(w1 w2)²``, a multiplicity
         above one looks like γ, and γ is named: the mean then goes on rising slowly as γ falls.
 
+    Warns
+    -----
+    LLCWarning
+        With fewer than 20 draws a chain, of which no error can be told: all but ``mean`` and ``sd``
+        are NaN. What is doubtful about estimators.
+
     Notes
     -----
     The interval is of λ̂, not of the draws. It covers the Monte Carlo error only: not the data
@@ -86,6 +94,8 @@ def summary(
     if unknown := [name for name in names if name not in draws]:
         raise ValueError(f"`var_names` names {unknown}; the posterior has {list(draws)}.")
     table = moments(draws, names)
+    if too_few := few_draws(draws):
+        warn(too_few)
     half = half_width(ci_prob) * table["mcse_mean"]
     place = table.columns.get_loc("mcse_mean")
     table.insert(place + 1, "lower", table["mean"] - half)
@@ -94,6 +104,17 @@ def summary(
         for source, (value, kind) in error_budget(idata).drop(index="monte_carlo").iterrows():
             table[f"{source}_{kind}"] = np.where(table.index == "llc", value, np.nan)
     return named(table, ci_prob)
+
+
+def few_draws(draws: xr.Dataset) -> str:
+    """Say so if the draws are too few for errors."""
+    if draws.sizes["draw"] >= LEAST_DRAWS:
+        return ""
+    return (
+        f"Each chain has {draws.sizes['draw']} draw(s) (want at least {LEAST_DRAWS}): the "
+        "errors, the effective sample sizes and R-hat cannot be told from so few, and are NaN. "
+        "Raise `num_samples`."
+    )
 
 
 def _estimates(
@@ -117,6 +138,8 @@ def _estimates(
         findings += explain_disagreement(llc, penalty, monte_carlo=monte_carlo)
     else:
         findings += standing_still(llc)
+    if too_few := few_draws(posterior(idata)):
+        findings = [too_few]  # what else there is says no more
     if findings:
         warn(" ".join(findings))
     return table_of_rows(rows)

@@ -2,20 +2,20 @@
 
 ``_schedule`` says how long to run, ``_plan`` what is run, ``_compiled`` holds what is compiled,
 ``_run`` moves it on and keeps the draws, ``_folder`` writes them as they come, ``_lengths``
-chooses the lengths that the user left open.
+chooses the lengths that the user left open. ``_output`` is the folder of any function that has
+one: ``_lock`` keeps others out of it, and ``_files`` writes files that are whole.
 """
 
+from numpyro_llc.sampling._clock import Clock
 from numpyro_llc.sampling._compiled import OTHER_DATA, Layout, advance, forget_compiled, start
-from numpyro_llc.sampling._folder import RunFolder, write_arrays
-from numpyro_llc.sampling._identity import (
-    check_same_settings,
-    fingerprint,
-    open_folder,
-    plain,
-)
-from numpyro_llc.sampling._lengths import Finished, evaluation_rows, finish
+from numpyro_llc.sampling._draws import Draws, Finished, NonFiniteDraw
+from numpyro_llc.sampling._files import damaged, read_arrays, whole_file, write_arrays, write_bytes
+from numpyro_llc.sampling._folder import RunFolder
+from numpyro_llc.sampling._identity import fingerprint, plain
+from numpyro_llc.sampling._lengths import evaluation_rows, finish
+from numpyro_llc.sampling._output import OutputFolder, check_output
 from numpyro_llc.sampling._plan import Plan, RunKeys, make_plan, run_keys
-from numpyro_llc.sampling._run import Draws, NonFiniteDraw, Run
+from numpyro_llc.sampling._run import Run
 from numpyro_llc.sampling._schedule import (
     RELATIVE_ERROR,
     Schedule,
@@ -27,28 +27,33 @@ from numpyro_llc.sampling._schedule import (
 __all__ = [
     "OTHER_DATA",
     "RELATIVE_ERROR",
-    "RunFolder",
+    "Clock",
     "Draws",
     "Finished",
     "Layout",
     "NonFiniteDraw",
+    "OutputFolder",
     "Plan",
     "Run",
+    "RunFolder",
     "RunKeys",
     "Schedule",
     "Until",
     "advance",
-    "check_same_settings",
+    "check_output",
     "check_schedule",
+    "damaged",
     "evaluation_rows",
     "fingerprint",
     "finish",
     "forget_compiled",
     "make_plan",
-    "open_folder",
     "plain",
+    "read_arrays",
     "run_keys",
     "start",
+    "whole_file",
     "with_defaults",
     "write_arrays",
+    "write_bytes",
 ]

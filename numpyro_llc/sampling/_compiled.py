@@ -31,11 +31,12 @@ class Layout(NamedTuple):
     """How blocks of chains go through the compiled code.
 
     `method` is "map" (one block after the other), "vmap" (all at once) or "devices" (a share of the
-    blocks on each device).
+    blocks on each of `num_devices`, there all at once).
     """
 
     method: str
     num_blocks: int
+    num_devices: int = 1
 
 
 def layout_of(sampler: Sampler, schedule: Schedule, cells: list[jax.Array]) -> Layout:
@@ -48,13 +49,13 @@ def layout_of(sampler: Sampler, schedule: Schedule, cells: list[jax.Array]) -> L
     if method == "sequential":
         return Layout("map", chains)
     available = min(len(jax.devices()), chains)
-    blocks = max(k for k in range(1, available + 1) if chains % k == 0)
-    if blocks < chains:
+    devices = max(k for k in range(1, available + 1) if chains % k == 0)
+    if devices < chains:
         warn(
-            f"`chain_method='parallel'` spreads {chains} chains over {blocks} device(s). On CPUs "
+            f"`chain_method='parallel'` spreads {chains} chains over {devices} device(s). On CPUs "
             f"call numpyro.set_host_device_count({chains}) first."
         )
-    return Layout("devices", blocks)
+    return Layout("devices", chains, devices)
 
 
 class Progress(NamedTuple):
@@ -117,19 +118,32 @@ def _chunk(
     other_data: dict[str, OtherData],
     num_draws: jax.Array,
     thinning: jax.Array,
+    observes: jax.Array,
+    counts: jax.Array,
 ) -> tuple[Progress, Seen]:
-    """`num_draws` draws, each after `thinning` steps, into a buffer of ``CHUNK_DRAWS``."""
+    """`num_draws` draws, each after `thinning` steps, into a buffer of ``CHUNK_DRAWS``.
+
+    Without `observes` they are not looked at; without `counts` they may not be the lowest point.
+    """
+    shapes, _ = jax.eval_shape(
+        partial(_observe, sampler, sites), progress.state, target, rows, other_data
+    )
 
     def body(i: jax.Array, carry: tuple[Progress, Seen]) -> tuple[Progress, Seen]:
         (state, lowest), buffer = carry
         state = jax.lax.fori_loop(0, thinning, lambda _, s: sampler.step(s, target), state)
-        seen, z = _observe(sampler, sites, state, target, rows, other_data)
-        buffer = jax.tree.map(lambda kept, new: kept.at[:, i].set(new), buffer, seen)
-        return Progress(state, _lower(lowest, seen["excess_loss"], z)), buffer
 
-    shapes, _ = jax.eval_shape(
-        partial(_observe, sampler, sites), progress.state, target, rows, other_data
-    )
+        def look() -> tuple[Lowest, Seen]:
+            seen, z = _observe(sampler, sites, state, target, rows, other_data)
+            return _lower(lowest, jnp.where(counts, seen["excess_loss"], jnp.inf), z), seen
+
+        def look_away() -> tuple[Lowest, Seen]:
+            return lowest, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+        lowest, seen = jax.lax.cond(observes, look, look_away)
+        buffer = jax.tree.map(lambda kept, new: kept.at[:, i].set(new), buffer, seen)
+        return Progress(state, lowest), buffer
+
     buffer = jax.tree.map(
         lambda leaf: jnp.zeros((leaf.shape[0], CHUNK_DRAWS, *leaf.shape[1:]), leaf.dtype), shapes
     )
@@ -139,30 +153,43 @@ def _chunk(
 def _over_blocks(function: Callable, layout: Layout, axes: tuple[PyTree, PyTree]) -> Callable:
     """Map ``function(a block's part, *shared)`` over the leading axis of its first argument.
 
-    `axes` are those of the first argument and of the result, under "vmap".
+    `axes` are those of the first argument and of the result, where blocks run side by side.
     """
+    in_axes, out_axes = axes
+    if layout.method == "map":
+        return partial(_one_by_one, function)
+
+    def side_by_side(mapped: PyTree, *shared: PyTree) -> PyTree:
+        return jax.vmap(lambda one: function(one, *shared), in_axes=(in_axes,), out_axes=out_axes)(
+            mapped
+        )
+
     if layout.method == "vmap":
-        in_axes, out_axes = axes
-        return lambda mapped, *shared: jax.vmap(
-            lambda one: function(one, *shared), in_axes=(in_axes,), out_axes=out_axes
-        )(mapped)
-
-    def mapped_here(mapped: PyTree, *shared: PyTree) -> PyTree:
-        if jax.tree.leaves(mapped)[0].shape[0] == 1:
-            one = function(jax.tree.map(lambda leaf: leaf[0], mapped), *shared)
-            return jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], one)
-        return jax.lax.map(lambda one: function(one, *shared), mapped)
-
-    if layout.method != "devices":
-        return mapped_here
-    blocks, everywhere = PartitionSpec("chain"), PartitionSpec()
+        return side_by_side
+    mesh = Mesh(np.array(jax.devices()[: layout.num_devices]), ("chain",))
     return lambda mapped, *shared: jax.shard_map(
-        mapped_here,
-        mesh=Mesh(np.array(jax.devices()[: layout.num_blocks]), ("chain",)),
-        in_specs=(blocks, *(everywhere for _ in shared)),
-        out_specs=blocks,
+        side_by_side,
+        mesh=mesh,
+        in_specs=(_specs(in_axes), *(PartitionSpec() for _ in shared)),
+        out_specs=_specs(out_axes),
         check_vma=False,
     )(mapped, *shared)
+
+
+def _one_by_one(function: Callable, mapped: PyTree, *shared: PyTree) -> PyTree:
+    if jax.tree.leaves(mapped)[0].shape[0] == 1:
+        one = function(jax.tree.map(lambda leaf: leaf[0], mapped), *shared)
+        return jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], one)
+    return jax.lax.map(lambda one: function(one, *shared), mapped)
+
+
+def _specs(axes: PyTree) -> PyTree:
+    """Where blocks go, from the axis that they are along: to devices, and what has none to all."""
+    return jax.tree.map(
+        lambda axis: PartitionSpec() if axis is None else PartitionSpec("chain"),
+        axes,
+        is_leaf=lambda axis: axis is None,
+    )
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -198,6 +225,8 @@ def advance(
     other_data: dict[str, OtherData],
     num_draws: int | jax.Array,
     thinning: int | jax.Array,
+    observes: bool | jax.Array,
+    counts: bool | jax.Array,
 ) -> tuple[Progress, Seen]:
     """Make draws of all chains: the progress, and a buffer ``[chain, CHUNK_DRAWS, ...]``."""
 
@@ -207,7 +236,8 @@ def advance(
 
     axes = (_axes(sampler), 0)
     run = _over_blocks(one, layout, (axes, axes))
-    progress, buffer = run((progress, own), target, rows, other_data, num_draws, thinning)
+    shared = target, rows, other_data, num_draws, thinning, observes, counts
+    progress, buffer = run((progress, own), *shared)
     return progress, jax.tree.map(lambda leaf: jax.lax.collapse(leaf, 0, 2), buffer)
 
 

@@ -4,17 +4,13 @@ import functools
 import hashlib
 import json
 import logging
-import os
 import re
 import types
 from collections.abc import Mapping
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-
-from numpyro_llc.errors import CheckpointError
 
 _ADDRESS = re.compile(" at 0x[0-9a-f]+")
 
@@ -93,62 +89,3 @@ def plain(settings: Mapping[str, object]) -> dict[str, object]:
 
 def _by_value(thing: object) -> object:
     return thing.tolist() if isinstance(thing, jax.Array | np.ndarray | np.generic) else str(thing)
-
-
-def open_folder(folder: object, *, argument: str) -> Path:
-    """Return the folder as a path, made if absent, or raise by the name of the argument."""
-    if not isinstance(folder, str | os.PathLike):
-        raise TypeError(f"`{argument}` must be the path of a folder; got {folder!r}.")
-    path = Path(folder)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(
-            f"`{argument}` must be a folder or a place where one can be made; got {str(path)!r} "
-            f"({error.strerror}). Choose another."
-        ) from error
-    return path
-
-
-def check_same_settings(
-    folder: str | Path, settings: Mapping[str, object], *, what: str, argument: str
-) -> Path:
-    """Compare with ``settings.json`` in the folder, by name; written if there is none.
-
-    The folder is made if absent, and returned.
-    """
-    folder = open_folder(folder, argument=argument)
-    path, settings = folder / "settings.json", plain(settings)
-    if not path.exists():
-        _refuse_orphans(folder, argument)
-        part = path.with_suffix(".part")
-        part.write_text(json.dumps(settings, indent=1))
-        part.replace(path)
-        return folder
-    try:
-        before = dict(json.loads(path.read_text()))
-    except (TypeError, ValueError):
-        raise CheckpointError(
-            f"`{argument}` {str(folder)!r} holds a settings.json that cannot be read, so that what "
-            "its results are of is not known. Choose another folder, or empty this one."
-        ) from None
-    for name in sorted(before.keys() | settings.keys()):
-        if before.get(name) != settings.get(name):
-            raise CheckpointError(
-                f"`{argument}` {str(folder)!r} holds a {what} with another `{name}`: "
-                f"{before.get(name)}; got {settings.get(name)}. Choose another folder."
-            )
-    return folder
-
-
-_RESULTS = ("calibration.csv", "state.npz", "sweep.nc", "trajectory.jsonl")
-
-
-def _refuse_orphans(folder: Path, argument: str) -> None:
-    """Refuse results whose settings are lost; a file without content holds none."""
-    held = [folder / name for name in _RESULTS]
-    if found := [one.name for one in held if one.exists() and one.stat().st_size]:
-        raise CheckpointError(
-            f"`{argument}` {str(folder)!r} holds {found[0]}, but no settings.json, so that what "
-            "its results are of is not known. Choose another folder, or empty this one."
-        )

@@ -1,15 +1,16 @@
 """From a schedule to a finished run: lengths as given, or chosen from what the chains do."""
 
-from dataclasses import dataclass
 from math import ceil
 
 import jax
 import numpy as np
 
+from numpyro_llc.errors import CheckpointError
 from numpyro_llc.inference_data import MonteCarlo, monte_carlo
 from numpyro_llc.local import ROWS_ALWAYS_AFFORDABLE, EvaluationRows, rows_to_evaluate
+from numpyro_llc.sampling._draws import Finished, NonFiniteDraw
 from numpyro_llc.sampling._plan import Plan
-from numpyro_llc.sampling._run import Draws, NonFiniteDraw, Run
+from numpyro_llc.sampling._run import Run
 from numpyro_llc.sampling._schedule import Schedule, Until
 
 MAX_DRAWS = 20_000
@@ -27,6 +28,11 @@ FIRST_ROUND = 512
 """Steps of the first round of a warm-up; each further one is twice as long."""
 WARMUP_PART = 3
 """A warm-up that finds no end may take one part in this of the budget of steps."""
+WARMUP_SHARE = 0.5
+"""A warm-up may take this share of the seconds that a run is given."""
+TIMED_DRAWS = 50
+"""Draws of a chain that should fit into these seconds, where the thinning is chosen: of 20 or less
+no error can be told (``LEAST_DRAWS`` of ``inference_data``)."""
 WARMUP_R_HAT = 1.05
 """R-hat of a round whose chains agree: 1.01 cannot be had from 64 draws a chain."""
 DRIFT_ERRORS, ROUND_ERRORS = 4.0, 3.0
@@ -52,82 +58,58 @@ LEAST_ROWS = 1024
 """Rows that a recorded loss is evaluated on at the least, where their number is chosen."""
 
 
-@dataclass(frozen=True)
-class Finished:
-    """A run that ended.
-
-    Attributes
-    ----------
-    draws : Draws
-    num_warmup, thinning : int
-        As given or chosen.
-    evaluation_rows : int
-        Rows on which the recorded loss was evaluated; 0 for the data as a whole.
-    num_rows : int
-        Rows of the data; 0 likewise.
-    num_steps : int
-        Steps of each chain in all.
-    seconds : float
-        Wall time, compilation included.
-    ended_by : str
-        What ended sampling: "num_samples", "relative_error" (reached, and R-hat), a limit ("steps",
-        "seconds", "draws"), "interrupt" or "non-finite".
-    ended_at_limit : bool
-        Whether an automatic run did not come near its error in the work it may do.
-    """
-
-    draws: Draws
-    num_warmup: int
-    thinning: int
-    evaluation_rows: int
-    num_rows: int
-    num_steps: int
-    seconds: float
-    ended_by: str
-    ended_at_limit: bool
-
-    @property
-    def evaluation_error(self) -> float:
-        """Standard error of the mean loss, in nats, for the rows that were not evaluated."""
-        parts = self.draws.by_part.mean(axis=(0, 1))
-        if len(parts) < 2 or self.evaluation_rows >= self.num_rows:
-            return 0.0
-        unseen = 1.0 - self.evaluation_rows / self.num_rows
-        return float(np.std(parts, ddof=1) * np.sqrt(len(parts) * unseen))
-
-
 def finish(run: Run) -> Finished:
     """Warm up and sample. Ctrl-C after the warm-up ends the run and keeps what was drawn."""
     schedule = run.plan.schedule
     budget = _budget(run)
-    ended_by, near, num_warmup, thinning = "", True, 0, recording_interval(run.plan)
+    ended_by, near, cut, thinning, failure = "", True, False, recording_interval(run.plan), None
     try:
-        apart, most_bias = _warm_up(run, schedule, budget)
-        num_warmup = run.steps
+        apart, most_bias, cut = _warm_up(run, schedule, budget)
         run.end_warmup(most_bias)
-        apart /= run.step_scale
-        if schedule.thinning is None and schedule.num_samples is None:
-            thinning = max(thinning, ceil(apart / 2))
-        thinning, ended_by, near = _sample(run, schedule, thinning, budget + num_warmup)
+        thinning = run.thinning = run.thinning or _thinning(run, apart / run.step_scale)
+        thinning, ended_by, near = _sample(run, schedule, thinning, budget + run.warmed)
     except KeyboardInterrupt:
-        if not run.has_warmed or not run.chunks:
+        if not run.is_sampling or not run.chunks:
             raise
         ended_by, thinning = "interrupt", run.dropped * thinning
     except NonFiniteDraw:
         ended_by = "non-finite"  # `assemble` raises, with the draws
+    except CheckpointError as error:
+        if not run.is_sampling or not run.chunks:
+            raise
+        ended_by, thinning, failure = "output", run.dropped * thinning, error
     finally:
-        run.close()
+        failure = run.close(failure)
     return Finished(
         run.collect(),
-        num_warmup,
+        run.warmed if run.is_sampling else 0,
         thinning,
         run.num_evaluated,
         run.target.num_rows,
         run.steps,
         run.seconds,
+        run.clock.compiling,
         ended_by,
         ended_at_limit=not near,
+        warmup_was_cut=cut,
+        failure=failure,
     )
+
+
+def _thinning(run: Run, apart: float) -> int:
+    """Steps between draws: half of those between nearly independent ones, where it is chosen.
+
+    Of a run that is given seconds, such that ``TIMED_DRAWS`` fit into what is left of them.
+    """
+    schedule, thinning = run.plan.schedule, recording_interval(run.plan)
+    if schedule.thinning is not None or schedule.num_samples is not None:
+        return thinning
+    thinning = max(thinning, ceil(apart / 2))
+    seconds = (schedule.until or Until()).seconds
+    if seconds is None:
+        return thinning
+    steps = run.pace.rate * max(seconds - run.working, 0.0)
+    return int(np.clip(steps / TIMED_DRAWS, 1, thinning))
 
 
 def recording_interval(plan: Plan) -> int:
@@ -165,39 +147,44 @@ def _budget(run: Run) -> int:
     return int(np.clip(WORK_LIMIT / work, STEPS_AT_LEAST, STEPS_AT_MOST))
 
 
-def _warm_up(run: Run, schedule: Schedule, budget: int) -> tuple[float, float]:
+def _warm_up(run: Run, schedule: Schedule, budget: int) -> tuple[float, float, bool]:
     """Run the warm-up.
 
-    Returns the steps between nearly independent draws, and the bias that the finite step may have:
-    no more than the error that is wanted. 1 and infinite if not measured.
+    Returns the steps between nearly independent draws, the bias that the finite step may have (no
+    more than the error that is wanted), and whether the time ended the warm-up before its end. 1
+    and infinite if not measured.
 
     An automatic warm-up runs in rounds, each twice as long as the last, until the loss of a round
     shows no drift: its halves agree, the chains agree, and it agrees with the round before.
     """
     run.describe("warm-up", schedule.num_warmup)
+    seconds = (schedule.until or Until()).seconds
+    deadline = np.inf if seconds is None else WARMUP_SHARE * seconds
     if schedule.num_warmup is not None:
-        run.walk(schedule.num_warmup)
-        return 1.0, np.inf
-    steps, before = FIRST_ROUND, None
+        run.walk(schedule.num_warmup, deadline=deadline)
+        return 1.0, np.inf, run.steps < schedule.num_warmup
+    steps, before, cut = FIRST_ROUND, None, False
     while True:
         run.forget_draws()
-        run.draw(WARMUP_DRAWS, steps // WARMUP_DRAWS)
+        count = run.draw(WARMUP_DRAWS, steps // WARMUP_DRAWS, deadline=deadline)
         now = _stable(run.collect().excess_loss)
         if now is not None and before is not None and _agree(before, now):
             break
-        before = now
-        if run.steps + 2 * steps > budget / WARMUP_PART:
+        before, cut = now, count < WARMUP_DRAWS or run.is_over(deadline)
+        if cut or run.steps + 2 * steps > budget / WARMUP_PART:
             break
         steps *= 2
     last = monte_carlo(run.collect().excess_loss)
     apart = steps * run.num_chains / max(last.ess, 1.0) if np.isfinite(last.ess) else float(steps)
     llc = float(run.target.inverse_temperature) * np.fmax(abs(last.mean), last.error)
     wanted = (schedule.until or Until()).relative_error
-    return apart, wanted * float(llc) if llc > 0 else np.inf
+    return apart, wanted * float(llc) if llc > 0 else np.inf, cut
 
 
 def _stable(loss: np.ndarray) -> tuple[float, float] | None:
-    """Mean and standard error of a round, or None if it drifts."""
+    """Mean and standard error of a round, or None if it drifts, or is too short to tell."""
+    if loss.shape[1] < 2:
+        return None
     result = monte_carlo(loss)
     half = loss.shape[1] // 2
     drift = abs(float(loss[:, half:].mean() - loss[:, :half].mean()))
@@ -227,7 +214,7 @@ def _sample(run: Run, schedule: Schedule, thinning: int, last_step: int) -> tupl
         run.draw(schedule.num_samples // thinning, thinning)
         return thinning, "num_samples", True
     until, most = schedule.until or Until(), MAX_DRAWS * (MORE_DRAWS if schedule.until else 1)
-    last_step = last_step if until.steps is None else run.steps + until.steps
+    last_step = last_step if until.steps is None else run.warmed + until.steps
     deadline = np.inf if until.seconds is None else until.seconds
     drawn, more = 0, FIRST_DRAWS
     while True:
@@ -242,7 +229,7 @@ def _sample(run: Run, schedule: Schedule, thinning: int, last_step: int) -> tupl
             run.drop_every_other()
             drawn, thinning = drawn // 2, 2 * thinning
         limits = {
-            "seconds": run.seconds > deadline and not run.saved,  # which cost nothing now
+            "seconds": run.is_over(deadline),
             "steps": run.steps + thinning > last_step,
             "draws": drawn >= most,
         }

@@ -35,9 +35,6 @@ from numpyro_llc.models import (
 from numpyro_llc.sampling._identity import fingerprint
 from numpyro_llc.sampling._schedule import DEFAULT_STEPS, Schedule, with_defaults
 
-FORMAT = 4
-"""Of what runs leave on disk; raised where the same settings would go on to other draws."""
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -84,7 +81,6 @@ class Plan:
         """What tells the model and its data from others, by name."""
         program = self.target.program
         return {
-            "format": FORMAT,
             "model": fingerprint(program.model) + program.fingerprint,
             "arguments": fingerprint(program.arguments.leaves),
             "data": fingerprint(self.target.arrays),

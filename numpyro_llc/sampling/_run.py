@@ -1,65 +1,42 @@
 """``Run``: chains under way."""
 
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from tqdm.auto import tqdm
 
+from numpyro_llc.errors import CheckpointError
 from numpyro_llc.local import EvaluationRows
 from numpyro_llc.models import Fields, Parameters, PyTree
+from numpyro_llc.sampling._clock import Clock, Pace
 from numpyro_llc.sampling._compiled import CHUNK_DRAWS, Seen, advance, layout_of, start
+from numpyro_llc.sampling._draws import Draws, NonFiniteDraw, chunk_of, flat
 from numpyro_llc.sampling._folder import Entry, RunFolder
 from numpyro_llc.sampling._interrupts import interrupts_after
 from numpyro_llc.sampling._plan import Plan
-
-CHUNK_SECONDS = 0.3
-"""About how often the progress bar moves; chunk lengths change nothing else."""
-
-
-@dataclass(frozen=True)
-class Draws:
-    """What a run kept, chain axis first: ``[chain, draw, ...]`` NumPy arrays.
-
-    Attributes
-    ----------
-    excess_loss : float array [chain, draw]
-        ``nL(z_t) - nL(z*)`` in nats.
-    by_part : float array [chain, draw, part]
-        The same by parts of the rows it was evaluated on, if these are not all; else one part.
-    contrasts : float array [chain, draw, k]
-        Differences of the losses of the data, with random signs.
-    statistics : dict of str to array [chain, draw]
-    positions : dict
-        Unconstrained parameters of the sites that were asked for.
-    lowest : float and dict
-        ``nL(z) - nL(z*)`` of the lowest point, at most 0, and its unconstrained parameters.
-    """
-
-    excess_loss: np.ndarray
-    by_part: np.ndarray
-    contrasts: np.ndarray
-    statistics: dict[str, np.ndarray]
-    positions: Parameters
-    lowest: tuple[float, Parameters | None]
-
-
-class NonFiniteDraw(Exception):  # noqa: N818
-    """The loss of a chain is not finite: the run stops, with that draw as its last."""
 
 
 class Run:
     """Chains under way: moves them on, and keeps what they draw.
 
-    Chains go through the compiled code in blocks: all in one (vectorized), one by one
-    (sequential), or one block a device (parallel). With `cells`, fields of the target stacked by
-    cell (its temperature, say), each cell is a block of ``schedule.num_chains`` chains.
+    Chains go through the compiled code in blocks: all in one (vectorized), or each as a block of
+    its own, one by one (sequential) or side by side on the devices (parallel). With `cells`, fields
+    of the target stacked by cell (its temperature, say), each cell is a block of
+    ``schedule.num_chains`` chains.
 
     With a folder that was begun, what it holds is handed out again before anything is computed:
-    the caller asks for the same steps as the first time and gets the same draws.
+    the caller asks for the same steps as the first time and gets the same draws. What the clock
+    decided is among the numbers of the folder: `warmed`, `thinning`.
+
+    Attributes
+    ----------
+    is_sampling : bool
+    warmed : int
+        Steps after which the warm-up ended, here or before this was read; -1 if it has not.
+    thinning : int
+        That of the sampling, 0 while it is not known.
     """
 
     def __init__(
@@ -72,6 +49,7 @@ class Run:
         sites: tuple[str, ...] = (),
         cells: Fields | None = None,
         folder: RunFolder | None = None,
+        clock: Clock | None = None,
     ) -> None:
         self.plan, self.rows, self.sites = plan, rows, sites
         self.sampler, self.target = plan.sampler, plan.target
@@ -79,19 +57,27 @@ class Run:
         self.num_chains = jax.tree.leaves(starts)[0].shape[0]
         self.layout = layout_of(plan.sampler, plan.schedule, jax.tree.leaves(self.own))
         self.chunks: list[Seen] = []
-        self.steps, self.dropped = 0, 1
-        self.earlier, self.began = 0.0, time.perf_counter()
+        self.steps, self.since_draw, self.dropped = 0, 0, 1
+        self.clock, self.pace = clock or Clock(), Pace()
         self.bar = tqdm(disable=not plan.schedule.progress_bar, unit="step")
         keys = jax.random.split(rng_key, self.num_chains)
         self.progress = start(plan.sampler, self.layout, keys, starts, self.own, plan.target)
         self.form = jax.tree.structure({name: starts[name] for name in sites})
         self.folder = folder
         self.saved: list[Entry] = []
-        self.has_warmed, self.step_scale = False, 1.0
+        self.is_sampling, self.warmed = False, -1
+        self.thinning, self.step_scale = 0, 1.0
         if folder is not None and (found := folder.load(self.progress)):
             self.progress, numbers, self.saved = found
-            self.earlier, self.has_warmed = numbers["seconds"], bool(numbers["has_warmed"])
+            self.clock.earlier = numbers["seconds"]
+            self.clock.earlier_compiling = numbers["compiling"]
+            self.warmed, self.thinning = int(numbers["warmed"]), int(numbers["thinning"])
             self.step_scale = numbers["step_scale"]
+
+    @property
+    def num_cells(self) -> int:
+        """Runs side by side."""
+        return self.layout.num_blocks if self.own else 1
 
     @property
     def num_evaluated(self) -> int:
@@ -108,40 +94,73 @@ class Run:
     @property
     def seconds(self) -> float:
         """Wall time so far, compilation included."""
-        return self.earlier + time.perf_counter() - self.began
+        return self.clock.seconds
+
+    @property
+    def working(self) -> float:
+        """Wall time so far without compilation, which is what limits of seconds are of."""
+        return self.clock.working
 
     @property
     def is_broken(self) -> np.ndarray:
-        """Of each block, whether a draw was not finite, ``[block]``."""
+        """Of each cell, whether a draw was not finite, ``[cell]``."""
         finite = [np.isfinite(chunk["excess_loss"]).all(axis=1) for chunk in self.chunks]
-        blocks = self.layout.num_blocks if self.own else 1
-        return np.logical_not(np.stack(finite).reshape(len(finite), blocks, -1).all(axis=(0, 2)))
+        by_cell = np.stack(finite).reshape(len(finite), self.num_cells, -1)
+        return np.logical_not(by_cell.all(axis=(0, 2)))
 
-    def walk(self, steps: int) -> None:
-        """Steps without draws: one is made at the end of each chunk and thrown away."""
-        while self.saved and steps > 0:
+    def is_over(self, deadline: float) -> bool:
+        """Whether the phase ended here before, or the time is past the `deadline`."""
+        if not self.is_sampling and self.warmed >= 0:
+            return self.steps == self.warmed
+        return not self.saved and self.working > deadline
+
+    def walk(self, steps: int, *, deadline: float = np.inf) -> None:
+        """Steps of the warm-up, without draws: one is made at the end of each chunk, for a look.
+
+        Fewer, if the time passes the `deadline`, in seconds.
+        """
+        while self._has_saved and steps > 0:
             self.chunks = []
-            steps -= self._take_saved()
-        for part in _pace(steps, limit=steps):
+            steps -= self._take_saved()[0]
+        while steps > 0 and not self.is_over(deadline):
             self.chunks = []
-            self._advance(1, part)
+            part = min(self.pace.steps(deadline - self.working), steps)
+            self._advance(1, part, counts=False)
+            steps -= part
 
     def draw(self, num_draws: int, thinning: int, *, deadline: float = np.inf) -> int:
         """Keep `num_draws` more draws, each after `thinning` steps; returns how many it were.
 
-        Fewer, if the time so far passes the `deadline`, in seconds.
+        Fewer, if the time without compilation passes the `deadline`, in seconds, but one.
         """
         left = num_draws
-        while self.saved and left > 0:
-            left -= self._take_saved() // thinning
-        if left < num_draws and self.seconds > deadline:
-            return num_draws - left  # the run ended here before
-        for draws in _pace(left, limit=CHUNK_DRAWS):
-            self._advance(draws, thinning)
-            left -= draws
-            if self.seconds > deadline:
+        while self._has_saved and left > 0:
+            left -= self._take_saved()[1]
+        while left > 0:
+            if self.is_over(deadline):
+                if not self.chunks:
+                    self._advance(1, 1)
+                    left -= 1
                 break
+            left -= self._draw_some(left, thinning, self.pace.steps(deadline - self.working))
         return num_draws - left
+
+    @property
+    def _has_saved(self) -> bool:
+        """Whether the next steps of this phase are in the folder."""
+        return bool(self.saved) and (self.is_sampling or self.steps != self.warmed)
+
+    def _draw_some(self, left: int, thinning: int, steps: int) -> int:
+        """Take about `steps` steps; returns how many draws were kept, none if these are too few."""
+        whole = min((steps + self.since_draw) // thinning, left, CHUNK_DRAWS)
+        if whole == 0:
+            self._advance(1, steps, observes=False)
+        elif self.since_draw:
+            whole = 1
+            self._advance(1, thinning - self.since_draw)
+        else:
+            self._advance(whole, thinning)
+        return whole
 
     def forget_draws(self) -> None:
         """Let go of the draws so far; the chains stay where they are."""
@@ -158,25 +177,32 @@ class Run:
 
         Its own steps are shortened until they bias λ̂ by no more than `most_bias`: `step_scale`.
         """
-        if not self.has_warmed:
+        if self.warmed < 0:
             state = self.state
             if most_bias < np.inf:
                 seen = self.collect().statistics
                 self.step_scale = self.sampler.step_scale(state, self.target, seen, most_bias)
             state = self.sampler.end_warmup(state, self.step_scale)
-            self.progress, self.has_warmed = self.progress._replace(state=state), True
-        self.chunks = []
+            self.progress, self.warmed = self.progress._replace(state=state), self.steps
+        self.chunks, self.since_draw, self.is_sampling = [], 0, True
 
     def describe(self, phase: str, total: int | None) -> None:
         """Name the phase on the progress bar, and the steps it will have at its end."""
         self.bar.set_description(phase, refresh=False)
         self.bar.total = total
 
-    def close(self) -> None:
-        """End the progress bar, and write what the folder lacks."""
+    def close(self, failure: CheckpointError | None = None) -> CheckpointError | None:
+        """End the progress bar, and write what the folder lacks; returns why that failed.
+
+        After a `failure` to write nothing more is.
+        """
         self.bar.close()
-        if self.folder is not None and self.folder.pending:
-            self._write()
+        if failure is None and self.folder is not None and self.folder.pending:
+            try:
+                self._write()
+            except CheckpointError as error:
+                failure = error
+        return failure
 
     def collect(self) -> Draws:
         """The draws so far."""
@@ -212,7 +238,12 @@ class Run:
         state = self.sampler.with_step_sizes(self.state, jnp.asarray(step_sizes, float))
         self.progress = self.progress._replace(state=state)
 
-    def _advance(self, draws: int, thinning: int) -> None:
+    def _advance(
+        self, draws: int, thinning: int, *, observes: bool = True, counts: bool = True
+    ) -> None:
+        if self.folder is not None:
+            self.folder.check_writable()
+        before = self.working
         with interrupts_after():  # the state is that of the draws, whenever Ctrl-C comes
             self.progress, buffer = advance(
                 self.sampler,
@@ -225,60 +256,44 @@ class Run:
                 self.plan.other_data,
                 draws,
                 thinning,
+                observes,
+                counts,
             )
+            jax.block_until_ready(self.progress)
             chunk = jax.tree.map(lambda leaf: np.asarray(leaf)[:, :draws], buffer)
+            chunk = chunk if observes else {}
+            self.pace.took(draws * thinning, self.working - before)
             if self.folder is not None:
-                self.folder.add(_entry(chunk, thinning))
-            self._keep(chunk, thinning)
+                self.folder.add(flat(chunk), draws * thinning)
+            self._keep(chunk, draws * thinning)
         if self.folder is not None and self.folder.is_due:
             self._write()
 
-    def _keep(self, chunk: Seen, thinning: int) -> None:
-        draws = chunk["excess_loss"].shape[1]
-        self.steps += draws * thinning
-        self.bar.update(draws * thinning)
+    def _keep(self, chunk: Seen, steps: int) -> None:
+        self.steps += steps
+        self.bar.update(steps)
+        if not chunk:
+            self.since_draw += steps
+            return
+        self.since_draw = 0
         self.chunks.append(chunk)
         if not np.isfinite(chunk["excess_loss"]).all() and self.is_broken.all():
             raise NonFiniteDraw
 
-    def _take_saved(self) -> int:
-        """Hand out the next entry of the folder; returns the steps it was."""
-        entry, thinning = self._chunk_of(self.saved.pop(0))
-        self._keep(entry, thinning)
-        return entry["excess_loss"].shape[1] * thinning
-
-    def _chunk_of(self, entry: Entry) -> tuple[Seen, int]:
-        """An entry of the folder as a chunk, and its thinning: the inverse of ``_entry``."""
-        leaves = [entry[name] for name in entry if name.startswith(_POSITION)]
-        chunk = {name: entry[name] for name in entry if not name.startswith(_POSITION)}
-        thinning = int(chunk.pop("thinning")[0, 0])
-        return {**chunk, "z": jax.tree.unflatten(self.form, leaves)}, thinning
+    def _take_saved(self) -> tuple[int, int]:
+        """Hand out the next entry of the folder; returns its steps and draws."""
+        arrays, steps = self.saved.pop(0)
+        chunk = chunk_of(arrays, self.form)
+        self._keep(chunk, steps)
+        return steps, chunk["excess_loss"].shape[1] if chunk else 0
 
     def _write(self) -> None:
         if self.folder is not None:
-            numbers = {name: getattr(self, name) for name in _NUMBERS}
+            numbers = {
+                "seconds": self.clock.seconds,
+                "compiling": self.clock.compiling,
+                "warmed": self.warmed,
+                "thinning": self.thinning,
+                "step_scale": self.step_scale,
+            }
             self.folder.write(self.progress, numbers)
-
-
-_NUMBERS = ("seconds", "has_warmed", "step_scale")
-_POSITION = "z "
-
-
-def _entry(chunk: Seen, thinning: int) -> Entry:
-    """A chunk as a flat dict of arrays ``[chain, draw, ...]``."""
-    flat = {name: array for name, array in chunk.items() if name != "z"}
-    for k, leaf in enumerate(jax.tree.leaves(chunk["z"])):
-        flat[f"{_POSITION}{k:06d}"] = leaf
-    return {**flat, "thinning": np.full((1, chunk["excess_loss"].shape[1]), thinning)}
-
-
-def _pace(total: int, *, limit: int) -> Iterator[int]:
-    """Chunk lengths that add up to `total`, each of about ``CHUNK_SECONDS`` by the clock."""
-    done, length = 0, min(8, limit)
-    while done < total:
-        length = min(length, total - done)
-        began = time.perf_counter()
-        yield length
-        rate = length / max(time.perf_counter() - began, 1e-9)
-        done += length
-        length = int(np.clip(CHUNK_SECONDS * rate, 1, min(limit, 4 * length)))

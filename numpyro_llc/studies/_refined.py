@@ -2,20 +2,22 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 import xarray as xr
 from numpyro.infer.mcmc import MCMCKernel
 
-from numpyro_llc.errors import LLCWarning
+from numpyro_llc.errors import CheckpointError, LLCWarning
 from numpyro_llc.estimate import estimate_llc
 from numpyro_llc.inference_data import InferenceData, Table, moments, posterior
 from numpyro_llc.local import LocalizedModel, Sites, check_localized, split
 from numpyro_llc.results import RunReport, findings, report_of, text_of
-from numpyro_llc.sampling import open_folder
+from numpyro_llc.sampling import OutputFolder, check_output
 from numpyro_llc.studies._rows import MOMENTS
 
 _Row = tuple[Table, RunReport, str]
@@ -73,6 +75,8 @@ def refined_llc(
     ------
     ValueError, TypeError
         As ``estimate_llc``. All refinements are checked before the first is sampled.
+    CheckpointError
+        As ``estimate_llc``; the refinements before it are its ``table``.
 
     Notes
     -----
@@ -80,6 +84,7 @@ def refined_llc(
     takes no part: at a minimum λ̂ of the whole is at least that of each part, up to γ. Each
     refinement compiles for itself.
     """
+    check_output(output)
     if not isinstance(sites, Mapping) or not sites:
         raise TypeError(
             "`sites` must be a dict of refinements by name, such as "
@@ -92,31 +97,43 @@ def refined_llc(
     for part in sites.values():
         if part is not None:
             split(reading.center, part)
-    folder = None if output is None else open_folder(output, argument="output")
-    rows = []
-    for place, part in enumerate(sites.values()):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", LLCWarning)  # they are the row's findings
-            idata = estimate_llc(
-                rng_key,
-                replace(local, sites=part),
-                model_args,
-                model_kwargs,
-                kernel=kernel,
-                batch_size=batch_size,
-                num_warmup=num_warmup,
-                num_samples=num_samples,
-                num_chains=num_chains,
-                thinning=thinning,
-                until=until,
-                chain_method=chain_method,
-                output=None if folder is None else folder / str(place),
-                progress_bar=progress_bar,
-                store_sites=False,
-                evaluate_on=evaluate_on,
-            )
-        rows.append(_row(idata))
-    return _table(rows, list(sites), [SAMPLED, *(evaluate_on or {})])
+    rows: list[_Row] = []
+    names = list(sites), [SAMPLED, *(evaluate_on or {})]
+    with ExitStack() as stack:
+        if output is not None:
+            stack.enter_context(OutputFolder(output, {}, what="refinement"))
+        for place, part in enumerate(sites.values()):
+            try:
+                idata = _quietly(
+                    rng_key,
+                    replace(local, sites=part),
+                    model_args,
+                    model_kwargs,
+                    kernel=kernel,
+                    batch_size=batch_size,
+                    num_warmup=num_warmup,
+                    num_samples=num_samples,
+                    num_chains=num_chains,
+                    thinning=thinning,
+                    until=until,
+                    chain_method=chain_method,
+                    output=None if output is None else Path(output) / str(place),
+                    progress_bar=progress_bar,
+                    store_sites=False,
+                    evaluate_on=evaluate_on,
+                )
+            except CheckpointError as error:
+                error.table = _table(rows, names[0][: len(rows)], names[1]) if rows else None
+                raise
+            rows.append(_row(idata))
+    return _table(rows, *names)
+
+
+def _quietly(*args: Any, **settings: Any) -> InferenceData:
+    """``estimate_llc`` without its warnings, which are the row's findings."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LLCWarning)
+        return estimate_llc(*args, **settings)
 
 
 def _row(idata: InferenceData) -> _Row:

@@ -11,11 +11,11 @@ import jax
 import numpy as np
 import xarray as xr
 
-from numpyro_llc.errors import LLCWarning, NonFiniteLossError
-from numpyro_llc.inference_data import Table, attributes
+from numpyro_llc.errors import CheckpointError, LLCWarning, NonFiniteLossError
+from numpyro_llc.inference_data import Table, attributes, moments, posterior
 from numpyro_llc.models import PyTree
-from numpyro_llc.results import findings, one_or_by_site, report_of, result_of, summary, text_of
-from numpyro_llc.sampling import Finished, Plan, Run
+from numpyro_llc.results import findings, one_or_by_site, report_of, result_of, text_of
+from numpyro_llc.sampling import Finished, Plan, Run, whole_file
 
 Row = dict[str, Any]
 """The cells of a run by column: numbers and texts."""
@@ -39,18 +39,18 @@ def row_of(plan: Plan, run: Run, finished: Finished, rng_key: jax.Array, block: 
     step_size, gradients = report.step_size, report.gradient_evaluations
     return {
         **dict.fromkeys(MOMENTS, np.nan),
-        **({} if status else moments_of(summary(idata))),
+        **({} if status else moments_of(moments(posterior(idata), ["llc"]))),
         "center_loss": report.center_loss,
         "step_size_used": np.nan if step_size is None else step_size,
         "gradient_evaluations": np.nan if gradients is None else gradients,
-        "seconds": finished.seconds / run.layout.num_blocks,
+        "seconds": finished.seconds / run.num_cells,
         "status": status or ("doubtful" if found else "ok"),
         "findings": text_of(found),
     }
 
 
 def moments_of(table: Table) -> dict[str, float]:
-    """The row ``llc`` of a summary, as tables of many runs have it."""
+    """The row ``llc`` of a table of moments, as tables of many runs have it."""
     row = table.loc["llc"]
     return {name: float(row["mean" if name == "llc" else name]) for name in MOMENTS}
 
@@ -62,9 +62,18 @@ def failed_row(error: Exception) -> Row:
 
 def save(table: xr.Dataset, path: Path) -> None:
     """Write the table; the file is replaced as a whole: a kill leaves the old or the new."""
-    part = path.with_suffix(".part")
-    table.assign_attrs(attributes(table.attrs)).to_netcdf(part, engine="h5netcdf")
-    part.replace(path)
+    with whole_file(path) as part:
+        table.assign_attrs(attributes(table.attrs)).to_netcdf(part, engine="h5netcdf")
+
+
+def keep(table: xr.Dataset, path: Path | None) -> None:
+    """Write the table, if there is a file for it; the error that it cannot be has the table."""
+    if path is not None:
+        try:
+            save(table, path)
+        except CheckpointError as error:
+            error.table = table
+            raise
 
 
 def empty(axes: Mapping[str, list[PyTree]]) -> xr.Dataset:

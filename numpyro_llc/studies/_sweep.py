@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -15,11 +16,11 @@ from numpyro_llc._checks import check_key, check_positive
 from numpyro_llc.errors import warn
 from numpyro_llc.local import Localization, LocalizedModel, check_localized
 from numpyro_llc.models import PyTree
-from numpyro_llc.sampling import Plan, check_schedule, make_plan
+from numpyro_llc.sampling import OutputFolder, Plan, check_output, check_schedule, make_plan
 from numpyro_llc.studies._cells import Axes, Plans, groups, is_axis, run_group
-from numpyro_llc.studies._grid import identity, resumed
+from numpyro_llc.studies._grid import resumed, settings_of
 from numpyro_llc.studies._plateau import recommend
-from numpyro_llc.studies._rows import empty, save, write
+from numpyro_llc.studies._rows import empty, keep, write
 
 AXES = ("center", "batch_size", "step_size", "localization", "inverse_temperature")
 MAX_MEMORY = 2**30
@@ -89,7 +90,10 @@ def sweep(
     Raises
     ------
     ValueError, TypeError
-        For a bad argument or model, by name, and for an `output` of other settings.
+        For a bad argument or model, by name.
+    CheckpointError
+        If `output` is of other settings, in use by another process, damaged, or cannot be written;
+        the cells so far are its ``table``.
 
     Notes
     -----
@@ -97,6 +101,7 @@ def sweep(
     Ctrl-C returns the cells so far, the others NaN.
     """
     check_key(rng_key)
+    check_output(output)
     check_positive("max_memory", max_memory, meaning="It is a number of bytes.")
     local = check_localized(model)
     schedule = check_schedule(
@@ -114,31 +119,40 @@ def sweep(
 
     one_size = None if is_axis(batch_size) else cast("int | None", batch_size)
     plan_of = Plans(kernel, one_size, axes, make)
-    grid = empty(axes)
-    if output is not None:
-        own = {**identity(axes), "max_memory": max_memory}
-        grid = resumed(output, grid, rng_key, plan_of(cells[0]), own)
-    todo = {k for k, status in enumerate(grid["status"].to_numpy().reshape(-1)) if not status}
-    with tqdm(total=len(todo), disable=not progress_bar, unit="cell") as bar:
-        try:
-            # Of all cells, whatever is done: the key of a cell is that of its group.
-            for places in groups(cells, list(range(len(cells))), plan_of, max_memory):
-                if todo.isdisjoint(places):
-                    continue
-                group = [cells[place] for place in places]
-                rows = run_group(jax.random.fold_in(rng_key, places[0]), group, plan_of)
-                for place, row in zip(places, rows, strict=False):  # the last group is padded
-                    write(grid, place, row)
-                if output is not None:
-                    save(grid, Path(output) / "sweep.nc")
-                bar.update(len(set(places)))
-        except KeyboardInterrupt:
-            warn("The sweep was interrupted: some cells are NaN.")
-    if "center" not in axes:
-        grid.attrs |= recommend(grid, list(axes))
-    if output is not None:
-        save(grid, Path(output) / "sweep.nc")
+    with ExitStack() as stack:
+        path = None
+        if output is not None:
+            settings = settings_of(axes, plan_of(cells[0]), rng_key, max_memory)
+            folder = stack.enter_context(OutputFolder(output, settings, what="sweep"))
+            path = folder.path / "sweep.nc"
+        grid = empty(axes) if path is None else resumed(path, empty(axes))
+        todo = _todo(grid)
+        if path is not None and todo:
+            folder.check_writable()
+        with tqdm(total=len(todo), disable=not progress_bar, unit="cell") as bar:
+            try:
+                # Of all cells, whatever is done: the key of a cell is that of its group.
+                for places in groups(cells, list(range(len(cells))), plan_of, max_memory):
+                    if todo.isdisjoint(places):
+                        continue
+                    group = [cells[place] for place in places]
+                    rows = run_group(jax.random.fold_in(rng_key, places[0]), group, plan_of)
+                    for place, row in zip(places, rows, strict=False):  # the last group is padded
+                        write(grid, place, row)
+                    keep(grid, path)
+                    bar.update(len(set(places)))
+            except KeyboardInterrupt:
+                warn("The sweep was interrupted: some cells are NaN.")
+        if "center" not in axes:
+            grid.attrs |= recommend(grid, list(axes))
+        if path is not None and (todo or folder.can_write):
+            keep(grid, path)
     return grid
+
+
+def _todo(grid: xr.Dataset) -> set[int]:
+    """Places of the cells that have no row yet."""
+    return {k for k, status in enumerate(grid["status"].to_numpy().reshape(-1)) if not status}
 
 
 def _axes(given: Mapping[str, PyTree]) -> dict[str, list[PyTree]]:

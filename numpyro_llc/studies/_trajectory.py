@@ -14,7 +14,7 @@ from numpyro_llc.errors import CheckpointError, TrajectoryError, warn
 from numpyro_llc.kernels import kernel_of
 from numpyro_llc.local import LocalizedModel, as_localized
 from numpyro_llc.models import PyTree
-from numpyro_llc.sampling import Plan, check_schedule, make_plan
+from numpyro_llc.sampling import Plan, check_output, check_schedule, make_plan
 from numpyro_llc.studies._centers import Centers
 from numpyro_llc.studies._walk import Walk
 
@@ -84,7 +84,8 @@ def llc_trajectory(
     ValueError, TypeError
         For a bad argument or model, by name.
     CheckpointError
-        If `output` holds another trajectory.
+        If `output` holds another trajectory, is in use by another process, damaged, or cannot be
+        written; the rows so far are its ``table``.
     TrajectoryError
         If a later checkpoint fails: it is of another structure, say. Holds the rows before it.
 
@@ -95,6 +96,7 @@ def llc_trajectory(
     Ctrl-C returns the checkpoints so far.
     """
     check_key(rng_key)
+    check_output(output)
     local = as_localized(model, center=None)
     schedule = check_schedule(
         num_warmup, num_samples, num_chains, thinning, chain_method, False, until
@@ -105,25 +107,25 @@ def llc_trajectory(
     def plan_at(center: PyTree) -> Plan:
         return make_plan(replace(local, center=center), model_args, model_kwargs, chosen, schedule)
 
-    walk = Walk(rng_key, plan_at, output, warm_start)
-    with tqdm(total=given.count, disable=not progress_bar, unit="checkpoint") as bar:
-        try:
-            for step, center in given:
-                walk.visit(step, center)
-                bar.update()
-        except KeyboardInterrupt:
-            if not walk.num_rows:
+    with Walk(rng_key, plan_at, output, warm_start) as walk:
+        with tqdm(total=given.count, disable=not progress_bar, unit="checkpoint") as bar:
+            try:
+                for step, center in given:
+                    walk.visit(step, center)
+                    bar.update()
+            except KeyboardInterrupt:
+                if not walk.num_rows:
+                    raise
+                warn(f"The trajectory was interrupted after {walk.num_rows} checkpoints.")
+            except CheckpointError:
                 raise
-            warn(f"The trajectory was interrupted after {walk.num_rows} checkpoints.")
-        except CheckpointError:
-            raise
-        except Exception as error:  # of whatever kind: what was computed is not lost with it
-            if not walk.num_rows:
-                raise
-            raise TrajectoryError(
-                f"Checkpoint {walk.num_rows} of `centers` failed: {type(error).__name__}: "
-                f"{str(error).rstrip('.')}. The rows before it are in this error's "
-                "`trajectory`" + (f", and in {str(output)!r}." if output is not None else "."),
-                walk.table(),
-            ) from error
-    return walk.table()
+            except Exception as error:  # of whatever kind: what was computed is not lost with it
+                if not walk.num_rows:
+                    raise
+                raise TrajectoryError(
+                    f"Checkpoint {walk.num_rows} of `centers` failed: {type(error).__name__}: "
+                    f"{str(error).rstrip('.')}. The rows before it are in this error's "
+                    "`trajectory`" + (f", and in {str(output)!r}." if output is not None else "."),
+                    walk.table(),
+                ) from error
+        return walk.table()

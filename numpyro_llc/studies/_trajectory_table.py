@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from zipfile import BadZipFile
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +11,19 @@ from jax.tree_util import PyTreeDef
 
 from numpyro_llc.errors import CheckpointError
 from numpyro_llc.models import PyTree
-from numpyro_llc.sampling import check_same_settings, fingerprint, write_arrays
+from numpyro_llc.sampling import (
+    OutputFolder,
+    damaged,
+    fingerprint,
+    read_arrays,
+    write_arrays,
+    write_bytes,
+)
 from numpyro_llc.studies._carry import Carried
 from numpyro_llc.studies._rows import NUMBERS, TEXTS, Row, save
 
+BROKEN = ("failed", "diverged")
+"""States of rows from which no chains are carried over."""
 COLUMNS = (*NUMBERS, "carried", "step", *TEXTS)
 
 
@@ -26,62 +34,64 @@ class TrajectoryTable:
     """
 
     def __init__(self, output: str | Path | None, settings: dict[str, object]) -> None:
-        self.folder: Path | None = None
         self.rows: list[Row] = []
         self.known: list[Row] = []
-        if output is None:
-            return
-        self.folder = check_same_settings(output, settings, what="trajectory", argument="output")
-        if self._table.exists():
-            lines = self._table.read_text().splitlines(keepends=True)
+        self.folder: OutputFolder | None = None
+        if output is not None:
+            self.folder = OutputFolder(output, settings, what="trajectory")
             try:
-                self.known = [json.loads(line) for line in lines if line.endswith("\n")]
-            except json.JSONDecodeError as error:
-                raise CheckpointError(
-                    f"`output`: {str(self._table)!r} is damaged ({error}). Remove its bad lines "
-                    "and those after, or choose another folder."
-                ) from None
+                self.known = _rows_of(self._table)
+            except BaseException:
+                self.close()
+                raise
+
+    def close(self) -> None:
+        """Let other processes in."""
+        if self.folder is not None:
+            self.folder.close()
 
     @property
     def _table(self) -> Path:
         assert self.folder is not None
-        return self.folder / "trajectory.jsonl"
+        return self.folder.path / "trajectory.jsonl"
 
     @property
     def _chains(self) -> Path:
         """Of the last row; those of the row before stay, lest a kill comes before the row."""
         assert self.folder is not None
-        return self.folder / f"chains-{len(self.rows) % 2}.npz"
+        return self.folder.path / f"chains-{len(self.rows) % 2}.npz"
 
     def recall(self, center: PyTree, step: float) -> bool:
         """Take the next row from the folder, if it is there; it must be of the same centre."""
         place = len(self.rows)
         if place >= len(self.known):
+            if self.folder is not None:
+                self.folder.check_writable()
             return False
         row = self.known[place]
         if row["center"] != fingerprint(center) or row["step"] != step:
             raise CheckpointError(
-                f"`output` {str(self.folder)!r} holds another checkpoint {place} (step "
+                f"`output` {str(self._table.parent)!r} holds another checkpoint {place} (step "
                 f"{row['step']:g}) than `centers` now gives (step {step:g}). Choose another folder."
             )
         self.rows.append(row)
         return True
 
     def carried(self, form: PyTreeDef) -> Carried | None:
-        """Where the chains of the last row ended, if the folder holds it.
+        """Where the chains of the last row ended, if there is a last row and it did not break.
 
         `form` is the pytree structure of the parameters.
         """
-        if self.folder is None or not self._chains.exists():
+        if self.folder is None or not self.rows or self.rows[-1]["status"] in BROKEN:
             return None
+        arrays = read_arrays(self._chains)
         try:
-            with np.load(self._chains) as file:
-                if int(file["rows"]) != len(self.rows):
-                    return None
-                offsets = [jnp.asarray(file[f"offsets_{k}"]) for k in range(form.num_leaves)]
-                return Carried(jax.tree.unflatten(form, offsets), jnp.asarray(file["highest"]))
-        except (ValueError, KeyError, OSError, BadZipFile):
-            return None  # it is damaged: a cold start, which changes no expectation
+            if int(arrays["rows"]) != len(self.rows):
+                raise ValueError(f"it is of row {int(arrays['rows'])}, not {len(self.rows)}")
+            offsets = [jnp.asarray(arrays[f"offsets_{k}"]) for k in range(form.num_leaves)]
+            return Carried(jax.tree.unflatten(form, offsets), jnp.asarray(arrays["highest"]))
+        except (KeyError, ValueError) as error:
+            raise damaged(self._chains, error) from error
 
     def add(self, row: Row, center: PyTree, carried: Carried | None = None) -> None:
         """Keep a row, and on disk the chains that the next one starts from."""
@@ -94,22 +104,39 @@ class TrajectoryTable:
             offsets = {f"offsets_{k}": leaf for k, leaf in enumerate(leaves)}
             numbers = {"rows": np.asarray(len(self.rows)), "highest": np.asarray(carried.highest)}
             write_arrays(self._chains, {**numbers, **offsets})
-        part = self._table.with_suffix(".part")
-        part.write_text("".join(json.dumps(one) + "\n" for one in self.rows))
-        part.replace(self._table)
+        write_bytes(self._table, "".join(json.dumps(one) + "\n" for one in self.rows).encode())
 
     def table(self, attrs: dict[str, object]) -> xr.Dataset:
-        """The rows so far, over ``checkpoint``; written to ``trajectory.nc`` too."""
+        """The rows so far, over ``checkpoint``."""
         columns: dict[str, tuple[str, np.ndarray]] = {
             name: ("checkpoint", np.asarray([row[name] for row in self.rows], _kind(name)))
             for name in COLUMNS
         }
         step = columns.pop("step")
         coords = {"checkpoint": np.arange(len(self.rows)), "step": step}
-        table = xr.Dataset(columns, coords=coords, attrs=attrs)
-        if self.folder is not None:
-            save(table, self.folder / "trajectory.nc")
-        return table
+        return xr.Dataset(columns, coords=coords, attrs=attrs)
+
+    def save(self, table: xr.Dataset) -> None:
+        """Write ``trajectory.nc``; a folder that is complete may be read alone."""
+        if self.folder is None:
+            return
+        if self.folder.can_write or len(self.rows) > len(self.known):
+            save(table, self.folder.path / "trajectory.nc")
+
+
+def _rows_of(path: Path) -> list[Row]:
+    """The rows of a file; the last may be cut short, and is then made again."""
+    if not path.exists():
+        return []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        rows = [json.loads(line) for line in lines if line.endswith("\n")]
+        for row in rows:
+            if missing := {*COLUMNS, "center"} - set(row):
+                raise ValueError(f"a row lacks {min(missing)}")
+    except (OSError, TypeError, ValueError) as error:
+        raise damaged(path, error) from error
+    return rows
 
 
 def _kind(name: str) -> type:

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import jax
 import xarray as xr
 
-from numpyro_llc.errors import NonFiniteCenterError, NonFiniteLossError
+from numpyro_llc.errors import CheckpointError, NonFiniteCenterError, NonFiniteLossError
 from numpyro_llc.models import PyTree
 from numpyro_llc.results import RunReport, one_or_by_site
 from numpyro_llc.sampling import Plan, Run, evaluation_rows, finish, run_keys
@@ -41,6 +43,20 @@ class Walk:
         self.carried: Carried | None = None
         self.failed: list[tuple[float, PyTree, Exception]] = []
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self.record is not None:
+            self.record.close()
+        if isinstance(error, CheckpointError) and self.num_rows:
+            error.table = self.rows()
+
     @property
     def num_rows(self) -> int:
         """How many there are so far."""
@@ -70,13 +86,20 @@ class Walk:
         self.carried = ended if self.warm_start else None
         self.record.add({**row, "step": step}, center, self.carried)
 
-    def table(self) -> xr.Dataset:
+    def rows(self) -> xr.Dataset:
         """The rows so far."""
         if self.plan is None or self.record is None:
             if self.failed:
                 raise self.failed[0][2]  # none of them could be read
             raise ValueError("`centers` holds no checkpoint.")
         return self.record.table(_attrs(self.plan))
+
+    def table(self) -> xr.Dataset:
+        """The rows so far, written to the folder too, if there is one."""
+        table = self.rows()
+        assert self.record is not None
+        self.record.save(table)
+        return table
 
 
 def _checkpoint(

@@ -44,7 +44,7 @@ TESTS = {
     "pointwise": ["pointwise"],
     "results": ["diagnose", "estimators", "inference_data"],
     "results/checks": ["diagnose", "estimators"],
-    "sampling": ["checkpoint", "estimate", "sweep"],
+    "sampling": ["checkpoint", "estimate", "limits", "output", "sweep"],
     "studies": ["sweep", "trajectory", "refined"],
 }
 """Files and folders of the package that compute numbers, and the tests that speak for them."""

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from numpyro_llc._checks import percent
 from numpyro_llc.estimators import RESOLVED
 from numpyro_llc.local import lowest_curvature, rounding
 from numpyro_llc.results.checks._check import CheckInput, NotMeasured, Outcome, at_least, at_most
@@ -56,7 +57,7 @@ def below_center(e: CheckInput) -> Outcome:
         float(np.min(e.llc)),
         BELOW_CENTER - slack,
         "The lowest `llc` of a draw",
-        f"{100 * share:.2g} % of the draws lie below the loss at the centre, which is not the "
+        f"{percent(share, 2)} of the draws lie below the loss at the centre, which is not the "
         "minimum",
         f"{GO_THERE}, and run again from there.",
     )

@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 
+from numpyro_llc._checks import percent
+from numpyro_llc.inference_data import LEAST_DRAWS
 from numpyro_llc.results.checks._check import CheckInput, NotMeasured, Outcome, at_least, at_most
 from numpyro_llc.sampling import RELATIVE_ERROR
 
@@ -35,6 +37,37 @@ def non_finite(e: CheckInput) -> Outcome:
     return Outcome(1.0, 0.0, True, said, "Lower `step_size` or raise `localization`.")
 
 
+def few_draws(e: CheckInput) -> Outcome:
+    """Each chain has draws enough to tell how they hang together."""
+    if e.broken is not None:
+        raise NotMeasured("draws that are finite")
+    draws = e.llc.shape[1]
+    said = f"Each chain has {draws} draw(s) (want at least {LEAST_DRAWS})"
+    if draws >= LEAST_DRAWS:
+        return Outcome(draws, LEAST_DRAWS, False, f"{said}.", "")
+    meaning = (
+        f"{said}: these are too few to tell an effective sample size from, and so neither the "
+        "Monte Carlo error of λ̂ nor R-hat is known."
+    )
+    remedy = "Raise `num_samples`, or lower `thinning`."
+    if e.report.ended_by == "seconds":
+        remedy = "Give `until` more seconds, or lower `thinning`."
+    return Outcome(draws, LEAST_DRAWS, True, meaning, remedy)
+
+
+def warmup_limit(e: CheckInput) -> Outcome:
+    """The time that was given did not end the warm-up."""
+    value, steps = e.number("warmup_was_cut"), e.number("num_warmup")
+    if not value:
+        return Outcome(value, 0.0, False, "The warm-up came to its end.", "")
+    meaning = (
+        f"The warm-up ended after {steps:.0f} steps, before its end, at its share of the "
+        f"{e.number('seconds_given'):g} seconds that `until` gives: the chains may not have "
+        "arrived, and steps that adapt may not have adapted."
+    )
+    return Outcome(value, 0.0, True, meaning, "Give `until` more seconds, or lower `num_warmup`.")
+
+
 def interrupted(e: CheckInput) -> Outcome:
     """Ctrl-C did not end the run."""
     value = e.number("interrupted")
@@ -49,17 +82,29 @@ def step_limit(e: CheckInput) -> Outcome:
     ended, wanted = e.number("ended_at_limit"), e.report.relative_error_wanted or RELATIVE_ERROR
     if not ended:
         return Outcome(ended, 0.0, False, "No limit ended the run before its time.", "")
-    said = (
-        f"Sampling ended at its limit of {e.number('num_steps'):.0f} steps with a Monte Carlo "
-        f"error of {100 * e.relative(e.of_llc('mcse_mean')):.1f} % of λ̂ (want {100 * wanted:g} %) "
-        f"and R-hat {e.of_llc('r_hat'):.3f}."
-    )
+    said = f"Sampling ended at its limit of {_limit(e)}, "
+    try:
+        said += (
+            f"with a Monte Carlo error of {percent(e.relative(e.of_llc('mcse_mean')))} of λ̂ (want "
+            f"{percent(wanted)}) and R-hat {e.of_llc('r_hat'):.3f}."
+        )
+    except NotMeasured:
+        said += f"with too few draws to tell the Monte Carlo error of λ̂ (want {percent(wanted)})."
     others = [repr(name) for name in ("sgnht", "psgld") if name != e.report.kernel]
     remedy = (
         "Give `num_warmup` and `num_samples`, or wider limits in `until`, to run longer; or try "
         f"kernel={' or '.join(others)}."
     )
     return Outcome(ended, 0.0, True, said, remedy)
+
+
+def _limit(e: CheckInput) -> str:
+    steps = f"{e.number('num_steps'):.0f} steps"
+    if e.report.ended_by == "seconds":
+        return f"{e.number('seconds_given'):g} seconds, after {steps}"
+    if e.report.ended_by == "draws":
+        return f"{e.llc.shape[1]} draws of each chain, after {steps}"
+    return steps
 
 
 def r_hat(e: CheckInput) -> Outcome:

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from numpyro_llc._checks import number as as_number
+from numpyro_llc._checks import percent as as_percent
 from numpyro_llc.estimators import Estimate
 from numpyro_llc.inference_data import MonteCarlo
 from numpyro_llc.results._report import RunReport
@@ -32,7 +34,7 @@ class CheckInput:
     report : RunReport
         What the run reports of itself.
     row : mapping
-        The row ``llc`` of :func:`~numpyro_llc.summary`; empty with fewer than four draws.
+        The row ``llc`` of :func:`~numpyro_llc.summary`; empty with fewer than ``LEAST_DRAWS``.
     monte_carlo : callable
         Draws ``[chain, draw]`` to an object with ``mean``, ``error`` (its own), ``ess``, ``r_hat``.
     broken : tuple (chain, draw) or None
@@ -130,7 +132,7 @@ def _judged(
     remedy: str,
     percent: bool,
 ) -> Outcome:
-    one, other = (f"{100 * x:.3g} %" if percent else f"{x:.4g}" for x in (value, threshold))
+    one, other = (as_percent(x) if percent else as_number(x) for x in (value, threshold))
     said = f"{what} is {one} (want {sign} {other})"
     meaning = f"{said}: {wrong}." if found else f"{said}."
     return Outcome(float(value), float(threshold), bool(found), meaning, remedy if found else "")

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from numpyro_llc._checks import percent
 from numpyro_llc.estimators import (
     RESOLVED,
     Estimate,
@@ -118,7 +119,7 @@ def _center(x: np.ndarray) -> str:
     drop = float(np.var(x) - np.mean(x))
     if below > 0:
         return (
-            f"{100 * below:.2g} % of the draws lie below the loss at the centre (the lowest `llc` "
+            f"{percent(below, 2)} of the draws lie below the loss at the centre (the lowest `llc` "
             f"is {np.min(x):.3g}): the centre is not the minimum. {GO_THERE}."
         )
     return (

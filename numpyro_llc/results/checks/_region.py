@@ -38,6 +38,8 @@ def basin(e: CheckInput) -> Outcome:
     pull = 2.0 * e.draws("penalty")
     limit = e.number("num_parameters")
     chains = [e.monte_carlo(chain[None]) for chain in pull]
+    if any(np.isnan(one.error) for one in chains):
+        raise NotMeasured("draws")
     beyond = [(one.mean - limit) / one.error if one.error > 0 else 0.0 for one in chains]
     worst = int(np.argmax(beyond))
     return at_most(

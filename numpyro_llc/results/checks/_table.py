@@ -8,6 +8,8 @@ from numpyro_llc.results.checks._check import CheckInput, NotMeasured, Outcome
 CHECKS: dict[str, Callable[[CheckInput], Outcome]] = {
     "non_finite": _chains.non_finite,
     "interrupted": _chains.interrupted,
+    "few_draws": _chains.few_draws,
+    "warmup_limit": _chains.warmup_limit,
     "center_curvature": _center.center_curvature,
     "center_gradient": _center.center_gradient,
     "flat_directions": _center.flat_directions,

@@ -1,0 +1,367 @@
+"""``output=``: whose a folder is, who writes to it, and what a damaged or full disk leaves."""
+
+import contextlib
+import errno
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import regression
+from metropolis import METROPOLIS
+
+import numpyro_llc as nllc
+from numpyro_llc.sampling import OutputFolder, RunFolder, _lock, write_arrays
+
+SHORT = {"kernel": METROPOLIS, "num_warmup": 100, "num_samples": 2000, "progress_bar": False}
+DATA = regression.X, regression.Y
+LOCAL = nllc.localize(regression.model, center={"w": regression.OLS})
+pytestmark = pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
+
+
+def run(output=None, **settings):
+    return nllc.estimate_llc(jax.random.key(0), LOCAL, DATA, output=output, **{**SHORT, **settings})
+
+
+def grid(output, **settings):
+    chosen = {**SHORT, "localization": [1.0, 2.0], **settings}
+    return nllc.sweep(jax.random.key(0), LOCAL, DATA, output=output, **chosen)
+
+
+def trajectory(output, **settings):
+    centers = [{"w": regression.OLS + shift} for shift in (0.0, 0.1)]
+    return nllc.llc_trajectory(
+        jax.random.key(0), regression.model, centers, DATA, output=output, **{**SHORT, **settings}
+    )
+
+
+def refined(output, **settings):
+    sites = {"all": None, "again": ["w"]}
+    return nllc.refined_llc(
+        jax.random.key(0), LOCAL, DATA, sites=sites, output=output, **{**SHORT, **settings}
+    )
+
+
+def calibrated(output, **settings):
+    lengths = {k: v for k, v in {**SHORT, **settings}.items() if k not in ("kernel", "x")}
+    return nllc.calibrate(
+        jax.random.key(0), "gaussian", kernels="nuts", num_data=100, output=output, **lengths
+    )
+
+
+DOORS = {
+    "run": run,
+    "sweep": grid,
+    "trajectory": trajectory,
+    "refinement": refined,
+    "calibration": calibrated,
+}
+
+
+def llc(idata):
+    return idata["posterior"]["llc"].to_numpy()
+
+
+def files_of(folder):
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize(
+    ("output", "error"),
+    [
+        ("", ValueError),
+        (" ", ValueError),
+        ("a\0b", ValueError),
+        (3, TypeError),
+        (b"x", TypeError),
+        (__file__, nllc.CheckpointError),
+        (__file__ + "/a/b", nllc.CheckpointError),
+    ],
+    ids=["empty", "blank", "null", "number", "bytes", "file", "under a file"],
+)
+def test_what_is_no_folder_is_refused_before_anything_is_traced(door, output, error, monkeypatch):
+    monkeypatch.setattr("numpyro_llc.models._reading.read_model", None)
+    monkeypatch.setattr("numpyro_llc.local.LocalizedModel.read", None)
+    before = set(os.listdir())
+    with pytest.raises(error, match="`output` must be"):
+        DOORS[door](output)
+    assert set(os.listdir()) == before
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_a_folder_of_other_results_is_refused_by_what_they_are(door, tmp_path):
+    other = "sweep" if door == "run" else "run"
+    OutputFolder(tmp_path, {}, what=other).close()
+    before = files_of(tmp_path)
+    with pytest.raises(nllc.CheckpointError, match=f"holds a {other}, not a {door}"):
+        DOORS[door](tmp_path)
+    assert files_of(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        ({"what": "run", "format": 4}, "in format 4; this version"),
+        ({"format": 3, "model": "x"}, "in format 3; this version"),
+        ({"editor.fontSize": 12}, "settings.json that this version of numpyro_llc did not write"),
+        ([1, 2], "settings.json that cannot be read"),
+    ],
+    ids=["older", "oldest", "an editor's", "a list"],
+)
+def test_a_folder_of_another_format_or_of_others_is_refused(settings, match, tmp_path):
+    (tmp_path / "settings.json").write_text(json.dumps(settings))
+    with pytest.raises(nllc.CheckpointError, match=match):
+        run(tmp_path)
+
+
+def test_a_folder_of_the_other_precision_is_refused_as_that(tmp_path):
+    run(tmp_path / "a", num_samples=20)
+    with jax.enable_x64(True), pytest.raises(nllc.CheckpointError, match="another `x64`: False"):
+        run(tmp_path / "a", num_samples=20)
+
+
+def test_files_of_others_in_a_new_folder_stay(tmp_path):
+    (tmp_path / "notes.part").write_text("mine")
+    (tmp_path / "job.log").write_text("mine")
+    run(tmp_path, num_samples=20)
+    assert (tmp_path / "notes.part").read_text() == (tmp_path / "job.log").read_text() == "mine"
+
+
+# The lock.
+
+
+@pytest.fixture(params=["locks", "none", "useless"])
+def locks(request, monkeypatch):
+    """A system with locks, one without, and a file system that refuses them."""
+    if request.param == "none":
+        monkeypatch.setattr(_lock, "fcntl", None)
+    if request.param == "useless":
+
+        def refuses(number, how):
+            raise OSError(errno.ENOLCK, "No locks available")
+
+        monkeypatch.setattr(_lock.fcntl, "flock", refuses)
+    return request.param
+
+
+@pytest.mark.parametrize("door", ["run", "sweep", "trajectory", "refinement"])
+def test_a_folder_in_use_names_the_process(door, tmp_path):
+    with (
+        OutputFolder(tmp_path, {}, what=door),
+        pytest.raises(
+            nllc.CheckpointError, match=f"in use by process {os.getpid()} on {socket.gethostname()}"
+        ),
+    ):
+        DOORS[door](tmp_path)
+
+
+def test_a_lock_is_let_go_and_leaves_nothing(locks, tmp_path):
+    in_use = pytest.raises(nllc.CheckpointError, match=f"in use by process {os.getpid()}")
+    with OutputFolder(tmp_path, {}, what="run"), in_use:
+        OutputFolder(tmp_path, {}, what="run")
+    assert [path.name for path in tmp_path.iterdir()] == ["settings.json"]
+    OutputFolder(tmp_path, {}, what="run").close()
+
+
+def test_a_lock_ends_with_its_process(locks, tmp_path):
+    """The file of a process that was killed is still there."""
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    holder = {"host": socket.gethostname(), "pid": gone.pid}
+    (tmp_path / "lock").write_text(json.dumps(holder))
+    OutputFolder(tmp_path, {}, what="run").close()
+    (tmp_path / "lock").write_bytes(b"\xff half")
+    OutputFolder(tmp_path, {}, what="run").close()
+
+
+def test_without_locks_a_process_of_this_machine_is_seen(monkeypatch, tmp_path):
+    monkeypatch.setattr(_lock, "fcntl", None)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        holder = {"host": socket.gethostname(), "pid": other.pid}
+        (tmp_path / "lock").write_text(json.dumps(holder))
+        with pytest.raises(nllc.CheckpointError, match=f"in use by process {other.pid}"):
+            OutputFolder(tmp_path, {}, what="run")
+        (tmp_path / "lock").write_text(json.dumps({**holder, "host": "elsewhere"}))
+        OutputFolder(tmp_path, {}, what="run").close()
+        other.communicate(b"\n")
+
+
+OF = {"model": "a"}
+ENTRY = {"excess_loss": np.zeros((2, 3))}
+
+
+@pytest.fixture
+def unlocked(monkeypatch):
+    """As between two machines whose file system has no locks."""
+    monkeypatch.setattr(_lock, "_is_ours", lambda number: True)
+    monkeypatch.setattr(_lock, "_is_at", lambda number, path: True)
+
+
+def test_without_any_lock_the_second_writer_is_stopped(unlocked, tmp_path):
+    state = {"i": jnp.zeros(2)}
+    with RunFolder(tmp_path, OF) as one, RunFolder(tmp_path, OF) as other:
+        one.add(ENTRY, 3)
+        one.write(state, {})
+        other.add(ENTRY, 3)
+        with pytest.raises(nllc.CheckpointError, match="another process has written"):
+            other.write(state, {})
+        one.add(ENTRY, 3)
+        one.write(state, {})
+        assert sum(entry.steps for entry in other.load(state)[2]) == 6
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_draws_of_another_time_are_not_taken(place, tmp_path):
+    state = {"i": jnp.zeros(2)}
+    with RunFolder(tmp_path, OF) as folder:
+        for _ in range(2):
+            folder.add(ENTRY, 3)
+            folder.write(state, {})
+        folder.add(ENTRY, 3)
+        whole = (tmp_path / f"draws-{place}.npz").read_bytes()
+        folder.num_files = place  # as another process would write that began elsewhere
+        folder.steps = 100
+        folder.write(state, {})
+    with (
+        RunFolder(tmp_path, OF) as folder,
+        pytest.raises(nllc.CheckpointError, match="Two processes have written"),
+    ):
+        folder.load(state)
+    assert whole != (tmp_path / f"draws-{place}.npz").read_bytes()
+
+
+def test_a_state_of_other_chains_is_not_taken(tmp_path):
+    with RunFolder(tmp_path, OF) as folder:
+        folder.write({"i": jnp.zeros(2)}, {})
+    for form in ({"i": jnp.zeros(3)}, {"i": jnp.zeros(2), "j": jnp.zeros(1)}, {}):
+        with (
+            RunFolder(tmp_path, OF) as folder,
+            pytest.raises(
+                nllc.CheckpointError, match="state.npz is damaged .it is of chains of another form"
+            ),
+        ):
+            folder.load(form)
+
+
+# Full and read-only disks.
+
+
+@contextlib.contextmanager
+def disk_that_fails(number, after):
+    """A disk that takes `after` more files."""
+    left, sync = [after], os.fsync
+
+    def fails(file):
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(number, os.strerror(number))
+        sync(file)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(os, "fsync", fails)
+        yield
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS], ids=errno.errorcode.get)
+@pytest.mark.parametrize("after", [1, 2, 5])
+def test_a_run_that_cannot_be_written_gives_its_draws(number, after, tmp_path, monkeypatch):
+    whole = run(num_warmup=0)
+    monkeypatch.setattr("numpyro_llc.sampling.RunFolder.is_due", property(lambda folder: True))
+    with (
+        disk_that_fails(number, after),
+        pytest.raises(nllc.CheckpointError, match=os.strerror(number)) as caught,
+    ):
+        run(tmp_path / "a", num_warmup=0)
+    draws = llc(caught.value.idata)
+    assert 0 < draws.shape[1] < 2000
+    np.testing.assert_array_equal(draws, llc(whole)[:, : draws.shape[1]])
+    assert caught.value.idata.attrs["ended_by"] == "output"
+    assert not list((tmp_path / "a").glob("*.part"))
+    again = run(tmp_path / "a", num_warmup=0)  # there is room
+    np.testing.assert_array_equal(llc(again), llc(whole))
+
+
+def test_a_disk_that_is_full_at_the_end_gives_all_draws(tmp_path, monkeypatch):
+    monkeypatch.setattr("numpyro_llc.sampling.RunFolder.is_due", property(lambda folder: False))
+    with disk_that_fails(errno.ENOSPC, 1), pytest.raises(nllc.CheckpointError) as caught:
+        run(tmp_path / "a")
+    np.testing.assert_array_equal(llc(caught.value.idata), llc(run()))
+
+
+@pytest.mark.parametrize("door", ["trajectory", "refinement"])
+def test_a_table_that_cannot_be_written_is_given(door, tmp_path, monkeypatch):
+    monkeypatch.setattr("numpyro_llc.sampling.RunFolder.is_due", property(lambda folder: False))
+    after = 4  # settings.json, and what the first row takes
+    whole = DOORS[door](None)
+    with (
+        disk_that_fails(errno.ENOSPC, after),
+        pytest.raises(nllc.CheckpointError, match="No space left") as caught,
+    ):
+        DOORS[door](tmp_path)
+    table = caught.value.table
+    assert table["llc"].size >= 1
+    np.testing.assert_array_equal(table["llc"][:1], whole["llc"][:1])
+
+
+def test_a_sweep_that_cannot_be_written_gives_its_cells(tmp_path, monkeypatch):
+    def fails(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("xarray.Dataset.to_netcdf", fails)
+        with pytest.raises(nllc.CheckpointError, match="sweep.nc cannot be written") as caught:
+            grid(tmp_path)
+    assert np.isfinite(caught.value.table["llc"][0])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["settings.json"]
+
+
+def test_a_folder_that_can_only_be_read_is_read(tmp_path, monkeypatch):
+    whole = run(tmp_path / "a")
+    opened = os.open
+
+    def reads(path, flags, *args, **kwargs):
+        if str(path).startswith(str(tmp_path)) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        return opened(path, flags, *args, **kwargs)
+
+    monkeypatch.setattr(os, "open", reads)
+    monkeypatch.setattr("numpyro_llc.sampling._run.advance", None)  # nothing is computed
+    np.testing.assert_array_equal(llc(run(tmp_path / "a")), llc(whole))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.999])
+def test_a_sweep_cut_at_any_byte_is_named(share, tmp_path):
+    grid(tmp_path, num_samples=20)
+    content = (tmp_path / "sweep.nc").read_bytes()
+    (tmp_path / "sweep.nc").write_bytes(content[: int(share * len(content))])
+    with pytest.raises(nllc.CheckpointError, match="sweep.nc is damaged"):
+        grid(tmp_path, num_samples=20)
+
+
+def test_parts_that_a_kill_left_are_removed(tmp_path):
+    run(tmp_path / "a", num_samples=20)
+    left = tmp_path / "a" / f"state.{'0' * 32}.part"
+    left.write_bytes(b"half")
+    run(tmp_path / "a", num_samples=20)
+    assert not left.exists()
+
+
+def test_two_writers_of_a_file_do_not_meet(tmp_path):
+    from numpyro_llc.sampling import whole_file
+
+    with whole_file(tmp_path / "a") as one, whole_file(tmp_path / "a") as other:
+        one.write_text("one")
+        other.write_text("other")
+    assert (tmp_path / "a").read_text() == "one"
+    write_arrays(tmp_path / "b.npz", {"x": np.arange(3)})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b.npz"]
