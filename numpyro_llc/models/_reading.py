@@ -47,7 +47,8 @@ class ModelReading:
     subsampled : tuple of str
         Names of the plates that declare a `subsample_size`.
     improper : tuple of str
-        Parameters with no prior that has an integral: param sites and ``ImproperUniform``.
+        Parameters with no prior of integral 1: param sites, ``ImproperUniform``, priors that
+        ``handlers.scale`` or ``handlers.mask`` change.
     """
 
     program: Program
