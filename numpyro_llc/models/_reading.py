@@ -32,6 +32,8 @@ class ModelReading:
         Unconstrained parameters ``z*``.
     center_losses : dict of str to jax.Array
         Per-datum losses at the centre, nats, for each likelihood site.
+    data_weights : dict of str to jax.Array
+        How many data each of these losses counts as.
     observed : dict of str to jax.Array
         Values of the likelihood sites.
     data_axes : dict of str to DataAxes
@@ -55,6 +57,7 @@ class ModelReading:
     arrays: Arrays
     center: Parameters
     center_losses: Losses
+    data_weights: Losses
     observed: dict[str, jax.Array]
     data_axes: dict[str, _data.DataAxes]
     data_counts: dict[str, jax.Array]
@@ -167,6 +170,7 @@ def read_model(
         arrays=arrays,
         center=seen.z,
         center_losses=seen.losses,
+        data_weights=seen.weights,
         observed=seen.observed,
         data_counts=seen.counts,
         **found,
