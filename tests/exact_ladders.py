@@ -25,7 +25,11 @@ def ladder_of(betas, excess, penalty, *, prior_potential=None, center_losses=(0.
     known["prior"] = "both" if is_both else "local"
     return TemperatureLadder(
         xr.Dataset(
-            {**variables, "center_losses": ("datum", losses)},
+            {
+                **variables,
+                "center_losses": ("datum", losses),
+                "weight": ("datum", np.ones(losses.size)),
+            },
             coords=coords,
             attrs={**known, **attrs},
         )

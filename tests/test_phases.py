@@ -155,18 +155,33 @@ def test_probabilities_add_up_and_change_sides(ladders):
 
 
 def test_scatter_of_the_losses_is_the_error_from_the_data(ladders):
-    """With a loss for each of n data the data error is that of a difference of means."""
-    noise = np.random.default_rng(0).normal(size=N)
-    noise -= noise.mean()
-    given = {}
+    """With a loss for each of n data the data error is that of a difference of means.
+
+    So it is where a loss has a weight: it is that of as many data.
+    """
+    noise = np.random.default_rng(0).normal(size=N // 4)
+    noise = np.repeat(noise - noise.mean(), 4)
+    given, weighted = {}, {}
     for name, ladder in ladders.items():
         total = float(ladder["center_losses"].sum())
         own = np.full(N, total / N) + (0.1 * noise if name == "deep" else 0.0)
-        given[name] = ladder.data.drop_vars("center_losses").assign(center_losses=("datum", own))
+        bare = ladder.data.drop_vars(["center_losses", "weight"])
+        columns = {"center_losses": own, "weight": np.ones(N)}
+        given[name] = bare.assign({k: ("datum", v) for k, v in columns.items()})
+        columns = {"center_losses": 4.0 * own[::4], "weight": np.full(N // 4, 4.0)}
+        weighted[name] = bare.assign({k: ("datum", v) for k, v in columns.items()})
+    (in_groups,) = evidence.phases(weighted).crossings
     (one,) = evidence.phases(given).crossings
     (without,) = evidence.phases(ladders).crossings
     assert one.num_data == pytest.approx(without.num_data, rel=1e-3)
-    wanted = one.num_data**2 * 0.1 / np.sqrt(N - 1) / slope_at(local_free_energy, one.num_data)
+    assert in_groups.data_error == pytest.approx(one.data_error)
+    wanted = (
+        one.num_data**2
+        * 0.1
+        * noise.std(ddof=1)
+        / np.sqrt(N)
+        / slope_at(local_free_energy, one.num_data)
+    )
     assert one.data_error == pytest.approx(wanted, rel=0.03)
 
 

@@ -156,20 +156,19 @@ def curve_of(data: xr.Dataset, prior: str | None) -> Curve:
         apart = _to_prior(data, betas, values, influences)
         excess = _by_rung(data.sel(prior="model")["excess_loss"])
     known: dict[int, float] = {}
-    errors = [_error(of_rungs, known) for of_rungs in influences]
+    errors = np.array([_error(of_rungs, known) for of_rungs in influences])
     is_apart = np.isin(betas, list(apart))
+    excesses, errors = (np.where(is_apart, np.nan, column) for column in (values, errors))
     rows = [_llc(beta, rung) for beta, rung in zip(betas, excess, strict=True)]
     columns = {
-        "free_energy": values + betas * float(data.attrs["center_loss"]),
-        "excess": values,
+        "free_energy": excesses + betas * float(data.attrs["center_loss"]),
+        "excess": excesses,
         "error": errors,
         "llc": [row.mean for row in rows],
         "llc_error": [row.error for row in rows],
         "ess_bulk": [row.ess for row in rows],
         "r_hat": [row.r_hat for row in rows],
     }
-    for name in ("free_energy", "excess", "error"):
-        columns[name] = np.where(is_apart, np.nan, columns[name])
     curve = xr.Dataset(
         {name: ("inverse_temperature", np.asarray(x, float)) for name, x in columns.items()},
         coords={"inverse_temperature": betas},

@@ -27,6 +27,7 @@ from numpyro_llc.evidence._rungs import check_rungs, default_rungs
 from numpyro_llc.inference_data import DatasetResult, attributes, monte_carlo
 from numpyro_llc.kernels import kernel_of
 from numpyro_llc.local import LocalizedModel, check_localized, total_loss
+from numpyro_llc.models import Losses
 from numpyro_llc.results import evaluated, one_or_by_site
 from numpyro_llc.sampling import Draws, Plan, Run, check_schedule, finish, make_plan, with_defaults
 
@@ -50,7 +51,8 @@ class TemperatureLadder(DatasetResult):
     data : xarray.Dataset
         ``excess_loss`` [inverse_temperature, chain, draw] (nL(z) - nL(z*), nats), the rung β = 0
         first, whose draws are independent; ``penalty`` (of the Gaussian) or ``prior_potential``
-        (-log φ(z), Jacobian included), and ``center_losses`` [datum]. With ``prior="both"`` all
+        (-log φ(z), Jacobian included), ``center_losses`` [datum] and the ``weight`` [datum] that
+        ``handlers.scale`` gives each of them. With ``prior="both"`` all
         have a dimension ``prior`` more, and each draw has both potentials. attrs: n, d, the loss at
         the centre, `prior`, γ.
     """
@@ -211,18 +213,18 @@ def _check_model_prior(plan: Plan, prior: str) -> None:
 
 
 def _dataset(plan: Plan, prior: str, betas: np.ndarray, parts: dict[str, _Draws]) -> xr.Dataset:
-    dims = ("inverse_temperature", "chain", "draw")
+    dims: tuple[str, ...] = ("inverse_temperature", "chain", "draw")
     found = {half: _variables(plan, half, draws, prior) for half, draws in parts.items()}
     arrays = next(iter(found.values()))
     coords: dict[str, object] = {"inverse_temperature": betas}
     if len(found) > 1:
         arrays = {k: np.stack([one[k] for one in found.values()]) for k in arrays}
         dims, coords = ("prior", *dims), {"prior": list(found), **coords}
-    losses = [np.ravel(loss) for loss in plan.reading.center_losses.values()]
+    by_datum = {"center_losses": plan.reading.center_losses, "weight": plan.reading.data_weights}
     return xr.Dataset(
         {
             **{name: (dims, values) for name, values in arrays.items()},
-            "center_losses": ("datum", np.concatenate(losses).astype(np.float64)),
+            **{name: ("datum", _joined(losses)) for name, losses in by_datum.items()},
         },
         coords=coords,
         attrs=attributes(
@@ -237,6 +239,11 @@ def _dataset(plan: Plan, prior: str, betas: np.ndarray, parts: dict[str, _Draws]
             }
         ),
     )
+
+
+def _joined(losses: Losses) -> np.ndarray:
+    """The losses of all sites in one row, float64."""
+    return np.concatenate([np.ravel(loss) for loss in losses.values()]).astype(np.float64)
 
 
 def _variables(plan: Plan, half: str, draws: _Draws, prior: str) -> dict[str, np.ndarray]:

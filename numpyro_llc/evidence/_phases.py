@@ -34,7 +34,7 @@ class Crossing:
     data_error : float
         Its standard error over other data sets of the size that was given, to which n* of these
         data would be compared: from the scatter of the difference of the two centres' losses over
-        the data. NaN where these are not one a datum.
+        the data. NaN where these are not one a datum, and no weight says how many each is.
     """
 
     below: str
@@ -213,6 +213,15 @@ def _find(found: xr.Dataset, ladders: Mapping[str, xr.Dataset], n: int) -> list[
 
 
 def _loss_scatter(one: xr.Dataset, two: xr.Dataset, n: int) -> float:
-    """Standard error of the difference of the average losses, nats a datum."""
+    """Standard error of the difference of the average losses, nats a datum.
+
+    A loss of weight w is that of w data: their scatter is w times that of one.
+    """
+    weights = one["weight"].to_numpy()
+    total = weights.sum()
+    if np.all(weights == 1.0) and total != n:
+        return float("nan")  # rows that stand for n data, nobody knows how
     apart = (one["center_losses"] - two["center_losses"]).to_numpy()
-    return float(apart.std(ddof=1) / np.sqrt(n)) if apart.size == n else float("nan")
+    each = np.divide(apart, weights, out=np.zeros_like(apart), where=weights > 0)
+    square = np.sum(weights * (each - apart.sum() / total) ** 2)
+    return float(np.sqrt(square * total / (total - 1)) / n)
