@@ -49,6 +49,7 @@ def main(arguments=None):
                 model, center={"w": center}, num_data=options.num_data, localization=10.0
             ),
             (np.zeros(ROWS), options.num_data / ROWS),
+            prior="both",
             inverse_temperatures=np.geomspace(1 / options.num_data, 1.0, 12),
             num_warmup=options.num_warmup,
             num_samples=options.num_samples,

@@ -113,8 +113,9 @@ def estimate_llc(
         place of entries of `model_kwargs`. The same draws give, in the variable ``llc_on``,
         ``nβ [L'(z) - L'(z*)]`` of each, L' the mean loss over those data.
     log_likelihood : bool
-        Keep ``log p(x_i | z_t)`` of every datum and draw, as ArviZ's ``loo`` needs it: an array
-        [chain, draw, n] a site, moved off the device draw by draw.
+        Keep ``log p(x_i | z_t)`` of every datum and draw: an array [chain, draw, n] a site, moved
+        off the device draw by draw. ArviZ's ``loo`` reads it, and is right at β = 1 only; a warning
+        says so at another β.
 
     Returns
     -------

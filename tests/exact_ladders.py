@@ -9,17 +9,28 @@ CHAINS = 4
 
 
 def ladder_of(betas, excess, penalty, *, prior_potential=None, center_losses=(0.0,), **attrs):
-    """What ``temperature_ladder`` returns, of these draws ``[rung, chain, draw]``."""
+    """What ``temperature_ladder`` returns, of these draws ``[rung, chain, draw]``.
+
+    Of draws ``[prior, rung, chain, draw]`` it is what ``prior="both"`` returns.
+    """
     dims = ("inverse_temperature", "chain", "draw")
+    coords = {"inverse_temperature": betas}
+    if is_both := np.ndim(excess) == 4:
+        dims, coords = ("prior", *dims), {"prior": ["local", "model"], **coords}
     variables = {"excess_loss": (dims, excess), "penalty": (dims, penalty)}
     if prior_potential is not None:
         variables["prior_potential"] = (dims, prior_potential)
     losses = np.asarray(center_losses, float)
-    known = {"num_data": 100, "num_parameters": 1, "center_loss": losses.sum(), "prior": "local"}
+    known = {"num_data": 100, "num_parameters": 1, "center_loss": losses.sum()}
+    known["prior"] = "both" if is_both else "local"
     return TemperatureLadder(
         xr.Dataset(
-            {**variables, "center_losses": ("datum", losses)},
-            coords={"inverse_temperature": betas},
+            {
+                **variables,
+                "center_losses": ("datum", losses),
+                "weight": ("datum", np.ones(losses.size)),
+            },
+            coords=coords,
             attrs={**known, **attrs},
         )
     )

@@ -1,7 +1,9 @@
 """Free energies against exact evidence, and their comparison."""
 
+import contextlib
 import json
 import runpy
+import warnings
 from pathlib import Path
 
 import arviz as az
@@ -16,6 +18,7 @@ from exact_ladders import ladder_of
 from regression import OLS, X, Y
 from regression import exact as exact_llc_of_run
 from scipy.integrate import quad
+from scipy.special import logsumexp
 from scipy.stats import chi2, gamma, multivariate_normal, norm
 
 import numpyro_llc as nllc
@@ -90,16 +93,16 @@ def test_ladder_of_the_prior_gives_the_evidence_of_conjugate_regression(n):
     assert abs(found.value - exact_evidence(x, y, scale=1.0)) > 4 * found.error
 
 
-def local_ladder(n):
+def both_ladders(n):
     x, y, ols, _ = regression_data(n)
-    settings = {"localization": BY_SITE, "inverse_temperatures": None}
+    settings = {"localization": BY_SITE, "inverse_temperatures": None, "prior": "both"}
     return run_ladder(regression, n, x, y, sites(ols), **settings)
 
 
 @pytest.fixture(scope="module")
 def sampled():
-    """The ladder of 1000 data, γ by site, at the rungs that are the default."""
-    return local_ladder(1_000)
+    """The ladders of 1000 data, γ by site, at the rungs that are the default."""
+    return both_ladders(1_000)
 
 
 def excess_of_regression(x, beta=1.0):
@@ -118,14 +121,14 @@ def check_both_free_energies(n, ladder):
     assert max(local.error, model.error) < 0.1
 
 
-def test_local_ladder_gives_both_free_energies(sampled):
+def test_ladders_under_both_priors_give_both_free_energies(sampled):
     check_both_free_energies(1_000, sampled)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("n", [100, 10_000])
-def test_local_ladders_of_fewer_and_of_more_data(n):
-    check_both_free_energies(n, local_ladder(n))
+def test_both_ladders_of_fewer_and_of_more_data(n):
+    check_both_free_energies(n, both_ladders(n))
 
 
 def test_a_ladder_says_what_it_is_of(sampled):
@@ -143,31 +146,53 @@ def test_a_ladder_says_what_it_is_of(sampled):
     )
     normalizer = sum(0.5 * np.log(gamma / (2 * np.pi)) for gamma in BY_SITE.values())
     assert sampled.attrs["log_normalizer"] == pytest.approx(normalizer)
-    first = sampled.data.isel(inverse_temperature=0)
+    assert sampled.attrs["prior"] == "both"
+    first = sampled.data.sel(prior="local").isel(inverse_temperature=0)
     gammas = np.array(list(BY_SITE.values()))
     wanted = {
         "penalty": 1.0,  # d/2
         "excess_loss": 0.5 * np.trace(x.T @ x / gammas),
         "prior_potential": np.log(8 * np.pi) + (np.sum(ols**2) + np.sum(1 / gammas)) / 8,
     }
+    check_means(first, wanted)
+    of_prior = sampled.data.sel(prior="model").isel(inverse_temperature=0)
+    wanted = {
+        "penalty": 0.5 * np.sum(gammas * (4.0 + ols**2)),
+        "excess_loss": 0.5 * np.sum(x.T @ x * (4.0 * np.eye(2) + np.outer(ols, ols))),
+        "prior_potential": np.log(8 * np.pi) + 1.0,
+    }
+    check_means(of_prior, wanted)
+
+
+def check_means(rung, wanted):
     for name, mean in wanted.items():
-        values = first[name].to_numpy()
+        values = rung[name].to_numpy()
         error = values.std() / np.sqrt(values.size)  # the draws at β = 0 are independent
         assert abs(values.mean() - mean) < 4 * error
         assert error < 0.05 * mean
 
 
-def test_rungs_whose_chains_disagree_are_told(sampled):
+def chains_of(count, *, apart=0.0, diverging=0.0):
+    """Draws of a rung, one chain of which stands apart."""
+    excess = np.random.default_rng(count).exponential(size=(4, 100))
+    excess[1] += apart
+    statistics = {"diverging": np.arange(400).reshape(4, 100) < 400 * diverging}
+    return _ladder.Draws(excess, excess, excess, statistics, {}, (0.0, None))
+
+
+def test_rungs_whose_chains_disagree_are_told():
     assert _ladder.MOST_R_HAT == 1.05
-    spoiled = sampled.data.copy(deep=True)
-    spoiled["excess_loss"][2, 1] += 3.0 * spoiled["excess_loss"][2].max()
-    spoiled["excess_loss"][0, 1] += 3.0 * spoiled["excess_loss"][0].max()  # which is no chain
-    count, beta = (
-        sampled.data.sizes["inverse_temperature"],
-        float(sampled["inverse_temperature"][2]),
-    )
-    with pytest.warns(nllc.LLCWarning, match=rf"at 1 of {count} rungs: .* at β = {beta:.3g}"):
-        _ladder._warn_of_chains(spoiled)
+    draws = [chains_of(0, apart=3.0), chains_of(1), chains_of(2, apart=3.0), chains_of(3)]
+    with pytest.warns(nllc.LLCWarning, match=r"at 1 of 4 rungs of prior='model': .* at β = 0.2"):
+        _ladder._warn_of_chains("model", np.array([0.0, 0.1, 0.2, 1.0]), draws)
+
+
+@pytest.mark.parametrize(("share", "is_told"), [(0.045, False), (0.055, True)])
+def test_rungs_whose_draws_diverge_are_told(share, is_told):
+    draws = [chains_of(0, diverging=1.0), chains_of(1), chains_of(2, diverging=share)]
+    told = pytest.warns(nllc.LLCWarning, match=r"diverged at 1 of 3 rungs .* 5.5 % .* β = 1 ")
+    with told if is_told else contextlib.nullcontext():
+        _ladder._warn_of_chains("local", np.array([0.0, 0.1, 1.0]), draws)
 
 
 def test_the_curve_is_the_thermodynamic_integral_of_its_llc(sampled):
@@ -404,6 +429,82 @@ def test_bennett_of_gaussians_is_the_ratio_of_their_constants():
         estimators.bennett(x0, np.full((1, 2), np.inf))
 
 
+@pytest.mark.parametrize("largest", [1e3, 1e30, 1e300])
+def test_bennett_finds_its_root_among_works_of_any_size(largest):
+    """Of p0 nine tenths have no part in p1: half at a large work, half at an infinite one."""
+    work = np.array([0.0, *[largest] * 4, *[np.inf] * 5, largest / 7] * 40).reshape(4, 110)
+    low, high = estimators.bennett(work, np.zeros((4, 110)))
+    assert low.value == high.value == pytest.approx(np.log(11.0), abs=1e-8)
+    with pytest.raises(ValueError, match="`work` is infinite at all 440 draws"):
+        estimators.bennett(np.full((4, 110), np.inf), np.zeros((4, 110)))
+
+
+def test_default_rungs_of_a_wide_prior_start_from_the_draws_whose_loss_is_finite():
+    rng = np.random.default_rng(0)
+    base = 10.0 ** rng.uniform(2.0, 38.0, size=(4, 500))
+    base[:, ::3] = np.inf
+    finite = base[np.isfinite(base)]
+    rungs = default_rungs(base, 2)
+    weights = np.exp(-rungs[0] * (finite - finite.min()))
+    assert weights.mean() ** 2 / (weights**2).mean() == pytest.approx(0.5, abs=1e-6)
+    assert 1e-30 < rungs[0] < 1e-10
+    with pytest.raises(ValueError, match="finite at none of 4 draws at β = 0"):
+        default_rungs(np.full((2, 2), np.inf), 2)
+
+
+@pytest.mark.slow
+def test_directions_that_the_data_leave_free_have_the_evidence_of_quadrature():
+    """``y = a tanh(b x)`` without signal: two arms, along which the prior is wider than γ."""
+
+    def model(x, y):
+        a, b = (numpyro.sample(name, dist.Normal(0.0, 2.0)) for name in "ab")
+        with numpyro.plate("N", x.shape[0]):
+            numpyro.sample("y", dist.Normal(a * jnp.tanh(b * x), 1.0), obs=y)
+
+    x, y = np.random.default_rng(0).normal(size=(2, 100))
+    grid = np.linspace(-12.0, 12.0, 801)
+    waves = np.tanh(grid[:, None] * x)
+    losses = 0.5 * np.outer(grid**2, np.sum(waves**2, axis=1)) - np.outer(grid, waves @ y)
+    losses += 0.5 * y @ y + 50.0 * np.log(2 * np.pi)
+
+    def exact(precision):
+        logs = norm(0.0, precision**-0.5).logpdf(grid)
+        return -logsumexp(logs[:, None] + logs - losses) - 2 * np.log(grid[1] - grid[0])
+
+    local = nllc.localize(model, center={"a": 0.0, "b": 0.0})
+    settings = {"prior": "both", "num_samples": 2000, "progress_bar": False}
+    ladder = evidence.temperature_ladder(jax.random.key(0), local, (x, y), **settings)
+    for prior, precision in (("local", 1.0), ("model", 0.25)):
+        found = ladder.free_energy(prior=prior)
+        assert abs(found.value - exact(precision)) < 4 * found.error
+        assert abs(found.value - exact(1.25 - precision)) > 4 * found.error
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [10.0, 200.0])
+def test_counts_under_wide_priors_have_the_evidence_of_quadrature(width):
+    """Losses up to 10³⁸ nats, and beyond what float32 holds."""
+    counts = np.array([2.0, 0.0, 3.0, 1.0, 2.0, 4.0])
+
+    def model(y, width):
+        w = numpyro.sample("w", dist.Normal(0.0, width))
+        with numpyro.plate("N", y.shape[0]):
+            numpyro.factor("log_likelihood", y * w - jnp.exp(w))
+
+    local = nllc.localize(
+        model, center={"w": np.log(counts.mean())}, likelihood_factors="log_likelihood"
+    )
+    ladder = evidence.temperature_ladder(
+        jax.random.key(0), local, (counts, width), prior="model", progress_bar=False
+    )
+    found = evidence.free_energy(ladder)
+    integral = quad(
+        lambda w: np.exp(counts.sum() * w - 6 * np.exp(w)) * norm(0, width).pdf(w), -8, 4
+    )[0]
+    assert found.error < 0.15
+    assert abs(found.value + np.log(integral)) < 4 * found.error
+
+
 @pytest.mark.slow
 def test_multiplicity_of_a_ladder():
     problem = zoo.load("product_of_two", 1_000)
@@ -448,6 +549,12 @@ def test_ladders_that_do_not_suffice_are_said(fitted, tmp_path):
         evidence.free_energy(ladder.data.isel(inverse_temperature=slice(0, -1)))
     with pytest.raises(ValueError, match="`prior` must be 'local' or 'model'"):
         evidence.free_energy(ladder, prior="flat")
+    alone = ladder.data.sel(prior="local").assign_attrs(prior="local")
+    with pytest.raises(ValueError, match="`prior='model'` needs draws under that .* prior='both'"):
+        evidence.free_energy(alone, prior="model")
+    of_model = ladder.data.sel(prior="model").assign_attrs(prior="model")
+    with pytest.raises(ValueError, match="`prior='local'` needs draws under that prior"):
+        evidence.free_energy_curve(of_model, prior="local")
     with pytest.raises(TypeError, match="`ladder` must be what temperature_ladder returned"):
         evidence.free_energy(fitted)
     far = gaussian_ladder(0, 100, np.array([0.0, 3e3]))
@@ -455,6 +562,11 @@ def test_ladders_that_do_not_suffice_are_said(fitted, tmp_path):
     sparse["excess_loss"] = 3e3 * sparse["excess_loss"]
     with pytest.warns(nllc.LLCWarning, match="Give more `inverse_temperatures`"):
         evidence.free_energy(sparse)
+    nowhere = ladder.data.copy(deep=True)
+    nowhere["excess_loss"][:, 0] += 1e6  # no overlap at all: one finding, and nothing from NumPy
+    with pytest.warns(nllc.LLCWarning, match="overlap by 0 ") as told:
+        assert np.isnan(evidence.free_energy(nowhere).error)
+    assert len(told) == 1
     ladder.data.to_netcdf(tmp_path / "ladder.nc", engine="h5netcdf")
     again = xr.load_dataset(tmp_path / "ladder.nc", engine="h5netcdf")
     wanted = evidence.free_energy(ladder)
@@ -465,7 +577,30 @@ def flat():
     return numpyro.sample("w", dist.ImproperUniform(dist.constraints.real, (), (2,)))
 
 
-@pytest.mark.parametrize("weights", [lambda: numpyro.param("w", jnp.zeros(2)), flat])
+def normal():
+    return numpyro.sample("w", dist.Normal(0.0, 2.0).expand([2]).to_event(1))
+
+
+def scaled():
+    with numpyro.handlers.scale(scale=0.5):
+        return normal()
+
+
+def masked():
+    with numpyro.handlers.mask(mask=False):
+        return normal()
+
+
+def masked_distribution():
+    return numpyro.sample(
+        "w", dist.Normal(0.0, 2.0).expand([2]).mask(jnp.array([True, False])).to_event(1)
+    )
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [lambda: numpyro.param("w", jnp.zeros(2)), flat, scaled, masked, masked_distribution],
+)
 def test_a_model_without_a_proper_prior_has_no_evidence(weights):
     def model(x, y):
         w = weights()
@@ -473,10 +608,35 @@ def test_a_model_without_a_proper_prior_has_no_evidence(weights):
             numpyro.sample("y", dist.Normal(x @ w, 1.0), obs=y)
 
     x, y, ols, _ = regression_data(100)
-    with pytest.raises(ValueError, match=r"\['w'\] have none"):
-        evidence.temperature_ladder(
-            jax.random.key(0), nllc.localize(model, center={"w": ols}), (x, y), prior="model"
-        )
+    local = nllc.localize(model, center={"w": ols})
+    for prior in ("model", "both"):
+        with pytest.raises(ValueError, match=rf"`prior='{prior}'` needs .*\['w'\] have none"):
+            evidence.temperature_ladder(jax.random.key(0), local, (x, y), prior=prior)
+
+
+def test_a_factor_on_the_prior_leaves_its_integral_unknown():
+    def model(x, y):
+        w = normal()
+        numpyro.factor("narrow", -jnp.sum(w**2))
+        with numpyro.plate("N", x.shape[0]):
+            numpyro.sample("y", dist.Normal(x @ w, 1.0), obs=y)
+
+    x, y, ols, _ = regression_data(100)
+    local = nllc.localize(model, center={"w": ols}, prior_factors="narrow")
+    for prior in ("model", "both"):
+        with pytest.raises(ValueError, match=r"\['narrow'\] of `prior_factors` multiply it"):
+            evidence.temperature_ladder(jax.random.key(0), local, (x, y), prior=prior)
+
+
+def test_a_handler_that_changes_no_prior_is_no_hindrance():
+    def model(x, y):
+        with numpyro.handlers.scale(scale=1.0), numpyro.handlers.mask(mask=True):
+            w = normal()
+        with numpyro.handlers.scale(scale=3.0), numpyro.plate("N", x.shape[0]):
+            numpyro.sample("y", dist.Normal(x @ w, 1.0), obs=y)
+
+    x, y, ols, _ = regression_data(100)
+    assert not nllc.localize(model, center={"w": ols}).read((x, y), None).improper
 
 
 @pytest.mark.slow
@@ -499,33 +659,34 @@ GAMMAS, SHIFT, SCALE = np.array([1.0, 2.0]), np.array([0.6, -0.3]), 0.8
 EXACT_BETAS = np.array([0.0, 0.03, 0.1, 0.3, 1.0])
 
 
-def gaussian_ladder(seed, draws, betas=EXACT_BETAS):
+def gaussian_ladder(seed, draws, betas=EXACT_BETAS, *, scale=SCALE):
     """Exact draws of ``½ z'Hz`` around SHIFT, γ by component; the prior is normal at 0."""
     rng = np.random.default_rng(seed)
-    z = np.stack(
-        [
-            rng.normal(size=(4, draws, 2))
-            @ np.linalg.cholesky(np.linalg.inv(beta * HESSIAN + np.diag(GAMMAS))).T
-            for beta in betas
-        ]
-    )
+    z = np.empty((2, len(betas), 4, draws, 2))
+    for k, beta in enumerate(betas):
+        precisions = np.diag(GAMMAS), np.eye(2) / scale**2
+        means = np.zeros(2), -SHIFT / scale**2
+        for half, (precision, slope) in enumerate(zip(precisions, means, strict=True)):
+            covariance = np.linalg.inv(beta * HESSIAN + precision)
+            noise = rng.normal(size=(4, draws, 2)) @ np.linalg.cholesky(covariance).T
+            z[half, k] = covariance @ slope + noise
     return ladder_of(
         betas,
         0.5 * np.einsum("...i,ij,...j->...", z, HESSIAN, z),
         0.5 * z**2 @ GAMMAS,
-        prior_potential=-norm(scale=SCALE).logpdf(z + SHIFT).sum(axis=-1),
+        prior_potential=-norm(scale=scale).logpdf(z + SHIFT).sum(axis=-1),
         center_losses=[3.0, 4.0],
         log_normalizer=0.5 * np.log(GAMMAS / (2 * np.pi)).sum(),
     )
 
 
-def exact_excess(prior, beta):
+def exact_excess(prior, beta, scale=SCALE):
     if prior == "local":
         return 0.5 * np.log(np.linalg.det(beta * HESSIAN + np.diag(GAMMAS)) / GAMMAS.prod())
-    precision = beta * HESSIAN + np.eye(2) / SCALE**2
-    slope = SHIFT / SCALE**2
-    bend = 0.5 * SHIFT @ SHIFT / SCALE**2 - 0.5 * slope @ np.linalg.solve(precision, slope)
-    return bend + 0.5 * np.log(np.linalg.det(precision) * SCALE**4)
+    precision = beta * HESSIAN + np.eye(2) / scale**2
+    slope = SHIFT / scale**2
+    bend = 0.5 * SHIFT @ SHIFT / scale**2 - 0.5 * slope @ np.linalg.solve(precision, slope)
+    return bend + 0.5 * np.log(np.linalg.det(precision) * scale**4)
 
 
 def exact_llc(prior, beta):
@@ -538,11 +699,11 @@ def exact_llc(prior, beta):
 def test_the_curve_of_exact_draws_is_exact_with_the_error_it_states(prior):
     curve = gaussian_ladder(0, 5000).free_energy_curve(prior=prior)
     wanted = np.array([exact_excess(prior, beta) for beta in EXACT_BETAS])
-    first = 1 if prior == "local" else 0
-    z = ((curve["excess"] - wanted) / curve["error"]).to_numpy()[first:]
+    z = ((curve["excess"] - wanted) / curve["error"]).to_numpy()[1:]
     assert np.abs(z).max() < 4
     assert float(curve["error"].max()) < 0.03
     np.testing.assert_allclose(curve["free_energy"] - curve["excess"], 7.0 * EXACT_BETAS)
+    assert float(curve["excess"][0]) == float(curve["error"][0]) == 0.0
     llc = np.array([exact_llc(prior, max(beta, 1e-9)) for beta in EXACT_BETAS])
     assert np.abs((curve["llc"] - llc) / curve["llc_error"]).to_numpy()[1:].max() < 4
     assert float(curve["llc_error"].max()) < 0.03
@@ -566,23 +727,47 @@ def test_stated_errors_of_the_curve_are_its_spread(prior):
         np.testing.assert_allclose(stated / spread, 1.0, atol=4 * 0.11)  # 40 repetitions
 
 
-def test_rungs_whose_weights_leave_too_little_have_no_value():
-    ladder = gaussian_ladder(0, 500).data
-    ladder["prior_potential"] = 0.05 * ladder["prior_potential"]
-    log_weights = ladder["penalty"] - ladder["prior_potential"]
-    weights = np.exp(log_weights - log_weights.max())
-    dims = ("chain", "draw")
-    share = (weights.mean(dims) ** 2 / (weights**2).mean(dims)).to_numpy()
-    assert share.min() < 0.09  # the power: there are both
-    assert share.max() > 0.12
-    curve = evidence.free_energy_curve(ladder, prior="model")
-    np.testing.assert_array_equal(np.isnan(curve["excess"]), share < 0.1)
-    np.testing.assert_array_equal(np.isnan(curve["error"]), share < 0.1)
-    with pytest.raises(ValueError, match="needs a model with a prior of integral 1"):
-        evidence.free_energy_curve(ladder.drop_vars("prior_potential"), prior="model")
-    of_the_prior = ladder.assign_attrs(prior="model")
-    with pytest.raises(ValueError, match="`prior` must be 'model', of a 'model' ladder"):
-        evidence.free_energy_curve(of_the_prior, prior="local")
+@pytest.mark.parametrize("scale", [3.0, 30.0])
+def test_a_prior_wider_than_the_gaussian_has_its_exact_free_energy(scale):
+    """Precisions of 1/9 and 1/900 where γ is 1 and 2: weights between them have no variance."""
+    data = gaussian_ladder(0, 2000, scale=scale).data
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", nllc.LLCWarning)  # of the rungs below β = 1
+        curve = evidence.free_energy_curve(data, prior="model")
+    wanted = np.array([exact_excess("model", beta, scale) for beta in EXACT_BETAS])
+    known = np.isfinite(curve["excess"].to_numpy())
+    assert known[[0, -1]].all()
+    z = ((curve["excess"] - wanted) / curve["error"]).to_numpy()[known]
+    assert np.abs(z[1:]).max() < 4
+    assert float(curve["error"][-1]) < 0.05
+
+
+def test_rungs_at_which_gaussian_and_prior_hardly_overlap_have_no_value():
+    """Where the data say little they are two Gaussians, one a thousand times as wide."""
+    betas, scale = np.array([0.0, 1e-6, 1e-4, 0.03, 1.0]), 1e3
+    data = gaussian_ladder(0, 500, betas, scale=scale).data
+    grid = np.stack(np.meshgrid(*[np.linspace(-9, 9, 601)] * 2, indexing="ij"), axis=-1)
+    overlap = []
+    for beta in betas:
+        precision = beta * HESSIAN + np.eye(2) / scale**2
+        mean = np.linalg.solve(precision, -SHIFT / scale**2)
+        one = multivariate_normal(np.zeros(2), np.linalg.inv(beta * HESSIAN + np.diag(GAMMAS)))
+        two = multivariate_normal(mean, np.linalg.inv(precision))
+        p, q = one.pdf(grid), two.pdf(grid)
+        overlap.append(np.sum(p * q / (p + q + 1e-300)) * 0.03**2)
+    is_apart = np.array(overlap) < 0.02
+    is_apart[0] = False  # both priors are 1 there
+    assert is_apart.sum() == 2
+    with pytest.warns(nllc.LLCWarning, match="too far apart at 2 of 5 rungs, up to β = 0.0001"):
+        curve = evidence.free_energy_curve(data, prior="model")
+    for name in ("excess", "error", "free_energy"):
+        np.testing.assert_array_equal(np.isnan(curve[name]), is_apart)
+    found = evidence.free_energy(data, prior="model")  # β = 1 alone counts
+    assert abs(found.value - 7.0 - exact_excess("model", 1.0, scale)) < 4 * found.error
+    moved = data.copy(deep=True)
+    moved["prior_potential"][0] += 60.0
+    with pytest.raises(ValueError, match="too far apart at β = 1: .* Lower `localization`"):
+        evidence.free_energy(moved, prior="model")
 
 
 DECADES = np.concatenate([[0.0], np.geomspace(1e-3, 10.0, 12)])

@@ -46,18 +46,19 @@ def grouped():
         "slope": 1.0,
         "net$params": {"a": -0.1, "b": {"c": np.zeros(2)}},
     }
-    idata = nllc.estimate_llc(
-        jax.random.key(0),
-        model,
-        (x,),
-        {"y": y, "degree": 1},
-        center=center,
-        num_warmup=300,
-        num_samples=500,
-        store_sites=["net/level", "slope", "net$params", "double"],
-        log_likelihood=True,
-        progress_bar=False,
-    )
+    with pytest.warns(nllc.LLCWarning, match="LOO and WAIC"):
+        idata = nllc.estimate_llc(
+            jax.random.key(0),
+            model,
+            (x,),
+            {"y": y, "degree": 1},
+            center=center,
+            num_warmup=300,
+            num_samples=500,
+            store_sites=["net/level", "slope", "net$params", "double"],
+            log_likelihood=True,
+            progress_bar=False,
+        )
     return idata, center, x, y
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import runpy
+import warnings
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -12,6 +13,7 @@ from exact_ladders import ladder_of, quantiles
 from scipy.integrate import quad
 from scipy.optimize import brentq
 
+import numpyro_llc as nllc
 from numpyro_llc import evidence, plots
 from numpyro_llc.evidence import Phases
 
@@ -31,18 +33,28 @@ CENTERS = {"singular": -1.0, "deep": 1.0}
 BETAS = np.concatenate([[0.0], np.geomspace(1.0 / N, 1.0, 12)])
 
 
+BARRIER = 1.0 / 3.0
+SIDES = {-1.0: (-6.0, BARRIER), 1.0: (BARRIER, 6.0)}
+
+
 def exact_ladder(center):
-    """Draws around a centre at each rung, by the quantiles of their density."""
+    """Draws around a centre at each rung, by the quantiles of their density under each prior.
+
+    Under the model's prior they are of the centre's side of the barrier.
+    """
     level = landscape(center)
 
-    def density(w, beta):
-        apart = landscape(w) - level
-        return np.exp(-beta * N * apart - 0.5 * GAMMA * (w - center) ** 2)
+    def density(w, beta, half_square):
+        return np.exp(-beta * N * (landscape(w) - level) - half_square)
 
-    ends = center - 2.0, center + 2.0
-    w = np.stack(
-        [quantiles(lambda w, b=beta: density(w, b), *ends, seed=k) for k, beta in enumerate(BETAS)]
-    )
+    def draws(half_square, ends):
+        return [
+            quantiles(lambda w, b=beta: density(w, b, half_square(w)), *ends, seed=k)
+            for k, beta in enumerate(BETAS)
+        ]
+
+    local = draws(lambda w: 0.5 * GAMMA * (w - center) ** 2, (center - 2.0, center + 2.0))
+    w = np.stack([local, draws(lambda w: 0.5 * w**2, SIDES[center])])
     return ladder_of(
         BETAS,
         N * (landscape(w) - level),
@@ -73,17 +85,13 @@ def local_free_energy(n, name):
     return n * level - np.log(integral * np.sqrt(GAMMA / (2 * np.pi)))
 
 
-BARRIER = 1.0 / 3.0
-
-
 def region_free_energy(n, name):
     """The posterior's own: its prior, on a centre's side of the barrier."""
 
     def density(w):
         return np.exp(-n * landscape(w) - 0.5 * w**2) / np.sqrt(2 * np.pi)
 
-    ends = (-6.0, BARRIER) if name == "singular" else (BARRIER, 6.0)
-    return -np.log(quad(density, *ends, points=[CENTERS[name]], limit=500)[0])
+    return -np.log(quad(density, *SIDES[CENTERS[name]], points=[CENTERS[name]], limit=500)[0])
 
 
 def exact_crossing(free_energy):
@@ -147,18 +155,33 @@ def test_probabilities_add_up_and_change_sides(ladders):
 
 
 def test_scatter_of_the_losses_is_the_error_from_the_data(ladders):
-    """With a loss for each of n data the data error is that of a difference of means."""
-    noise = np.random.default_rng(0).normal(size=N)
-    noise -= noise.mean()
-    given = {}
+    """With a loss for each of n data the data error is that of a difference of means.
+
+    So it is where a loss has a weight: it is that of as many data.
+    """
+    noise = np.random.default_rng(0).normal(size=N // 4)
+    noise = np.repeat(noise - noise.mean(), 4)
+    given, weighted = {}, {}
     for name, ladder in ladders.items():
         total = float(ladder["center_losses"].sum())
         own = np.full(N, total / N) + (0.1 * noise if name == "deep" else 0.0)
-        given[name] = ladder.data.drop_vars("center_losses").assign(center_losses=("datum", own))
+        bare = ladder.data.drop_vars(["center_losses", "weight"])
+        columns = {"center_losses": own, "weight": np.ones(N)}
+        given[name] = bare.assign({k: ("datum", v) for k, v in columns.items()})
+        columns = {"center_losses": 4.0 * own[::4], "weight": np.full(N // 4, 4.0)}
+        weighted[name] = bare.assign({k: ("datum", v) for k, v in columns.items()})
+    (in_groups,) = evidence.phases(weighted).crossings
     (one,) = evidence.phases(given).crossings
     (without,) = evidence.phases(ladders).crossings
     assert one.num_data == pytest.approx(without.num_data, rel=1e-3)
-    wanted = one.num_data**2 * 0.1 / np.sqrt(N - 1) / slope_at(local_free_energy, one.num_data)
+    assert in_groups.data_error == pytest.approx(one.data_error)
+    wanted = (
+        one.num_data**2
+        * 0.1
+        * noise.std(ddof=1)
+        / np.sqrt(N)
+        / slope_at(local_free_energy, one.num_data)
+    )
     assert one.data_error == pytest.approx(wanted, rel=0.03)
 
 
@@ -208,7 +231,17 @@ def test_the_picture_shows_phases_and_their_crossing(ladders, tmp_path):
         ),
         (
             lambda ladders: {k: v.assign_attrs(prior="model") for k, v in ladders.items()},
-            "must be of prior='local'",
+            "must be of prior='local' or 'both'",
+        ),
+        (
+            lambda ladders: {
+                k: v.sel(prior="local").assign_attrs(prior="local") for k, v in ladders.items()
+            },
+            "`prior='model'` needs draws under that prior",
+        ),
+        (
+            lambda ladders: {k: v.isel(inverse_temperature=[0, -1]) for k, v in ladders.items()},
+            "at least two rungs above zero; 'singular' has 1. Give it more `inverse_temperatures`",
         ),
         (
             lambda ladders: {
@@ -222,8 +255,30 @@ def test_the_picture_shows_phases_and_their_crossing(ladders, tmp_path):
     ],
 )
 def test_what_makes_no_phases_is_said(ladders, change, message):
-    with pytest.raises(ValueError, match=message):
-        evidence.phases(change({name: ladder.data for name, ladder in ladders.items()}))
+    prior = "model" if "prior='model'" in message else None
+    given = change({name: ladder.data for name, ladder in ladders.items()})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", nllc.LLCWarning)
+        with pytest.raises(ValueError, match=message):
+            evidence.phases(given, prior=prior)
+
+
+def test_rungs_at_which_gaussian_and_prior_are_apart_are_left_out_and_told(ladders):
+    """A prior that lies elsewhere at all but the last three rungs of one phase."""
+    whole = evidence.phases(ladders, prior="model")
+    spoiled = ladders["deep"].data.copy(deep=True)
+    spoiled["prior_potential"][0, :-3] += 60.0
+    given = {**ladders, "deep": spoiled}
+    n = N * BETAS[-3]
+    with pytest.warns(nllc.LLCWarning, match=f"'deep' begins at n = {n:.3g}: below, at 9 rungs"):
+        found = evidence.phases(given, prior="model")
+    assert float(found["num_data"][0]) == pytest.approx(n)
+    for name in ("free_energy", "error"):
+        wanted = whole[name].interp(num_data=found["num_data"].to_numpy()[1:-1])
+        np.testing.assert_allclose(found[name][:, 1:-1], wanted, atol=0.01)
+    spoiled["prior_potential"][0, -2] += 60.0  # a gap: nothing is drawn over it
+    with pytest.raises(ValueError, match="at least two rungs above those where .*'deep' has 1"):
+        evidence.phases(given, prior="model")
 
 
 @pytest.mark.slow

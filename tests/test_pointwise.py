@@ -11,6 +11,7 @@ import xarray as xr
 from exact_ladders import quantiles
 from numpyro.infer import MCMC, NUTS
 from scipy.integrate import quad
+from scipy.stats import norm
 
 import numpyro_llc as nllc
 from numpyro_llc import estimators, pointwise
@@ -40,8 +41,7 @@ def run(beta=None, **settings):
         num_warmup=300,
         num_samples=500,
         progress_bar=False,
-        log_likelihood=True,
-        **settings,
+        **{"log_likelihood": True, **settings},
     )
 
 
@@ -52,7 +52,8 @@ def at_one():
 
 @pytest.fixture(scope="module")
 def tempered():
-    return run(localization=0.01)
+    with pytest.warns(nllc.LLCWarning, match="LOO and WAIC, as arviz.loo .* hold at β = 1 only"):
+        return run(localization=0.01)
 
 
 def of_draws(sites, **attrs):
@@ -135,6 +136,7 @@ def test_waic_is_its_formula_and_warns_of_a_datum_that_varies(variance, warns):
         {
             "log_density": ("datum", by_datum[0]),
             "loss_variance": ("datum", by_datum[1]),
+            "weight": ("datum", np.ones(3)),
             "functional_variance": by_datum[1].sum(),
         },
         attrs={"inverse_temperature": 1.0, "num_draws": 40},
@@ -157,6 +159,111 @@ def test_loo_in_blocks_is_arvizs_of_the_whole(at_one):
     assert float(found["elpd_loo"].sum()) == pytest.approx(
         pointwise.waic(found)["elpd_waic"], abs=0.2
     )
+
+
+def level(y, weights):
+    w = numpyro.sample("w", dist.Normal(0.0, 10.0))
+    with numpyro.plate("N", y.shape[0]), numpyro.handlers.scale(scale=weights):
+        numpyro.sample("y", dist.Normal(w, 1.0), obs=y)
+
+
+LEVELS = np.array([0.3, -1.2, 0.8, 2.1, -0.4, 1.5])
+
+
+def level_draws(y, counts, beta=1.0):
+    """Draws of the mean's posterior, counting each value as often as it is said, at β."""
+    precision = beta * counts.sum() + 0.01
+    noise = np.random.default_rng(0).normal(size=(4, 2000))
+    return of_draws({"w": beta * counts @ y / precision + noise / precision**0.5})
+
+
+@pytest.mark.parametrize("repeats", [1, 8])
+def test_loo_is_the_exact_leave_one_out_density(repeats):
+    y = np.tile(LEVELS, repeats)
+    ones = np.ones(y.size)
+    losses = pointwise.pointwise_losses(level_draws(y, ones), level, (y, ones))
+    found = pointwise.pointwise_statistics(losses, loo=True)
+    precision = y.size - 1 + 0.01
+    exact = norm((y.sum() - y) / precision, (1 + 1 / precision) ** 0.5).logpdf(y)
+    spread = found["loss_variance"].to_numpy() ** 0.5 / 8000**0.5
+    assert np.abs(found["elpd_loo"] - exact).max() < 4 * 3 * spread.max()  # of heavy weights
+    plain = norm(y.mean(), (1 + 1 / y.size) ** 0.5).logpdf(y)
+    assert abs(float(found["elpd_loo"].sum()) - plain.sum()) > 10 * spread.sum()
+
+
+@pytest.mark.parametrize("counts", [[3, 3, 3, 3, 3, 3], [1, 2, 5, 1, 3, 2], [4, 0, 1, 2, 1, 1]])
+def test_a_row_that_counts_several_times_is_as_many_rows(counts):
+    counts = np.array(counts)
+    apart, ones = np.repeat(LEVELS, counts), np.ones(counts.sum())
+    idata = level_draws(LEVELS, counts)
+    found, wanted = (
+        pointwise.pointwise_statistics(
+            pointwise.pointwise_losses(idata, level, arguments), loo=True
+        )
+        for arguments in ((LEVELS, counts.astype(float)), (apart, ones))
+    )
+    np.testing.assert_array_equal(found["weight"], counts)
+    for name in ("functional_variance", "error"):
+        assert float(found[name]) == pytest.approx(float(wanted[name]), rel=1e-4)
+    one, other = found.singular_fluctuation(), wanted.singular_fluctuation()
+    assert one.value == pytest.approx(other.value, rel=1e-4)
+    squared = np.sum(counts**2 * found["loss_variance"].to_numpy())
+    assert abs(float(found["functional_variance"]) / squared - 1.0) > 0.3  # of w ℓ it would be this
+    for name, value in found.waic().items():
+        assert value == pytest.approx(wanted.waic()[name], rel=1e-4), name
+    for name in ("elpd_loo", "log_density", "mean_loss", "loss_variance"):
+        places = np.flatnonzero(counts)
+        first = np.concatenate([[0], np.cumsum(counts)])[places]
+        np.testing.assert_allclose(found[name][places], wanted[name][first], rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(found.learning_curve(0.5), wanted.learning_curve(0.5), rtol=1e-4)
+
+
+def test_a_scale_is_a_number_of_data_that_need_not_be_whole():
+    weights = np.full(6, 2.5)
+    losses = pointwise.pointwise_losses(level_draws(LEVELS, weights), level, (LEVELS, weights))
+    found = pointwise.pointwise_statistics(losses).singular_fluctuation()
+    residuals, spread = LEVELS - 15.0 / 15.01 * LEVELS.mean(), 1 / 15.01
+    wanted = 0.5 * 2.5 * np.sum(residuals**2 * spread + 0.5 * spread**2)
+    assert abs(found.value - wanted) < 4 * found.error
+    assert abs(found.value - 2.5 * wanted) > 4 * found.error
+
+
+def test_parts_of_a_row_that_count_differently_are_no_number_of_data():
+    def model(y, weights):
+        w = numpyro.sample("w", dist.Normal(0.0, 10.0))
+        with numpyro.plate("N", y.shape[0]):
+            numpyro.sample("x", dist.Normal(w, 1.0), obs=y)
+            with numpyro.handlers.scale(scale=weights):
+                numpyro.sample("y", dist.Normal(w, 1.0), obs=y)
+
+    weights = np.array([1.0, 1.0, 2.0, 1.0, 1.0, 1.0])
+    losses = pointwise.pointwise_losses(level_draws(LEVELS, weights), model, (LEVELS, weights))
+    with pytest.raises(ValueError, match="those of row 2 different scales"):
+        pointwise.pointwise_statistics(losses)
+
+
+@pytest.mark.parametrize("count", [1.0, 16.0])
+def test_the_data_error_is_that_of_the_data_that_rows_stand_for(count):
+    """Of a regular model it is ``β sqrt(d/2)``, whatever n, within the noise of signings."""
+    y = np.random.default_rng(3).normal(size=200)
+    idata = nllc.estimate_llc(
+        jax.random.key(0),
+        level,
+        (y, np.full(200, count)),
+        center={"w": y.mean()},
+        inverse_temperature=0.2,
+        num_warmup=300,
+        num_samples=500,
+        progress_bar=False,
+    )
+    assert posterior(idata).attrs["data_error"] == pytest.approx(0.2 * 0.5**0.5, rel=0.7)
+
+
+def test_the_stored_log_likelihood_says_whether_loo_may_read_it(at_one, tempered):
+    for idata, beta in ((at_one, 1.0), (tempered, 1 / np.log(N))):
+        attrs = group_of(idata, "log_likelihood").attrs
+        assert attrs["inverse_temperature"] == pytest.approx(beta)
+        assert ("hold at β = 1 only" in attrs.get("note", "")) == (beta < 1.0)
 
 
 def exact_fluctuation(beta, gamma, y=Y):
@@ -197,8 +304,11 @@ def test_weights_that_leave_too_little_are_said(tempered):
     losses = losses_of(tempered)
     with pytest.warns(nllc.LLCWarning, match=r"leave .* % of the draws .*inverse_temperature=4"):
         pointwise.pointwise_statistics(losses, inverse_temperature=4.0)
-    with pytest.raises(ValueError, match="`loo` is of draws that are not weighted"):
-        pointwise.pointwise_statistics(losses, inverse_temperature=1.0, loo=True)
+    for beta in (None, 1.0):
+        with pytest.raises(ValueError, match="`loo` needs draws at inverse_temperature = 1, not"):
+            pointwise.pointwise_statistics(losses, inverse_temperature=beta, loo=True)
+    with pytest.raises(ValueError, match="at least that of the draws, 0.1753; got 0.17"):
+        pointwise.pointwise_statistics(losses, inverse_temperature=0.17)
     with pytest.raises(ValueError, match="`waic` needs draws at inverse_temperature = 1"):
         pointwise.waic(pointwise.pointwise_statistics(losses))
 
@@ -328,7 +438,7 @@ def exact_llc(weights, gamma, beta):
 
 def test_susceptibilities_are_derivatives_of_llc():
     gamma, beta = 5.0, 1 / np.log(N)
-    idata = run(localization=gamma)
+    idata = run(localization=gamma, log_likelihood=False)
     local = nllc.localize(regression, center={"w": OLS}, localization=gamma)
     found = pointwise.susceptibilities(losses_of(idata, local, max_memory=SMALL))
     step = 1e-4

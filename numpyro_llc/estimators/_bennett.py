@@ -1,5 +1,7 @@
 """The ratio of two normalizing constants, from draws of both densities."""
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import brentq
@@ -11,8 +13,6 @@ LEAST_OVERLAP = 0.02
 """Overlap ``∫ p0 p1/(p0 + p1)`` of two densities, at most 1/2; below, their ratio is doubtful.
 Klimovich, Shirts and Mobley (2015), Journal of Computer-Aided Molecular Design 29:397-411, advise
 0.03 of neighbours."""
-BEYOND = 50.0
-"""Nats beyond the works of all draws, where the logistic function is 0 or 1: the root is within."""
 ROOT_TOLERANCE = 1e-10
 """Nats, far below any Monte Carlo error."""
 
@@ -25,7 +25,7 @@ def bennett(work: ArrayLike, other_work: ArrayLike) -> tuple[Estimate, Estimate]
     Parameters
     ----------
     work : array [chain, draw]
-        At draws of p0; may be infinite where p1 is zero.
+        At draws of p0; may be infinite where p1 is zero, but not at all draws.
     other_work : array [chain, draw]
         At draws of p1.
 
@@ -33,7 +33,7 @@ def bennett(work: ArrayLike, other_work: ArrayLike) -> tuple[Estimate, Estimate]
     -------
     tuple of two Estimate
         Both have the root as `value`, and their influences, of the draws of p0 and of p1, add to
-        its error in squares. Doubtful if the densities hardly overlap.
+        its error in squares. Doubtful if the densities hardly overlap; not finite if they do not.
 
     Notes
     -----
@@ -48,11 +48,16 @@ def bennett(work: ArrayLike, other_work: ArrayLike) -> tuple[Estimate, Estimate]
             "step size, or narrow the prior or `localization`."
         )
 
+    if np.isposinf(first).all():
+        raise ValueError(
+            f"`work` is infinite at all {first.size} draws: the densities do not overlap. Give a "
+            "density between them, or narrow the prior or `localization`."
+        )
+
     def gap(x: float) -> float:
         return float(np.mean(expit(x - first)) - np.mean(expit(second - x)))
 
-    finite = np.concatenate([first[np.isfinite(first)], second.ravel()])
-    root = brentq(gap, finite.min() - BEYOND, finite.max() + BEYOND, xtol=ROOT_TOLERANCE)
+    root = _root(gap, float(np.median(second)))
     up, down = expit(root - first), expit(second - root)
     slope = np.mean(up * (1.0 - up)) + np.mean(down * (1.0 - down))
     doubts: tuple[str, ...] = ()
@@ -60,7 +65,21 @@ def bennett(work: ArrayLike, other_work: ArrayLike) -> tuple[Estimate, Estimate]
         doubts = (
             f"two neighbouring densities overlap by {np.mean(up):.2g} (want > {LEAST_OVERLAP:g})",
         )
-    return (
-        Estimate(root, -(up - np.mean(up)) / slope, doubts=doubts),
-        Estimate(root, (down - np.mean(down)) / slope),
-    )
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # of no overlap at all
+        below, above = -(up - np.mean(up)) / slope, (down - np.mean(down)) / slope
+    return Estimate(root, below, doubts=doubts), Estimate(root, above)
+
+
+def _root(rising: Callable[[float], float], start: float) -> float:
+    """The root of a rising function, in a bracket that doubles away from `start`.
+
+    The root is far closer to typical works than to the largest ones, which a wide prior makes huge.
+    """
+    low = high = start
+    step = 1.0
+    while rising(low) > 0:
+        low, step = low - step, 2.0 * step
+    step = 1.0
+    while rising(high) < 0:
+        high, step = high + step, 2.0 * step
+    return low if low == high else float(brentq(rising, low, high, xtol=ROOT_TOLERANCE))

@@ -1,6 +1,6 @@
 """Where a ladder begins: its density, draws at β = 0, the prior at draws, starts of the chains."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from functools import partial
 
@@ -10,14 +10,14 @@ import numpy as np
 from numpyro.infer.initialization import init_to_sample
 
 from numpyro_llc.local import LocalTarget, PosteriorTarget
-from numpyro_llc.models import Parameters, Program, draw_starts
+from numpyro_llc.models import Parameters, draw_starts
 from numpyro_llc.sampling import Plan
 
 _PRIOR_DRAW = init_to_sample()
 
 
 def target_of_prior(plan: Plan, prior: str) -> LocalTarget:
-    """The density of a rung: of the Gaussian, or of the model's prior."""
+    """The density of a rung: under the Gaussian ("local"), or under the model's prior ("model")."""
     if prior == "local":
         return plan.target
     parts = {field.name: getattr(plan.target, field.name) for field in fields(LocalTarget)}
@@ -62,15 +62,21 @@ def starts_of_rungs(
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *of_rungs)
 
 
-def prior_potential(plan: Plan, positions: Parameters) -> np.ndarray:
-    """``-log φ`` of the model's prior, ``[chain, draw]``."""
-    potential = _prior_potentials(plan.reading.keyed_by_prior(), positions, plan.reading.arrays)
-    return np.asarray(potential, np.float64)
+def potentials(plan: Plan, positions: Parameters) -> dict[str, np.ndarray]:
+    """``penalty`` and ``prior_potential``, -log of Gaussian and prior, of draws ``[chain, draw]``.
+
+    The penalty is without the constant that :func:`log_normalizer` gives.
+    """
+    found = _potentials(target_of_prior(plan, "local"), target_of_prior(plan, "model"), positions)
+    names = ("penalty", "prior_potential")
+    return {k: np.asarray(v, np.float64) for k, v in zip(names, found, strict=True)}
 
 
-@partial(jax.jit, static_argnums=0)
-def _prior_potentials(program: Program, z: Parameters, arrays: Sequence[jax.Array]) -> jax.Array:
-    return jax.vmap(jax.vmap(lambda one: program.prior_potential(one, arrays)))(z)
+@jax.jit
+def _potentials(
+    local: LocalTarget, model: LocalTarget, z: Parameters
+) -> tuple[jax.Array, jax.Array]:
+    return jax.vmap(jax.vmap(lambda one: (local.penalty(one), model.penalty(one))))(z)
 
 
 def log_normalizer(target: LocalTarget) -> float:

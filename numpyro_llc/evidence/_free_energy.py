@@ -1,17 +1,14 @@
 """``free_energy`` and its curve over temperatures, from a ladder."""
 
+from typing import NamedTuple
+
 import numpy as np
 import xarray as xr
-from scipy.special import logsumexp
 
 from numpyro_llc.errors import warn
 from numpyro_llc.estimators import bennett
 from numpyro_llc.evidence._criteria import FreeEnergy
-from numpyro_llc.inference_data import DatasetResult, dataset_of, monte_carlo
-
-LEAST_SHARE = 0.1
-"""Share of the draws (Kish) that weights from the Gaussian to the prior must leave. The error
-of the log of their mean, ``sqrt((1/share - 1)/N)``, is then 0.1 nats for 1000 independent draws."""
+from numpyro_llc.inference_data import DatasetResult, MonteCarlo, dataset_of, monte_carlo
 
 
 def free_energy(ladder: DatasetResult | xr.Dataset, *, prior: str | None = None) -> FreeEnergy:
@@ -29,6 +26,17 @@ def free_energy(ladder: DatasetResult | xr.Dataset, *, prior: str | None = None)
     FreeEnergy
         `error` is the Monte Carlo error.
 
+    Raises
+    ------
+    ValueError
+        If the ladder does not end at β = 1, was not sampled under the prior that is asked for, or
+        if Gaussian and prior hardly overlap at β = 1.
+
+    Warns
+    -----
+    LLCWarning
+        If neighbouring rungs hardly overlap.
+
     Notes
     -----
     Of the model's own prior it is minus the log evidence (marginal likelihood), as far as the
@@ -42,8 +50,15 @@ def free_energy(ladder: DatasetResult | xr.Dataset, *, prior: str | None = None)
             f"`free_energy` needs a ladder that ends at β = 1; this one ends at {betas[-1]:g}. "
             "See free_energy_curve for the free energy at its rungs."
         )
-    last = free_energy_curve(data, prior=prior).isel(inverse_temperature=-1)
-    attrs = data.attrs
+    found = curve_of(data, prior)
+    last, attrs = found.data.isel(inverse_temperature=-1), data.attrs
+    if doubts := found.apart.get(float(betas[-1])):
+        raise ValueError(
+            f"The Gaussian around the centre and the model's prior are too far apart at β = 1: "
+            f"{'; '.join(doubts)}. Lower `localization`, or sample temperature_ladder with "
+            "prior='model' for the evidence of all parameters."
+        )
+    found.warn_of_rungs()
     return FreeEnergy(
         float(last["free_energy"]),
         float(last["error"]),
@@ -64,9 +79,10 @@ def free_energy_curve(
     ----------
     ladder : TemperatureLadder or xarray.Dataset
     prior : {"local", "model"}, optional
-        φ. With "model" of a ladder with "local", each rung's draws are weighted by the ratio of the
-        model's prior to the Gaussian: the contribution of the region around the centre to the
-        evidence. Rungs where the weights leave less than a tenth of the draws are NaN.
+        φ; that of the ladder if left out, and "local" of a ladder with ``prior="both"``. With
+        "model" of such a ladder it is what the region around the centre contributes to the
+        evidence: at each rung the ratio from the Gaussian to the model's prior is added. Rungs
+        where the two hardly overlap are NaN.
 
     Returns
     -------
@@ -75,39 +91,90 @@ def free_energy_curve(
         their ``error``; ``llc``, the mean of ``β [nL(z) - nL(z*)]``, which is
         ``d excess / d ln β``, its ``llc_error``, and ``ess_bulk`` and ``r_hat`` of its draws.
 
+    Raises
+    ------
+    ValueError
+        If the ladder was not sampled under the prior that is asked for.
+
+    Warns
+    -----
+    LLCWarning
+        If neighbouring rungs hardly overlap, or at some rungs Gaussian and prior.
+
     Notes
     -----
-    Bennett's acceptance ratio between neighbouring rungs, added up. Each draw's contributions to
-    the two ratios that it enters are added before their error is taken.
+    Bennett's acceptance ratio between neighbouring densities, added up. Each draw's contributions
+    to the ratios that it enters are added before their error is taken. Draws under the Gaussian
+    alone do not tell the integral under a prior that is wider than it: weights between the two have
+    no variance along directions that the data leave free.
     """
-    data = ladder_dataset(ladder)
-    prior = _check_prior(data, prior)
-    betas, excess = data["inverse_temperature"].to_numpy(), _by_rung(data["excess_loss"])
-    values, influences = _cumulative(betas, excess)
-    relative = np.ones(excess.shape)
-    if prior != data.attrs["prior"]:
-        relative, log_ratio = _weights_to_prior(data)
-        values = values - log_ratio
-        for k, of_rungs in enumerate(influences):
-            of_rungs[k] = of_rungs[k] - (relative[k] - 1.0)
+    found = curve_of(ladder_dataset(ladder), prior)
+    found.warn_of_rungs()
+    if found.apart:
+        warn(
+            f"The Gaussian around the centre and the model's prior are too far apart at "
+            f"{len(found.apart)} of {found.data.sizes['inverse_temperature']} rungs, up to β = "
+            f"{max(found.apart):.3g}, where the free energy is NaN. Lower `localization`."
+        )
+    return found.data
+
+
+class Curve(NamedTuple):
+    """A curve, and what is doubtful about it.
+
+    Attributes
+    ----------
+    data : xarray.Dataset
+        As :func:`free_energy_curve` gives it.
+    doubts : list of str
+        About neighbouring rungs.
+    apart : dict of float to tuple of str
+        About Gaussian and prior, by β.
+    """
+
+    data: xr.Dataset
+    doubts: list[str]
+    apart: dict[float, tuple[str, ...]]
+
+    def warn_of_rungs(self) -> None:
+        """Say which neighbours hardly overlap."""
+        if self.doubts:
+            warn(
+                f"The free energy is doubtful: {'; '.join(self.doubts)}. Give more "
+                "`inverse_temperatures`."
+            )
+
+
+def curve_of(data: xr.Dataset, prior: str | None) -> Curve:
+    """The curve of a checked ladder, and what is doubtful about it."""
+    own, prior = str(data.attrs["prior"]), _check_prior(data, prior)
+    local = data.sel(prior="local") if own == "both" else data
+    betas, excess = data["inverse_temperature"].to_numpy(), _by_rung(local["excess_loss"])
+    values, influences, doubts = _cumulative(betas, excess)
+    apart: dict[float, tuple[str, ...]] = {}
+    if prior != own and prior == "model":
+        apart = _to_prior(data, betas, values, influences)
+        excess = _by_rung(data.sel(prior="model")["excess_loss"])
     known: dict[int, float] = {}
-    errors = [_error(of_rungs, known) for of_rungs in influences]
-    llc = [_mean(beta * rung, w) for beta, rung, w in zip(betas, excess, relative, strict=True)]
-    rows = [monte_carlo(beta * rung) for beta, rung in zip(betas, excess, strict=True)]
+    errors = np.array([_error(of_rungs, known) for of_rungs in influences])
+    is_apart = np.isin(betas, list(apart))
+    excesses, errors = (np.where(is_apart, np.nan, column) for column in (values, errors))
+    rows = [_llc(beta, rung) for beta, rung in zip(betas, excess, strict=True)]
     columns = {
-        "free_energy": values + betas * float(data.attrs["center_loss"]),
-        "excess": values,
-        "error": np.where(np.isnan(values), np.nan, errors),
-        "llc": [value for value, _ in llc],
-        "llc_error": [error for _, error in llc],
+        "free_energy": excesses + betas * float(data.attrs["center_loss"]),
+        "excess": excesses,
+        "error": errors,
+        "llc": [row.mean for row in rows],
+        "llc_error": [row.error for row in rows],
         "ess_bulk": [row.ess for row in rows],
         "r_hat": [row.r_hat for row in rows],
     }
-    return xr.Dataset(
+    curve = xr.Dataset(
         {name: ("inverse_temperature", np.asarray(x, float)) for name, x in columns.items()},
         coords={"inverse_temperature": betas},
         attrs={**data.attrs, "prior": prior},
     )
+    return Curve(curve, doubts, apart)
 
 
 def ladder_dataset(ladder: DatasetResult | xr.Dataset) -> xr.Dataset:
@@ -121,12 +188,22 @@ def ladder_dataset(ladder: DatasetResult | xr.Dataset) -> xr.Dataset:
 
 
 def _check_prior(data: xr.Dataset, prior: str | None) -> str:
-    """The prior that was asked for, or that of the ladder; the model's has no way back."""
+    """The prior that was asked for, or that of the ladder, which must have draws under it."""
     own = str(data.attrs["prior"])
-    prior = own if prior is None else prior
-    if prior not in ("local", "model") or (own, prior) == ("model", "local"):
-        choice = "'local' or 'model'" if own == "local" else "'model'"
-        raise ValueError(f"`prior` must be {choice}, of a {own!r} ladder; got {prior!r}.")
+    has = ("local", "model") if own == "both" else (own,)
+    prior = has[0] if prior is None else prior
+    if prior not in ("local", "model"):
+        raise ValueError(f"`prior` must be 'local' or 'model'; got {prior!r}.")
+    if prior not in has:
+        remedy = {
+            "model": "'both' for what the region around the centre contributes under the model's "
+            "prior, or with 'model' for the evidence of all parameters",
+            "local": "'local' or 'both'",
+        }
+        raise ValueError(
+            f"`prior={prior!r}` needs draws under that prior; this ladder has prior={own!r}. "
+            f"Sample temperature_ladder with prior={remedy[prior]}."
+        )
     return prior
 
 
@@ -138,7 +215,7 @@ Influences = list[dict[int, np.ndarray]]
 """For each rung's value, what the draws of the rungs up to it contribute to its error."""
 
 
-def _cumulative(betas: np.ndarray, excess: np.ndarray) -> tuple[np.ndarray, Influences]:
+def _cumulative(betas: np.ndarray, excess: np.ndarray) -> tuple[np.ndarray, Influences, list[str]]:
     """``-log Z(β)/Z(0)`` at every rung."""
     values, influences, doubts = [0.0], [{0: np.zeros(excess.shape[1:])}], []
     for k, step in enumerate(np.diff(betas)):
@@ -147,9 +224,29 @@ def _cumulative(betas: np.ndarray, excess: np.ndarray) -> tuple[np.ndarray, Infl
         values.append(values[-1] + low.value)
         influences.append({**before, k: before[k] + low.influence, k + 1: high.influence})
         doubts += [f"{doubt} at β = {betas[k]:.3g} and {betas[k + 1]:.3g}" for doubt in low.doubts]
-    if doubts:
-        warn(f"The free energy is doubtful: {'; '.join(doubts)}. Give more `inverse_temperatures`.")
-    return np.asarray(values), influences
+    return np.asarray(values), influences, doubts
+
+
+def _to_prior(
+    data: xr.Dataset, betas: np.ndarray, values: np.ndarray, influences: Influences
+) -> dict[float, tuple[str, ...]]:
+    """Add the ratio from the Gaussian to the prior to each rung above zero, where both are 1.
+
+    Returns what is doubtful about it, by β.
+    """
+    normalizer = float(data.attrs["log_normalizer"])
+    work = data["prior_potential"] - data["penalty"] + normalizer  # log of Gaussian over prior
+    from_local, from_model = (_by_rung(work.sel(prior=half)) for half in ("local", "model"))
+    apart = {}
+    for k in range(1, len(betas)):
+        low, high = bennett(from_local[k], from_model[k])
+        values[k] += low.value
+        influences[k][k] = influences[k][k] + low.influence
+        influences[k][~k] = high.influence  # of other draws than any rung under the Gaussian
+        if low.doubts:
+            apart[float(betas[k])] = low.doubts
+    values[0], influences[0] = 0.0, {0: np.zeros(from_local.shape[1:])}
+    return apart
 
 
 def _error(influences: dict[int, np.ndarray], known: dict[int, float]) -> float:
@@ -160,22 +257,8 @@ def _error(influences: dict[int, np.ndarray], known: dict[int, float]) -> float:
     return float(np.sqrt(sum(known[id(one)] ** 2 for one in influences.values())))
 
 
-def _mean(values: np.ndarray, relative: np.ndarray) -> tuple[float, float]:
-    """Weighted mean and its Monte Carlo error; an infinite value counts only without weight."""
-    if not np.isfinite(values).all():
-        return float("nan"), float("nan")
-    mean = float(np.mean(relative * values))
-    return mean, monte_carlo(relative * (values - mean)).error
-
-
-def _weights_to_prior(data: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """φ/g of every draw over its mean, g the Gaussian, and the log of the mean, NaN in doubt."""
-    if "prior_potential" not in data:
-        raise ValueError(
-            "`prior='model'` needs a model with a prior of integral 1 for every parameter."
-        )
-    log_weights = _by_rung(data["penalty"] - data["prior_potential"] - data.attrs["log_normalizer"])
-    log_mean = logsumexp(log_weights, axis=(1, 2)) - np.log(log_weights[0].size)
-    relative = np.exp(log_weights - log_mean[:, None, None])
-    share = 1.0 / np.mean(relative**2, axis=(1, 2))
-    return relative, np.where(share < LEAST_SHARE, np.nan, log_mean)
+def _llc(beta: float, excess: np.ndarray) -> MonteCarlo:
+    """Of ``β [nL(z) - nL(z*)]``; NaN where the loss is infinite, as it may be at β = 0."""
+    if not np.isfinite(excess).all():
+        return MonteCarlo(*(float("nan"),) * 4)
+    return monte_carlo(beta * excess)

@@ -16,7 +16,7 @@ from numpyro_llc.errors import warn
 from numpyro_llc.evidence._base import (
     base_draws,
     log_normalizer,
-    prior_potential,
+    potentials,
     starts_of_rungs,
     target_of_prior,
 )
@@ -27,13 +27,17 @@ from numpyro_llc.evidence._rungs import check_rungs, default_rungs
 from numpyro_llc.inference_data import DatasetResult, attributes, monte_carlo
 from numpyro_llc.kernels import kernel_of
 from numpyro_llc.local import LocalizedModel, check_localized, total_loss
+from numpyro_llc.models import Losses
 from numpyro_llc.results import evaluated, one_or_by_site
 from numpyro_llc.sampling import Draws, Plan, Run, check_schedule, finish, make_plan, with_defaults
 
-PRIORS = ("local", "model")
+PRIORS = {"local": ("local",), "model": ("model",), "both": ("local", "model")}
+"""Under which densities the rungs are sampled."""
 MOST_R_HAT = 1.05
 """Of the loss at a rung: chains then differ by ``sqrt(1.05² - 1)``, a third of a draw's spread.
 Looser than for one run, since many rungs are judged at once."""
+MOST_DIVERGING = 0.05
+"""Share of a rung's draws: a region that they miss moves the free energy by about as many nats."""
 
 
 class TemperatureLadder(DatasetResult):
@@ -47,8 +51,10 @@ class TemperatureLadder(DatasetResult):
     data : xarray.Dataset
         ``excess_loss`` [inverse_temperature, chain, draw] (nL(z) - nL(z*), nats), the rung β = 0
         first, whose draws are independent; ``penalty`` (of the Gaussian) or ``prior_potential``
-        (-log φ(z), Jacobian included; of a local ladder both, if each parameter has a prior), and
-        ``center_losses`` [datum]. attrs: n, d, the loss at the centre, `prior`, γ.
+        (-log φ(z), Jacobian included), ``center_losses`` [datum] and the ``weight`` [datum] that
+        ``handlers.scale`` gives each of them. With ``prior="both"`` all
+        have a dimension ``prior`` more, and each draw has both potentials. attrs: n, d, the loss at
+        the centre, `prior`, γ.
     """
 
     def free_energy(self, *, prior: str | None = None) -> FreeEnergy:
@@ -93,9 +99,10 @@ def temperature_ladder(
         `inverse_temperature` plays no part.
     model_args, model_kwargs
         The model's arguments.
-    prior : {"local", "model"}
-        φ: the Gaussian of precision γ > 0 around the centre, normalized, or the model's own prior,
-        where γ says only where chains start.
+    prior : {"local", "model", "both"}
+        φ: the Gaussian of precision γ > 0 around the centre, normalized; the model's own prior,
+        where γ says only where chains start; or one ladder of each, which gives what the region
+        around the centre contributes under the model's prior, at twice the cost.
     inverse_temperatures : sequence of float, optional
         The rungs above zero, increasing. By default a geometric series up to 1, whose steps are
         such that neighbours overlap if ``llc`` is about Gamma(d/2, 1).
@@ -121,7 +128,7 @@ def temperature_ladder(
     Warns
     -----
     LLCWarning
-        For rungs whose chains disagree.
+        For rungs whose chains disagree, or where draws diverged.
     """
     check_key(rng_key)
     if prior not in PRIORS:
@@ -132,13 +139,31 @@ def temperature_ladder(
     local = replace(check_localized(model), inverse_temperature=1.0)
     plan = make_plan(local, model_args, model_kwargs, kernel_of(kernel), schedule)
     _check(plan, prior)
+    keys = dict(zip(("local", "model"), jax.random.split(rng_key), strict=True))
+    rungs = None if inverse_temperatures is None else check_rungs(inverse_temperatures)
+    parts: dict[str, _Draws] = {}
+    for half in PRIORS[prior]:
+        rungs, parts[half] = _sample(plan, half, rungs, keys[half])
+    ladder = _dataset(plan, prior, np.concatenate([[0.0], rungs]), parts)
+    for half, draws in parts.items():
+        _warn_of_chains(half, ladder["inverse_temperature"].to_numpy(), draws)
+    return TemperatureLadder(ladder)
+
+
+_Draws = list[Draws]
+
+
+def _sample(
+    plan: Plan, prior: str, rungs: np.ndarray | None, rng_key: jax.Array
+) -> tuple[np.ndarray, _Draws]:
+    """The rungs above zero, chosen if they are not given, and the draws of all, β = 0 first."""
+    key_base, key_check, key_starts, key_chains = jax.random.split(rng_key, 4)
     target = target_of_prior(plan, prior)
-    key_prior, key_check, key_starts, key_chains = jax.random.split(rng_key, 4)
-    base = evaluated(target, base_draws(plan, target, key_prior), {})
-    if inverse_temperatures is None:
+    base = evaluated(target, base_draws(plan, target, key_base), {})
+    # A loss that is no number has no likelihood, as for the chains, which do not go there.
+    base = replace(base, excess_loss=np.nan_to_num(base.excess_loss, nan=np.inf, posinf=np.inf))
+    if rungs is None:
         rungs = default_rungs(base.excess_loss, plan.target.dimension)
-    else:
-        rungs = check_rungs(inverse_temperatures)
     run = Run(
         replace(plan, target=target),
         starts_of_rungs(plan, rungs, key_check, key_starts),
@@ -147,10 +172,7 @@ def temperature_ladder(
         cells={"inverse_temperature": jnp.asarray(rungs, jnp.result_type(float))},
     )
     finished = finish(run)
-    draws = [base, *(run.of_block(finished.draws, block) for block in range(len(rungs)))]
-    ladder = _dataset(plan, prior, np.concatenate([[0.0], rungs]), draws)
-    _warn_of_chains(ladder)
-    return TemperatureLadder(ladder)
+    return rungs, [base, *(run.of_block(finished.draws, block) for block in range(len(rungs)))]
 
 
 def _check(plan: Plan, prior: str) -> None:
@@ -159,41 +181,59 @@ def _check(plan: Plan, prior: str) -> None:
             f"`kernel` {plan.kernel!r} takes minibatches; a ladder needs exact draws at each "
             "rung. Use 'nuts', 'hmc' or 'mala'."
         )
-    if prior == "model" and (without := list(plan.reading.improper)):
-        raise ValueError(
-            f"`prior='model'` needs a prior of integral 1 for every parameter; {without} have none "
-            "(numpyro.param, ImproperUniform). Use prior='local', or give them one."
-        )
-    if prior == "model" and plan.target.fixed is not None:
-        raise ValueError(
-            "`prior='model'` is the prior of all parameters; `sites` fixes some at the centre. Use "
-            "prior='local', or localize without `sites`."
-        )
-    if prior == "local" and not all(float(g) > 0 for g in plan.target.localization.values()):
+    if "model" in PRIORS[prior]:
+        _check_model_prior(plan, prior)
+    if "local" in PRIORS[prior] and not all(
+        float(g) > 0 for g in plan.target.localization.values()
+    ):
         raise ValueError(
             "`localization` must be positive for every site, for the Gaussian to be normalized."
         )
 
 
-def _dataset(plan: Plan, prior: str, betas: np.ndarray, draws: list[Draws]) -> xr.Dataset:
-    dims = ("inverse_temperature", "chain", "draw")
-    variables = {"excess_loss": (dims, np.stack([one.excess_loss for one in draws]))}
-    penalty = np.stack([one.statistics["penalty"] for one in draws]).astype(np.float64)
-    variables["penalty" if prior == "local" else "prior_potential"] = (dims, penalty)
-    if prior == "local" and plan.target.fixed is None and not plan.reading.improper:
-        found = [prior_potential(plan, one.positions) for one in draws]
-        variables["prior_potential"] = (dims, np.stack(found))
-    losses = [np.ravel(loss) for loss in plan.reading.center_losses.values()]
+def _check_model_prior(plan: Plan, prior: str) -> None:
+    """The evidence is of a prior whose integral is 1, over all parameters."""
+    if without := list(plan.reading.improper):
+        raise ValueError(
+            f"`prior={prior!r}` needs a prior of integral 1 for every parameter; {without} have "
+            "none (numpyro.param, ImproperUniform, or a prior under handlers.scale or "
+            "handlers.mask). Use prior='local', or give them one."
+        )
+    if factors := list(plan.reading.program.prior_factors):
+        raise ValueError(
+            f"`prior={prior!r}` needs a prior of integral 1; {factors} of `prior_factors` multiply "
+            "it by numbers whose integral is not known. Use prior='local', or write the prior as "
+            "sample statements alone."
+        )
+    if plan.target.fixed is not None:
+        raise ValueError(
+            f"`prior={prior!r}` is the prior of all parameters; `sites` fixes some at the centre. "
+            "Use prior='local', or localize without `sites`."
+        )
+
+
+def _dataset(plan: Plan, prior: str, betas: np.ndarray, parts: dict[str, _Draws]) -> xr.Dataset:
+    dims: tuple[str, ...] = ("inverse_temperature", "chain", "draw")
+    found = {half: _variables(plan, half, draws, prior) for half, draws in parts.items()}
+    arrays = next(iter(found.values()))
+    coords: dict[str, object] = {"inverse_temperature": betas}
+    if len(found) > 1:
+        arrays = {k: np.stack([one[k] for one in found.values()]) for k in arrays}
+        dims, coords = ("prior", *dims), {"prior": list(found), **coords}
+    by_datum = {"center_losses": plan.reading.center_losses, "weight": plan.reading.data_weights}
     return xr.Dataset(
-        {**variables, "center_losses": ("datum", np.concatenate(losses).astype(np.float64))},
-        coords={"inverse_temperature": betas},
+        {
+            **{name: (dims, values) for name, values in arrays.items()},
+            **{name: ("datum", _joined(losses)) for name, losses in by_datum.items()},
+        },
+        coords=coords,
         attrs=attributes(
             {
                 "num_data": plan.num_data,
                 "num_parameters": plan.target.dimension,
                 "center_loss": total_loss(plan.reading.center_losses),
                 "localization": one_or_by_site(plan.target.localization),
-                **({"log_normalizer": log_normalizer(plan.target)} if prior == "local" else {}),
+                **({} if prior == "model" else {"log_normalizer": log_normalizer(plan.target)}),
                 "prior": prior,
                 "kernel": plan.kernel,
             }
@@ -201,18 +241,44 @@ def _dataset(plan: Plan, prior: str, betas: np.ndarray, draws: list[Draws]) -> x
     )
 
 
-def _warn_of_chains(ladder: xr.Dataset) -> None:
-    betas = ladder["inverse_temperature"].to_numpy()
-    rungs = ladder["excess_loss"].to_numpy()
-    found = {
-        beta: r_hat
-        for beta, rung in zip(betas[1:], rungs[1:], strict=True)
-        if (r_hat := monte_carlo(rung).r_hat) > MOST_R_HAT
-    }
-    if found:
+def _joined(losses: Losses) -> np.ndarray:
+    """The losses of all sites in one row, float64."""
+    return np.concatenate([np.ravel(loss) for loss in losses.values()]).astype(np.float64)
+
+
+def _variables(plan: Plan, half: str, draws: _Draws, prior: str) -> dict[str, np.ndarray]:
+    """Losses and potentials ``[rung, chain, draw]`` of the rungs under one prior."""
+    found = {"excess_loss": np.stack([one.excess_loss for one in draws])}
+    if prior == "both":
+        each = [potentials(plan, one.positions) for one in draws]
+        return {**found, **{name: np.stack([one[name] for one in each]) for name in each[0]}}
+    penalty = np.stack([one.statistics["penalty"] for one in draws]).astype(np.float64)
+    return {**found, "penalty" if half == "local" else "prior_potential": penalty}
+
+
+def _warn_of_chains(prior: str, betas: np.ndarray, draws: _Draws) -> None:
+    """R-hat of the loss, and divergences, at the rungs that were sampled by chains."""
+    r_hats = {b: monte_carlo(d.excess_loss).r_hat for b, d in _chains(betas, draws)}
+    if found := {beta: r_hat for beta, r_hat in r_hats.items() if r_hat > MOST_R_HAT}:
         worst = max(found, key=lambda beta: found[beta])
         warn(
-            f"The chains disagree at {len(found)} of {len(rungs)} rungs: R-hat of the loss is "
-            f"{found[worst]:.3g} at β = {worst:.3g} (want < {MOST_R_HAT:g}). Raise `num_warmup` "
-            "and `num_samples`."
+            f"The chains disagree at {len(found)} of {len(draws)} rungs of prior={prior!r}: R-hat "
+            f"of the loss is {found[worst]:.3g} at β = {worst:.3g} (want < {MOST_R_HAT:g}). Raise "
+            "`num_warmup` and `num_samples`."
         )
+    shares = {
+        b: float(np.mean(d.statistics.get("diverging", 0.0))) for b, d in _chains(betas, draws)
+    }
+    if found := {beta: share for beta, share in shares.items() if share > MOST_DIVERGING}:
+        worst = max(found, key=lambda beta: found[beta])
+        warn(
+            f"Draws diverged at {len(found)} of {len(draws)} rungs of prior={prior!r}, "
+            f"{100 * found[worst]:.2g} % of them at β = {worst:.3g} (want < "
+            f"{100 * MOST_DIVERGING:g} %): a region may be missed, and the free energy wrong. Use "
+            "a kernel object with a higher target_accept_prob, or write the likelihood so that its "
+            "gradient is finite wherever the prior is, as with logits or logarithms of rates."
+        )
+
+
+def _chains(betas: np.ndarray, draws: _Draws) -> list[tuple[float, Draws]]:
+    return list(zip(map(float, betas[1:]), draws[1:], strict=True))

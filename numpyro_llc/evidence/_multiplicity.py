@@ -41,8 +41,8 @@ def fit_multiplicity(
     Parameters
     ----------
     ladder : TemperatureLadder or xarray.Dataset
-        What :func:`temperature_ladder` returned, with ``prior="local"``. A wide range of β helps;
-        it may go beyond 1.
+        What :func:`temperature_ladder` returned, with ``prior="local"`` or "both". A wide range of
+        β helps; it may go beyond 1.
     most : int
         The largest multiplicity to try.
     least_inverse_temperature : float, optional
@@ -84,8 +84,12 @@ def fit_multiplicity(
 
 def _corrected_rungs(ladder: xr.Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """β above zero, ``λ̂ + Cov(X, P)`` there and its Monte Carlo error."""
-    if ladder.attrs["prior"] != "local":
-        raise ValueError("`ladder` must be of prior='local', around the centre, to fit m.")
+    if ladder.attrs["prior"] == "model":
+        raise ValueError(
+            "`ladder` must be of prior='local' or 'both', around its centre, to fit m."
+        )
+    if ladder.attrs["prior"] == "both":
+        ladder = ladder.sel(prior="local")
     above = ladder.isel(inverse_temperature=ladder["inverse_temperature"].to_numpy() > 0)
     above = above.transpose("inverse_temperature", "chain", "draw", "datum")
     betas = above["inverse_temperature"].to_numpy()

@@ -9,11 +9,14 @@ import xarray as xr
 from scipy.interpolate import CubicHermiteSpline
 from scipy.optimize import brentq
 
-from numpyro_llc.evidence._free_energy import free_energy_curve, ladder_dataset
+from numpyro_llc.errors import warn
+from numpyro_llc.evidence._free_energy import curve_of, ladder_dataset
 from numpyro_llc.inference_data import DatasetResult
 
 NUM_POINTS = 200
 """Values of n, evenly spaced in its logarithm: a crossing is refined between two of them."""
+LEAST_RUNGS = 2
+"""Of a curve in n."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class Crossing:
     data_error : float
         Its standard error over other data sets of the size that was given, to which n* of these
         data would be compared: from the scatter of the difference of the two centres' losses over
-        the data. NaN where these are not one a datum.
+        the data. NaN where these are not one a datum, and no weight says how many each is.
     """
 
     below: str
@@ -71,11 +74,12 @@ def phases(
     ----------
     ladders : dict of str to TemperatureLadder or xarray.Dataset
         By the name of the phase, what :func:`temperature_ladder` returned at its centre: the same
-        model and data, ``prior="local"``, and a `localization` that keeps the other phases out. For
-        n' above n take `inverse_temperatures` beyond 1.
+        model and data, ``prior="local"`` or ``prior="both"``, and a `localization` that keeps the
+        other phases out. For n' above n take `inverse_temperatures` beyond 1.
     prior : {"local", "model"}, optional
-        φ: the Gaussian around each centre, or the model's prior, as in :func:`free_energy_curve`.
-        With "model" a phase's share of the posterior is ``exp(-F)``.
+        φ: the Gaussian around each centre, or of ladders with ``prior="both"`` the model's prior,
+        as in :func:`free_energy_curve`. With "model" a phase's share of the posterior is
+        ``exp(-F)``.
 
     Returns
     -------
@@ -85,7 +89,14 @@ def phases(
     Raises
     ------
     ValueError
-        If the ladders are of different data, or have no n' in common.
+        If the ladders are of different data, were not sampled under the prior that is asked for, or
+        have no n' in common.
+
+    Warns
+    -----
+    LLCWarning
+        If neighbouring rungs hardly overlap, or if Gaussian and prior hardly overlap at some rungs:
+        the curves then begin above these.
 
     Notes
     -----
@@ -97,12 +108,7 @@ def phases(
         raise ValueError("`ladders` must be a dict of at least two phases {name: ladder}.")
     data = {name: ladder_dataset(ladder) for name, ladder in ladders.items()}
     _check_alike(data)
-    curves = {
-        name: free_energy_curve(ladder, prior=prior)
-        .isel(inverse_temperature=slice(1, None))
-        .dropna("inverse_temperature", subset=["excess"])
-        for name, ladder in data.items()
-    }
+    curves = {name: _usable(name, ladder, prior) for name, ladder in data.items()}
     n = int(next(iter(data.values())).attrs["num_data"])
     ends = [curve["inverse_temperature"].to_numpy()[[0, -1]] * n for curve in curves.values()]
     low, high = max(end[0] for end in ends), min(end[1] for end in ends)
@@ -114,13 +120,39 @@ def phases(
     return Phases(found)
 
 
+def _usable(name: str, ladder: xr.Dataset, prior: str | None) -> xr.Dataset:
+    """The rungs above zero, and above all at which Gaussian and prior are too far apart."""
+    curve, doubts, apart = curve_of(ladder, prior)
+    if doubts:
+        warn(
+            f"The free energy of phase {name!r} is doubtful: {'; '.join(doubts)}. Give its ladder "
+            "more `inverse_temperatures`."
+        )
+    begin = max(apart, default=0.0)
+    kept = curve.isel(inverse_temperature=curve["inverse_temperature"].to_numpy() > begin)
+    if (count := kept.sizes["inverse_temperature"]) < LEAST_RUNGS:
+        remedy = "Lower its `localization`." if apart else "Give it more `inverse_temperatures`."
+        cause = "above those where Gaussian and prior are too far apart" if apart else "above zero"
+        raise ValueError(
+            f"`ladders` must have at least two rungs {cause}; {name!r} has {count}. {remedy}"
+        )
+    if apart:
+        n = float(kept["inverse_temperature"][0]) * int(ladder.attrs["num_data"])
+        warn(
+            f"The curve of phase {name!r} begins at n = {n:.3g}: below, at {len(apart)} rungs, the "
+            "Gaussian around its centre and the model's prior are too far apart. Lower its "
+            "`localization`."
+        )
+    return kept
+
+
 def _check_alike(ladders: Mapping[str, xr.Dataset]) -> None:
     for what in ("num_data", "num_parameters", "prior"):
         values = {name: ladder.attrs[what] for name, ladder in ladders.items()}
         if len(set(values.values())) > 1:
             raise ValueError(f"`ladders` must have the same `{what}`; got {values}.")
-    if next(iter(ladders.values())).attrs["prior"] != "local":
-        raise ValueError("`ladders` must be of prior='local', each around its centre.")
+    if next(iter(ladders.values())).attrs["prior"] == "model":
+        raise ValueError("`ladders` must be of prior='local' or 'both', each around its centre.")
     sizes = {name: ladder.sizes["datum"] for name, ladder in ladders.items()}
     if len(set(sizes.values())) > 1:
         raise ValueError(f"`ladders` must be of the same data; they have {sizes} losses.")
@@ -181,6 +213,15 @@ def _find(found: xr.Dataset, ladders: Mapping[str, xr.Dataset], n: int) -> list[
 
 
 def _loss_scatter(one: xr.Dataset, two: xr.Dataset, n: int) -> float:
-    """Standard error of the difference of the average losses, nats a datum."""
+    """Standard error of the difference of the average losses, nats a datum.
+
+    A loss of weight w is that of w data: their scatter is w times that of one.
+    """
+    weights = one["weight"].to_numpy()
+    total = weights.sum()
+    if np.all(weights == 1.0) and total != n:
+        return float("nan")  # rows that stand for n data, nobody knows how
     apart = (one["center_losses"] - two["center_losses"]).to_numpy()
-    return float(apart.std(ddof=1) / np.sqrt(n)) if apart.size == n else float("nan")
+    each = np.divide(apart, weights, out=np.zeros_like(apart), where=weights > 0)
+    square = np.sum(weights * (each - apart.sum() / total) ** 2)
+    return float(np.sqrt(square * total / (total - 1)) / n)

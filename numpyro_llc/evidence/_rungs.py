@@ -11,12 +11,12 @@ KEPT = 0.5
 """Share of the draws (Kish) that weights from a rung to the next should leave."""
 WIDEST = 4.0
 """The largest ratio of neighbours: of one parameter the share alone would let it grow beyond."""
-LOWEST_LOG = -80.0
-"""The lowest ``ln β`` of a first rung; ``exp(80)`` nats are near the end of float32."""
+FLAT = 1e-3
+"""Nats between the best and the worst draw at β = 0, of which weights leave all."""
 
 
 def default_rungs(base_excess: np.ndarray, dimension: int) -> np.ndarray:
-    """A geometric series up to 1, from where half of the draws at β = 0 would be left.
+    """A geometric series up to 1, from where half of the finite draws at β = 0 would be left.
 
     Parameters
     ----------
@@ -25,15 +25,23 @@ def default_rungs(base_excess: np.ndarray, dimension: int) -> np.ndarray:
     dimension : int
         d. Of Gamma(λ, 1) draws weights to ρ times the temperature leave ``((2ρ - 1)/ρ²)^λ``.
     """
-    excess = base_excess - base_excess.min()
+    finite = base_excess[np.isfinite(base_excess)]
+    if not finite.size:
+        raise ValueError(
+            f"The loss is finite at none of {base_excess.size} draws at β = 0, so no rung can be "
+            "chosen. Use a narrower prior or a larger `localization`."
+        )
+    excess = finite - finite.min()
+    kept = KEPT * finite.size / base_excess.size  # of draws whose loss is infinite none is left
 
     def too_many(log_beta: float) -> float:
         weights = np.exp(-np.exp(log_beta) * excess)
-        return float(np.mean(weights) ** 2 / np.mean(weights**2)) - KEPT
+        return float(np.sum(weights) ** 2 / np.sum(weights**2)) / base_excess.size - kept
 
     lowest = 1.0
     if too_many(0.0) < 0:
-        lowest = float(np.exp(brentq(too_many, LOWEST_LOG, 0.0)))
+        unweighted = np.log(FLAT) - np.log(excess.max())  # all weights are 1, or almost
+        lowest = float(np.exp(brentq(too_many, unweighted, 0.0)))
     share = KEPT ** (2.0 / dimension)
     ratio = min((1.0 + np.sqrt(1.0 - share)) / share, WIDEST)
     count = int(np.ceil(-np.log(lowest) / np.log(ratio))) + 1

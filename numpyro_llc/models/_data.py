@@ -51,6 +51,12 @@ def count_data(site: Site) -> jax.Array:
     return jnp.sum(observation_mask(site))
 
 
+def data_weights(site: Site, losses: jax.Array) -> jax.Array:
+    """How many data each of the site's `losses` counts as: what ``handlers.scale`` says, else 1."""
+    scale = 1.0 if site["scale"] is None else site["scale"]
+    return jnp.broadcast_to(jnp.asarray(scale, losses.dtype), losses.shape)
+
+
 def count_bad(site: Site) -> jax.Array:
     """NaN or infinite values of an observed site that are not masked out."""
     if not jnp.issubdtype(jnp.result_type(site["value"]), jnp.inexact):

@@ -19,13 +19,23 @@ UNIFORM = init_to_uniform()
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["z", "losses", "observed", "counts", "bad_observations", "inside", "finite"],
+    data_fields=[
+        "z",
+        "losses",
+        "weights",
+        "observed",
+        "counts",
+        "bad_observations",
+        "inside",
+        "finite",
+    ],
     meta_fields=[],
 )
 @dataclass(frozen=True)
 class Measured:
     z: Parameters
     losses: Losses
+    weights: Losses
     observed: dict[str, jax.Array]
     counts: dict[str, jax.Array]
     bad_observations: dict[str, jax.Array]
@@ -47,9 +57,11 @@ def measure(
     values = {name: trace[name]["value"] for name in program.parameters}
     supports = {name: support_of(trace[name]) for name in program.parameters}
     z = {name: _unconstrain(name, values[name], supports[name]) for name in values}
+    losses = {name: site_loss(site) for name, site in sites.items()}
     return Measured(
         z=z,
-        losses={name: site_loss(site) for name, site in sites.items()},
+        losses=losses,
+        weights={name: _data.data_weights(site, losses[name]) for name, site in sites.items()},
         observed={name: site["value"] for name, site in sites.items()},
         counts={name: _data.count_data(site) for name, site in sites.items()},
         bad_observations={name: _data.count_bad(site) for name, site in sites.items()},

@@ -32,6 +32,8 @@ class ModelReading:
         Unconstrained parameters ``z*``.
     center_losses : dict of str to jax.Array
         Per-datum losses at the centre, nats, for each likelihood site.
+    data_weights : dict of str to jax.Array
+        How many data each of these losses counts as.
     observed : dict of str to jax.Array
         Values of the likelihood sites.
     data_axes : dict of str to DataAxes
@@ -47,13 +49,15 @@ class ModelReading:
     subsampled : tuple of str
         Names of the plates that declare a `subsample_size`.
     improper : tuple of str
-        Parameters with no prior that has an integral: param sites and ``ImproperUniform``.
+        Parameters with no prior of integral 1: param sites, ``ImproperUniform``, priors that
+        ``handlers.scale`` or ``handlers.mask`` change.
     """
 
     program: Program
     arrays: Arrays
     center: Parameters
     center_losses: Losses
+    data_weights: Losses
     observed: dict[str, jax.Array]
     data_axes: dict[str, _data.DataAxes]
     data_counts: dict[str, jax.Array]
@@ -166,6 +170,7 @@ def read_model(
         arrays=arrays,
         center=seen.z,
         center_losses=seen.losses,
+        data_weights=seen.weights,
         observed=seen.observed,
         data_counts=seen.counts,
         **found,

@@ -148,11 +148,15 @@ def unwrap(fn: dist.Distribution) -> dist.Distribution:
 
 
 def has_proper_prior(site: Site) -> bool:
-    """Whether a parameter site has a prior that has an integral."""
+    """Whether a parameter site has a prior of integral 1: its distribution and nothing else."""
     if site["type"] == "param":
         return False
-    base = site["fn"]
+    scale, base = site["scale"], site["fn"]
+    if scale is not None and (is_traced(scale) or np.any(np.asarray(scale) != 1)):
+        return False
     while hasattr(base, "base_dist"):  # transforms too, which `unwrap` leaves
+        if isinstance(base, dist.MaskedDistribution):
+            return False
         base = base.base_dist
     return not isinstance(base, dist.ImproperUniform)
 

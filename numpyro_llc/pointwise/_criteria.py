@@ -70,7 +70,8 @@ def waic(statistics: DatasetResult | xr.Dataset) -> pd.Series:
     -------
     pandas.Series
         As ArviZ 0.x's: ``elpd_waic`` (larger is better), ``se`` (over the data), ``p_waic``,
-        ``n_samples``, ``n_data_points``, ``warning`` (a datum's variance above 0.4).
+        ``n_samples``, ``n_data_points``, ``warning`` (a datum's variance above 0.4). A row counts
+        as many times as its ``weight`` says.
 
     Notes
     -----
@@ -85,13 +86,15 @@ def waic(statistics: DatasetResult | xr.Dataset) -> pd.Series:
             "estimate_llc with inverse_temperature=1.0, or weight them in pointwise_statistics."
         )
     by_datum = (data["log_density"] - data["loss_variance"]).to_numpy()
+    counts = data["weight"].to_numpy()
+    size, total = counts.sum(), np.sum(counts * by_datum)
     return pd.Series(
         {
-            "elpd_waic": float(by_datum.sum()),
-            "se": float(np.sqrt(by_datum.size * by_datum.var())),
+            "elpd_waic": float(total),
+            "se": float(np.sqrt(np.sum(counts * (by_datum - total / size) ** 2))),
             "p_waic": float(data["functional_variance"]),
             "n_samples": int(data.attrs["num_draws"]),
-            "n_data_points": int(by_datum.size),
+            "n_data_points": int(round(size)),
             "warning": bool((data["loss_variance"] > MOST_VARIANCE).any()),
         }
     )

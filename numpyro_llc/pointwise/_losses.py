@@ -59,6 +59,9 @@ class PointwiseLosses:
         The posterior group, with its attrs.
     shape : (int, int)
         Chains and draws.
+    weights : array [row]
+        How many data each row counts as: what ``handlers.scale`` on the observations says, else 1.
+        NaN where parts of a row count differently. ``ℓ_i`` is of all of them.
     num_rows, block_rows : int
         Data, and data in a block.
     """
@@ -70,6 +73,7 @@ class PointwiseLosses:
     is_center: bool
     draws: xr.Dataset
     shape: tuple[int, int]
+    weights: np.ndarray
     num_rows: int
     block_rows: int
 
@@ -166,6 +170,7 @@ def pointwise_losses(
         is_center=is_center,
         draws=draws,
         shape=shape,
+        weights=_weights_of_rows(reading, program, num_rows),
         num_rows=num_rows,
         block_rows=int(np.clip(rows, 1, num_rows)),
     )
@@ -194,6 +199,22 @@ def _with_rows(reading: ModelReading, in_axes: InAxes) -> tuple[Program, int]:
     if program.batching is not None:
         return program, program.batching.num_rows
     return program, int(np.size(next(iter(reading.center_losses.values()))))
+
+
+def _weights_of_rows(reading: ModelReading, program: Program, num_rows: int) -> np.ndarray:
+    """How many data each row counts as; NaN where its losses differ in that."""
+    axes = dict(program.batching.site_axes) if program.batching is not None else {}
+    by_row = np.concatenate(
+        [
+            np.moveaxis(np.asarray(weights, np.float64), axes[name], 0).reshape(num_rows, -1)
+            if axes
+            else np.asarray(weights, np.float64).reshape(num_rows, 1)
+            for name, weights in reading.data_weights.items()
+        ],
+        axis=1,
+    )
+    differ = np.ptp(by_row, axis=1) > 0
+    return np.where(differ, np.nan, by_row[:, 0])
 
 
 def _rows_at(

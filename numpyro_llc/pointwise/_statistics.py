@@ -30,10 +30,12 @@ class PointwiseStatistics(DatasetResult):
     Attributes
     ----------
     data : xarray.Dataset
-        By ``datum``: ``mean_loss`` and ``loss_variance`` of ``ℓ_i(z)`` over draws, ``log_density``,
-        ``log E[p(x_i | z)]``, and with `loo` ``elpd_loo`` and ``pareto_k``. Scalars:
-        ``functional_variance`` ``V = Σ_i Var[ℓ_i]`` and its Monte Carlo ``error``, ``share`` of the
-        draws that the weights leave. attrs: β, that of the draws, numbers of rows and draws.
+        By ``datum``, a row: ``weight`` w_i, how many data it counts as (``handlers.scale``, else
+        1), and of one of these ``mean_loss`` and ``loss_variance`` of ``ℓ_i(z)`` over draws,
+        ``log_density``, ``log E[p(x_i | z)]``, and with `loo` ``elpd_loo`` and ``pareto_k``.
+        Scalars: ``functional_variance`` ``V = Σ_i w_i Var[ℓ_i]`` and its Monte Carlo ``error``,
+        ``share`` of the draws that weights to another β leave. attrs: β, that of the draws, n as
+        ``Σ_i w_i``, numbers of rows and draws.
     """
 
     def waic(self) -> pd.Series:
@@ -52,10 +54,10 @@ class PointwiseStatistics(DatasetResult):
         llc : float
             λ.
         num_data : int, optional
-            n; by default the rows of these data.
+            n; by default that of these data, ``Σ_i w_i``.
         """
         found = self.singular_fluctuation()
-        size = int(self.attrs["num_rows"]) if num_data is None else num_data
+        size = self.attrs["num_data"] if num_data is None else num_data
         return learning_curve(llc, found.value, size, inverse_temperature=found.inverse_temperature)
 
 
@@ -69,16 +71,23 @@ def pointwise_statistics(
     losses : PointwiseLosses
         What :func:`pointwise_losses` returned.
     inverse_temperature : float, optional
-        β to weight the draws to; by default that of the draws. The weights are
-        ``exp(-(β - β_0) [nL(z) - nL(z*)])``, from the `llc` of the result.
+        β to weight the draws to, at least theirs; by default that of the draws. The weights are
+        ``exp(-(β - β_0) [nL(z) - nL(z*)])``, from the `llc` of the result. To a smaller β they
+        would have no bound.
     loo : bool
-        Also ArviZ's PSIS-LOO of each datum. Of draws that are not weighted.
+        Also ArviZ's PSIS-LOO of each datum, of draws at β = 1.
 
     Returns
     -------
     PointwiseStatistics
         The moments, and what they say: its methods ``waic``, ``singular_fluctuation`` and
         ``learning_curve``.
+
+    Raises
+    ------
+    ValueError
+        If β is smaller than that of the draws, for `loo` of draws at another β than 1, and if parts
+        of a row count as different numbers of data.
 
     Warns
     -----
@@ -87,6 +96,9 @@ def pointwise_statistics(
 
     Notes
     -----
+    A row under ``numpyro.handlers.scale(scale=w)`` is w data alike, each with its own noise: the
+    sum over them of ``Var[ℓ]`` is w times that of one.
+
     Of draws times data no more than `max_memory` bytes are held. Variances are over all chains and
     not corrected for ``1/ESS``, as in ArviZ.
     """
@@ -95,18 +107,25 @@ def pointwise_statistics(
         meaning = "It is β of the density that the draws stand for."
         beta = check_positive("inverse_temperature", inverse_temperature, meaning=meaning)
     weights, share = _weights(losses, beta)
-    if loo and share < 1.0:
+    _check_rows(losses)
+    if loo and not (np.isclose(losses.inverse_temperature, 1.0) and share == 1.0):
         raise ValueError(
-            f"`loo` is of draws that are not weighted, at β = {losses.inverse_temperature:.4g}; "
-            "leave out `inverse_temperature`, or run at it."
+            f"`loo` needs draws at inverse_temperature = 1, not weighted to it; these are at "
+            f"{losses.inverse_temperature:.4g}. Run estimate_llc with inverse_temperature=1.0, and "
+            "leave `inverse_temperature` out here."
         )
     columns: dict[str, list[np.ndarray]] = {}
     by_draw = np.zeros(losses.shape)
-    for _, excess, reference in losses:
+    for rows, of_rows, reference_of_rows in losses:
+        counts = losses.weights[rows]
+        # Of one datum; a row that counts as none has no loss.
+        each = np.divide(1.0, counts, out=np.zeros_like(counts), where=counts > 0)
+        excess, reference = of_rows * each, reference_of_rows * each
         mean = np.einsum("ct,cti->i", weights, excess)
         square = (excess - mean) ** 2
-        by_draw += square.sum(axis=2)
+        by_draw += square @ counts
         found = {
+            "weight": counts,
             "mean_loss": reference + mean,
             "loss_variance": np.einsum("ct,cti->i", weights, square),
             "log_density": _log_mean(-excess, weights) - reference,
@@ -116,6 +135,15 @@ def pointwise_statistics(
         for name, values in found.items():
             columns.setdefault(name, []).append(values)
     return PointwiseStatistics(_dataset(columns, weights, share, by_draw, beta, losses))
+
+
+def _check_rows(losses: PointwiseLosses) -> None:
+    if (differ := np.isnan(losses.weights)).any():
+        raise ValueError(
+            f"`pointwise_statistics` needs rows of which all parts count alike; "
+            f"numpyro.handlers.scale gives those of row {int(np.argmax(differ))} different scales, "
+            "so that it is no number of data. Use one scale for a row."
+        )
 
 
 def _weights(losses: PointwiseLosses, beta: float) -> tuple[np.ndarray, float]:
@@ -128,6 +156,12 @@ def _weights(losses: PointwiseLosses, beta: float) -> tuple[np.ndarray, float]:
         raise ValueError(
             f"The draws are at inverse_temperature = {sampled:g} and have no `llc` to weight them "
             f"to {beta:g} with. Leave `inverse_temperature` out."
+        )
+    if beta < sampled:
+        raise ValueError(
+            f"`inverse_temperature` must be at least that of the draws, {sampled:.4g}; got "
+            f"{beta:.4g}. Weights to a smaller one have no bound: run estimate_llc with "
+            f"inverse_temperature={beta:.4g} instead."
         )
     log_weights = -(beta / sampled - 1.0) * draws_of(losses.draws, "llc")
     weights = np.exp(log_weights - logsumexp(log_weights))
@@ -168,6 +202,7 @@ def _dataset(
         attrs={
             "inverse_temperature": beta,
             "sampled_inverse_temperature": losses.inverse_temperature,
+            "num_data": float(losses.weights.sum()),
             "num_rows": losses.num_rows,
             "num_draws": weights.size,
         },

@@ -99,16 +99,51 @@ def assemble(
             log_likelihood_of(target, draws.positions),
             lead=_CHAIN_DRAW,
             plate_axes={name: axes.names for name, axes in reading.data_axes.items()},
+            attrs=_note(beta),
         )
     if not np.all(np.isfinite(draws.excess_loss)):
         raise _non_finite(groups, report, draws)
-    # A row that stands for several data has the variance of one, so many times.
-    scale = beta * np.sqrt(reading.num_losses / num_data)
-    error = data_error(beta * draws.excess_loss, scale * draws.contrasts)
+    share = _share_of_a_row(reading, num_data)
+    error = data_error(beta * draws.excess_loss, beta * np.sqrt(share) * draws.contrasts)
     idata, found = _with_findings(groups, dataclasses.replace(report, data_error=error))
-    if found:
-        warn(text_of(found))
+    said = [text_of(found)] if found else []
+    if log_likelihood and _is_tempered(beta):
+        said.append(groups["log_likelihood"].attrs["note"])
+    if said:
+        warn(" ".join(said))
     return idata
+
+
+def _share_of_a_row(reading: ModelReading, num_data: int) -> float:
+    """The variance of a row's loss that scatter of its data makes, over its square.
+
+    A row that counts w times has w times the variance of one datum, where its square is w². Of
+    different w the mean share, as of losses that do not depend on them. Where no
+    ``handlers.scale`` says w, it is n over the number of rows.
+    """
+    weights = np.concatenate(
+        [np.ravel(np.asarray(x, np.float64)) for x in reading.data_weights.values()]
+    )
+    if np.all(weights == 1.0):
+        return reading.num_losses / num_data
+    return float(weights.sum() / np.sum(weights**2))
+
+
+def _is_tempered(beta: float) -> bool:
+    """Whether β is not that of a posterior."""
+    return not np.isclose(beta, 1.0)
+
+
+def _note(beta: float) -> dict[str, object]:
+    """Attributes of the group ``log_likelihood``: whether ``arviz.loo`` may read it."""
+    if not _is_tempered(beta):
+        return {"inverse_temperature": beta}
+    note = (
+        f"`log_likelihood` is of draws at β = {beta:.3g}, but LOO and WAIC, as arviz.loo computes "
+        "them from this group, hold at β = 1 only: their values are wrong here. For these run with "
+        "inverse_temperature=1.0."
+    )
+    return {"inverse_temperature": beta, "note": note}
 
 
 def _groups(

@@ -35,7 +35,7 @@ def evaluated(
     """Unconstrained draws ``[chain, draw, ...]`` with their losses and distances."""
     evaluation, displacement = jax.tree.map(np.asarray, _evaluate(target, positions))
     excess, by_part, contrasts = (np.asarray(part, np.float64) for part in evaluation)
-    place = np.unravel_index(np.nanargmin(excess), excess.shape)
+    place = np.unravel_index(np.argmin(np.nan_to_num(excess, nan=np.inf)), excess.shape)
     lowest = float(excess[place]), jax.tree.map(lambda leaf: leaf[place], positions)
     return Draws(excess, by_part, contrasts, {**displacement, **statistics}, positions, lowest)
 
