@@ -14,7 +14,7 @@ from numpyro_llc._checks import check_integer, check_key
 from numpyro_llc.errors import NonFiniteLossError, warn
 from numpyro_llc.local._curvature import Curvature, curvature_at_center, lowest_curvature
 from numpyro_llc.local._localize import LocalizedModel
-from numpyro_llc.local._slope import check_differentiable
+from numpyro_llc.local._slope import TRAP, check_differentiable
 from numpyro_llc.local._target import LocalTarget, make_target, total_loss
 from numpyro_llc.models import (
     Arrays,
@@ -251,8 +251,14 @@ def _best(losses: Losses) -> tuple[np.ndarray, int]:
 
 def _check_converged(found: Curvature, target: LocalTarget) -> bool:
     """Whether the end is a local minimum of the objective; warns with the numbers if not."""
-    curved = found.largest > FLAT_CURVATURE
-    if not curved:
+    if not np.isfinite(found.largest):
+        warn(
+            "`find_center` stopped where derivatives of the loss are not finite "
+            f"({dict(found.undefined) or 'those of second order'}): whether it is a local minimum "
+            f"is not known. {TRAP}."
+        )
+        return False
+    if not found.largest > FLAT_CURVATURE:
         warn(
             f"`find_center` stopped where the loss is flat (largest Hessian eigenvalue "
             f"{found.largest:.3g}): the maximum likelihood may not exist (separable classes, a "
@@ -263,10 +269,12 @@ def _check_converged(found: Curvature, target: LocalTarget) -> bool:
     lowest = lowest_curvature(found.largest, beta, gamma)
     converged = -found.newton_shift < CONVERGED_NATS and not found.smallest < lowest
     if not converged:
+        is_saddle = found.smallest < lowest  # at which a Newton step goes to no minimum
+        gain = "" if is_saddle else f", {-found.newton_shift:.3g} nats to gain by a Newton step"
         warn(
-            f"`find_center` stopped at a point that is no local minimum: gradient norm "
-            f"{found.gradient_norm:.3g}, smallest Hessian eigenvalue {found.smallest:.3g} (largest "
-            f"{found.largest:.3g}), {-found.newton_shift:.3g} nats to gain by a Newton step. Raise "
-            "`max_steps` or `num_starts`, or rescale the parameters."
+            f"`find_center` stopped at {'a saddle, which' if is_saddle else 'a point that'} is no "
+            f"local minimum: gradient norm {found.gradient_norm:.3g}, smallest Hessian eigenvalue "
+            f"{found.smallest:.3g} (largest {found.largest:.3g}){gain}. Raise `max_steps` or "
+            "`num_starts`, or rescale the parameters."
         )
     return converged

@@ -130,6 +130,16 @@ class RunReport:
         return float(value)
 
     @property
+    def shorter_steps(self) -> str:
+        """How to shorten the steps of the kernel: the setting that it has."""
+        if self.step_size is not None:
+            return "Lower `step_size`"
+        if self.kernel in ("nuts", "hmc", "mala"):
+            kind = "NUTS" if self.kernel == "nuts" else "HMC"
+            return f"Give a kernel object with a higher `target_accept_prob` than 0.99 ({kind})"
+        return "Shorten the steps of the kernel"
+
+    @property
     def smallest_localization(self) -> float | None:
         """The smallest γ of any site."""
         if isinstance(self.localization, dict):

@@ -10,6 +10,10 @@ SHIFT_TOLERANCE = 0.01
 """Shift of λ̂ (relative to the Laplace value, and absolute below 1) that a centre may cause."""
 BELOW_CENTER = -0.05
 """An `llc` that no rounding explains: the loss there is below the centre's."""
+NO_HESSIAN = (
+    "A root, a norm or an absolute value at zero has no second derivative: move the centre a "
+    "little off that point to have it measured."
+)
 GO_THERE = "Start find_center at nllc.lowest_point(idata)"
 
 
@@ -20,10 +24,9 @@ def center_curvature(e: CheckInput) -> Outcome:
     )
     if np.isnan(smallest):
         raise NotMeasured("a Hessian")
-    limit = lowest_curvature(largest, e.number("inverse_temperature"), e.smallest_localization)
     return at_least(
         smallest,
-        limit,
+        _lowest(e),
         "The smallest Hessian eigenvalue of nL at the centre",
         f"`center` is no local minimum of the loss (the largest is {largest:.4g}), so λ̂ may be "
         "negative",
@@ -34,14 +37,21 @@ def center_curvature(e: CheckInput) -> Outcome:
 def center_gradient(e: CheckInput) -> Outcome:
     """By how much a slope at the centre lowers λ̂ below that of the minimum near by."""
     drop, expected = -e.number("center_shift"), e.number("center_expected_llc")
-    if np.isnan(drop) and np.isfinite(e.number("center_smallest_eigenvalue")):
-        raise NotMeasured("a minimum near by")  # the curvature's check says why
+    norm, smallest = (e.report.center_gradient_norm, e.report.center_smallest_eigenvalue)
+    if smallest is not None and np.isfinite(smallest):
+        if np.isnan(drop) or smallest < _lowest(e):
+            raise NotMeasured("a minimum near by")  # the curvature's check says why
+    elif np.isnan(drop):
+        said = (
+            "The Hessian of nL at the centre is not finite, so whether `center` is a local minimum "
+            f"is not known; the gradient norm of nL is {norm:.4g}."
+        )
+        return Outcome(drop, SHIFT_TOLERANCE * max(expected, 1.0), True, said, NO_HESSIAN)
     return at_most(
         drop,
         SHIFT_TOLERANCE * max(expected, 1.0),
         "The drop of λ̂ from the slope at the centre",
-        "`center` is no local minimum of the loss: the gradient norm of nL is "
-        f"{e.number('center_gradient_norm'):.4g}",
+        f"`center` is no local minimum of the loss: the gradient norm of nL is {norm:.4g}",
         "Use find_center, if that is not what you mean.",
     )
 
@@ -56,10 +66,15 @@ def below_center(e: CheckInput) -> Outcome:
         float(np.min(e.llc)),
         BELOW_CENTER - slack,
         "The lowest `llc` of a draw",
-        f"{100 * share:.2g} % of the draws lie below the loss at the centre, which is not the "
-        "minimum",
+        f"{100 * share:.2g} % of the draws lie below the loss at the centre{_depth(e)}, which is "
+        "not the minimum",
         f"{GO_THERE}, and run again from there.",
     )
+
+
+def _depth(e: CheckInput) -> str:
+    beta = e.report.inverse_temperature
+    return f" (by up to {-np.min(e.llc) / beta:.3g} nats of nL)" if beta else ""
 
 
 def negative(e: CheckInput) -> Outcome:
@@ -85,6 +100,12 @@ def flat_directions(e: CheckInput) -> Outcome:
         "where the set of minima has no end, p(z) cannot be normalized and the draws wander off",
         "Give a positive `localization`.",
     )
+
+
+def _lowest(e: CheckInput) -> float:
+    """The eigenvalue below which the centre is a saddle."""
+    largest, beta = e.number("center_largest_eigenvalue"), e.number("inverse_temperature")
+    return lowest_curvature(largest, beta, e.smallest_localization)
 
 
 def _eigenvalues(e: CheckInput) -> tuple[float, float]:
