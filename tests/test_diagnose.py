@@ -614,13 +614,13 @@ def test_chains_that_do_not_move_are_said_to_stand_still(scale):
 
 
 def test_chains_that_move_do_not_stand_still():
-    for llc, statistics, attrs in [
+    for llc, own, attrs in [
         (LLC, {}, {}),
         (*quiet(0.1), {}),  # of some w^50
         (quiet(1e-3)[0], {"penalty": PULLS}, {}),  # a flat loss, bounded by γ
         (*quiet(1e-4), {"localization": 0.0}),  # λ may be far below d
     ]:
-        known = statistics if isinstance(statistics, dict) else {"penalty": statistics}
+        known = own if isinstance(own, dict) else {"penalty": own}
         table = nllc.diagnose(planted(llc, statistics=known, **attrs), all_checks=True)
         assert not table.loc["standing_still", "found"]
     rest = planted(0.0 * LLC, kernel="sgd")
@@ -634,7 +634,7 @@ def test_a_loss_that_does_not_depend_on_what_is_sampled_is_told_from_chains_that
     assert "does not depend on the parameters that are sampled" in row["meaning"]
 
 
-@pytest.mark.parametrize("kernel", ["sgld", "sgnht"])
+@pytest.mark.parametrize("kernel", [pytest.param("sgld", marks=pytest.mark.slow), "sgnht"])
 def test_a_run_of_tiny_steps_stands_still(kernel):
     kind = {"sgld": nllc.SGLD, "sgnht": nllc.SGNHT}[kernel]
     with pytest.warns(nllc.LLCWarning, match="did not move.*which is 1e-12: raise it"):

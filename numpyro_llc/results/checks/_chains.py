@@ -53,11 +53,10 @@ def standing_still(e: CheckInput) -> Outcome:
         return Outcome(value, 0.0, False, "All chains moved.", "")
     if np.all(is_still) and _varies(e, "distance"):
         said = (
-            "`llc` is the same in all draws of chains that moved: the loss does not depend on the"
+            "`llc` is the same in all draws of chains that moved: the loss does not depend on the "
+            "parameters that are sampled."
         )
-        return Outcome(
-            value, 0.0, True, f"{said} parameters that are sampled.", "Sample others (`sites`)."
-        )
+        return Outcome(value, 0.0, True, said, "Sample others (`sites`).")
     said = (
         f"{100 * value:.0f} % of the chains did not move, or hardly: the largest `llc` of any draw "
         f"is {np.max(e.llc):.3g}, so λ̂ and its error say nothing of the loss."
