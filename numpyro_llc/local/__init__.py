@@ -10,6 +10,7 @@ from numpyro_llc.local._curvature import (
     lowest_curvature,
     rounding,
 )
+from numpyro_llc.local._edge import AT_THE_EDGE, edge_of
 from numpyro_llc.local._evaluation import (
     ROWS_ALWAYS_AFFORDABLE,
     Evaluation,
@@ -50,6 +51,7 @@ from numpyro_llc.local._starts import spread_starts
 from numpyro_llc.local._target import LocalTarget, PosteriorTarget, make_target, total_loss
 
 __all__ = [
+    "AT_THE_EDGE",
     "Anchor",
     "Center",
     "Curvature",
@@ -75,6 +77,7 @@ __all__ = [
     "curvature_at_center",
     "curvature_product",
     "draw_rows",
+    "edge_of",
     "excess_losses",
     "find_center",
     "gradient_at_center",

@@ -13,6 +13,7 @@ from numpyro.infer.initialization import init_to_sample, init_to_uniform
 from numpyro_llc._checks import check_integer, check_key
 from numpyro_llc.errors import NonFiniteLossError, warn
 from numpyro_llc.local._curvature import Curvature, curvature_at_center, lowest_curvature
+from numpyro_llc.local._edge import AT_THE_EDGE, edge_of
 from numpyro_llc.local._localize import LocalizedModel
 from numpyro_llc.local._slope import TRAP, check_differentiable
 from numpyro_llc.local._target import LocalTarget, make_target, total_loss
@@ -61,6 +62,8 @@ class Center:
         The objective each start ended at, less the best, in nats; NaN where one failed.
     objective : str
         "mle" or "map".
+    edge : tuple of str
+        Sites along which the objective falls to the edge of their support, or to infinity.
     """
 
     params: dict[str, PyTree]
@@ -72,6 +75,7 @@ class Center:
     start: int
     start_objectives: np.ndarray
     objective: str
+    edge: tuple[str, ...] = ()
 
 
 def find_center(
@@ -171,6 +175,7 @@ def find_center(
         start=best,
         start_objectives=excess,
         objective=objective,
+        edge=found.edge,
     )
 
 
@@ -251,6 +256,9 @@ def _best(losses: Losses) -> tuple[np.ndarray, int]:
 
 def _check_converged(found: Curvature, target: LocalTarget) -> bool:
     """Whether the end is a local minimum of the objective; warns with the numbers if not."""
+    if found.edge:
+        warn(f"`find_center` found no minimum inside: {edge_of(found.edge)}. {AT_THE_EDGE}")
+        return False
     if not np.isfinite(found.largest):
         warn(
             "`find_center` stopped where derivatives of the loss are not finite "

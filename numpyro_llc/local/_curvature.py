@@ -10,6 +10,7 @@ from jax.flatten_util import ravel_pytree
 from jax.scipy.sparse.linalg import cg
 
 from numpyro_llc.local._derivatives import gradient_and_product
+from numpyro_llc.local._edge import edge_sites
 from numpyro_llc.local._gradients import make_anchor
 from numpyro_llc.local._slope import not_finite
 from numpyro_llc.local._target import LocalTarget
@@ -60,6 +61,8 @@ class Curvature:
         Hessian of ``nL``, if `d` is at most ``DENSE_LIMIT``.
     undefined : dict of str to int
         By site, how many derivatives of the loss are NaN or infinite; empty where all are finite.
+    edge : tuple of str
+        Sites along which the loss falls to the edge of their support: see ``edge_sites``.
     """
 
     gradient_norm: float
@@ -69,6 +72,7 @@ class Curvature:
     expected_llc: float
     hessian: np.ndarray | None = None
     undefined: Mapping[str, int] = field(default_factory=dict)
+    edge: tuple[str, ...] = ()
 
 
 UNKNOWN = Curvature(*(float("nan"),) * 5)
@@ -205,4 +209,5 @@ def curvature_at_center(target: LocalTarget, rng_key: jax.Array) -> Curvature:
         expected_llc=expected,
         hessian=hessian,
         undefined=_undefined(target, gradient),
+        edge=edge_sites(target, hessian),
     )

@@ -222,6 +222,17 @@ class Program:
                 total -= jnp.sum(log_det)
         return total
 
+    def constrained(self, z: Parameters, arrays: Sequence[jax.Array]) -> tuple[str, ...]:
+        """Names of the parameters whose support is not all of R^k; nothing is computed."""
+        found: list[str] = []
+
+        def look(z: Parameters, arrays: Sequence[jax.Array]) -> None:
+            trace = self.trace(arrays, partial(_place, z))
+            found.extend(k for k in self.parameters if not is_real(support_of(trace[k])))
+
+        jax.eval_shape(look, z, arrays)
+        return tuple(found)
+
     def constrain(
         self, z: Parameters, arrays: Sequence[jax.Array], names: Sequence[str]
     ) -> Parameters:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from numpyro_llc.estimators import RESOLVED
-from numpyro_llc.local import lowest_curvature, rounding
+from numpyro_llc.local import AT_THE_EDGE, edge_of, lowest_curvature, rounding
 from numpyro_llc.results.checks._check import CheckInput, NotMeasured, Outcome, at_least, at_most
 
 SHIFT_TOLERANCE = 0.01
@@ -15,6 +15,20 @@ NO_HESSIAN = (
     "little off that point to have it measured."
 )
 GO_THERE = "Start find_center at nllc.lowest_point(idata)"
+
+
+def center_edge(e: CheckInput) -> Outcome:
+    """The loss has a minimum inside: it does not fall to the edge of the support of a site."""
+    e.number("center_smallest_eigenvalue")
+    if e.report.center_edge is None:
+        said = "From the centre the loss falls to no edge of a support."
+        return Outcome(0.0, 0.0, False, said, "")
+    sites = e.report.center_edge.split(", ")
+    said = (
+        f"`center` is no local minimum of the loss, which has none near by: {edge_of(sites)}. γ "
+        "and not the loss bounds what is sampled there, and λ̂ may be negative."
+    )
+    return Outcome(float(len(sites)), 0.0, True, said, AT_THE_EDGE)
 
 
 def center_curvature(e: CheckInput) -> Outcome:
@@ -36,6 +50,8 @@ def center_curvature(e: CheckInput) -> Outcome:
 
 def center_gradient(e: CheckInput) -> Outcome:
     """By how much a slope at the centre lowers λ̂ below that of the minimum near by."""
+    if e.report.center_edge is not None:
+        raise NotMeasured("a minimum near by")  # the check of the edge says why
     drop, expected = -e.number("center_shift"), e.number("center_expected_llc")
     norm, smallest = (e.report.center_gradient_norm, e.report.center_smallest_eigenvalue)
     if smallest is not None and np.isfinite(smallest):
@@ -68,8 +84,14 @@ def below_center(e: CheckInput) -> Outcome:
         "The lowest `llc` of a draw",
         f"{100 * share:.2g} % of the draws lie below the loss at the centre{_depth(e)}, which is "
         "not the minimum",
-        f"{GO_THERE}, and run again from there.",
+        _go_there(e),
     )
+
+
+def _go_there(e: CheckInput) -> str:
+    if e.report.center_edge is not None:
+        return "See the finding of the edge: a lower point is no minimum either."
+    return f"{GO_THERE}, and run again from there."
 
 
 def _depth(e: CheckInput) -> str:
@@ -84,7 +106,7 @@ def negative(e: CheckInput) -> Outcome:
         -RESOLVED * e.of_llc("mcse_mean"),
         "λ̂",
         "it is negative beyond its error, so the centre is far from a minimum",
-        f"{GO_THERE}, and run again from there.",
+        _go_there(e),
     )
 
 

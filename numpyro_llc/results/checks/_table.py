@@ -8,6 +8,7 @@ from numpyro_llc.results.checks._check import CheckInput, NotMeasured, Outcome
 CHECKS: dict[str, Callable[[CheckInput], Outcome]] = {
     "non_finite": _chains.non_finite,
     "interrupted": _chains.interrupted,
+    "center_edge": _center.center_edge,
     "center_curvature": _center.center_curvature,
     "center_gradient": _center.center_gradient,
     "flat_directions": _center.flat_directions,
