@@ -6,7 +6,7 @@ from numpyro_llc.models._leaves import leaf_name, named_leaves
 from numpyro_llc.models._measured import draw_starts
 from numpyro_llc.models._modules import PARAMS, by_site
 from numpyro_llc.models._network import NetworkModel, network_model
-from numpyro_llc.models._program import FullPlates, Program, constrain
+from numpyro_llc.models._program import FullPlates, Program, constrain, site_loss
 from numpyro_llc.models._reading import ModelReading, read_model
 from numpyro_llc.models._types import (
     Arrays,
@@ -41,6 +41,7 @@ __all__ = [
     "named_leaves",
     "network_model",
     "read_model",
+    "site_loss",
     "split_arguments",
     "with_batches",
 ]
