@@ -21,7 +21,7 @@ def warn(message: str) -> None:
 
 
 class NonFiniteLossError(RuntimeError):
-    """The loss became NaN or infinite, at the centre or along a chain.
+    """The loss, or its gradient at the centre, is NaN or infinite, or the loss along a chain.
 
     Attributes
     ----------

@@ -1,6 +1,7 @@
 """``diagnose``: planted faults are caught by the check for them; healthy runs are let be."""
 
 import json
+import re
 
 import arviz as az
 import jax
@@ -587,3 +588,99 @@ def test_draws_below_the_centre_are_counted():
     row = nllc.diagnose(planted(llc)).loc["below_center"]
     assert row["value"] == -0.2
     assert "1 % of the draws lie below the loss at the centre" in row["meaning"]
+
+
+def quiet(scale, chains=4):
+    """Draws whose llc and penalty are of this size: d/2 = 2.5 each would be usual."""
+    rng = np.random.default_rng(3)
+    llc, penalty = scale * rng.gamma(2.5, size=(2, chains, 1000))
+    return llc, penalty
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-9, 1e-4])
+def test_chains_that_do_not_move_are_said_to_stand_still(scale):
+    llc, penalty = quiet(scale)
+    settings = {"kernel": "sgnht", "step_size": 1e-12, "step_size_is_automatic": 0}
+    row = nllc.diagnose(planted(llc, statistics={"penalty": penalty}, **settings)).loc[
+        "standing_still"
+    ]
+    assert row["value"] == 1.0
+    assert "100 % of the chains did not move" in row["meaning"]
+    assert "The reason is `step_size`, which is 1e-12: raise it" in row["remedy"]
+    one = planted(np.r_[LLC[:3], llc[:1]], statistics={"penalty": np.r_[PULLS[:3], penalty[:1]]})
+    table = nllc.diagnose(one)
+    assert table.loc["standing_still", "value"] == 0.25
+    assert "Raise `num_warmup`" in table.loc["standing_still", "remedy"]
+
+
+def test_chains_that_move_do_not_stand_still():
+    for llc, own, attrs in [
+        (LLC, {}, {}),
+        (*quiet(0.1), {}),  # of some w^50
+        (quiet(1e-3)[0], {"penalty": PULLS}, {}),  # a flat loss, bounded by γ
+        (*quiet(1e-4), {"localization": 0.0}),  # λ may be far below d
+    ]:
+        known = own if isinstance(own, dict) else {"penalty": own}
+        table = nllc.diagnose(planted(llc, statistics=known, **attrs), all_checks=True)
+        assert not table.loc["standing_still", "found"]
+    rest = planted(0.0 * LLC, kernel="sgd")
+    assert "standing_still" not in nllc.diagnose(rest, all_checks=True).index
+
+
+def test_a_loss_that_does_not_depend_on_what_is_sampled_is_told_from_chains_that_stand():
+    row = nllc.diagnose(
+        planted(0.0 * LLC, statistics={"penalty": PULLS, "distance": np.sqrt(PULLS)})
+    ).loc["standing_still"]
+    assert "does not depend on the parameters that are sampled" in row["meaning"]
+
+
+@pytest.mark.parametrize("kernel", [pytest.param("sgld", marks=pytest.mark.slow), "sgnht"])
+def test_a_run_of_tiny_steps_stands_still(kernel):
+    kind = {"sgld": nllc.SGLD, "sgnht": nllc.SGNHT}[kernel]
+    with pytest.warns(nllc.LLCWarning, match="did not move.*which is 1e-12: raise it"):
+        run(kernel=kind(step_size=1e-12), num_warmup=10, num_samples=100)
+
+
+def test_at_a_saddle_no_number_of_a_minimum_is_given():
+    saddle = {
+        "center_shift": -3.6e8,
+        "center_gradient_norm": 1.0,
+        "center_expected_llc": 1.0,
+        "center_smallest_eigenvalue": -10.0,
+        "center_largest_eigenvalue": 100.0,
+    }
+    table = nllc.diagnose(planted(**saddle))
+    assert "center_gradient" not in table.index
+    assert "is no local minimum" in table.loc["center_curvature", "meaning"]
+    slope = planted(**{**saddle, "center_smallest_eigenvalue": 1.0, "center_shift": -0.3})
+    assert (
+        "The drop of λ̂ from the slope at the centre is 0.3"
+        in (nllc.diagnose(slope).loc["center_gradient", "meaning"])
+    )
+
+
+def test_a_hessian_that_is_not_finite_is_said_to_be():
+    unknown = dict.fromkeys(("center_shift", "center_expected_llc"), np.nan)
+    ends = dict.fromkeys(("center_smallest_eigenvalue", "center_largest_eigenvalue"), np.nan)
+    row = nllc.diagnose(planted(**unknown, **ends, center_gradient_norm=0.25)).loc[
+        "center_gradient"
+    ]
+    assert "The Hessian of nL at the centre is not finite" in row["meaning"]
+    assert "0.25" in row["meaning"]
+
+
+@pytest.mark.parametrize(
+    ("attrs", "said"),
+    [
+        ({"kernel": "nuts"}, "higher `target_accept_prob`.*NUTS"),
+        ({"kernel": "hmc"}, "higher `target_accept_prob`.*HMC"),
+        ({"kernel": "sgld", "step_size": 0.1}, "Lower `step_size`"),
+        ({"kernel": "Metropolis"}, "Shorten the steps"),
+    ],
+)
+def test_a_remedy_names_the_setting_that_the_kernel_has(attrs, said):
+    row = nllc.diagnose(planted(with_mean(9.0), **attrs)).loc["above_half_dimension"]
+    assert re.search(said, row["remedy"])
+    llc = LLC.copy()
+    llc[0, 50] = np.nan
+    assert re.search(said, nllc.diagnose(planted(llc, **attrs)).loc["non_finite", "remedy"])

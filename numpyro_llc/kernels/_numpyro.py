@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpyro.infer import MCMC
+from numpyro.infer import HMC, MCMC, BarkerMH
 from numpyro.infer.mcmc import MCMCKernel
 
 from numpyro_llc.local import LocalTarget
@@ -42,6 +42,11 @@ _OF_A_RUN = {
 """Attributes of NumPyro kernels that a run sets, or that the local density takes the place of."""
 
 
+MOST_LEAPFROGS = 1024
+"""Of HMC, in one draw: as of NUTS at its default depth. Its number of steps is the length of the
+trajectory over the step, which has no bound where the adapted step goes to zero."""
+
+
 class Counted(NamedTuple):
     """The kernel's own state, and the gradients evaluated so far by each chain; NaN if unknown."""
 
@@ -61,6 +66,10 @@ class NumpyroSampler:
     @property
     def is_ensemble(self) -> bool:
         return bool(self.kernel.is_ensemble_kernel)
+
+    @property
+    def uses_gradient(self) -> bool:
+        return isinstance(self.kernel, HMC | BarkerMH)  # NUTS is an HMC
 
     @property
     def description(self) -> str:
@@ -98,10 +107,21 @@ class NumpyroSampler:
                 key = jax.random.split(key, jax.tree.leaves(z)[0].shape[0])
             # `init` sets the closures that `sample` calls; its result is unused, compiled away.
             kernel.init(key, self.num_warmup, z, (), {})
-            return kernel.sample(own, (), {})
+            return kernel.sample(self._bounded(own), (), {})
 
         own = step(state.own) if self.is_ensemble else jax.vmap(step)(state.own)
         return Counted(own, state.gradients + getattr(own, "num_steps", jnp.nan))
+
+    def gradient(self, state: Counted) -> Parameters | None:
+        return getattr(state.own, "z_grad", None)
+
+    def _bounded(self, own: PyTree) -> PyTree:
+        """The state with trajectories of at most ``MOST_LEAPFROGS`` steps, of HMC by its length."""
+        length = getattr(self.kernel, "_trajectory_length", None)
+        if type(self.kernel) is not HMC or length is None:
+            return own
+        longest = MOST_LEAPFROGS * own.adapt_state.step_size
+        return own._replace(trajectory_length=jnp.minimum(length, longest))
 
     def position(self, state: Counted) -> Parameters:
         return getattr(state.own, self.kernel.sample_field)

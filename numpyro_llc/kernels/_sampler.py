@@ -24,6 +24,11 @@ class Sampler(Protocol):
         ...
 
     @property
+    def uses_gradient(self) -> bool:
+        """Whether it needs the gradient of the potential."""
+        ...
+
+    @property
     def block_axes(self) -> PyTree:
         """Axes of a state's leaves under vmap over blocks of chains, as its ``in_axes``.
 
@@ -42,6 +47,10 @@ class Sampler(Protocol):
 
     def step(self, state: PyTree, target: LocalTarget) -> PyTree:
         """One transition of each chain."""
+        ...
+
+    def gradient(self, state: PyTree) -> Parameters | None:
+        """A gradient that the state at the start holds, if any, with or without chains."""
         ...
 
     def position(self, state: PyTree) -> Parameters:

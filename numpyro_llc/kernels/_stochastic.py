@@ -84,6 +84,7 @@ class StochasticSampler:
     control_variates: bool | None = None
 
     is_ensemble = False
+    uses_gradient = True
     block_axes = BLOCK_AXES
 
     @property
@@ -123,6 +124,9 @@ class StochasticSampler:
         count, part = self._part(state.tuning)
         state = jax.lax.fori_loop(0, count, lambda k, s: self._substep(k, s, target, part), state)
         return state._replace(i=i + 1)
+
+    def gradient(self, state: StochasticState) -> Parameters | None:
+        return state.anchor.gradient
 
     def position(self, state: StochasticState) -> Parameters:
         keys, (_, part) = fold(state.rng_key, state.i, 2), self._part(state.tuning)

@@ -3,12 +3,14 @@
 from numpyro_llc.local._center import Center, find_center
 from numpyro_llc.local._curvature import (
     DENSE_LIMIT,
+    UNKNOWN,
     Curvature,
     curvature_at_center,
     gradient_at_center,
     lowest_curvature,
     rounding,
 )
+from numpyro_llc.local._edge import AT_THE_EDGE, edge_of
 from numpyro_llc.local._evaluation import (
     ROWS_ALWAYS_AFFORDABLE,
     Evaluation,
@@ -39,10 +41,17 @@ from numpyro_llc.local._localize import (
     localize,
 )
 from numpyro_llc.local._parts import Fixed, Sites, split
+from numpyro_llc.local._slope import (
+    bad_gradient,
+    check_differentiable,
+    is_differentiable,
+    not_finite,
+)
 from numpyro_llc.local._starts import spread_starts
 from numpyro_llc.local._target import LocalTarget, PosteriorTarget, make_target, total_loss
 
 __all__ = [
+    "AT_THE_EDGE",
     "Anchor",
     "Center",
     "Curvature",
@@ -58,22 +67,28 @@ __all__ = [
     "ROWS_ALWAYS_AFFORDABLE",
     "SLICE_ROWS",
     "Sites",
+    "UNKNOWN",
     "all_rows",
     "as_localized",
+    "bad_gradient",
+    "check_differentiable",
     "check_finite",
     "check_localized",
     "curvature_at_center",
     "curvature_product",
     "draw_rows",
+    "edge_of",
     "excess_losses",
     "find_center",
     "gradient_at_center",
+    "is_differentiable",
     "localize",
     "lowest_curvature",
     "make_anchor",
     "make_target",
     "noise_product",
     "noise_sample",
+    "not_finite",
     "potential_gradient",
     "rounding",
     "rows_to_evaluate",

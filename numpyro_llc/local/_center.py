@@ -13,7 +13,9 @@ from numpyro.infer.initialization import init_to_sample, init_to_uniform
 from numpyro_llc._checks import check_integer, check_key
 from numpyro_llc.errors import NonFiniteLossError, warn
 from numpyro_llc.local._curvature import Curvature, curvature_at_center, lowest_curvature
+from numpyro_llc.local._edge import AT_THE_EDGE, edge_of
 from numpyro_llc.local._localize import LocalizedModel
+from numpyro_llc.local._slope import TRAP, check_differentiable
 from numpyro_llc.local._target import LocalTarget, make_target, total_loss
 from numpyro_llc.models import (
     Arrays,
@@ -60,6 +62,8 @@ class Center:
         The objective each start ended at, less the best, in nats; NaN where one failed.
     objective : str
         "mle" or "map".
+    edge : tuple of str
+        Sites along which the objective falls to the edge of their support, or to infinity.
     """
 
     params: dict[str, PyTree]
@@ -71,11 +75,12 @@ class Center:
     start: int
     start_objectives: np.ndarray
     objective: str
+    edge: tuple[str, ...] = ()
 
 
 def find_center(
     rng_key: jax.Array,
-    model: Callable,
+    model: LocalizedModel | Callable,
     model_args: Sequence[object] = (),
     model_kwargs: Mapping[str, object] | None = None,
     *,
@@ -93,7 +98,8 @@ def find_center(
     rng_key : jax.Array
         Draws the starts.
     model, model_args, model_kwargs
-        A NumPyro model and its arguments, data included.
+        A NumPyro model and its arguments, data included. Of what ``localize`` returned, the model
+        is searched over all of its parameters, and the first start is its centre.
     objective : {"mle", "map"}
         "mle" minimizes ``nL``, whose minimum λ̂ is defined at. "map" adds the negative log prior
         density of the constrained parameters (no Jacobian), the mode that ``AutoDelta`` finds.
@@ -127,37 +133,35 @@ def find_center(
     differences far below the loss itself. Params keep their initial values as starts.
     """
     check_key(rng_key)
-    _check_arguments(model, objective, num_starts, max_steps)
+    _check_arguments(objective, num_starts, max_steps)
+    local = model if isinstance(model, LocalizedModel) else LocalizedModel(model, None)
     reading = read_model(
-        model,
+        local.model,
         model_args,
         model_kwargs,
         center={},
-        likelihood_factors=likelihood_factors,
-        prior_factors=prior_factors,
+        likelihood_factors=likelihood_factors or local.likelihood_factors,
+        prior_factors=prior_factors or local.prior_factors,
         init_strategy=_ANYWHERE,
     )
     with_prior = reading.keyed_by_prior()
     program = reading.program if objective == "mle" else with_prior.with_prior()
     key_starts, key_check = jax.random.split(rng_key)
+    check_differentiable(_target_at(program, reading.arrays, reading.center))
     ends = draw_starts(
         with_prior,
         init_strategy or _PRIOR_DRAW,
         reading.arrays,
         jax.random.split(key_starts, num_starts),
     )
+    if local.center is not None:
+        here = reading.at(local.center).center
+        ends = jax.tree.map(lambda leaf, own: leaf.at[0].set(own), ends, here)
     for _ in range(2):
         ends = _minimize(program, max_steps, ends, reading.arrays)
     losses = _losses_at(program, ends, reading.arrays)
     excess, best = _best(losses)
-    target = make_target(
-        program,
-        reading.arrays,
-        _item(ends, best),
-        inverse_temperature=1.0,
-        localization=dict.fromkeys(ends, 1.0),
-        center_losses=_item(losses, best),
-    )
+    target = _target_at(program, reading.arrays, _item(ends, best), _item(losses, best))
     found = curvature_at_center(target, key_check)
     return Center(
         params=constrain(
@@ -171,18 +175,28 @@ def find_center(
         start=best,
         start_objectives=excess,
         objective=objective,
+        edge=found.edge,
     )
 
 
-def _check_arguments(model: Callable, objective: str, num_starts: int, max_steps: int) -> None:
-    if isinstance(model, LocalizedModel):
-        raise TypeError(
-            "`model` must be the plain model: a localized one has its centre. Pass `local.model`."
-        )
+def _check_arguments(objective: str, num_starts: int, max_steps: int) -> None:
     if objective not in ("mle", "map"):
         raise ValueError(f"`objective` must be 'mle' or 'map'; got {objective!r}.")
     check_integer("num_starts", num_starts, minimum=1, meaning="It counts optimizer runs.")
     check_integer("max_steps", max_steps, minimum=1, meaning="It counts L-BFGS steps.")
+
+
+def _target_at(
+    program: Program, arrays: Arrays, z: Parameters, losses: Losses | None = None
+) -> LocalTarget:
+    return make_target(
+        program,
+        arrays,
+        z,
+        inverse_temperature=1.0,
+        localization=dict.fromkeys(z, 1.0),
+        center_losses={} if losses is None else losses,
+    )
 
 
 def _item(tree: PyTree, index: int) -> PyTree:
@@ -242,8 +256,17 @@ def _best(losses: Losses) -> tuple[np.ndarray, int]:
 
 def _check_converged(found: Curvature, target: LocalTarget) -> bool:
     """Whether the end is a local minimum of the objective; warns with the numbers if not."""
-    curved = found.largest > FLAT_CURVATURE
-    if not curved:
+    if found.edge:
+        warn(f"`find_center` found no minimum inside: {edge_of(found.edge)}. {AT_THE_EDGE}")
+        return False
+    if not np.isfinite(found.largest):
+        warn(
+            "`find_center` stopped where derivatives of the loss are not finite "
+            f"({dict(found.undefined) or 'those of second order'}): whether it is a local minimum "
+            f"is not known. {TRAP}."
+        )
+        return False
+    if not found.largest > FLAT_CURVATURE:
         warn(
             f"`find_center` stopped where the loss is flat (largest Hessian eigenvalue "
             f"{found.largest:.3g}): the maximum likelihood may not exist (separable classes, a "
@@ -254,10 +277,12 @@ def _check_converged(found: Curvature, target: LocalTarget) -> bool:
     lowest = lowest_curvature(found.largest, beta, gamma)
     converged = -found.newton_shift < CONVERGED_NATS and not found.smallest < lowest
     if not converged:
+        is_saddle = found.smallest < lowest  # at which a Newton step goes to no minimum
+        gain = "" if is_saddle else f", {-found.newton_shift:.3g} nats to gain by a Newton step"
         warn(
-            f"`find_center` stopped at a point that is no local minimum: gradient norm "
-            f"{found.gradient_norm:.3g}, smallest Hessian eigenvalue {found.smallest:.3g} (largest "
-            f"{found.largest:.3g}), {-found.newton_shift:.3g} nats to gain by a Newton step. Raise "
-            "`max_steps` or `num_starts`, or rescale the parameters."
+            f"`find_center` stopped at {'a saddle, which' if is_saddle else 'a point that'} is no "
+            f"local minimum: gradient norm {found.gradient_norm:.3g}, smallest Hessian eigenvalue "
+            f"{found.smallest:.3g} (largest {found.largest:.3g}){gain}. Raise `max_steps` or "
+            "`num_starts`, or rescale the parameters."
         )
     return converged

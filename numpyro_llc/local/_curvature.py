@@ -1,16 +1,18 @@
 """Gradient and curvature of the tempered loss at the centre, from Hessian-vector products."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental.sparse.linalg import lobpcg_standard
 from jax.flatten_util import ravel_pytree
 from jax.scipy.sparse.linalg import cg
 
+from numpyro_llc.local._derivatives import gradient_and_product
+from numpyro_llc.local._edge import edge_sites
 from numpyro_llc.local._gradients import make_anchor
+from numpyro_llc.local._slope import not_finite
 from numpyro_llc.local._target import LocalTarget
 
 DENSE_LIMIT = 128
@@ -19,9 +21,8 @@ DENSE_LIMIT = 128
 FLAT = {4: 1e-5, 8: 1e-9}
 """Eigenvalues below this share of the largest are rounding, by bytes of the float type."""
 
-LARGEST_ITERATIONS, OTHER_ITERATIONS = 30, 60
-"""Of Krylov methods: for the largest eigenvalue, which stands apart; and for the smallest one and
-the Newton step, which converge more slowly."""
+LANCZOS_ITERATIONS, CG_ITERATIONS = 180, 60
+"""Hessian-vector products for the extreme eigenvalues, and for the Newton step."""
 LEAST_SHARE = 1e-6
 """Of the largest eigenvalue, what one that is not positive is raised to in a Newton step."""
 SADDLE = 0.05
@@ -58,6 +59,10 @@ class Curvature:
         site; d/2 if `d` is above ``DENSE_LIMIT``.
     hessian : array [d, d] or None
         Hessian of ``nL``, if `d` is at most ``DENSE_LIMIT``.
+    undefined : dict of str to int
+        By site, how many derivatives of the loss are NaN or infinite; empty where all are finite.
+    edge : tuple of str
+        Sites along which the loss falls to the edge of their support: see ``edge_sites``.
     """
 
     gradient_norm: float
@@ -65,7 +70,13 @@ class Curvature:
     smallest: float
     newton_shift: float
     expected_llc: float
-    hessian: np.ndarray | None
+    hessian: np.ndarray | None = None
+    undefined: Mapping[str, int] = field(default_factory=dict)
+    edge: tuple[str, ...] = ()
+
+
+UNKNOWN = Curvature(*(float("nan"),) * 5)
+"""Of a loss without derivatives."""
 
 
 def precision(target: LocalTarget) -> jax.Array:
@@ -80,36 +91,64 @@ def precision(target: LocalTarget) -> jax.Array:
 _Function = Callable[[jax.Array], jax.Array]
 
 
-def _raveled_loss(target: LocalTarget) -> tuple[jax.Array, _Function]:
+def _products(target: LocalTarget) -> tuple[jax.Array, _Function]:
+    """The gradient of nL at the centre, raveled, and products with its Hessian."""
     center, unravel = ravel_pytree(target.center)
-    return center, lambda flat: target.excess_loss(unravel(flat))
+    gradient = jax.grad(lambda flat: target.excess_loss(unravel(flat)))
+    return gradient_and_product(gradient, center, forward=target.program.has_forward_mode)
 
 
 @jax.jit
 def _gradient_and_hessian(target: LocalTarget) -> tuple[jax.Array, jax.Array]:
-    center, loss = _raveled_loss(target)
-    # A linearised gradient: one product a row, never more than one in memory.
-    gradient, product = jax.linearize(jax.grad(loss), center)
+    center = ravel_pytree(target.center)[0]
+    gradient, product = _products(target)  # a product a row, never more than one in memory
     return gradient, jax.lax.map(product, jnp.eye(center.size, dtype=center.dtype))
 
 
 @jax.jit
 def _krylov(target: LocalTarget, rng_key: jax.Array) -> tuple[jax.Array, ...]:
-    center, loss = _raveled_loss(target)
-    gradient, product = jax.linearize(jax.grad(loss), center)
+    center = ravel_pytree(target.center)[0]
+    gradient, product = _products(target)
     beta, gamma = target.inverse_temperature, precision(target)
-    start = jax.random.normal(rng_key, (center.size, 1), center.dtype)
-
-    def columns(sign: float) -> _Function:
-        return lambda block: sign * jax.vmap(product, in_axes=1, out_axes=1)(block)
-
-    largest = lobpcg_standard(columns(1.0), start, m=LARGEST_ITERATIONS)[0][0]
-    smallest = -lobpcg_standard(columns(-1.0), start, m=OTHER_ITERATIONS)[0][0]
-    mode, _ = cg(
-        lambda v: beta * product(v) + gamma * v, -beta * gradient, maxiter=OTHER_ITERATIONS
-    )
+    start = jax.random.normal(rng_key, (center.size,), center.dtype)
+    smallest, largest = extreme_eigenvalues(product, start)
+    mode, _ = cg(lambda v: beta * product(v) + gamma * v, -beta * gradient, maxiter=CG_ITERATIONS)
     shift = beta * (gradient @ mode + 0.5 * mode @ product(mode))
     return gradient, largest, smallest, shift
+
+
+def extreme_eigenvalues(product: _Function, start: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The smallest and the largest eigenvalue of a symmetric matrix, by the Lanczos recurrence.
+
+    It ends where the Krylov space of `start` is exhausted, as that of a multiple of the identity
+    is after one product. Without reorthogonalization, extreme eigenvalues may come twice, which
+    does not matter here (Paige 1980), and memory is that of three vectors.
+    """
+    unit = start / jnp.linalg.norm(start)
+    eps = jnp.finfo(start.dtype).eps * start.size**0.5
+    _Carry = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
+
+    def step(carry: _Carry, _: None) -> tuple[_Carry, tuple[jax.Array, ...]]:
+        v, before, off, scale = carry
+        w = product(v) - off * before
+        along = v @ w
+        w = w - along * v
+        w = w - (v @ w) * v
+        norm = jnp.linalg.norm(w)
+        scale = jnp.maximum(scale, jnp.abs(along) + norm)
+        goes_on = norm > eps * scale
+        after = jnp.where(goes_on, w / jnp.where(goes_on, norm, 1.0), 0.0)
+        norm = jnp.where(goes_on, norm, 0.0)
+        return (after, v, norm, scale), (along, norm, jnp.any(v != 0))
+
+    zero = jnp.zeros((), start.dtype)
+    carry = (unit, jnp.zeros_like(unit), zero, zero)
+    _, (diagonal, off, is_on) = jax.lax.scan(step, carry, length=LANCZOS_ITERATIONS)
+    # A diagonal entry is within the spectrum: the first one fills the places past the end.
+    diagonal = jnp.where(is_on, diagonal, diagonal[0])
+    off = jnp.where(is_on[1:], off[:-1], 0.0)
+    values = jnp.linalg.eigvalsh(jnp.diag(diagonal) + jnp.diag(off, 1) + jnp.diag(off, -1))
+    return values[0], values[-1]
 
 
 def _mode(curved: np.ndarray, slope: np.ndarray) -> np.ndarray:
@@ -120,15 +159,25 @@ def _mode(curved: np.ndarray, slope: np.ndarray) -> np.ndarray:
 
 
 @jax.jit
-def _gradient_norm(target: LocalTarget) -> jax.Array:
-    gradient = ravel_pytree(make_anchor(target).gradient)[0]
-    return jnp.linalg.norm(gradient) / target.inverse_temperature
+def _gradient(target: LocalTarget) -> jax.Array:
+    return ravel_pytree(make_anchor(target).gradient)[0] / target.inverse_temperature
 
 
 def gradient_at_center(target: LocalTarget) -> Curvature:
     """The gradient alone, one pass over the data: for models too large for more."""
-    unknown = float("nan")
-    return Curvature(float(_gradient_norm(target)), *(unknown,) * 4, None)
+    gradient = np.asarray(_gradient(target))
+    return replace(
+        UNKNOWN,
+        gradient_norm=float(np.linalg.norm(gradient)),
+        undefined=_undefined(target, gradient),
+    )
+
+
+def _undefined(target: LocalTarget, gradient: np.ndarray) -> dict[str, int]:
+    if np.all(np.isfinite(gradient)):
+        return {}
+    _, unravel = ravel_pytree(target.center)
+    return not_finite(unravel(jnp.asarray(gradient, jnp.result_type(float))))
 
 
 def curvature_at_center(target: LocalTarget, rng_key: jax.Array) -> Curvature:
@@ -159,4 +208,6 @@ def curvature_at_center(target: LocalTarget, rng_key: jax.Array) -> Curvature:
         newton_shift=shift,
         expected_llc=expected,
         hessian=hessian,
+        undefined=_undefined(target, gradient),
+        edge=edge_sites(target, hessian),
     )

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from numpyro_llc.local._derivatives import hessian_product, push_and_pull
 from numpyro_llc.local._target import LocalTarget
 from numpyro_llc.models import Parameters, PyTree
 
@@ -99,17 +100,19 @@ def noise_product(
         return (value - jnp.mean(value)) / ((rows.size - 1) * batch_size)
 
     def plain(z: Parameters, v: Parameters) -> Parameters:
-        _, along = jax.linearize(lambda one: target.row_terms(one, rows), z)
-        (back,) = jax.linear_transpose(along, z)(weighted(along(v)))
-        return back
+        along, back = push_and_pull(
+            lambda one: target.row_terms(one, rows), z, v, forward=target.program.has_forward_mode
+        )
+        return back(weighted(along))
 
     def anchored(z: Parameters, v: Parameters) -> Parameters:
-        def difference(one: Parameters, there: Parameters) -> jax.Array:
-            return target.row_terms(one, rows) - target.row_terms(there, rows)
+        def difference(both: tuple[Parameters, Parameters]) -> jax.Array:
+            return target.row_terms(both[0], rows) - target.row_terms(both[1], rows)
 
-        _, along = jax.linearize(difference, z, target.center)
-        here, there = jax.linear_transpose(along, z, target.center)(weighted(along(v, v)))
-        return jax.tree.map(jnp.add, here, there)
+        along, back = push_and_pull(
+            difference, (z, target.center), (v, v), forward=target.program.has_forward_mode
+        )
+        return jax.tree.map(jnp.add, *back(weighted(along)))
 
     return jax.lax.cond(use_anchor, lambda: anchored(z, direction), lambda: plain(z, direction))
 
@@ -145,6 +148,6 @@ def curvature_product(
 
     def one(z: Parameters, v: Parameters) -> Parameters:
         gradient = jax.grad(lambda x: target.tempered_loss(x, rows) + target.penalty(x))
-        return jax.jvp(gradient, (z,), (v,))[1]
+        return hessian_product(gradient, z, v, forward=target.program.has_forward_mode)
 
     return jax.vmap(one)(z, v)

@@ -15,12 +15,14 @@ from numpyro_llc._checks import (
     inverse_temperature_or_default,
 )
 from numpyro_llc.errors import NonFiniteLossError
+from numpyro_llc.local._growth import check_no_local_latents
 from numpyro_llc.local._local_sites import LocalSites
-from numpyro_llc.local._parts import Sites, is_free_of, split
+from numpyro_llc.local._parts import Fixed, Sites, is_free_of, split
 from numpyro_llc.local._target import LocalTarget, make_target, total_loss
 from numpyro_llc.models import (
     FullPlates,
     ModelReading,
+    Parameters,
     PyTree,
     constrain,
     read_model,
@@ -69,7 +71,7 @@ class LocalizedModel:
                 "`center` must be given: localize(model, center={site: value}) or a Center. Only "
                 "llc_trajectory, which brings its own centres, does without."
             )
-        return read_model(
+        reading = read_model(
             self.model,
             args,
             kwargs,
@@ -77,6 +79,14 @@ class LocalizedModel:
             likelihood_factors=self.likelihood_factors,
             prior_factors=self.prior_factors,
         )
+        sampled, _ = self._parts(reading)
+        check_no_local_latents(reading, tuple(sampled), self.num_data)
+        return reading
+
+    def _parts(self, reading: ModelReading) -> tuple[Parameters, Fixed | None]:
+        if self.sites is None:
+            return reading.center, None
+        return split(reading.center, self.sites)
 
     def target(self, reading: ModelReading) -> tuple[LocalTarget, int]:
         """The density to sample, of the model as it was read, and n.
@@ -96,9 +106,7 @@ class LocalizedModel:
 
     def _density(self, reading: ModelReading, beta: float | jax.Array) -> LocalTarget:
         check_finite(reading, "at `center`")
-        center, fixed = (reading.center, None)
-        if self.sites is not None:
-            center, fixed = split(reading.center, self.sites)
+        center, fixed = self._parts(reading)
         return make_target(
             reading.program,
             reading.arrays,

@@ -7,7 +7,7 @@ from numpyro_llc.models._loss import LossModel, loss_model
 from numpyro_llc.models._measured import draw_starts
 from numpyro_llc.models._modules import PARAMS, by_site
 from numpyro_llc.models._network import NetworkModel, network_model
-from numpyro_llc.models._program import FullPlates, Program, constrain
+from numpyro_llc.models._program import FullPlates, Program, constrain, site_loss
 from numpyro_llc.models._reading import ModelReading, read_model
 from numpyro_llc.models._types import (
     Arrays,
@@ -44,6 +44,7 @@ __all__ = [
     "named_leaves",
     "network_model",
     "read_model",
+    "site_loss",
     "split_arguments",
     "with_batches",
 ]

@@ -109,5 +109,7 @@ def check_center(
             raise ValueError(
                 f"`center[{name!r}]` is outside or on the edge of its support; got "
                 f"{np.asarray(center[name]).tolist()}. λ̂ is defined here for interior points: "
-                "move it inside."
+                "move it inside. Where find_center ended there, the likelihood is largest at that "
+                "edge: leave out of the model what is zero or certain there (an empty category, a "
+                "scale that vanishes), or take find_center(objective='map')."
             )

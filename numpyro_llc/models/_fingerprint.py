@@ -31,3 +31,14 @@ def _constants_of(part: object) -> Iterator[object]:
         yield from getattr(part, "consts", ())
         for equation in part.eqns:
             yield from _constants_of(list(equation.params.values()))
+
+
+def calls(part: object, primitive: str) -> bool:
+    """Whether a jaxpr, or one nested in it, has an equation whose primitive's name begins so."""
+    if isinstance(part, list | tuple):
+        return any(calls(item, primitive) for item in part)
+    return any(
+        equation.primitive.name.startswith(primitive)
+        or calls(list(equation.params.values()), primitive)
+        for equation in getattr(part, "eqns", ())
+    )

@@ -128,7 +128,8 @@ class Program:
     Every method is pure in ``(z, arrays)``: `z` maps each parameter site to its unconstrained
     value, `arrays` are the model's array arguments in order. `parameters` are the latent sample
     sites (`latents`) and the param sites; `likelihood` are the sites that the loss sums.
-    `fingerprint` tells programs apart whose `model` is one object but reads other numbers.
+    `fingerprint` tells programs apart whose `model` is one object but reads other numbers;
+    `has_forward_mode` is False where a function of the model has a reverse rule of its own.
     """
 
     model: Callable
@@ -139,6 +140,7 @@ class Program:
     prior_factors: tuple[str, ...]
     fingerprint: str = ""
     batching: Batching | None = None
+    has_forward_mode: bool = True
 
     def require_batching(self) -> Batching:
         """How rows are taken out of the model; raises where they cannot be."""
@@ -219,6 +221,17 @@ class Program:
                 log_det = transform.log_abs_det_jacobian(z[name], trace[name]["value"])
                 total -= jnp.sum(log_det)
         return total
+
+    def constrained(self, z: Parameters, arrays: Sequence[jax.Array]) -> tuple[str, ...]:
+        """Names of the parameters whose support is not all of R^k; nothing is computed."""
+        found: list[str] = []
+
+        def look(z: Parameters, arrays: Sequence[jax.Array]) -> None:
+            trace = self.trace(arrays, partial(_place, z))
+            found.extend(k for k in self.parameters if not is_real(support_of(trace[k])))
+
+        jax.eval_shape(look, z, arrays)
+        return tuple(found)
 
     def constrain(
         self, z: Parameters, arrays: Sequence[jax.Array], names: Sequence[str]

@@ -11,7 +11,7 @@ import numpy as np
 from numpyro_llc.models import _center_rules, _data, _rules
 from numpyro_llc.models._arguments import StaticArguments, check_model, split_arguments
 from numpyro_llc.models._center_values import CenterValues, CountKeys, as_values
-from numpyro_llc.models._fingerprint import fingerprint
+from numpyro_llc.models._fingerprint import calls, fingerprint
 from numpyro_llc.models._measured import UNIFORM, measure, unconstrain_draws
 from numpyro_llc.models._modules import PARAMS, by_site, plain_dicts
 from numpyro_llc.models._program import Program, site_loss
@@ -156,8 +156,9 @@ def read_model(
         given = by_site(given, program.parameters, program.latents)
     seen = measure(replace(program, fingerprint=as_read), init_strategy, given, arrays, 0)
     # Of the losses alone, so that it is the same wherever the centre came from.
-    own = fingerprint(jax.make_jaxpr(program.losses)(seen.z, arrays))
-    program = replace(program, fingerprint=own)
+    jaxpr = jax.make_jaxpr(program.losses)(seen.z, arrays)
+    forward = not calls(jaxpr, "custom_vjp_call")
+    program = replace(program, fingerprint=fingerprint(jaxpr), has_forward_mode=forward)
     _center_rules.check_center(seen.inside, seen.finite, given)
     _rules.check_observations(seen.bad_observations)
     if draws_keys:

@@ -228,7 +228,7 @@ def _non_finite(
     step = (report.num_warmup or 0) + (draw + 1) * (report.thinning or 1)
     return NonFiniteLossError(
         f"The loss became non-finite in chain {chain} at draw {draw} (step {step}); λ̂ of the "
-        f"draws before it: {last}. Lower `step_size` or raise `localization`. The draws are in "
-        "the attribute `idata` of this error.",
+        f"draws before it: {last}. {report.shorter_steps}, or raise `localization`. The draws are "
+        "in the attribute `idata` of this error.",
         idata=_with_findings(groups, report)[0],
     )

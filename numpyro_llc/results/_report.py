@@ -39,6 +39,9 @@ class RunReport:
         Of ``nL`` at the centre, in unconstrained space, nats.
     center_shift, center_expected_llc : float
         See ``Curvature.newton_shift`` and ``Curvature.expected_llc``.
+    center_edge : str
+        Sites along which the loss falls to the edge of their support, separated by commas; left out
+        if there are none.
     kernel, chain_method : str
     num_warmup, thinning, num_steps : int
         Steps of the warm-up, steps between draws, and steps of each chain in all.
@@ -88,6 +91,7 @@ class RunReport:
     center_largest_eigenvalue: float | None = None
     center_shift: float | None = None
     center_expected_llc: float | None = None
+    center_edge: str | None = None
     kernel: str | None = None
     chain_method: str | None = None
     num_warmup: int | None = None
@@ -145,6 +149,16 @@ class RunReport:
         return float(value)
 
     @property
+    def shorter_steps(self) -> str:
+        """How to shorten the steps of the kernel: the setting that it has."""
+        if self.step_size is not None:
+            return "Lower `step_size`"
+        if self.kernel in ("nuts", "hmc", "mala"):
+            kind = "NUTS" if self.kernel == "nuts" else "HMC"
+            return f"Give a kernel object with a higher `target_accept_prob` than 0.99 ({kind})"
+        return "Shorten the steps of the kernel"
+
+    @property
     def smallest_localization(self) -> float | None:
         """The smallest γ of any site."""
         if isinstance(self.localization, dict):
@@ -198,4 +212,5 @@ def report_of_center(curvature: Curvature | None) -> Fields:
         "center_largest_eigenvalue": curvature.largest,
         "center_shift": curvature.newton_shift,
         "center_expected_llc": curvature.expected_llc,
+        "center_edge": ", ".join(curvature.edge) or None,
     }

@@ -13,13 +13,17 @@ from numpyro_llc.kernels import Sampler, StochasticKernel, StochasticSampler, na
 from numpyro_llc.local import (
     DENSE_LIMIT,
     ROWS_ALWAYS_AFFORDABLE,
+    UNKNOWN,
     Curvature,
     LocalizedModel,
     LocalTarget,
     OtherData,
+    bad_gradient,
+    check_differentiable,
     check_finite,
     curvature_at_center,
     gradient_at_center,
+    is_differentiable,
     rows_to_evaluate,
     spread_starts,
 )
@@ -121,17 +125,31 @@ class Plan:
         return replace(self, local=local, reading=reading, target=target)
 
     def curvature(self, rng_key: jax.Array) -> Curvature:
-        """Curvature at the centre; of a large batched model the gradient."""
+        """Curvature at the centre; of a large batched model the gradient.
+
+        Raises
+        ------
+        NonFiniteLossError
+            If the gradient is not finite, and the kernel uses it.
+        """
+        uses_gradient = self.sampler.uses_gradient
+        if not uses_gradient and not is_differentiable(self.target):
+            return UNKNOWN
         if self.is_stochastic and self.target.dimension > DENSE_LIMIT:
-            return gradient_at_center(self.target)
-        return curvature_at_center(self.target, rng_key)
+            found = gradient_at_center(self.target)
+        else:
+            found = curvature_at_center(self.target, rng_key)
+        if uses_gradient and found.undefined:
+            raise bad_gradient(dict(found.undefined), "at `center`")
+        return found
 
     def starts(self, curvature: Curvature | None, rng_key: jax.Array) -> Parameters:
         """Around the centre; of stochastic-gradient kernels, whose warm-up is long, at it."""
         chains, center = self.schedule.num_chains, self.target.center
         if self.is_stochastic or curvature is None:
             return jax.tree.map(lambda x: jnp.broadcast_to(x, (chains, *x.shape)), center)
-        return spread_starts(self.target, curvature, rng_key, chains)
+        with_gradient = self.sampler.uses_gradient
+        return spread_starts(self.target, curvature, rng_key, chains, with_gradient=with_gradient)
 
 
 class RunKeys(NamedTuple):
@@ -174,6 +192,8 @@ def make_plan(
     elif isinstance(reading.program.model, NetworkModel):
         check_rows_apart(reading, getattr(kernel, "in_axes", None))
     target, num_data = local.target(reading)
+    if sampler.uses_gradient:
+        check_differentiable(target)
     plan = Plan(local, reading, target, num_data, name_of(kernel), sampler, schedule, {})
     axes = getattr(kernel, "in_axes", None)
     found = {}

@@ -11,7 +11,7 @@ import xarray as xr
 from numpyro_llc.errors import CheckpointError, NonFiniteCenterError, NonFiniteLossError
 from numpyro_llc.models import PyTree
 from numpyro_llc.results import RunReport, one_or_by_site
-from numpyro_llc.sampling import Plan, Run, evaluation_rows, finish, run_keys
+from numpyro_llc.sampling import Plan, Run, RunKeys, evaluation_rows, finish, run_keys
 from numpyro_llc.studies._carry import Carried, carried_from, carry
 from numpyro_llc.studies._rows import Row, failed_row, row_of
 from numpyro_llc.studies._trajectory_table import TrajectoryTable
@@ -106,23 +106,27 @@ def _checkpoint(
     rng_key: jax.Array, plan: Plan, center: PyTree, carried: Carried | None
 ) -> tuple[Row, Carried | None]:
     """The row of one checkpoint, and where its chains ended, if they did not diverge."""
+    keys = run_keys(rng_key)
     try:
-        here = plan.varied(center=center)
+        run, num_carried = _begun(keys, plan.varied(center=center), carried)
     except (NonFiniteCenterError, NonFiniteLossError) as error:
         return {**failed_row(error), "carried": 0.0}, None
-    keys = run_keys(rng_key)
+    finished = finish(run)
+    if finished.ended_by == "interrupt":
+        raise KeyboardInterrupt
+    row = {**row_of(run.plan, run, finished, keys.report), "carried": num_carried}
+    return row, None if row["status"] == "diverged" else carried_from(run, finished.draws)
+
+
+def _begun(keys: RunKeys, here: Plan, carried: Carried | None) -> tuple[Run, float]:
+    """A run at its starts, and how many chains are carried over from the checkpoint before."""
     curvature = None if here.is_stochastic else here.curvature(keys.curvature)
     rows = evaluation_rows(here, keys.rows)
     starts, num_carried = here.starts(curvature, keys.starts), 0.0
     if carried is not None:
         starts, count = carry(here.target, starts, carried, rows)
         num_carried = float(count)
-    run = Run(here, starts, keys.chains, rows=rows)
-    finished = finish(run)
-    if finished.ended_by == "interrupt":
-        raise KeyboardInterrupt
-    row = {**row_of(here, run, finished, keys.report), "carried": num_carried}
-    return row, None if row["status"] == "diverged" else carried_from(run, finished.draws)
+    return Run(here, starts, keys.chains, rows=rows), num_carried
 
 
 def _attrs(plan: Plan) -> dict[str, object]:

@@ -4,14 +4,32 @@ import numpy as np
 
 from numpyro_llc._checks import percent
 from numpyro_llc.estimators import RESOLVED
-from numpyro_llc.local import lowest_curvature, rounding
+from numpyro_llc.local import AT_THE_EDGE, edge_of, lowest_curvature, rounding
 from numpyro_llc.results.checks._check import CheckInput, NotMeasured, Outcome, at_least, at_most
 
 SHIFT_TOLERANCE = 0.01
 """Shift of λ̂ (relative to the Laplace value, and absolute below 1) that a centre may cause."""
 BELOW_CENTER = -0.05
 """An `llc` that no rounding explains: the loss there is below the centre's."""
+NO_HESSIAN = (
+    "A root, a norm or an absolute value at zero has no second derivative: move the centre a "
+    "little off that point to have it measured."
+)
 GO_THERE = "Start find_center at nllc.lowest_point(idata)"
+
+
+def center_edge(e: CheckInput) -> Outcome:
+    """The loss has a minimum inside: it does not fall to the edge of the support of a site."""
+    e.number("center_smallest_eigenvalue")
+    if e.report.center_edge is None:
+        said = "From the centre the loss falls to no edge of a support."
+        return Outcome(0.0, 0.0, False, said, "")
+    sites = e.report.center_edge.split(", ")
+    said = (
+        f"`center` is no local minimum of the loss, which has none near by: {edge_of(sites)}. γ "
+        "and not the loss bounds what is sampled there, and λ̂ may be negative."
+    )
+    return Outcome(float(len(sites)), 0.0, True, said, AT_THE_EDGE)
 
 
 def center_curvature(e: CheckInput) -> Outcome:
@@ -21,10 +39,9 @@ def center_curvature(e: CheckInput) -> Outcome:
     )
     if np.isnan(smallest):
         raise NotMeasured("a Hessian")
-    limit = lowest_curvature(largest, e.number("inverse_temperature"), e.smallest_localization)
     return at_least(
         smallest,
-        limit,
+        _lowest(e),
         "The smallest Hessian eigenvalue of nL at the centre",
         f"`center` is no local minimum of the loss (the largest is {largest:.4g}), so λ̂ may be "
         "negative",
@@ -34,15 +51,24 @@ def center_curvature(e: CheckInput) -> Outcome:
 
 def center_gradient(e: CheckInput) -> Outcome:
     """By how much a slope at the centre lowers λ̂ below that of the minimum near by."""
+    if e.report.center_edge is not None:
+        raise NotMeasured("a minimum near by")  # the check of the edge says why
     drop, expected = -e.number("center_shift"), e.number("center_expected_llc")
-    if np.isnan(drop) and np.isfinite(e.number("center_smallest_eigenvalue")):
-        raise NotMeasured("a minimum near by")  # the curvature's check says why
+    norm, smallest = (e.report.center_gradient_norm, e.report.center_smallest_eigenvalue)
+    if smallest is not None and np.isfinite(smallest):
+        if np.isnan(drop) or smallest < _lowest(e):
+            raise NotMeasured("a minimum near by")  # the curvature's check says why
+    elif np.isnan(drop):
+        said = (
+            "The Hessian of nL at the centre is not finite, so whether `center` is a local minimum "
+            f"is not known; the gradient norm of nL is {norm:.4g}."
+        )
+        return Outcome(drop, SHIFT_TOLERANCE * max(expected, 1.0), True, said, NO_HESSIAN)
     return at_most(
         drop,
         SHIFT_TOLERANCE * max(expected, 1.0),
         "The drop of λ̂ from the slope at the centre",
-        "`center` is no local minimum of the loss: the gradient norm of nL is "
-        f"{e.number('center_gradient_norm'):.4g}",
+        f"`center` is no local minimum of the loss: the gradient norm of nL is {norm:.4g}",
         "Use find_center, if that is not what you mean.",
     )
 
@@ -57,10 +83,21 @@ def below_center(e: CheckInput) -> Outcome:
         float(np.min(e.llc)),
         BELOW_CENTER - slack,
         "The lowest `llc` of a draw",
-        f"{percent(share, 2)} of the draws lie below the loss at the centre, which is not the "
-        "minimum",
-        f"{GO_THERE}, and run again from there.",
+        f"{percent(share, 2)} of the draws lie below the loss at the centre{_depth(e)}, which is "
+        "not the minimum",
+        _go_there(e),
     )
+
+
+def _go_there(e: CheckInput) -> str:
+    if e.report.center_edge is not None:
+        return "See the finding of the edge: a lower point is no minimum either."
+    return f"{GO_THERE}, and run again from there."
+
+
+def _depth(e: CheckInput) -> str:
+    beta = e.report.inverse_temperature
+    return f" (by up to {-np.min(e.llc) / beta:.3g} nats of nL)" if beta else ""
 
 
 def negative(e: CheckInput) -> Outcome:
@@ -70,7 +107,7 @@ def negative(e: CheckInput) -> Outcome:
         -RESOLVED * e.of_llc("mcse_mean"),
         "λ̂",
         "it is negative beyond its error, so the centre is far from a minimum",
-        f"{GO_THERE}, and run again from there.",
+        _go_there(e),
     )
 
 
@@ -86,6 +123,12 @@ def flat_directions(e: CheckInput) -> Outcome:
         "where the set of minima has no end, p(z) cannot be normalized and the draws wander off",
         "Give a positive `localization`.",
     )
+
+
+def _lowest(e: CheckInput) -> float:
+    """The eigenvalue below which the centre is a saddle."""
+    largest, beta = e.number("center_largest_eigenvalue"), e.number("inverse_temperature")
+    return lowest_curvature(largest, beta, e.smallest_localization)
 
 
 def _eigenvalues(e: CheckInput) -> tuple[float, float]:

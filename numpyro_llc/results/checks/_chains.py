@@ -18,6 +18,9 @@ ESS_LIMIT = 100.0
 """Below it an estimated error is itself off by some 10 %; ArviZ says so too."""
 ERROR_LIMIT = 0.2
 """What 100 independent draws of Gamma(1/4, 1) leave; beyond it 1/4 is not told from 1/2."""
+NEAR_CENTER = 0.02
+"""Share of d below which the potential of all draws of a chain means that it stands still: the mean
+of the potential is d/2 of a quadratic loss, and d/2k of a loss w^(2k)."""
 EARLY, LATE = 0.1, 0.5
 """First and last parts of the draws that are compared (Geweke 1992)."""
 DRIFT_LIMIT = 5.0
@@ -34,7 +37,63 @@ def non_finite(e: CheckInput) -> Outcome:
         f"`llc` is not finite in chain {chain} from draw {draw} on; the other checks are of the "
         f"{draw} draws of each chain before it."
     )
-    return Outcome(1.0, 0.0, True, said, "Lower `step_size` or raise `localization`.")
+    remedy = f"{e.report.shorter_steps}, or raise `localization`."
+    return Outcome(1.0, 0.0, True, said, remedy)
+
+
+def standing_still(e: CheckInput) -> Outcome:
+    """The chains moved: their loss varies, and they got as far out as the density reaches.
+
+    ``E[(z - z*)·∇U] = d`` exactly, so that a chain whose potential never exceeds ``NEAR_CENTER`` d
+    has not seen the density, but where the loss grows with a power of 1/``NEAR_CENTER``.
+    """
+    if e.llc.shape[1] < 2 or e.report.kernel == "sgd":  # which goes to a minimum and stays there
+        raise NotMeasured("chains that move")
+    is_still = np.ptp(e.llc, axis=1) == 0
+    value = float(np.mean(is_still | _is_near_center(e)))
+    if value == 0:
+        return Outcome(value, 0.0, False, "All chains moved.", "")
+    if np.all(is_still) and _varies(e, "distance"):
+        said = (
+            "`llc` is the same in all draws of chains that moved: the loss does not depend on the "
+            "parameters that are sampled."
+        )
+        return Outcome(value, 0.0, True, said, "Sample others (`sites`).")
+    said = (
+        f"{100 * value:.0f} % of the chains did not move, or hardly: the largest `llc` of any draw "
+        f"is {np.max(e.llc):.3g}, so λ̂ and its error say nothing of the loss."
+    )
+    return Outcome(value, 0.0, True, said, _longer_steps(e))
+
+
+def _is_near_center(e: CheckInput) -> np.ndarray:
+    """Of each chain, whether no draw left the centre's closest neighbourhood, ``[chain]``."""
+    try:
+        penalty, limit = e.draws("penalty"), NEAR_CENTER * e.number("num_parameters")
+        is_bounded = e.smallest_localization > 0
+    except NotMeasured:
+        is_bounded = False
+    if not is_bounded:
+        return np.zeros(len(e.llc), bool)
+    return np.asarray(np.max(np.abs(e.llc) + penalty, axis=1) < limit)
+
+
+def _varies(e: CheckInput, name: str) -> bool:
+    try:
+        return bool(np.all(np.ptp(e.draws(name), axis=1) > 0))
+    except NotMeasured:
+        return False
+
+
+def _longer_steps(e: CheckInput) -> str:
+    if e.report.step_size is None:
+        return "Raise `num_warmup`, in which the step is adapted, or use kernel='nuts'."
+    if e.report.step_size_is_automatic:
+        return f"Give a `step_size` larger than {e.report.step_size:.3g}, or raise `num_samples`."
+    return (
+        f"The reason is `step_size`, which is {e.report.step_size:.3g}: raise it, or leave it out "
+        "to have it found."
+    )
 
 
 def few_draws(e: CheckInput) -> Outcome:

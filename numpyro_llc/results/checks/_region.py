@@ -24,7 +24,7 @@ def above_half_dimension(e: CheckInput) -> Outcome:
         "λ̂",
         f"λ is at most d/2 = {limit:g}, so the step is too long, n too small, or the chains have "
         "left the basin",
-        "Lower `step_size`, raise `localization`, or look at the other findings.",
+        f"{e.report.shorter_steps}, raise `localization`, or look at the other findings.",
     )
 
 

@@ -1,0 +1,82 @@
+"""Whether the loss has a gradient that a kernel can follow: at all, and finite at the centre."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from numpyro_llc.errors import NonFiniteLossError
+from numpyro_llc.local._derivatives import UNDEFINED
+from numpyro_llc.local._target import LocalTarget
+from numpyro_llc.models import Parameters
+
+TRAP = (
+    "A root or a norm at zero has no finite derivative, nor has a jnp.where whose other branch is "
+    "not finite there: move the centre off that point, or give the unused branch a safe argument "
+    "(jnp.where(x > 0, jnp.sqrt(jnp.where(x > 0, x, 1.0)), 0.0))"
+)
+"""Why a gradient is NaN where the loss is finite, and what helps."""
+
+_REASONS = {
+    "Reverse-mode differentiation does not work": (
+        "it runs lax.while_loop, or lax.fori_loop with bounds that are not Python numbers, which "
+        "JAX cannot differentiate in reverse mode. Use lax.scan, or bounds that are Python "
+        "numbers, or give the function a rule of its own with jax.custom_vjp"
+    ),
+    "allbacks do not support JVP": (
+        "it calls Python through jax.pure_callback or io_callback, of which JAX knows no "
+        "derivative. Give the function a rule of its own with jax.custom_vjp"
+    ),
+    "vmap": (
+        "what it calls cannot be mapped over chains. Give jax.pure_callback a `vmap_method`, such "
+        "as 'sequential'"
+    ),
+}
+"""By a part of what JAX says, what that means."""
+
+
+def check_differentiable(target: LocalTarget) -> None:
+    """Refuse a loss that JAX cannot differentiate; nothing is compiled.
+
+    Raises
+    ------
+    ValueError
+        With the reason, from the error that JAX raises.
+    """
+    stacked = jax.tree.map(lambda leaf: leaf[None], target.center)
+    try:
+        jax.eval_shape(lambda target, z: jax.vmap(jax.grad(target.potential))(z), target, stacked)
+    except UNDEFINED as error:
+        said = str(error).splitlines()[0]
+        reason = next((why for part, why in _REASONS.items() if part in said), f"JAX says: {said}")
+        raise ValueError(f"The loss of the model has no gradient: {reason}.") from error
+
+
+def is_differentiable(target: LocalTarget) -> bool:
+    """Whether JAX can differentiate the loss."""
+    try:
+        check_differentiable(target)
+    except ValueError:
+        return False
+    return True
+
+
+def not_finite(gradient: Parameters) -> dict[str, int]:
+    """By site, how many derivatives are NaN or infinite; sites without any are left out."""
+    counts = {
+        name: sum(int(np.sum(~np.isfinite(np.asarray(leaf)))) for leaf in jax.tree.leaves(tree))
+        for name, tree in gradient.items()
+    }
+    return {name: count for name, count in counts.items() if count}
+
+
+def bad_gradient(counts: dict[str, int], where: str) -> NonFiniteLossError:
+    """The error for derivatives that are not finite."""
+    return NonFiniteLossError(
+        f"The gradient of the loss {where} is not finite, though the loss is: {counts} NaN or "
+        f"infinite derivatives by site. {TRAP}."
+    )
+
+
+def all_finite(gradient: Parameters) -> jax.Array:
+    """Whether all derivatives are finite, a scalar."""
+    return jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(gradient)]).all()
