@@ -120,7 +120,12 @@ class LocalizedModel:
         program, is_free = reading.program, is_free_of(reading.center, target.fixed)
         fixed = tuple(name for name in program.latents if not is_free[name])
         values = constrain(program, fixed, reading.center, reading.arrays) if fixed else {}
-        with FullPlates(), LocalSites(reading, target), handlers.condition(data=values):
+        with (
+            program.knowing(),
+            FullPlates(),
+            LocalSites(reading, target),
+            handlers.condition(data=values),
+        ):
             return self.model(*args, **kwargs)
 
 

@@ -1,6 +1,5 @@
 """NumPyro program in, centred loss on unconstrained parameters out."""
 
-from numpyro_llc.models._arguments import split_arguments
 from numpyro_llc.models._batching import check_rows_apart, with_batches
 from numpyro_llc.models._leaves import leaf_name, named_leaves
 from numpyro_llc.models._measured import draw_starts
@@ -41,6 +40,5 @@ __all__ = [
     "named_leaves",
     "network_model",
     "read_model",
-    "split_arguments",
     "with_batches",
 ]

@@ -9,9 +9,10 @@ import jax
 import numpy as np
 
 from numpyro_llc.models import _center_rules, _data, _rules
-from numpyro_llc.models._arguments import StaticArguments, check_model, split_arguments
+from numpyro_llc.models._arguments import check_model, split_arguments
 from numpyro_llc.models._center_values import CenterValues, CountKeys, as_values
 from numpyro_llc.models._fingerprint import fingerprint
+from numpyro_llc.models._held import hold_what_is_read
 from numpyro_llc.models._measured import UNIFORM, measure, unconstrain_draws
 from numpyro_llc.models._modules import PARAMS, by_site, plain_dicts
 from numpyro_llc.models._program import Program, site_loss
@@ -145,7 +146,16 @@ def read_model(
     given = as_values(center) if init_strategy is None else None
     init_strategy = init_strategy or UNIFORM
     factors = _rules.Factors(_names(likelihood_factors), _names(prior_factors))
-    found = _structure(model, arguments, arrays, given, factors, init_strategy)
+    unread = Program(model, arguments, (), (), (), factors.prior)
+    try:
+        found = _structure(unread, arrays, given, factors, init_strategy)
+    except Exception:
+        # Perhaps only because it reads values of arrays: those become structure.
+        held = hold_what_is_read(unread, args, kwargs, given, init_strategy)
+        if held is None:
+            raise
+        unread, arrays = held
+        found = _structure(unread, arrays, given, factors, init_strategy)
     draws_keys, as_read = found.pop("draws_keys"), found.pop("fingerprint")
     program = found.pop("program")
     if given is not None:
@@ -173,15 +183,13 @@ def read_model(
 
 
 def _structure(
-    model: Callable,
-    arguments: StaticArguments,
+    unread: Program,
     arrays: Arrays,
     given: Parameters | None,
     factors: _rules.Factors,
     init_strategy: Callable,
 ) -> Fields:
     """Fields of a :class:`ModelReading` that take no numbers, from one abstract trace."""
-    unread = Program(model, arguments, (), (), (), factors.prior)
     found: Fields = {}
     if given is not None and not jax.tree_util.all_leaves(given.values()):
         _check_modules(unread, arrays, given, init_strategy)
