@@ -158,18 +158,18 @@ def _is_data(path: KeyPath, array: np.ndarray) -> bool:
     """Whether a NumPy array is one of numbers or truth values that JAX holds as they are."""
     if isinstance(array, np.ma.MaskedArray):
         raise TypeError(
-            f"{_where(path)} is a masked array, which JAX does not know. Pass array.filled(0.0) and "
-            "array.mask, and use numpyro.handlers.mask; or drop the masked rows."
+            f"{_where(path)} is a masked array, which JAX does not know. Pass array.filled(0.0) "
+            "and array.mask, and use numpyro.handlers.mask; or drop the masked rows."
         )
     if not jnp.issubdtype(array.dtype, jnp.number) and array.dtype != bool:
         return False
     held_as = jax.dtypes.canonicalize_dtype(array.dtype)
     if array.dtype.kind in "iu" and array.dtype != held_as and array.size:
-        most = np.iinfo(held_as)
-        if array.min() < most.min or array.max() > most.max:
+        limits, largest = np.iinfo(held_as), max(int(array.max()), -int(array.min()))
+        if array.min() < limits.min or array.max() > limits.max:
             raise ValueError(
-                f"{_where(path)} holds integers up to {max(int(array.max()), -int(array.min()))}, too "
-                f"large for {held_as}. Give them as floats, number identifiers from 0, or enable 64 bits "
+                f"{_where(path)} holds integers up to {largest}, too large for {held_as}. Give them "
+                "as floats, number identifiers from 0, or enable 64 bits "
                 "(jax.config.update('jax_enable_x64', True))."
             )
     return True
