@@ -1,6 +1,6 @@
 """The density around a point: localized, tempered, with its gradients and curvature."""
 
-from numpyro_llc.local._center import Center, find_center
+from numpyro_llc.local._center import Center, find_center, without_effect_text
 from numpyro_llc.local._curvature import (
     DENSE_LIMIT,
     Curvature,
@@ -82,4 +82,5 @@ __all__ = [
     "spread_starts",
     "square_norm",
     "total_loss",
+    "without_effect_text",
 ]

@@ -10,19 +10,22 @@ import numpy as np
 import optax
 from numpyro.infer.initialization import init_to_sample, init_to_uniform
 
-from numpyro_llc._checks import check_integer, check_key
+from numpyro_llc._checks import check_integer, check_key, check_num_data
 from numpyro_llc.errors import NonFiniteLossError, warn
 from numpyro_llc.local._curvature import Curvature, curvature_at_center, lowest_curvature
 from numpyro_llc.local._localize import LocalizedModel
 from numpyro_llc.local._target import LocalTarget, make_target, total_loss
 from numpyro_llc.models import (
+    TAKEN,
     Arrays,
     Losses,
+    ModelReading,
     Parameters,
     Program,
     PyTree,
     constrain,
     draw_starts,
+    named_leaves,
     read_model,
 )
 
@@ -60,6 +63,8 @@ class Center:
         The objective each start ended at, less the best, in nats; NaN where one failed.
     objective : str
         "mle" or "map".
+    without_effect : tuple of str
+        Parameters that the loss does not depend on, by name.
     """
 
     params: dict[str, PyTree]
@@ -71,6 +76,7 @@ class Center:
     start: int
     start_objectives: np.ndarray
     objective: str
+    without_effect: tuple[str, ...] = ()
 
 
 def find_center(
@@ -80,6 +86,7 @@ def find_center(
     model_kwargs: Mapping[str, object] | None = None,
     *,
     objective: str = "mle",
+    num_data: int | None = None,
     num_starts: int = 8,
     max_steps: int = 1000,
     init_strategy: Callable | None = None,
@@ -97,6 +104,9 @@ def find_center(
     objective : {"mle", "map"}
         "mle" minimizes ``nL``, whose minimum λ̂ is defined at. "map" adds the negative log prior
         density of the constrained parameters (no Jacobian), the mode that ``AutoDelta`` finds.
+    num_data : int, optional
+        n, as ``localize`` takes it. The search does not need it; where the model leaves it in
+        doubt, a warning comes before the search.
     num_starts : int
         Each is a draw from the prior (uniform on (-2, 2) in unconstrained space where the prior
         cannot be sampled).
@@ -114,7 +124,8 @@ def find_center(
     Warns
     -----
     LLCWarning
-        If the best point is no local minimum, with the numbers.
+        If the best point is no local minimum, with the numbers. Before the search: of parameters
+        that the loss does not depend on, and of what ``estimate_llc`` will ask for.
 
     Raises
     ------
@@ -137,6 +148,7 @@ def find_center(
         prior_factors=prior_factors,
         init_strategy=_ANYWHERE,
     )
+    _tell(reading, num_data)
     with_prior = reading.keyed_by_prior()
     program = reading.program if objective == "mle" else with_prior.with_prior()
     key_starts, key_check = jax.random.split(rng_key)
@@ -171,6 +183,36 @@ def find_center(
         start=best,
         start_objectives=excess,
         objective=objective,
+        without_effect=reading.without_effect,
+    )
+
+
+def _tell(reading: ModelReading, num_data: int | None) -> None:
+    """Warn, before time is spent, of what estimate_llc will refuse or report."""
+    doubts = []
+    try:
+        reading.num_data(None if num_data is None else check_num_data(num_data))
+    except ValueError as error:
+        doubts.append(f"`find_center` does without n, but `localize` will not: {error}")
+    if taken := [name for name in reading.center if name in TAKEN]:
+        doubts.append(
+            f"The model has a site {taken[0]!r}, a name that results take: estimate_llc cannot "
+            "store it. Rename it in the model, or leave it out with `store_sites`."
+        )
+    if names := reading.without_effect:
+        sizes = named_leaves(reading.center)
+        doubts.extend(without_effect_text({name: int(jnp.size(sizes[name])) for name in names}))
+    if doubts:
+        warn(" ".join(doubts))
+
+
+def without_effect_text(sizes: Mapping[str, int]) -> tuple[str, str]:
+    """What parameters that never reach the loss mean, and what to do; `sizes` by name."""
+    return (
+        f"The loss does not depend on {', '.join(map(repr, sizes))} ({sum(sizes.values())} of the "
+        "parameters: hyperparameters, or sites that `do` replaces?), which add 0 to λ̂ and count "
+        "in d.",
+        "Leave them out with `sites` of localize, which names those to sample.",
     )
 
 

@@ -22,6 +22,7 @@ from numpyro_llc.models import (
     FullPlates,
     ModelReading,
     PyTree,
+    check_local_latents,
     constrain,
     read_model,
 )
@@ -115,6 +116,7 @@ class LocalizedModel:
         if self.inverse_temperature is None or self.num_data is not None:
             target, _ = self.target(reading)
         else:  # n, which the model may leave in doubt, is not needed
+            check_local_latents(reading.local_latents)
             target = self._density(reading, self.inverse_temperature)
         check_under_numpyro(target)
         program, is_free = reading.program, is_free_of(reading.center, target.fixed)

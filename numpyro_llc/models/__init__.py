@@ -7,6 +7,7 @@ from numpyro_llc.models._modules import PARAMS, by_site
 from numpyro_llc.models._network import NetworkModel, network_model
 from numpyro_llc.models._program import FullPlates, Program, constrain
 from numpyro_llc.models._reading import ModelReading, read_model
+from numpyro_llc.models._rules import TAKEN, check_local_latents
 from numpyro_llc.models._types import (
     Arrays,
     Fields,
@@ -31,8 +32,10 @@ __all__ = [
     "Program",
     "PyTree",
     "Site",
+    "TAKEN",
     "Trace",
     "by_site",
+    "check_local_latents",
     "check_rows_apart",
     "constrain",
     "draw_starts",

@@ -168,8 +168,8 @@ def _is_data(path: KeyPath, array: np.ndarray) -> bool:
         limits, largest = np.iinfo(held_as), max(int(array.max()), -int(array.min()))
         if array.min() < limits.min or array.max() > limits.max:
             raise ValueError(
-                f"{_where(path)} holds integers up to {largest}, too large for {held_as}. Give them "
-                "as floats, number identifiers from 0, or enable 64 bits "
+                f"{_where(path)} holds integers up to {largest}, too large for {held_as}. Give "
+                "them as floats, number identifiers from 0, or enable 64 bits "
                 "(jax.config.update('jax_enable_x64', True))."
             )
     return True

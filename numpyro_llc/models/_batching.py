@@ -76,8 +76,8 @@ def _held_remedy(reading: ModelReading) -> str:
         return ""
     return (
         f" The model reads the values of {_rules.listed(names)} (int(...), numpy.unique, ...), "
-        "which is therefore not sliced. Index it by the plate's indices in the model, or compute what is "
-        "read outside and bind it with functools.partial(model, num_groups=...)."
+        "which is therefore not sliced. Index it by the plate's indices in the model, or compute "
+        "what is read outside and bind it with functools.partial(model, num_groups=...)."
     )
 
 

@@ -1,4 +1,4 @@
-"""A hash of what a traced function computes."""
+"""What a traced function computes: a hash of it, and which parameters it does not use."""
 
 import hashlib
 import re
@@ -7,6 +7,10 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr
+from jax.interpreters.partial_eval import dce_jaxpr
+
+from numpyro_llc.models._leaves import named_leaves
+from numpyro_llc.models._types import Parameters
 
 
 def fingerprint(jaxpr: ClosedJaxpr) -> str:
@@ -20,6 +24,13 @@ def fingerprint(jaxpr: ClosedJaxpr) -> str:
         if not isinstance(constant, jax.core.Tracer):
             digest.update(np.asarray(constant).tobytes())
     return digest.hexdigest()
+
+
+def unused_leaves(jaxpr: ClosedJaxpr, z: Parameters) -> tuple[str, ...]:
+    """Names of the leaves of `z`, the first argument, that no output depends on."""
+    _, used = dce_jaxpr(jaxpr.jaxpr, [True] * len(jaxpr.out_avals))
+    names = named_leaves(dict(sorted(z.items())))  # the order of a dict's leaves
+    return tuple(name for name, is_used in zip(names, used, strict=False) if not is_used)
 
 
 def _constants_of(part: object) -> Iterator[object]:

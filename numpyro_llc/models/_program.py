@@ -187,6 +187,14 @@ class Program:
                 "`if`, a boolean index), values that depend on its parameters or on the rows of a "
                 "batch, so it cannot be compiled. Use jax.numpy (jnp.where, jax.lax.cond)."
             ) from error
+        except AssertionError as error:  # NumPyro's, of a plate of size zero
+            named = self.arguments.names(self.model, arrays)
+            if empty := [name for name, array in named.items() if array.size == 0]:
+                raise ValueError(
+                    f"The arguments {empty} hold no data, and the model needs some: {error}. "
+                    "Pass data with at least one row."
+                ) from error
+            raise
         return trace
 
     def losses(

@@ -84,6 +84,11 @@ def assemble(
         inverse_temperature=beta,
         localization=one_or_by_site(target.localization),
         center_loss=total_loss(reading.center_losses),
+        without_effect={
+            name: int(np.size(leaf))
+            for name, leaf in named_leaves(target.center).items()
+            if name in reading.without_effect
+        },
     )
     groups = _groups(reading, target, draws, names)
     if log_likelihood:

@@ -11,6 +11,7 @@ CHECKS: dict[str, Callable[[CheckInput], Outcome]] = {
     "center_curvature": _center.center_curvature,
     "center_gradient": _center.center_gradient,
     "flat_directions": _center.flat_directions,
+    "without_effect": _center.without_effect,
     "step_limit": _chains.step_limit,
     "r_hat": _chains.r_hat,
     "r_hat_distance": _chains.r_hat_distance,
