@@ -1,9 +1,11 @@
 """Draws to labelled data: the only file that knows ArviZ's container and its two majors."""
 
 import datetime
+import itertools
 import json
+import unicodedata
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
@@ -26,6 +28,8 @@ else:
     InferenceData = xr.DataTree if _IS_DATATREE else az.InferenceData
 """A result: ``arviz.InferenceData`` under ArviZ 0, ``xarray.DataTree`` under ArviZ 1."""
 
+FEWEST_DRAWS = 4
+"""Draws of a chain that ArviZ's errors and effective sample sizes take at least."""
 Table = pd.DataFrame
 """A row for each quantity, its numbers in columns."""
 Groups = Mapping[str, xr.Dataset]
@@ -34,7 +38,29 @@ Groups = Mapping[str, xr.Dataset]
 
 def variable_name(site: str) -> str:
     """A site's or plate's name as netCDF and Zarr allow it: ``net/Dense_0`` is ``net.Dense_0``."""
-    return site.replace("/", ".")
+    return unicodedata.normalize("NFC", site.replace("/", "."))
+
+
+def variable_names(sites: Iterable[str], taken: Iterable[str] = ()) -> dict[str, str]:
+    """Variables of sites, all different: beside ``y.1``, which stays, ``y/1`` is ``y.1_2``."""
+    free, sites = _Free(taken), list(sites)
+    unchanged_first = sorted(sites, key=lambda site: variable_name(site) != site)
+    names = {site: free.next(variable_name(site)) for site in unchanged_first}
+    return {site: names[site] for site in sites}
+
+
+class _Free:
+    """Names that are not taken yet."""
+
+    def __init__(self, taken: Iterable[str]) -> None:
+        self.taken = set(taken)
+
+    def next(self, wanted: str) -> str:
+        """The name that is wanted, or with the first number behind it that makes it free."""
+        names = itertools.chain([wanted], (f"{wanted}_{k}" for k in itertools.count(2)))
+        found = next(name for name in names if name not in self.taken)
+        self.taken.add(found)
+        return found
 
 
 def labelled(
@@ -43,19 +69,32 @@ def labelled(
     lead: Sequence[str] = (),
     plate_axes: Mapping[str, Mapping[int, str]] | None = None,
     attrs: Mapping[str, object] | None = None,
+    taken: Iterable[str] = (),
 ) -> xr.Dataset:
-    """Arrays as a dataset: leading dims `lead`, plates by name, others ``<site>_dim_<k>``."""
+    """Arrays as a dataset: leading dims `lead`, plates by name, others ``<site>_dim_<k>``.
+
+    Where two would have one name, as plates of two sizes, or a plate and a site, the second gets a
+    number behind it; so does what is named like one of `lead` or `taken`.
+    """
+    names = variable_names(arrays, (*lead, *taken))
+    free = _Free((*lead, *taken, *names.values()))
+    by_plate: dict[tuple[str, int], str] = {}
     variables: dict[str, tuple[tuple[str, ...], np.ndarray]] = {}
     coords: dict[str, np.ndarray] = {}
-    for site, array in arrays.items():
-        value, name = np.asarray(array), variable_name(site)
-        own = value.ndim - len(lead)
-        dims = [f"{name}_dim_{k}" for k in range(own)]
-        for axis, plate in (plate_axes or {}).get(site, {}).items():
-            if -axis <= own and value.shape[axis] > 1:
-                dims[axis] = variable_name(plate)
-        variables[name] = ((*lead, *dims), value)
-        coords.update(zip((*lead, *dims), map(np.arange, value.shape), strict=True))
+    for site, name in names.items():
+        value = np.asarray(arrays[site])
+        plates = (plate_axes or {}).get(site, {})
+        dims = list(lead)
+        for axis in range(len(lead) - value.ndim, 0):
+            plate, size = plates.get(axis), value.shape[axis]
+            if plate is None or size == 1:
+                dims.append(free.next(f"{name}_dim_{len(dims) - len(lead)}"))
+                continue
+            if (plate, size) not in by_plate:
+                by_plate[plate, size] = free.next(variable_name(plate))
+            dims.append(by_plate[plate, size])
+        variables[name] = (tuple(dims), value)
+        coords.update(zip(dims, map(np.arange, value.shape), strict=True))
     return xr.Dataset(variables, coords=coords, attrs=dict(attrs or {}))
 
 
@@ -136,12 +175,21 @@ def draws_of(data: xr.Dataset, name: str) -> np.ndarray:
     return data[name].transpose("chain", "draw").to_numpy().astype(np.float64)
 
 
+MOMENTS = ["mean", "sd", "mcse_mean", "ess_bulk", "ess_tail", "r_hat"]
+
+
 def moments(data: xr.Dataset, names: Sequence[str]) -> pd.DataFrame:
-    """ArviZ's mean, error, effective sample sizes and R-hat of variables, a row each."""
+    """ArviZ's mean, error, effective sample sizes and R-hat of variables, a row each.
+
+    Of fewer than four draws, of which ArviZ has no error, the mean and the standard deviation.
+    """
     copy = data.copy()  # ArviZ 1 writes into the attrs of what it is given.
-    with np.errstate(invalid="ignore", divide="ignore"):  # of draws that are all alike
-        table = az.summary(copy, var_names=list(names), round_to="none")
-    return table[["mean", "sd", "mcse_mean", "ess_bulk", "ess_tail", "r_hat"]].astype(float)
+    kind: Any = "stats" if data.sizes["draw"] < FEWEST_DRAWS else "all"
+    # Of draws that are all alike, and of one draw.
+    with np.errstate(invalid="ignore", divide="ignore"), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Degrees of freedom", RuntimeWarning)
+        table = az.summary(copy, var_names=list(names), round_to="none", kind=kind)
+    return table.reindex(columns=MOMENTS).astype(float)
 
 
 def loo_of(draws: xr.Dataset, log_likelihood: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -208,7 +256,7 @@ class MonteCarlo(NamedTuple):
 
 def monte_carlo(values: np.ndarray) -> MonteCarlo:
     """ArviZ's numbers for draws ``[chain, draw]``; NaN where they cannot be had."""
-    if values.shape[1] < 4 or not np.all(np.isfinite(values)):
+    if values.shape[1] < FEWEST_DRAWS or not np.all(np.isfinite(values)):
         return MonteCarlo(float(np.mean(values)), *(float("nan"),) * 3)
     one_chain = len(values) == 1
     if np.ptp(values) == 0:
