@@ -1,6 +1,6 @@
 """The density around a point: localized, tempered, with its gradients and curvature."""
 
-from numpyro_llc.local._center import Center, find_center, without_effect_text
+from numpyro_llc.local._center import Center, find_center
 from numpyro_llc.local._curvature import (
     DENSE_LIMIT,
     Curvature,
@@ -38,6 +38,7 @@ from numpyro_llc.local._localize import (
     check_localized,
     localize,
 )
+from numpyro_llc.local._notices import without_effect_text
 from numpyro_llc.local._parts import Fixed, Sites, split
 from numpyro_llc.local._starts import spread_starts
 from numpyro_llc.local._target import LocalTarget, PosteriorTarget, make_target, total_loss

@@ -10,22 +10,20 @@ import numpy as np
 import optax
 from numpyro.infer.initialization import init_to_sample, init_to_uniform
 
-from numpyro_llc._checks import check_integer, check_key, check_num_data
+from numpyro_llc._checks import check_integer, check_key
 from numpyro_llc.errors import NonFiniteLossError, warn
 from numpyro_llc.local._curvature import Curvature, curvature_at_center, lowest_curvature
 from numpyro_llc.local._localize import LocalizedModel
+from numpyro_llc.local._notices import warn_before_search
 from numpyro_llc.local._target import LocalTarget, make_target, total_loss
 from numpyro_llc.models import (
-    TAKEN,
     Arrays,
     Losses,
-    ModelReading,
     Parameters,
     Program,
     PyTree,
     constrain,
     draw_starts,
-    named_leaves,
     read_model,
 )
 
@@ -148,7 +146,7 @@ def find_center(
         prior_factors=prior_factors,
         init_strategy=_ANYWHERE,
     )
-    _tell(reading, num_data)
+    warn_before_search(reading, num_data)
     with_prior = reading.keyed_by_prior()
     program = reading.program if objective == "mle" else with_prior.with_prior()
     key_starts, key_check = jax.random.split(rng_key)
@@ -184,35 +182,6 @@ def find_center(
         start_objectives=excess,
         objective=objective,
         without_effect=reading.without_effect,
-    )
-
-
-def _tell(reading: ModelReading, num_data: int | None) -> None:
-    """Warn, before time is spent, of what estimate_llc will refuse or report."""
-    doubts = []
-    try:
-        reading.num_data(None if num_data is None else check_num_data(num_data))
-    except ValueError as error:
-        doubts.append(f"`find_center` does without n, but `localize` will not: {error}")
-    if taken := [name for name in reading.center if name in TAKEN]:
-        doubts.append(
-            f"The model has a site {taken[0]!r}, a name that results take: estimate_llc cannot "
-            "store it. Rename it in the model, or leave it out with `store_sites`."
-        )
-    if names := reading.without_effect:
-        sizes = named_leaves(reading.center)
-        doubts.extend(without_effect_text({name: int(jnp.size(sizes[name])) for name in names}))
-    if doubts:
-        warn(" ".join(doubts))
-
-
-def without_effect_text(sizes: Mapping[str, int]) -> tuple[str, str]:
-    """What parameters that never reach the loss mean, and what to do; `sizes` by name."""
-    return (
-        f"The loss does not depend on {', '.join(map(repr, sizes))} ({sum(sizes.values())} of the "
-        "parameters: hyperparameters, or sites that `do` replaces?), which add 0 to λ̂ and count "
-        "in d.",
-        "Leave them out with `sites` of localize, which names those to sample.",
     )
 
 
