@@ -481,6 +481,19 @@ def test_outside_numbers_are_noticed_wherever_they_are_used(wrap):
         assert total(read(model, (Y,))) == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize("key", [0, 1])
+def test_a_model_may_hold_a_random_key(key):
+    def shifted(x, y):
+        shift = jax.random.normal(held)
+        numpyro.sample("y", dist.Normal(_w() * x + shift, 1.0), obs=y)
+
+    held = jax.random.key(key)
+    expected = gaussian(0.3 * X + float(jax.random.normal(held)))(Y).sum()
+    assert total(read(shifted)) == pytest.approx(expected, rel=1e-5)
+    seeded = handlers.seed(plain, jax.random.key(key))
+    assert total(read(seeded)) == pytest.approx(gaussian(0.3 * X)(Y).sum(), rel=1e-5)
+
+
 def test_a_model_that_cannot_key_compiled_code_is_refused():
     class Model:
         __hash__ = None

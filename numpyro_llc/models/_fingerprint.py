@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr
 from jax.interpreters.partial_eval import dce_jaxpr
@@ -21,8 +22,11 @@ def fingerprint(jaxpr: ClosedJaxpr) -> str:
     text = re.sub(r"0x[0-9a-f]+", "", str(jaxpr.jaxpr))
     digest = hashlib.sha256(text.encode())
     for constant in _constants_of(jaxpr):
-        if not isinstance(constant, jax.core.Tracer):
-            digest.update(np.asarray(constant).tobytes())
+        if isinstance(constant, jax.core.Tracer):
+            continue
+        if isinstance(constant, jax.Array) and jnp.issubdtype(constant.dtype, jax.dtypes.prng_key):
+            constant = jax.random.key_data(constant)
+        digest.update(np.asarray(constant).tobytes())
     return digest.hexdigest()
 
 
