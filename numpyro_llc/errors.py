@@ -9,15 +9,25 @@ _PACKAGE = os.path.dirname(__file__) + os.sep
 
 
 class LLCWarning(UserWarning):
-    """A doubtful statistic: the message holds the number, its threshold and the remedy."""
+    """A doubtful statistic: the message holds the number, its threshold and the remedy.
+
+    Attributes
+    ----------
+    idata : inference data or None
+        The result it is about: where warnings are errors, the run is not lost.
+    """
+
+    def __init__(self, message: str, idata: Any = None) -> None:
+        super().__init__(message)
+        self.idata = idata
 
 
-def warn(message: str) -> None:
+def warn(message: str, idata: Any = None) -> None:
     """Raise an :class:`LLCWarning` at the line outside of this package that led here."""
     level, frame = 2, sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
         level, frame = level + 1, frame.f_back
-    warnings.warn(message, LLCWarning, stacklevel=level)
+    warnings.warn(LLCWarning(message, idata), stacklevel=level)
 
 
 class NonFiniteLossError(RuntimeError):
@@ -27,6 +37,21 @@ class NonFiniteLossError(RuntimeError):
     ----------
     idata : inference data or None
         The draws made before the failure (None if there were none).
+    """
+
+    def __init__(self, message: str, idata: Any = None) -> None:
+        super().__init__(message)
+        self.idata = idata
+
+
+class ResultError(RuntimeError):
+    """The draws are made, but something failed when they were put together as a result.
+
+    Attributes
+    ----------
+    idata : inference data
+        The draws: ``llc``, the statistics, and the unconstrained parameters as far as they were
+        kept, without the checks.
     """
 
     def __init__(self, message: str, idata: Any = None) -> None:

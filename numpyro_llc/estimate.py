@@ -68,7 +68,8 @@ def estimate_llc(
         sampled (parts of the parameters, factors) is said in ``localize``.
     model_args, model_kwargs
         The model's arguments, data included. Arrays are runtime data; Python numbers are structure
-        (they compile again when they change).
+        (they compile again when they change), and so are arrays whose values the model reads, as
+        in ``int(group.max())``.
     center, localization, inverse_temperature, num_data
         Of a plain model, as in :func:`localize`.
     kernel : {"nuts", "hmc", "mala", "sgld", "psgld", "sgnht", "sgd"} or kernel object, optional

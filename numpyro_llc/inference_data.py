@@ -1,9 +1,11 @@
 """Draws to labelled data: the only file that knows ArviZ's container and its two majors."""
 
 import datetime
+import itertools
 import json
+import unicodedata
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
@@ -40,7 +42,29 @@ independent draws it is the cap in 8 % of runs, and of 25 in none."""
 
 def variable_name(site: str) -> str:
     """A site's or plate's name as netCDF and Zarr allow it: ``net/Dense_0`` is ``net.Dense_0``."""
-    return site.replace("/", ".")
+    return unicodedata.normalize("NFC", site.replace("/", "."))
+
+
+def variable_names(sites: Iterable[str], taken: Iterable[str] = ()) -> dict[str, str]:
+    """Variables of sites, all different: beside ``y.1``, which stays, ``y/1`` is ``y.1_2``."""
+    free, sites = _Free(taken), list(sites)
+    unchanged_first = sorted(sites, key=lambda site: variable_name(site) != site)
+    names = {site: free.next(variable_name(site)) for site in unchanged_first}
+    return {site: names[site] for site in sites}
+
+
+class _Free:
+    """Names that are not taken yet."""
+
+    def __init__(self, taken: Iterable[str]) -> None:
+        self.taken = set(taken)
+
+    def next(self, wanted: str) -> str:
+        """The name that is wanted, or with the first number behind it that makes it free."""
+        names = itertools.chain([wanted], (f"{wanted}_{k}" for k in itertools.count(2)))
+        found = next(name for name in names if name not in self.taken)
+        self.taken.add(found)
+        return found
 
 
 def labelled(
@@ -49,19 +73,32 @@ def labelled(
     lead: Sequence[str] = (),
     plate_axes: Mapping[str, Mapping[int, str]] | None = None,
     attrs: Mapping[str, object] | None = None,
+    taken: Iterable[str] = (),
 ) -> xr.Dataset:
-    """Arrays as a dataset: leading dims `lead`, plates by name, others ``<site>_dim_<k>``."""
+    """Arrays as a dataset: leading dims `lead`, plates by name, others ``<site>_dim_<k>``.
+
+    Where two would have one name, as plates of two sizes, or a plate and a site, the second gets a
+    number behind it; so does what is named like one of `lead` or `taken`.
+    """
+    names = variable_names(arrays, (*lead, *taken))
+    free = _Free((*lead, *taken, *names.values()))
+    by_plate: dict[tuple[str, int], str] = {}
     variables: dict[str, tuple[tuple[str, ...], np.ndarray]] = {}
     coords: dict[str, np.ndarray] = {}
-    for site, array in arrays.items():
-        value, name = np.asarray(array), variable_name(site)
-        own = value.ndim - len(lead)
-        dims = [f"{name}_dim_{k}" for k in range(own)]
-        for axis, plate in (plate_axes or {}).get(site, {}).items():
-            if -axis <= own and value.shape[axis] > 1:
-                dims[axis] = variable_name(plate)
-        variables[name] = ((*lead, *dims), value)
-        coords.update(zip((*lead, *dims), map(np.arange, value.shape), strict=True))
+    for site, name in names.items():
+        value = np.asarray(arrays[site])
+        plates = (plate_axes or {}).get(site, {})
+        dims = list(lead)
+        for axis in range(len(lead) - value.ndim, 0):
+            plate, size = plates.get(axis), value.shape[axis]
+            if plate is None or size == 1:
+                dims.append(free.next(f"{name}_dim_{len(dims) - len(lead)}"))
+                continue
+            if (plate, size) not in by_plate:
+                by_plate[plate, size] = free.next(variable_name(plate))
+            dims.append(by_plate[plate, size])
+        variables[name] = (tuple(dims), value)
+        coords.update(zip(dims, map(np.arange, value.shape), strict=True))
     return xr.Dataset(variables, coords=coords, attrs=dict(attrs or {}))
 
 
@@ -142,6 +179,9 @@ def draws_of(data: xr.Dataset, name: str) -> np.ndarray:
     return data[name].transpose("chain", "draw").to_numpy().astype(np.float64)
 
 
+MOMENTS = ["mean", "sd", "mcse_mean", "ess_bulk", "ess_tail", "r_hat"]
+
+
 def moments(data: xr.Dataset, names: Sequence[str]) -> pd.DataFrame:
     """ArviZ's mean, error, effective sample sizes and R-hat of variables, a row each.
 
@@ -152,10 +192,7 @@ def moments(data: xr.Dataset, names: Sequence[str]) -> pd.DataFrame:
     copy = data.copy()  # ArviZ 1 writes into the attrs of what it is given.
     with np.errstate(invalid="ignore", divide="ignore"):  # of draws that are all alike
         table = az.summary(copy, var_names=list(names), round_to="none")
-    return table[[*_MOMENTS]].astype(float)
-
-
-_MOMENTS = ("mean", "sd", "mcse_mean", "ess_bulk", "ess_tail", "r_hat")
+    return table[MOMENTS].astype(float)
 
 
 def _short_moments(data: xr.Dataset, names: Sequence[str]) -> pd.DataFrame:
@@ -170,7 +207,7 @@ def _short_moments(data: xr.Dataset, names: Sequence[str]) -> pd.DataFrame:
             sd = float(np.std(own, ddof=1)) if own.size > 1 else np.nan
             row = float(np.mean(own)), sd, *(np.nan,) * 4
             rows[f"{name}[{label}]" if place else name] = row
-    return pd.DataFrame.from_dict(rows, orient="index", columns=list(_MOMENTS)).astype(float)
+    return pd.DataFrame.from_dict(rows, orient="index", columns=MOMENTS).astype(float)
 
 
 _DRAWS = ("chain", "draw")

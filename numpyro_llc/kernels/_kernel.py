@@ -22,7 +22,6 @@ from numpyro_llc.models import (
     Program,
     draw_starts,
     read_model,
-    split_arguments,
     with_batches,
 )
 
@@ -155,7 +154,7 @@ class StochasticKernel(MCMCKernel):
     def _advance(
         self, state: KernelState, model_args: tuple, model_kwargs: dict | None
     ) -> KernelState:
-        _, arrays = split_arguments(model_args, model_kwargs)
+        arrays = state.target.program.arguments.arrays_of(model_args, model_kwargs)
         target = replace(state.target, arrays=arrays)
         keys = state.rng_key[None] if _is_single(state.rng_key) else state.rng_key
         inner = state.inner._replace(rng_key=keys, warming=state.i < state.num_warmup)
@@ -164,13 +163,13 @@ class StochasticKernel(MCMCKernel):
 
     def postprocess_fn(self, model_args: tuple, model_kwargs: dict | None) -> Callable:
         """From unconstrained to constrained parameters."""
-        _, arrays = split_arguments(model_args, model_kwargs)
         program, fixed = self._program, self._fixed
 
         def constrain(z: Parameters) -> Parameters:
             if program is None:
                 raise ValueError("The kernel has no state yet: `init` comes first.")
             whole = z if fixed is None else fixed.whole(z)
+            arrays = program.arguments.arrays_of(model_args, model_kwargs)
             return program.constrain(whole, arrays, program.parameters)
 
         return constrain

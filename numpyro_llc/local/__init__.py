@@ -40,6 +40,7 @@ from numpyro_llc.local._localize import (
     check_localized,
     localize,
 )
+from numpyro_llc.local._notices import without_effect_text
 from numpyro_llc.local._parts import Fixed, Sites, split
 from numpyro_llc.local._slope import (
     bad_gradient,
@@ -97,4 +98,5 @@ __all__ = [
     "spread_starts",
     "square_norm",
     "total_loss",
+    "without_effect_text",
 ]

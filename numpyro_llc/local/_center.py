@@ -15,6 +15,7 @@ from numpyro_llc.errors import NonFiniteLossError, warn
 from numpyro_llc.local._curvature import Curvature, curvature_at_center, lowest_curvature
 from numpyro_llc.local._edge import AT_THE_EDGE, edge_of
 from numpyro_llc.local._localize import LocalizedModel
+from numpyro_llc.local._notices import warn_before_search
 from numpyro_llc.local._slope import TRAP, check_differentiable
 from numpyro_llc.local._target import LocalTarget, make_target, total_loss
 from numpyro_llc.models import (
@@ -64,6 +65,8 @@ class Center:
         "mle" or "map".
     edge : tuple of str
         Sites along which the objective falls to the edge of their support, or to infinity.
+    without_effect : tuple of str
+        Parameters that the loss does not depend on, by name.
     """
 
     params: dict[str, PyTree]
@@ -76,6 +79,7 @@ class Center:
     start_objectives: np.ndarray
     objective: str
     edge: tuple[str, ...] = ()
+    without_effect: tuple[str, ...] = ()
 
 
 def find_center(
@@ -85,6 +89,7 @@ def find_center(
     model_kwargs: Mapping[str, object] | None = None,
     *,
     objective: str = "mle",
+    num_data: int | None = None,
     num_starts: int = 8,
     max_steps: int = 1000,
     init_strategy: Callable | None = None,
@@ -103,6 +108,9 @@ def find_center(
     objective : {"mle", "map"}
         "mle" minimizes ``nL``, whose minimum λ̂ is defined at. "map" adds the negative log prior
         density of the constrained parameters (no Jacobian), the mode that ``AutoDelta`` finds.
+    num_data : int, optional
+        n, as ``localize`` takes it. The search does not need it; where the model leaves it in
+        doubt, a warning comes before the search.
     num_starts : int
         Each is a draw from the prior (uniform on (-2, 2) in unconstrained space where the prior
         cannot be sampled).
@@ -120,7 +128,8 @@ def find_center(
     Warns
     -----
     LLCWarning
-        If the best point is no local minimum, with the numbers.
+        If the best point is no local minimum, with the numbers. Before the search: of parameters
+        that the loss does not depend on, and of what ``estimate_llc`` will ask for.
 
     Raises
     ------
@@ -144,6 +153,7 @@ def find_center(
         prior_factors=prior_factors or local.prior_factors,
         init_strategy=_ANYWHERE,
     )
+    warn_before_search(reading, num_data)
     with_prior = reading.keyed_by_prior()
     program = reading.program if objective == "mle" else with_prior.with_prior()
     key_starts, key_check = jax.random.split(rng_key)
@@ -176,6 +186,7 @@ def find_center(
         start_objectives=excess,
         objective=objective,
         edge=found.edge,
+        without_effect=reading.without_effect,
     )
 
 

@@ -24,6 +24,7 @@ from numpyro_llc.models import (
     ModelReading,
     Parameters,
     PyTree,
+    check_local_latents,
     constrain,
     read_model,
 )
@@ -123,12 +124,18 @@ class LocalizedModel:
         if self.inverse_temperature is None or self.num_data is not None:
             target, _ = self.target(reading)
         else:  # n, which the model may leave in doubt, is not needed
+            check_local_latents(reading.local_latents)
             target = self._density(reading, self.inverse_temperature)
         check_under_numpyro(target)
         program, is_free = reading.program, is_free_of(reading.center, target.fixed)
         fixed = tuple(name for name in program.latents if not is_free[name])
         values = constrain(program, fixed, reading.center, reading.arrays) if fixed else {}
-        with FullPlates(), LocalSites(reading, target), handlers.condition(data=values):
+        with (
+            program.knowing(),
+            FullPlates(),
+            LocalSites(reading, target),
+            handlers.condition(data=values),
+        ):
             return self.model(*args, **kwargs)
 
 

@@ -1,6 +1,5 @@
 """NumPyro program in, centred loss on unconstrained parameters out."""
 
-from numpyro_llc.models._arguments import split_arguments
 from numpyro_llc.models._batching import check_rows_apart, with_batches
 from numpyro_llc.models._leaves import leaf_name, named_leaves
 from numpyro_llc.models._loss import LossModel, loss_model
@@ -9,6 +8,7 @@ from numpyro_llc.models._modules import PARAMS, by_site
 from numpyro_llc.models._network import NetworkModel, network_model
 from numpyro_llc.models._program import FullPlates, Program, constrain, site_loss
 from numpyro_llc.models._reading import ModelReading, read_model
+from numpyro_llc.models._rules import TAKEN, check_local_latents
 from numpyro_llc.models._types import (
     Arrays,
     Fields,
@@ -34,8 +34,10 @@ __all__ = [
     "Program",
     "PyTree",
     "Site",
+    "TAKEN",
     "Trace",
     "by_site",
+    "check_local_latents",
     "check_rows_apart",
     "constrain",
     "draw_starts",
@@ -45,6 +47,5 @@ __all__ = [
     "network_model",
     "read_model",
     "site_loss",
-    "split_arguments",
     "with_batches",
 ]

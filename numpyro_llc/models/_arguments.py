@@ -1,8 +1,10 @@
 """A model's arguments, split into arrays (runtime) and everything else (compile time)."""
 
+import hashlib
 import inspect
+import itertools
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +20,22 @@ class _Array:
 
 
 @dataclass(frozen=True)
+class Held:
+    """An array that is structure, for the model reads its values; compared by value.
+
+    The model gets it as it was given (`as_given`), or as a JAX array of known values.
+    """
+
+    digest: str
+    value: np.ndarray = field(compare=False, repr=False)
+    as_given: bool = True
+
+    def array(self) -> np.ndarray | jax.Array:
+        """What the model gets; a JAX array only under ``jax.ensure_compile_time_eval``."""
+        return self.value if self.as_given else jnp.asarray(self.value)
+
+
+@dataclass(frozen=True)
 class StaticArguments:
     """The part of ``(args, kwargs)`` that is fixed when the model is compiled; hashable."""
 
@@ -27,7 +45,10 @@ class StaticArguments:
     def join(self, arrays: Sequence[jax.Array]) -> tuple[tuple[object, ...], dict[str, object]]:
         """Put the arrays back; returns ``(args, kwargs)``."""
         remaining = iter(arrays)
-        leaves = [next(remaining) if leaf is _Array else leaf for leaf in self.leaves]
+        leaves = [
+            next(remaining) if leaf is _Array else leaf.array() if isinstance(leaf, Held) else leaf
+            for leaf in self.leaves
+        ]
         return jax.tree.unflatten(self.treedef, leaves)
 
     def bound(self, function: Callable, arrays: Sequence[jax.Array]) -> dict[str, object]:
@@ -35,10 +56,54 @@ class StaticArguments:
         args, kwargs = self.join(arrays)
         return dict(inspect.signature(function).bind(*args, **kwargs).arguments)
 
-    def names(self, function: Callable, arrays: Sequence[jax.Array]) -> dict[str, jax.Array]:
-        """The arrays under the names of the function's parameters (a path within, if nested)."""
+    def names(
+        self, function: Callable, arrays: Sequence[jax.Array]
+    ) -> dict[str, jax.Array | np.ndarray]:
+        """All arrays under the names of the function's parameters (a path within, if nested)."""
         named = named_leaves(self.bound(function, arrays))
-        return {k: leaf for k, leaf in named.items() if any(leaf is array for array in arrays)}
+        return {k: leaf for k, leaf in named.items() if isinstance(leaf, jax.Array | np.ndarray)}
+
+    @property
+    def has_held(self) -> bool:
+        """Whether any array is structure."""
+        return any(isinstance(leaf, Held) for leaf in self.leaves)
+
+    def held_names(self, function: Callable) -> list[str]:
+        """Names of the arrays that are structure."""
+        stand_ins = [leaf if isinstance(leaf, Held) else None for leaf in self.leaves]
+        args, kwargs = jax.tree.unflatten(self.treedef, stand_ins)
+        bound = inspect.signature(function).bind(*args, **kwargs).arguments
+        return [name for name, leaf in named_leaves(bound).items() if isinstance(leaf, Held)]
+
+    def as_given(self, args: Sequence[object], kwargs: Mapping[str, object] | None) -> list:
+        """The runtime arrays of arguments of the same structure, as the user gave them."""
+        leaves = jax.tree.leaves((tuple(args), dict(kwargs or {})))
+        pairs = zip(self.leaves, leaves, strict=True)
+        return [leaf for mine, leaf in pairs if mine is _Array]
+
+    def arrays_of(self, args: Sequence[object], kwargs: Mapping[str, object] | None) -> Arrays:
+        """The runtime arrays of arguments of the same structure."""
+        return tuple(map(jnp.asarray, self.as_given(args, kwargs)))
+
+    def holding(self, values: Mapping[int, object], *, as_given: bool) -> "StaticArguments":
+        """The same with the runtime arrays at these places, counted from 0, as structure."""
+        places = itertools.count()
+        kept = [
+            held(values[place], as_given=as_given)
+            if leaf is _Array and (place := next(places)) in values
+            else leaf
+            for leaf in self.leaves
+        ]
+        return replace(self, leaves=tuple(kept))
+
+
+def held(array: object, *, as_given: bool = True) -> Held:
+    """An array as structure."""
+    value = np.asarray(array)
+    content = repr(value.tolist()).encode() if value.dtype == object else value.tobytes()
+    header = f"{value.dtype} {value.shape} ".encode()
+    given = as_given and not isinstance(array, jax.Array)
+    return Held(hashlib.sha256(header + content).hexdigest(), value, given)
 
 
 def split_arguments(
@@ -47,7 +112,8 @@ def split_arguments(
     """Split ``(args, kwargs)`` into a hashable part and its arrays.
 
     Arrays (JAX or NumPy, numeric or boolean) are data: they may change without compiling again.
-    Python numbers, strings and callables are structure: they may be used as shapes or in ``if``.
+    Python numbers, strings, arrays of strings and callables are structure: they may be used as
+    shapes or in ``if``.
     """
     if isinstance(args, str) or not isinstance(args, Sequence):
         raise TypeError(
@@ -60,13 +126,11 @@ def split_arguments(
     static: list[Hashable] = []
     arrays: list[jax.Array] = []
     for path, leaf in paths:
-        if isinstance(leaf, jax.Array) or (
-            isinstance(leaf, np.ndarray) and leaf.dtype.kind in "biufc"
-        ):
+        if isinstance(leaf, jax.Array) or (isinstance(leaf, np.ndarray) and _is_data(path, leaf)):
             static.append(_Array)
             arrays.append(jnp.asarray(leaf))
         else:
-            static.append(_check_hashable(path, leaf))
+            static.append(_structure_of(path, leaf))
     return StaticArguments(treedef, tuple(static)), tuple(arrays)
 
 
@@ -84,13 +148,54 @@ def check_model(model: object) -> Callable:
     return model
 
 
-def _check_hashable(path: KeyPath, leaf: object) -> Hashable:
+def _where(path: KeyPath) -> str:
+    """The leaf as the user types it."""
+    name = "model_args" if path[0].idx == 0 else "model_kwargs"
+    return f"`{name}{jax.tree_util.keystr(path[1:])}`"
+
+
+def _is_data(path: KeyPath, array: np.ndarray) -> bool:
+    """Whether a NumPy array is one of numbers or truth values that JAX holds as they are."""
+    if isinstance(array, np.ma.MaskedArray):
+        raise TypeError(
+            f"{_where(path)} is a masked array, which JAX does not know. Pass array.filled(0.0) "
+            "and array.mask, and use numpyro.handlers.mask; or drop the masked rows."
+        )
+    if not jnp.issubdtype(array.dtype, jnp.number) and array.dtype != bool:
+        return False
+    held_as = jax.dtypes.canonicalize_dtype(array.dtype)
+    if array.dtype.kind in "iu" and array.dtype != held_as and array.size:
+        limits, largest = np.iinfo(held_as), max(int(array.max()), -int(array.min()))
+        if array.min() < limits.min or array.max() > limits.max:
+            raise ValueError(
+                f"{_where(path)} holds integers up to {largest}, too large for {held_as}. Give "
+                "them as floats, number identifiers from 0, or enable 64 bits "
+                "(jax.config.update('jax_enable_x64', True))."
+            )
+    return True
+
+
+def _structure_of(path: KeyPath, leaf: object) -> Hashable:
+    """What is not data, hashable: texts by value, plain values as they are."""
+    if isinstance(leaf, np.ndarray):
+        is_text = leaf.dtype.kind in "US" or all(isinstance(x, str) for x in leaf.flat)
+        if is_text and leaf.size:
+            return held(leaf)
+        raise TypeError(
+            f"{_where(path)} is an array of dtype {leaf.dtype}; it must hold numbers, truth values "
+            "or texts. Convert it, for numbers with array.astype(float)."
+        )
     try:
         hash(leaf)
     except TypeError:
-        where = "model_args" if path[0].idx == 0 else "model_kwargs"
+        library = type(leaf).__module__.split(".")[0]
+        what = f"{library} {type(leaf).__name__}" if library == "pandas" else type(leaf).__name__
+        remedy = (
+            "Pass its columns as arrays, as by table['x'].to_numpy()"
+            if library == "pandas"
+            else "Convert it with numpy.asarray(...) (numbers only)"
+        )
         raise TypeError(
-            f"`{where}{jax.tree_util.keystr(path[1:])}` is a {type(leaf).__name__}, neither an "
-            "array nor a plain value. Convert it with numpy.asarray(...) (numbers only)."
+            f"{_where(path)} is a {what}, neither an array nor a plain value. {remedy}."
         ) from None
     return leaf

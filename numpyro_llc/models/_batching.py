@@ -63,9 +63,22 @@ def with_batches(reading: ModelReading, in_axes: InAxes | None = None) -> Progra
             f"arguments along axes {list(sliced.axes)}: {problem} Say which axis of each "
             "argument holds the rows with `in_axes`, as for jax.vmap (None for no rows), or index "
             "the data by a plate's indices in the model. Data that the model closes over cannot be "
-            "sliced: make them arguments."
+            "sliced: make them arguments." + _held_remedy(reading)
         )
     return _accepted(reading, sliced)
+
+
+def _held_remedy(reading: ModelReading) -> str:
+    """What to do about arguments that are structure, if there are any."""
+    arguments, model = reading.program.arguments, reading.program.model
+    names = arguments.held_names(model) if arguments.has_held else []
+    if not names:
+        return ""
+    return (
+        f" The model reads the values of {_rules.listed(names)} (int(...), numpy.unique, ...), "
+        "which is therefore not sliced. Index it by the plate's indices in the model, or compute "
+        "what is read outside and bind it with functools.partial(model, num_groups=...)."
+    )
 
 
 def check_rows_apart(reading: ModelReading, in_axes: InAxes | None = None) -> None:

@@ -11,7 +11,7 @@ from numpyro.distributions import constraints
 
 from numpyro_llc.errors import NonFiniteCenterError
 from numpyro_llc.models._program import is_real
-from numpyro_llc.models._rules import is_latent, is_traced, listed
+from numpyro_llc.models._rules import check_real, is_latent, is_traced, listed
 from numpyro_llc.models._types import PyTree, Trace
 
 EDGE = 0.98
@@ -35,6 +35,7 @@ def check_like(name: str, value: PyTree, initial: PyTree) -> None:
             f"`center[{name!r}]` must be a pytree like the param's initial value, {wanted}; "
             f"got {got}."
         )
+    check_real(name, initial, "The initial value of param site")
     pairs = zip(tree_leaves_with_path(value), jax.tree.leaves(initial), strict=True)
     for (path, leaf), like in pairs:
         if jnp.shape(leaf) != jnp.shape(like):

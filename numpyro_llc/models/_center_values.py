@@ -89,8 +89,14 @@ def _holds_numbers(value: PyTree) -> bool:
 
 def _as_float(name: str, value: object) -> jax.Array:
     try:
-        return jnp.asarray(value, dtype=jnp.result_type(float))
-    except (TypeError, ValueError):
+        array = jnp.asarray(value)
+    except (TypeError, ValueError, OverflowError):
         raise TypeError(
             f"`center[{name!r}]` must hold numbers; got {type(value).__name__}."
         ) from None
+    if array.dtype == jnp.bool_ or jnp.issubdtype(array.dtype, jnp.complexfloating):
+        raise TypeError(
+            f"`center[{name!r}]` must hold real numbers; got {array.dtype}. Give a complex "
+            "parameter as its real and imaginary parts."
+        )
+    return array.astype(jnp.result_type(float))

@@ -1,12 +1,17 @@
-"""A hash of what a traced function computes."""
+"""What a traced function computes: a hash of it, and which parameters it does not use."""
 
 import hashlib
 import re
 from collections.abc import Iterator
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr
+from jax.interpreters.partial_eval import dce_jaxpr
+
+from numpyro_llc.models._leaves import named_leaves
+from numpyro_llc.models._types import Parameters
 
 
 def fingerprint(jaxpr: ClosedJaxpr) -> str:
@@ -17,9 +22,19 @@ def fingerprint(jaxpr: ClosedJaxpr) -> str:
     text = re.sub(r"0x[0-9a-f]+", "", str(jaxpr.jaxpr))
     digest = hashlib.sha256(text.encode())
     for constant in _constants_of(jaxpr):
-        if not isinstance(constant, jax.core.Tracer):
-            digest.update(np.asarray(constant).tobytes())
+        if isinstance(constant, jax.core.Tracer):
+            continue
+        if isinstance(constant, jax.Array) and jnp.issubdtype(constant.dtype, jax.dtypes.prng_key):
+            constant = jax.random.key_data(constant)
+        digest.update(np.asarray(constant).tobytes())
     return digest.hexdigest()
+
+
+def unused_leaves(jaxpr: ClosedJaxpr, z: Parameters) -> tuple[str, ...]:
+    """Names of the leaves of `z`, the first argument, that no output depends on."""
+    _, used = dce_jaxpr(jaxpr.jaxpr, [True] * len(jaxpr.out_avals))
+    names = named_leaves(dict(sorted(z.items())))  # the order of a dict's leaves
+    return tuple(name for name, is_used in zip(names, used, strict=False) if not is_used)
 
 
 def _constants_of(part: object) -> Iterator[object]:

@@ -1,6 +1,7 @@
 """A NumPyro program as pure functions of unconstrained parameters and arrays."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -12,6 +13,18 @@ from numpyro.primitives import Messenger
 
 from numpyro_llc.models._arguments import StaticArguments
 from numpyro_llc.models._types import Losses, Parameters, PyTree, Site, Trace
+
+READS_VALUES = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+    jax.errors.NonConcreteBooleanIndexError,
+)
+"""What JAX raises where Python or NumPy reads numbers that are not known when it compiles."""
+
+
+class ReadsValuesError(ValueError):
+    """A model reads numbers that are not known when it is compiled."""
 
 
 class FullPlates(Messenger):
@@ -148,6 +161,10 @@ class Program:
             raise ValueError("Rows cannot be taken out of the model yet: see `with_batches`.")
         return self.batching
 
+    def knowing(self) -> AbstractContextManager[None]:
+        """Where arrays are structure: JAX computes of known numbers at once, so they stay known."""
+        return jax.ensure_compile_time_eval() if self.arguments.has_held else nullcontext()
+
     def trace(
         self,
         arrays: Sequence[jax.Array],
@@ -156,23 +173,30 @@ class Program:
         plates: FullPlates | None = None,
     ) -> Trace:
         """Run the model on its full data, with ``values(site)`` at each site that it answers."""
-        args, kwargs = self.arguments.join(arrays)
         model = handlers.substitute(handlers.seed(self.model, rng_seed=seed), substitute_fn=values)
         try:
-            with handlers.block(), plates or FullPlates(), handlers.trace() as trace:
+            with (
+                self.knowing(),
+                handlers.block(),
+                plates or FullPlates(),
+                handlers.trace() as trace,
+            ):
+                args, kwargs = self.arguments.join(arrays)
                 model(*args, **kwargs)
-        except (
-            jax.errors.ConcretizationTypeError,
-            jax.errors.TracerArrayConversionError,
-            jax.errors.TracerIntegerConversionError,
-            jax.errors.NonConcreteBooleanIndexError,
-        ) as error:
-            raise ValueError(
-                "The model reads the values of an array argument as Python or NumPy numbers "
-                "(int(...), numpy.unique, a shape, an `if`, a boolean index), so it cannot be "
-                "compiled with its data as runtime arguments. Compute that number outside the "
-                "model and pass it as a Python int, or use jax.numpy."
+        except READS_VALUES as error:
+            raise ReadsValuesError(
+                "The model reads, as Python or NumPy numbers (int(...), numpy.unique, a shape, an "
+                "`if`, a boolean index), values that depend on its parameters or on the rows of a "
+                "batch, so it cannot be compiled. Use jax.numpy (jnp.where, jax.lax.cond)."
             ) from error
+        except AssertionError as error:  # NumPyro's, of a plate of size zero
+            named = self.arguments.names(self.model, arrays)
+            if empty := [name for name, array in named.items() if array.size == 0]:
+                raise ValueError(
+                    f"The arguments {empty} hold no data, and the model needs some: {error}. "
+                    "Pass data with at least one row."
+                ) from error
+            raise
         return trace
 
     def losses(

@@ -9,11 +9,13 @@ import jax
 import numpy as np
 
 from numpyro_llc.models import _center_rules, _data, _rules
-from numpyro_llc.models._arguments import StaticArguments, check_model, split_arguments
+from numpyro_llc.models._arguments import check_model, split_arguments
 from numpyro_llc.models._center_values import CenterValues, CountKeys, as_values
-from numpyro_llc.models._fingerprint import calls, fingerprint
+from numpyro_llc.models._fingerprint import calls, fingerprint, unused_leaves
+from numpyro_llc.models._held import hold_what_is_read
 from numpyro_llc.models._measured import UNIFORM, measure, unconstrain_draws
-from numpyro_llc.models._modules import PARAMS, by_site, plain_dicts
+from numpyro_llc.models._module_rules import check_modules
+from numpyro_llc.models._modules import by_site
 from numpyro_llc.models._program import Program, site_loss
 from numpyro_llc.models._types import Arrays, Fields, Losses, Parameters, PyTree, Trace
 
@@ -51,6 +53,10 @@ class ModelReading:
     improper : tuple of str
         Parameters with no prior of integral 1: param sites, ``ImproperUniform``, priors that
         ``handlers.scale`` or ``handlers.mask`` change.
+    local_latents : dict of str to str
+        Latent sites with one value per observation, and the site that is observed.
+    without_effect : tuple of str
+        Leaves of `center` that the losses do not depend on, as hyperparameters of a prior.
     """
 
     program: Program
@@ -66,11 +72,14 @@ class ModelReading:
     deterministic: tuple[str, ...]
     subsampled: tuple[str, ...]
     improper: tuple[str, ...]
+    local_latents: dict[str, str]
+    without_effect: tuple[str, ...]
 
     def num_data(self, given: int | None = None) -> int:
         """n, given or from plates and shapes; raises where it is in doubt, or parameters grow."""
         is_traced = given is None and _rules.is_traced(self.data_counts)
         if given is None:
+            _rules.check_local_latents(self.local_latents)
             counts = {
                 name: math.prod(self.data_axes[name].shape) if is_traced else int(count)
                 for name, count in self.data_counts.items()
@@ -149,7 +158,16 @@ def read_model(
     given = as_values(center) if init_strategy is None else None
     init_strategy = init_strategy or UNIFORM
     factors = _rules.Factors(_names(likelihood_factors), _names(prior_factors))
-    found = _structure(model, arguments, arrays, given, factors, init_strategy)
+    unread = Program(model, arguments, (), (), (), factors.prior)
+    try:
+        found = _structure(unread, arrays, given, factors, init_strategy)
+    except Exception:
+        # Perhaps only because it reads values of arrays: those become structure.
+        held = hold_what_is_read(unread, args, kwargs, given, init_strategy)
+        if held is None:
+            raise
+        unread, arrays = held
+        found = _structure(unread, arrays, given, factors, init_strategy)
     draws_keys, as_read = found.pop("draws_keys"), found.pop("fingerprint")
     program = found.pop("program")
     if given is not None:
@@ -174,30 +192,31 @@ def read_model(
         data_weights=seen.weights,
         observed=seen.observed,
         data_counts=seen.counts,
+        without_effect=unused_leaves(jaxpr, seen.z),
         **found,
     )
 
 
 def _structure(
-    model: Callable,
-    arguments: StaticArguments,
+    unread: Program,
     arrays: Arrays,
     given: Parameters | None,
     factors: _rules.Factors,
     init_strategy: Callable,
 ) -> Fields:
     """Fields of a :class:`ModelReading` that take no numbers, from one abstract trace."""
-    unread = Program(model, arguments, (), (), (), factors.prior)
     found: Fields = {}
     if given is not None and not jax.tree_util.all_leaves(given.values()):
-        _check_modules(unread, arrays, given, init_strategy)
+        check_modules(unread, arrays, given, init_strategy)
 
     def look(given: Parameters | None, arrays: Arrays) -> list[jax.Array] | None:
         try:
             with CountKeys() as keys:
                 trace = unread.trace(arrays, CenterValues(given, init_strategy))
             found.update(_described(unread, trace, given, factors), draws_keys=keys.count > 0)
-            return [site_loss(trace[name]) for name in found["program"].likelihood]
+            losses = {name: site_loss(trace[name]) for name in found["program"].likelihood}
+            _rules.check_losses(losses)
+            return list(losses.values())
         except (ValueError, TypeError) as error:
             found["error"] = error  # Raised below: JAX would append its own remarks to it.
             return None
@@ -209,52 +228,24 @@ def _structure(
     return found
 
 
-_WITHOUT_INPUTS = (TypeError, ValueError, AttributeError, IndexError)
-"""What modules raise that are initialised without an input, as by ``flax_module`` without
-`input_shape`: Python for an argument that is missing, Haiku for a shape, Flax for a scalar in the
-place of an array. Such a module cannot say what its parameters look like."""
-
-
-def _check_modules(
-    unread: Program, arrays: Arrays, given: Parameters, init_strategy: Callable
-) -> None:
-    """Check networks of the centre against the parameters that their modules make themselves."""
-
-    def made(arrays: Arrays) -> Parameters:
-        try:
-            trace = unread.trace(arrays, CenterValues(None, init_strategy))
-        except _WITHOUT_INPUTS:
-            return {}
-        latents = [name for name, site in trace.items() if _rules.is_latent(site)]
-        params = {name: site["value"] for name, site in trace.items() if site["type"] == "param"}
-        # Random modules, in whole or in part, hold placeholders by now; their sites are checked.
-        own = [
-            name
-            for name in params
-            if not any(latent.startswith(name.removesuffix(PARAMS) + "/") for latent in latents)
-        ]
-        return {name: plain_dicts(params[name]) for name in own}
-
-    forms = jax.eval_shape(made, arrays)
-    for name, value in by_site(given, list(forms), ()).items():
-        if name in forms:
-            _center_rules.check_like(name, plain_dicts(value), forms[name])
-
-
 def _described(
     unread: Program, trace: Trace, given: Parameters | None, factors: _rules.Factors
 ) -> Fields:
     likelihood = _rules.check_sites(trace, factors)
-    _rules.check_local_latents(trace, likelihood)
+    local = _rules.local_latents(trace, likelihood)
     modules = _rules.random_module_params(trace)
     parameters = [k for k in trace if k not in modules and _rules.is_parameter(trace[k])]
     latents = [k for k in parameters if trace[k]["type"] == "sample"]
     if given is not None:
         given = by_site(given, parameters, latents)
+        _rules.check_local_latents({k: v for k, v in local.items() if k not in given})
         _center_rules.check_names(trace, given, modules)
         _center_rules.check_shapes(trace, given, parameters)
+    for name in parameters:
+        _rules.check_real(name, trace[name]["value"], f"The {trace[name]['type']} site")
     _rules.check_full_data(trace, likelihood)
     return {
+        "local_latents": local,
         "program": replace(
             unread, parameters=tuple(parameters), latents=tuple(latents), likelihood=likelihood
         ),

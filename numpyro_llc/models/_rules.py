@@ -7,12 +7,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import tree_leaves_with_path
+from jax.tree_util import keystr, tree_leaves_with_path
 from numpyro import distributions as dist
 
 from numpyro_llc.models import _data
 from numpyro_llc.models._modules import PARAMS, module_leaf_name
-from numpyro_llc.models._types import Parameters, Site, Trace
+from numpyro_llc.models._types import Parameters, PyTree, Site, Trace
 
 
 class Factors(NamedTuple):
@@ -22,6 +22,8 @@ class Factors(NamedTuple):
     prior: tuple[str, ...]
 
 
+TAKEN = ("llc", "llc_on", "chain", "draw")
+"""Names in results that no site may have: λ̂'s draws, and axes."""
 AWAY = 0.01
 """How far from the centre losses are looked at once more: at it, terms may be zero that differ."""
 
@@ -171,8 +173,12 @@ def check_observations(bad: Mapping[str, jax.Array]) -> None:
             )
 
 
-def check_local_latents(trace: Trace, likelihood: Sequence[str]) -> None:
-    """Refuse latent sites with one value per datum: the model grows with n."""
+def local_latents(trace: Trace, likelihood: Sequence[str]) -> dict[str, str]:
+    """Latent sites with one value per observation, and of which site; the model grows with n.
+
+    Unless an observation stands for many data points, as a binomial count does.
+    """
+    found = {}
     for observed in likelihood:
         shape, plates, _ = _data.data_axes(trace[observed])
         # Data axes that no plate declares mean that a plate indexes something else (outputs).
@@ -181,11 +187,19 @@ def check_local_latents(trace: Trace, likelihood: Sequence[str]) -> None:
         for name, site in trace.items():
             own = {f.name for f in site["cond_indep_stack"]} if is_latent(site) else set()
             if set(plates) <= own:
-                raise ValueError(
-                    f"Latent site {name!r} has one value per observation of {observed!r} (plate "
-                    f"{listed(sorted(plates))}), so the number of parameters grows with n and λ "
-                    "is undefined. Marginalise it."
-                )
+                found[name] = observed
+    return found
+
+
+def check_local_latents(found: Mapping[str, str]) -> None:
+    """Refuse what :func:`local_latents` found, where the user does not say what n is."""
+    for name, observed in found.items():
+        raise ValueError(
+            f"Latent site {name!r} has one value per observation of {observed!r}, so the number of "
+            "parameters grows with n and λ is undefined. Marginalise it. If each observation "
+            "stands for many data points, as a count of a binomial does, pass `num_data`, their "
+            "number in all."
+        )
 
 
 def check_full_data(trace: Trace, likelihood: Sequence[str]) -> None:
@@ -210,6 +224,33 @@ def check_growth(plates: Mapping[str, Sequence[int]], num_data: int) -> None:
             raise ValueError(
                 f"Latent site {name!r} has {math.prod(sizes)} values in its plates, one or more "
                 f"for each of the {num_data} data points, so λ is undefined. Marginalise it."
+            )
+
+
+def check_real(name: str, value: PyTree, what: str) -> None:
+    """Refuse a parameter whose leaves are not all floats: λ̂ is of real parameters."""
+    for path, leaf in tree_leaves_with_path(value):
+        kind = jnp.result_type(leaf)
+        if not jnp.issubdtype(kind, jnp.floating):
+            raise TypeError(
+                f"{what} {name + keystr(path)!r} must hold floats, which are sampled; got {kind}. "
+                "Give a complex parameter as its real and imaginary parts; hold integers and truth "
+                "values outside of the parameters."
+            )
+
+
+def check_losses(losses: Mapping[str, jax.Array]) -> None:
+    """Refuse losses that are complex, and sites without any data."""
+    for name, loss in losses.items():
+        if jnp.issubdtype(loss.dtype, jnp.complexfloating):
+            raise TypeError(
+                f"The loss of observed site {name!r} is {loss.dtype}; -log p must be real. Observe "
+                "the real and the imaginary part."
+            )
+        if loss.size == 0:
+            raise ValueError(
+                f"Observed site {name!r} holds no data: its losses have shape {loss.shape}. Pass "
+                "data with at least one row."
             )
 
 

@@ -5,6 +5,7 @@ import warnings
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
@@ -17,6 +18,7 @@ from numpyro_llc.models import ModelReading, Parameters, PyTree, constrain, name
 from numpyro_llc.results._diagnose import diagnosed
 from numpyro_llc.results._draws import constrained_draws, log_likelihood_of
 from numpyro_llc.results._findings import Finding, findings_to_json, text_of
+from numpyro_llc.results._keep import CHAIN_DRAW, keeping
 from numpyro_llc.results._lowest_point import LOWEST_POINT, point_dataset
 from numpyro_llc.results._report import (
     RunReport,
@@ -27,7 +29,6 @@ from numpyro_llc.results._report import (
 from numpyro_llc.results.checks import BELOW_CENTER
 from numpyro_llc.sampling import OTHER_DATA, Draws, Finished, Plan, Run
 
-_CHAIN_DRAW = ("chain", "draw")
 _Draws = dict[str, np.ndarray]
 
 
@@ -58,19 +59,19 @@ def result_of(
     plan = run.plan if plan is None else plan
     state = run.state if state is None else state
     sampler, target, draws = plan.sampler, plan.target, finished.draws
-    report = RunReport(
-        **report_of_run(plan, finished),
-        **report_of_center(curvature),
-        **sampler.report(state, target, draws.statistics),
-        **metropolis_report(sampler, state, target, run.rows, rng_key),
-    )
-    if finished.failure is None:
-        return assemble(plan.reading, target, draws, plan.num_data, names, log_likelihood, report)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", LLCWarning)  # the error says more, and has the findings
-        finished.failure.idata = assemble(
-            plan.reading, target, draws, plan.num_data, names, log_likelihood, report
+    with keeping(draws, target):
+        report = RunReport(
+            **report_of_run(plan, finished),
+            **report_of_center(curvature),
+            **sampler.report(state, target, draws.statistics),
+            **metropolis_report(sampler, state, target, run.rows, rng_key),
         )
+        settings = (plan.reading, target, draws, plan.num_data, names, log_likelihood, report)
+        if finished.failure is None:
+            return assemble(*settings)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", LLCWarning)  # the error says more, and has the findings
+            finished.failure.idata = assemble(*settings)
     raise finished.failure
 
 
@@ -92,12 +93,17 @@ def assemble(
         inverse_temperature=beta,
         localization=one_or_by_site(target.localization),
         center_loss=total_loss(reading.center_losses),
+        without_effect={
+            name: int(np.size(leaf))
+            for name, leaf in named_leaves(target.center).items()
+            if name in reading.without_effect
+        },
     )
     groups = _groups(reading, target, draws, names)
     if log_likelihood:
         groups["log_likelihood"] = labelled(
             log_likelihood_of(target, draws.positions),
-            lead=_CHAIN_DRAW,
+            lead=CHAIN_DRAW,
             plate_axes={name: axes.names for name, axes in reading.data_axes.items()},
             attrs=_note(beta),
         )
@@ -110,7 +116,7 @@ def assemble(
     if log_likelihood and _is_tempered(beta):
         said.append(groups["log_likelihood"].attrs["note"])
     if said:
-        warn(" ".join(said))
+        warn(" ".join(said), idata)
     return idata
 
 
@@ -157,10 +163,12 @@ def _groups(
     label = partial(labelled, plate_axes=reading.plate_axes)
     return {
         "posterior": label(
-            {"llc": beta * draws.excess_loss, **named_leaves(sites)}, lead=_CHAIN_DRAW
+            {"llc": beta * draws.excess_loss, **named_leaves(sites)},
+            lead=CHAIN_DRAW,
+            taken=("data", "llc_on") if others else (),
         ).assign(_llc_on(beta, others)),
         "sample_stats": labelled(
-            {"loss": loss, "excess_loss": draws.excess_loss, **own}, lead=_CHAIN_DRAW
+            {"loss": loss, "excess_loss": draws.excess_loss, **own}, lead=CHAIN_DRAW
         ),
         "observed_data": label(reading.observed),
         "constant_data": labelled(_constants(reading)),
@@ -179,7 +187,7 @@ def _llc_on(beta: float, others: dict[str, np.ndarray]) -> dict[str, xr.DataArra
     if not others:
         return {}
     draws = beta * np.stack([array.astype(np.float64) for array in others.values()], axis=-1)
-    dims = (*_CHAIN_DRAW, "data")
+    dims = (*CHAIN_DRAW, "data")
     return {"llc_on": xr.DataArray(draws, dims=dims, coords={"data": list(others)})}
 
 
@@ -208,13 +216,23 @@ def _with_findings(
 
 def _constants(reading: ModelReading) -> dict[str, PyTree]:
     """The model's array arguments by name, less those that are the observations themselves."""
-    named = reading.program.arguments.names(reading.program.model, reading.arrays)
+    with reading.program.knowing():
+        named = reading.program.arguments.names(reading.program.model, reading.arrays)
     observed = [np.asarray(value) for value in reading.observed.values()]
+    arrays = {name: _plain(array) for name, array in named.items()}
     return {
         name: array
-        for name, array in named.items()
+        for name, array in arrays.items()
         if not any(np.array_equal(array, value) for value in observed)
     }
+
+
+def _plain(array: jax.Array | np.ndarray) -> np.ndarray:
+    """An argument as files hold it: random keys as their words, objects as texts."""
+    if isinstance(array, jax.Array) and jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
+        array = jax.random.key_data(array)
+    value = np.asarray(array)
+    return value.astype(str) if value.dtype == object else value
 
 
 def _non_finite(

@@ -13,6 +13,7 @@ from numpyro_llc.local import LocalizedModel, LocalTarget, curvature_at_center
 from numpyro_llc.models import ModelReading, Parameters, constrain, named_leaves
 from numpyro_llc.results._assemble import assemble
 from numpyro_llc.results._draws import evaluated, unconstrained_samples
+from numpyro_llc.results._keep import keeping
 from numpyro_llc.results._report import RunReport, report_of_center
 from numpyro_llc.results._sites import sites_to_store
 from numpyro_llc.sampling import run_keys
@@ -64,14 +65,15 @@ def from_numpyro(
     samples = named_leaves(mcmc.get_samples(group_by_chain=True))
     positions = _sampled_positions(reading, target, samples)
     draws = evaluated(target, positions, kernel_statistics(mcmc))
-    report = RunReport(
-        kernel=name_of(mcmc.sampler),
-        num_warmup=mcmc.num_warmup,
-        thinning=mcmc.thinning,
-        chain_method=str(mcmc.chain_method),
-        **report_of_center(curvature_at_center(target, run_keys(_last_key(mcmc)).curvature)),
-    )
-    return assemble(reading, target, draws, num_data, names, log_likelihood, report)
+    with keeping(draws, target):
+        report = RunReport(
+            kernel=name_of(mcmc.sampler),
+            num_warmup=mcmc.num_warmup,
+            thinning=mcmc.thinning,
+            chain_method=str(mcmc.chain_method),
+            **report_of_center(curvature_at_center(target, run_keys(_last_key(mcmc)).curvature)),
+        )
+        return assemble(reading, target, draws, num_data, names, log_likelihood, report)
 
 
 def _sampled_positions(

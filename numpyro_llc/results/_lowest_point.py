@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import xarray as xr
 
-from numpyro_llc.inference_data import InferenceData, group_of, labelled
+from numpyro_llc.inference_data import InferenceData, group_of, labelled, variable_names
 from numpyro_llc.models import PyTree, named_leaves
 
 LOWEST_POINT = "lowest_point"
@@ -48,12 +48,12 @@ def lowest_point(idata: InferenceData) -> dict[str, PyTree]:
 
 def point_dataset(sites: Mapping[str, PyTree], llc: float) -> xr.Dataset:
     """Constrained values of one point, how low it is, and how pytrees are put together again."""
-    paths = {}
-    for site, value in sites.items():
-        for path, _ in jax.tree_util.tree_leaves_with_path(value):
-            keys = [_key(part) for part in path]
-            (name,) = labelled(named_leaves({site: _nested(keys)})).data_vars
-            paths[str(name)] = [site, *keys]
+    names = iter(variable_names(named_leaves(sites)).values())
+    paths = {
+        next(names): [site, *map(_key, path)]
+        for site, value in sites.items()
+        for path, _ in jax.tree_util.tree_leaves_with_path(value)
+    }
     attrs = {"llc": llc, "paths": json.dumps(paths)}
     return labelled(named_leaves(sites), attrs=attrs)
 
@@ -64,13 +64,6 @@ def _key(part: object) -> str | int:
             found: str | int = getattr(part, field)
             return found
     return str(part)
-
-
-def _nested(keys: list[str | int]) -> PyTree:
-    value: PyTree = np.zeros(())
-    for key in reversed(keys):
-        value = {key: value}
-    return value
 
 
 def _put(tree: dict[str | int, PyTree], keys: list[str | int], value: np.ndarray) -> None:

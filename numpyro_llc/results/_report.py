@@ -75,6 +75,8 @@ class RunReport:
         noise has added to λ̂.
     mala_acceptance : float
         What a Metropolis test would accept of the steps.
+    without_effect : dict of str to int
+        How many sampled parameters, by name, the loss does not depend on.
     data_error : float
         Standard deviation of λ̂ over data sets of this size.
     findings : str
@@ -119,6 +121,7 @@ class RunReport:
     gradient_noise_raw: float | None = None
     gradient_noise_bias: float | None = None
     mala_acceptance: float | None = None
+    without_effect: dict[str, int] | None = None
     data_error: float | None = None
     findings: str | None = None
 
@@ -134,8 +137,9 @@ class RunReport:
         """Read what :meth:`to_attrs` wrote; other names are passed over."""
         names = {field.name for field in dataclasses.fields(cls)}
         known: Fields = {k: v for k, v in attrs.items() if k in names}
-        if isinstance(gammas := known.get("localization"), str):
-            known["localization"] = json.loads(gammas)
+        for name in ("localization", "without_effect"):
+            if isinstance(stored := known.get(name), str):
+                known[name] = json.loads(stored)
         for name in _TRUTHS:
             if name in known:
                 known[name] = bool(known[name])

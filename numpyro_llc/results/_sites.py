@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from numpyro_llc.inference_data import variable_name
-from numpyro_llc.models import ModelReading, named_leaves
+from numpyro_llc.models import TAKEN, ModelReading, named_leaves
 
 
 def sites_to_store(reading: ModelReading, store_sites: bool | Sequence[str]) -> tuple[str, ...]:
@@ -27,10 +27,9 @@ def sites_to_store(reading: ModelReading, store_sites: bool | Sequence[str]) -> 
 
 
 def _check_labels(reading: ModelReading, names: Sequence[str]) -> None:
-    plates = {name for axes in reading.plate_axes.values() for name in axes.values()}
-    taken = ["llc", "llc_on", "chain", "draw", *map(variable_name, sorted(plates))]
+    taken = list(TAKEN)
     leaves = [leaf for name in names for leaf in named_leaves({name: reading.center.get(name, 0)})]
-    for name in (*sorted(plates & {"llc", "chain", "draw"}), *leaves):
+    for name in leaves:
         if variable_name(name) in taken:
             raise ValueError(
                 f"The name {name!r} is taken in the result (`llc` is λ̂'s, `chain` and `draw` are "

@@ -4,7 +4,13 @@ import numpy as np
 
 from numpyro_llc._checks import percent
 from numpyro_llc.estimators import RESOLVED
-from numpyro_llc.local import AT_THE_EDGE, edge_of, lowest_curvature, rounding
+from numpyro_llc.local import (
+    AT_THE_EDGE,
+    edge_of,
+    lowest_curvature,
+    rounding,
+    without_effect_text,
+)
 from numpyro_llc.results.checks._check import CheckInput, NotMeasured, Outcome, at_least, at_most
 
 SHIFT_TOLERANCE = 0.01
@@ -123,6 +129,16 @@ def flat_directions(e: CheckInput) -> Outcome:
         "where the set of minima has no end, p(z) cannot be normalized and the draws wander off",
         "Give a positive `localization`.",
     )
+
+
+def without_effect(e: CheckInput) -> Outcome:
+    """Parameters that the loss does not depend on: they count in d, and in nothing else."""
+    names = e.report.without_effect
+    if names is None:
+        raise NotMeasured("without_effect")
+    if not names:
+        return Outcome(0.0, 0.0, False, "The loss depends on all parameters.", "")
+    return Outcome(float(sum(names.values())), 0.0, True, *without_effect_text(names))
 
 
 def _lowest(e: CheckInput) -> float:

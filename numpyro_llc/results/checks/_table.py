@@ -15,6 +15,7 @@ CHECKS: dict[str, Callable[[CheckInput], Outcome]] = {
     "center_gradient": _center.center_gradient,
     "flat_directions": _center.flat_directions,
     "standing_still": _chains.standing_still,
+    "without_effect": _center.without_effect,
     "step_limit": _chains.step_limit,
     "r_hat": _chains.r_hat,
     "r_hat_distance": _chains.r_hat_distance,
