@@ -2,6 +2,7 @@
 
 from numpyro_llc.models._arguments import split_arguments
 from numpyro_llc.models._batching import check_rows_apart, with_batches
+from numpyro_llc.models._center_values import as_found
 from numpyro_llc.models._leaves import leaf_name, named_leaves
 from numpyro_llc.models._measured import draw_starts
 from numpyro_llc.models._modules import PARAMS, by_site
@@ -33,6 +34,7 @@ __all__ = [
     "PyTree",
     "Site",
     "Trace",
+    "as_found",
     "by_site",
     "check_rows_apart",
     "constrain",

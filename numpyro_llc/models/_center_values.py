@@ -50,6 +50,20 @@ class CenterValues:
         return value
 
 
+def as_found(values: Mapping[str, PyTree]) -> Callable:
+    """A ``substitute_fn`` that hands out constrained values."""
+
+    def value(site: Site) -> PyTree:
+        if site["name"] not in values or site["type"] not in ("sample", "param"):
+            return None
+        if site["type"] == "param":
+            return values[site["name"]]
+        shape = site["kwargs"]["sample_shape"] + tuple(site["fn"].shape())
+        return scan_slice(site, values[site["name"]], shape)
+
+    return value
+
+
 def _checked_param(site: Site, value: PyTree) -> PyTree:
     """A param's value, of the structure and shapes of its own initial value where it has one."""
     initial = jax.eval_shape(lambda: site["fn"](*site["args"]))

@@ -13,11 +13,15 @@ from numpyro_llc.models._types import Site
 
 
 class DataAxes(NamedTuple):
-    """Batch shape of an observed site, its plates' sizes by name, and their names by axis."""
+    """Batch shape of an observed site, its plates' sizes by name, and their names by axis.
+
+    `joined_by` are the discrete latent sites that are summed out, which may join several data.
+    """
 
     shape: tuple[int, ...]
     plates: dict[str, int]
     names: dict[int, str]
+    joined_by: tuple[str, ...] = ()
 
 
 def data_axes(site: Site) -> DataAxes:
@@ -66,7 +70,13 @@ def infer_num_data(axes: Mapping[str, DataAxes], counts: Mapping[str, int]) -> i
     A site has as many as its batch shape (plates, or the shape of the observations) has entries,
     less those masked out.
     """
-    for name, (shape, plates, _) in axes.items():
+    for name, (shape, plates, _, joined_by) in axes.items():
+        if math.prod(shape) < 2 and joined_by:
+            raise ValueError(
+                f"Cannot infer n: all data of {name!r} share the discrete latent sites "
+                f"{list(joined_by)}, so they are one datum. Pass `num_data`, at least 2; or put "
+                "the discrete sites into the plate of their own data."
+            )
         if math.prod(shape) < 2:
             raise ValueError(
                 f"Cannot infer n: observed site {name!r} has batch shape {shape} (to_event, or one "

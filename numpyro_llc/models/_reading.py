@@ -11,6 +11,7 @@ import numpy as np
 from numpyro_llc.models import _center_rules, _data, _rules
 from numpyro_llc.models._arguments import StaticArguments, check_model, split_arguments
 from numpyro_llc.models._center_values import CenterValues, CountKeys, as_values
+from numpyro_llc.models._discrete_sites import read_enumeration
 from numpyro_llc.models._fingerprint import fingerprint
 from numpyro_llc.models._measured import UNIFORM, measure, unconstrain_draws
 from numpyro_llc.models._modules import PARAMS, by_site, plain_dicts
@@ -190,7 +191,9 @@ def _structure(
         try:
             with CountKeys() as keys:
                 trace = unread.trace(arrays, CenterValues(given, init_strategy))
-            found.update(_described(unread, trace, given, factors), draws_keys=keys.count > 0)
+            found.update(
+                _described(unread, trace, given, factors, arrays), draws_keys=keys.count > 0
+            )
             return [site_loss(trace[name]) for name in found["program"].likelihood]
         except (ValueError, TypeError) as error:
             found["error"] = error  # Raised below: JAX would append its own remarks to it.
@@ -236,28 +239,44 @@ def _check_modules(
 
 
 def _described(
-    unread: Program, trace: Trace, given: Parameters | None, factors: _rules.Factors
+    unread: Program,
+    trace: Trace,
+    given: Parameters | None,
+    factors: _rules.Factors,
+    arrays: Arrays,
 ) -> Fields:
     likelihood = _rules.check_sites(trace, factors)
-    _rules.check_local_latents(trace, likelihood)
     modules = _rules.random_module_params(trace)
     parameters = [k for k in trace if k not in modules and _rules.is_parameter(trace[k])]
     latents = [k for k in parameters if trace[k]["type"] == "sample"]
+    enumeration, axes = read_enumeration(unread, trace, arrays, likelihood)
+    program = replace(
+        unread,
+        parameters=tuple(parameters),
+        latents=tuple(latents),
+        likelihood=likelihood,
+        enumeration=enumeration,
+    )
+    axes |= {name: _data.data_axes(trace[name]) for name in program.plain(likelihood)}
+    _rules.check_local_latents(trace, axes)
     if given is not None:
         given = by_site(given, parameters, latents)
         _center_rules.check_names(trace, given, modules)
         _center_rules.check_shapes(trace, given, parameters)
     _rules.check_full_data(trace, likelihood)
     return {
-        "program": replace(
-            unread, parameters=tuple(parameters), latents=tuple(latents), likelihood=likelihood
-        ),
-        "data_axes": {name: _data.data_axes(trace[name]) for name in likelihood},
+        "program": program,
+        "data_axes": axes,
         "plate_axes": {k: _data.plate_axes(s) for k, s in trace.items() if s["type"] == "sample"},
         "latent_plates": {
             k: tuple(frame.size for frame in trace[k]["cond_indep_stack"]) for k in latents
         },
-        "deterministic": tuple(k for k, s in trace.items() if s["type"] == "deterministic"),
+        "deterministic": tuple(
+            k
+            for k, s in trace.items()
+            if s["type"] == "deterministic"
+            and (enumeration is None or k not in enumeration.deterministic)
+        ),
         "subsampled": tuple(
             k for k, s in trace.items() if s["type"] == "plate" and s.get("subsampled")
         ),

@@ -47,8 +47,8 @@ def is_latent(site: Site) -> bool:
 
 
 def is_parameter(site: Site) -> bool:
-    """Whether `site` is a latent sample site or a param site."""
-    return site["type"] == "param" or is_latent(site)
+    """Whether `site` is a latent sample site that is not discrete, or a param site."""
+    return site["type"] == "param" or (is_latent(site) and not is_discrete(site))
 
 
 def check_sites(trace: Trace, factors: Factors) -> tuple[str, ...]:
@@ -80,12 +80,6 @@ def _check_latent(trace: Trace, name: str, site: Site) -> None:
             f"Site {name.removesuffix('_unobserved')!r} uses `obs_mask`: its missing values become "
             "latent, one per datum, and λ is undefined. Drop those rows, or leave their likelihood "
             "out with numpyro.handlers.mask."
-        )
-    if is_discrete(site):
-        raise ValueError(
-            f"Latent site {name!r} is discrete: tempering it would temper p(x | {name}), not the "
-            "marginal likelihood. Marginalise it, for a mixture with "
-            "numpyro.distributions.MixtureSameFamily."
         )
     if isinstance(unwrap(site["fn"]), dist.Delta):
         raise ValueError(
@@ -167,16 +161,16 @@ def check_observations(bad: Mapping[str, jax.Array]) -> None:
             )
 
 
-def check_local_latents(trace: Trace, likelihood: Sequence[str]) -> None:
+def check_local_latents(trace: Trace, data_axes: Mapping[str, _data.DataAxes]) -> None:
     """Refuse latent sites with one value per datum: the model grows with n."""
-    for observed in likelihood:
-        shape, plates, _ = _data.data_axes(trace[observed])
+    for observed, (shape, plates, *_) in data_axes.items():
         # Data axes that no plate declares mean that a plate indexes something else (outputs).
         if not plates or math.prod(shape) != math.prod(plates.values()):
             continue
         for name, site in trace.items():
-            own = {f.name for f in site["cond_indep_stack"]} if is_latent(site) else set()
-            if set(plates) <= own:
+            if site["type"] != "sample" or not is_parameter(site):
+                continue
+            if set(plates) <= {frame.name for frame in site["cond_indep_stack"]}:
                 raise ValueError(
                     f"Latent site {name!r} has one value per observation of {observed!r} (plate "
                     f"{listed(sorted(plates))}), so the number of parameters grows with n and λ "
