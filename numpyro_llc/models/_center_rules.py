@@ -68,8 +68,8 @@ def check_names(trace: Trace, center: Mapping[str, PyTree], modules: Sequence[st
         k for k in unknown if k in trace and is_latent(trace[k]) and is_discrete(trace[k])
     ]:
         raise ValueError(
-            f"`center` names {listed(summed)}, which is discrete and summed out: it has no value at "
-            "w*. Leave it out; or make it data, numpyro.handlers.condition(model, data={...})."
+            f"`center` names {listed(summed)}, which is discrete and summed out: it has no value "
+            "at w*. Leave it out; or make it data: numpyro.handlers.condition(model, data={...})."
         )
     if unknown:
         raise ValueError(

@@ -141,16 +141,13 @@ def _factor(site: Site) -> Factor:
     tensor, frames = _enumeration.named(site), site["cond_indep_stack"]
     names = site["infer"]["dim_to_name"]
     unnamed = {dim: name for dim, name in names.items() if name.startswith(UNNAMED)}
-    scale = 1.0 if site["scale"] is None else site["scale"]
-    for subsampled in site.get("plate_to_scale", {}).values():
-        scale = scale / subsampled
     return Factor(
         site=plain_name(site["name"]),
         log_prob=tensor,
         plates=unnamed | {frame.dim: frame.name for frame in frames},
         sizes={name: tensor.inputs[name].size for name in unnamed.values()}
         | {frame.name: frame.size for frame in frames},
-        scale=scale,
+        scale=site.get("plate_to_scale", {}).get(None, 1.0),  # without that of a subsampled plate
         is_masked=_is_masked(site["fn"]),
         is_in_time=site["name"].startswith(PREVIOUS) or any(TIME in n for n in names.values()),
     )

@@ -91,12 +91,17 @@ def _check_states(name: str, site: Site) -> None:
             f"The states of discrete latent site {name!r} ({kind}) cannot be listed: {error} Use "
             "dist.Categorical over the largest list, with logits of minus infinity elsewhere."
         ) from None
-    is_scanned = "_scan_current_index" in site["infer"]
-    if is_scanned and (_rules.is_traced(states) or np.any(states != np.arange(states.size))):
+    if site.get("_control_flow_done") and (
+        _rules.is_traced(states) or not _counts(np.asarray(states))
+    ):
         raise ValueError(
             f"Discrete latent site {name!r} ({kind}) inside scan must have the states 0, 1, ..., "
             "which NumPyro sums over there. Sample from 0 and add the first state afterwards."
         )
+
+
+def _counts(states: np.ndarray) -> bool:
+    return np.array_equal(states, np.arange(states.size))
 
 
 def _varying(
@@ -119,7 +124,7 @@ def _first_dim(trace: Trace) -> int:
     for site in trace.values():
         if site["type"] == "sample":
             value_ndim = jnp.ndim(site["value"]) - site["fn"].event_dim
-            is_scanned = "_scan_current_index" in site["infer"]
+            is_scanned = bool(site.get("_control_flow_done"))
             used.append(max(len(site["fn"].batch_shape), value_ndim) - is_scanned)
             used += [-frame.dim for frame in site["cond_indep_stack"]]
     return -1 - max(used)

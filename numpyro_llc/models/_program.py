@@ -86,6 +86,13 @@ def is_real(support: constraints.Constraint) -> bool:
     return support is constraints.real
 
 
+def _answer(values: Callable, site: Site) -> PyTree:
+    """What `values` says of a site, which from now on has notes of its own: NumPyro writes there."""
+    if "infer" in site:
+        site["infer"] = dict(site["infer"])
+    return values(site)
+
+
 def scan_slice(site: Site, value: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """The item of `value` that belongs to this step, if `site` is inside ``scan``."""
     index = site["infer"].get("_scan_current_index")
@@ -163,7 +170,8 @@ class Program:
         With `first_dim`, discrete latent sites have all their states at once, on axes from there.
         """
         args, kwargs = self.arguments.join(arrays)
-        model = handlers.substitute(handlers.seed(self.model, rng_seed=seed), substitute_fn=values)
+        seeded = handlers.seed(self.model, rng_seed=seed)
+        model = handlers.substitute(seeded, substitute_fn=partial(_answer, values))
         record = handlers.trace()
         if first_dim is not None:
             model = _enumeration.enumerating(model, first_dim)
