@@ -12,15 +12,20 @@ import scipy.stats as st
 from numpyro.contrib.control_flow import scan
 from scipy.special import logsumexp
 
-STATES = {"enumerate": "parallel"}
 _rng = np.random.default_rng(0)
+
+
+def states():
+    """The mark of a discrete site; a dict for each, since NumPyro writes into it."""
+    return {"enumerate": "parallel"}
 
 
 class Case(NamedTuple):
     """A model, its data, a point, and the loss of each datum as a function of that point.
 
     `rows` says whether data are rows that a batch can take; `name` is that of the loss, and
-    `is_numpyros` whether NumPyro's own density has the same states and no masked ones.
+    `is_numpyros` whether NumPyro's own density is that of the same model: it takes the states of
+    every site from zero, and weighs states by a scale.
     """
 
     model: Callable
@@ -44,7 +49,7 @@ def mixture(y):
     means = numpyro.sample("means", dist.Normal(0.0, 3.0).expand([2]).to_event(1))
     weights = numpyro.sample("weights", dist.Dirichlet(jnp.ones(2)))
     with numpyro.plate("data", y.shape[0]):
-        z = numpyro.sample("z", dist.Categorical(weights), infer=STATES)
+        z = numpyro.sample("z", dist.Categorical(weights), infer=states())
         numpyro.sample("y", dist.Normal(means[z], 1.0), obs=y)
 
 
@@ -63,7 +68,7 @@ def _mixture_losses(c, y):
 def one_component(y):
     means = numpyro.sample("means", dist.Normal(0.0, 3.0).expand([1]).to_event(1))
     with numpyro.plate("data", y.shape[0]) as rows:
-        z = numpyro.sample("z", dist.Categorical(jnp.ones(1)), infer=STATES)
+        z = numpyro.sample("z", dist.Categorical(jnp.ones(1)), infer=states())
         numpyro.sample("y", dist.Normal(means[z], 1.0), obs=y[rows])
 
 
@@ -71,7 +76,7 @@ def zero_inflated(y):
     present = numpyro.sample("present", dist.Beta(1.0, 1.0))
     rate = numpyro.sample("rate", dist.Gamma(2.0, 1.0))
     with numpyro.plate("data", y.shape[0]):
-        z = numpyro.sample("z", dist.Bernoulli(present), infer=STATES)
+        z = numpyro.sample("z", dist.Bernoulli(present), infer=states())
         numpyro.sample("y", dist.Poisson(jnp.where(z == 1, rate, 1e-6)), obs=y)
 
 
@@ -86,7 +91,7 @@ def switching_regression(x, y):
     gate = numpyro.sample("gate", dist.Normal(0.0, 1.0))
     noise = numpyro.sample("noise", dist.HalfNormal(1.0))
     with numpyro.plate("data", x.shape[0]) as rows:
-        z = numpyro.sample("z", dist.Bernoulli(logits=gate * x[rows]), infer=STATES)
+        z = numpyro.sample("z", dist.Bernoulli(logits=gate * x[rows]), infer=states())
         numpyro.sample("y", dist.Normal(slopes[z] * x[rows], noise), obs=y[rows])
 
 
@@ -101,7 +106,7 @@ def latent_classes(answers):
     weights = numpyro.sample("weights", dist.Dirichlet(jnp.ones(2)))
     chances = numpyro.sample("chances", dist.Beta(1.0, 1.0).expand([2, 3]).to_event(2))
     with numpyro.plate("people", answers.shape[0]):
-        z = numpyro.sample("z", dist.Categorical(weights), infer=STATES)
+        z = numpyro.sample("z", dist.Categorical(weights), infer=states())
         numpyro.sample("y", dist.Bernoulli(chances[z]).to_event(1), obs=answers)
 
 
@@ -115,7 +120,7 @@ def two_views(x, y):
     """Two observed sites of one discrete site: one loss for both."""
     means = numpyro.sample("means", dist.Normal(0.0, 3.0).expand([2, 2]).to_event(2))
     with numpyro.plate("data", x.shape[0]):
-        z = numpyro.sample("z", dist.Bernoulli(0.4), infer=STATES)
+        z = numpyro.sample("z", dist.Bernoulli(0.4), infer=states())
         numpyro.sample("x", dist.Normal(means[0][z], 1.0), obs=x)
         numpyro.sample("y", dist.Normal(means[1][z], 1.0), obs=y)
 
@@ -135,7 +140,7 @@ def annotation(votes):
     with numpyro.plate("annotators", annotators), numpyro.plate("classes", 2):
         table = numpyro.sample("table", dist.Dirichlet(jnp.ones(3)))
     with numpyro.plate("items", votes.shape[0], dim=-2):
-        c = numpyro.sample("c", dist.Categorical(prevalence), infer=STATES)
+        c = numpyro.sample("c", dist.Categorical(prevalence), infer=states())
         with numpyro.plate("votes", annotators, dim=-1) as who:
             numpyro.sample("y", dist.Categorical(table[c, who]), obs=votes)
 
@@ -152,9 +157,9 @@ def groups(y):
     shift = numpyro.sample("shift", dist.Normal(0.0, 2.0).expand([2]).to_event(1))
     mixing = numpyro.sample("mixing", dist.Beta(1.0, 1.0).expand([2]).to_event(1))
     with numpyro.plate("groups", y.shape[0], dim=-2):
-        kind = numpyro.sample("kind", dist.Bernoulli(0.3), infer=STATES)
+        kind = numpyro.sample("kind", dist.Bernoulli(0.3), infer=states())
         with numpyro.plate("members", y.shape[1], dim=-1):
-            odd = numpyro.sample("odd", dist.Bernoulli(mixing[kind]), infer=STATES)
+            odd = numpyro.sample("odd", dist.Bernoulli(mixing[kind]), infer=states())
             numpyro.sample("y", dist.Normal(shift[kind] + 2.0 * odd, 1.0), obs=y)
 
 
@@ -172,7 +177,7 @@ def shared_by_group(group, y):
     """The data of a group have one discrete site; data and groups are told apart by an index."""
     means = numpyro.sample("means", dist.Normal(0.0, 2.0).expand([2]).to_event(1))
     with numpyro.plate("groups", y.shape[0]):
-        kind = numpyro.sample("kind", dist.Categorical(jnp.array([0.25, 0.75])), infer=STATES)
+        kind = numpyro.sample("kind", dist.Categorical(jnp.array([0.25, 0.75])), infer=states())
         numpyro.sample("y", dist.Normal(means[kind][..., None] + group, 1.0).to_event(1), obs=y)
 
 
@@ -191,7 +196,7 @@ def hidden_markov(y):
 
     def step(state, now):
         with numpyro.plate("sequences", y.shape[0]):
-            state = numpyro.sample("state", dist.Categorical(moves[state]), infer=STATES)
+            state = numpyro.sample("state", dist.Categorical(moves[state]), infer=states())
             numpyro.sample("y", dist.Normal(means[state], 1.0), obs=now)
         return state, None
 
@@ -211,41 +216,43 @@ def _hidden_markov_losses(c, y):
     return -np.array([forward(0, moves, st.norm.logpdf(row[:, None], means)) for row in y])
 
 
-def capture_recapture(captures):
-    """Cormack, Jolly and Seber: animals survive, and are caught while alive."""
+def capture_recapture(captures, masks_states=False):
+    """Cormack, Jolly and Seber: animals survive, and are caught while alive.
+
+    NumPyro's example masks the states too: that of the first capture is then either, at equal odds.
+    """
     survival = numpyro.sample("survival", dist.Uniform(0.0, 1.0))
     recapture = numpyro.sample("recapture", dist.Uniform(0.0, 1.0))
 
     def year(carry, caught):
         known, alive = carry
-        with (
-            numpyro.plate("animals", captures.shape[0], dim=-1),
-            numpyro.handlers.mask(mask=known),
-        ):
+        with numpyro.plate("animals", captures.shape[0], dim=-1):
             chance = known * survival * alive + (1 - known)
-            alive = numpyro.sample("alive", dist.Bernoulli(chance), infer=STATES)
-            numpyro.sample("y", dist.Bernoulli(recapture * alive), obs=caught)
+            with numpyro.handlers.mask(mask=known | (not masks_states)):
+                alive = numpyro.sample("alive", dist.Bernoulli(chance), infer=states())
+            with numpyro.handlers.mask(mask=known):
+                numpyro.sample("y", dist.Bernoulli(recapture * alive), obs=caught)
         return (known | caught.astype(bool), alive), None
 
     start = (captures[:, 0].astype(bool), jnp.ones(captures.shape[0], int))
     scan(year, start, captures.T[1:])
 
 
-def _capture_losses(c, captures):
+def _capture_losses(c, captures, masks_states=False):
     survival, recapture = c["survival"], c["recapture"]
 
     def loss(history):
-        first, last = np.flatnonzero(history)[[0, -1]] if history.any() else (len(history), None)
-        if last is None:
+        if not history[:-1].any():
             return 0.0
+        first, last = np.flatnonzero(history)[[0, -1]]
         seen = history[first + 1 : last + 1]
-        total = (
-            -np.log(survival) * len(seen) - np.log(np.where(seen, recapture, 1 - recapture)).sum()
-        )
+        chance = np.prod(survival * np.where(seen, recapture, 1 - recapture))
         never = 1.0
         for _ in range(len(history) - 1 - last):
             never = 1 - survival + survival * (1 - recapture) * never
-        return total - np.log(never)
+        if masks_states and first > 0:
+            return -np.log((chance * never + (first == last)) / 2)
+        return -np.log(chance * never)
 
     return np.array([loss(history) for history in captures])
 
@@ -253,7 +260,7 @@ def _capture_losses(c, captures):
 def change_point(y):
     """One change for the whole series, which is one datum. States do not begin at zero."""
     rates = numpyro.sample("rates", dist.Gamma(2.0, 0.5).expand([2]).to_event(1))
-    change = numpyro.sample("change", dist.DiscreteUniform(3, y.shape[0] - 2), infer=STATES)
+    change = numpyro.sample("change", dist.DiscreteUniform(3, y.shape[0] - 2), infer=states())
     with numpyro.plate("days", y.shape[0]) as day:
         numpyro.sample("y", dist.Poisson(jnp.where(day < change, rates[0], rates[1])), obs=y)
 
@@ -270,10 +277,10 @@ def two_steps_back(y):
     moves = numpyro.sample("moves", dist.Dirichlet(jnp.ones((2, 2, 2))).to_event(2))
     means = numpyro.sample("means", dist.Normal(0.0, 3.0).expand([2]).to_event(1))
 
-    def step(states, now):
-        before, last = states
+    def step(carry, now):
+        before, last = carry
         with numpyro.plate("sequences", y.shape[0]):
-            state = numpyro.sample("state", dist.Categorical(moves[before, last]), infer=STATES)
+            state = numpyro.sample("state", dist.Categorical(moves[before, last]), infer=states())
             numpyro.sample("y", dist.Normal(means[state], 1.0), obs=now)
         return (last, state), None
 
@@ -304,7 +311,7 @@ def unrolled(y):
     state = 0
     for t in markov(range(y.shape[1])):
         with numpyro.plate("sequences", y.shape[0]):
-            state = numpyro.sample(f"state_{t}", dist.Categorical(moves[state]), infer=STATES)
+            state = numpyro.sample(f"state_{t}", dist.Categorical(moves[state]), infer=states())
             numpyro.sample(f"y_{t}", dist.Normal(means[state], 1.0), obs=y[:, t])
 
 
@@ -313,7 +320,7 @@ def unrolled(y):
 
 def spike_and_slab(x, y):
     """The prior of a slope depends on a discrete site that the likelihood depends on too."""
-    kind = numpyro.sample("kind", dist.Bernoulli(0.3), infer=STATES)
+    kind = numpyro.sample("kind", dist.Bernoulli(0.3), infer=states())
     slope = numpyro.sample("slope", dist.Normal(0.0, jnp.where(kind == 1, 2.0, 0.1)))
     with numpyro.plate("data", x.shape[0]):
         numpyro.sample("y", dist.Normal(slope * x + 0.5 * kind, 1.0), obs=y)
@@ -329,7 +336,7 @@ def weighted_classes(answers, weights):
     """A scale for each datum, over all its sites, weighs its loss."""
     chances = numpyro.sample("chances", dist.Beta(1.0, 1.0).expand([2, 3]).to_event(2))
     with numpyro.plate("people", answers.shape[0]), numpyro.handlers.scale(scale=weights):
-        z = numpyro.sample("z", dist.Bernoulli(0.5), infer=STATES)
+        z = numpyro.sample("z", dist.Bernoulli(0.5), infer=states())
         numpyro.sample("y", dist.Bernoulli(chances[z]).to_event(1), obs=answers)
 
 
@@ -339,6 +346,7 @@ _SERIES = _rng.normal(size=(8, 5)) + np.array([-1.0, -1.0, 1.5, 1.5, 1.5])
 _ANSWERS = _rng.integers(0, 2, size=(30, 3)).astype(float)
 _CAPTURES = (_rng.random((20, 6)) < 0.4).astype(int)
 _CAPTURES[0] = 0
+_ALIVE = {"survival": np.array(0.8), "recapture": np.array(0.45)}
 _MOVES = np.array([[0.8, 0.2], [0.3, 0.7]])
 _MIXTURE = {"means": np.array([-1.2, 1.7]), "weights": np.array([0.4, 0.6])}
 _MARKOV = {"moves": _MOVES, "means": np.array([-1.0, 1.4])}
@@ -402,9 +410,14 @@ CASES = {
     "capture and recapture": Case(
         capture_recapture,
         (_CAPTURES,),
-        {"survival": np.array(0.8), "recapture": np.array(0.45)},
+        _ALIVE,
         _capture_losses,
-        is_numpyros=False,
+    ),
+    "capture with masked states": Case(
+        capture_recapture,
+        (_CAPTURES, True),
+        _ALIVE,
+        _capture_losses,
     ),
     "change point": Case(
         change_point,

@@ -87,7 +87,7 @@ def is_real(support: constraints.Constraint) -> bool:
 
 
 def _answer(values: Callable, site: Site) -> PyTree:
-    """What `values` says of a site, which from now on has notes of its own: NumPyro writes there."""
+    """What `values` says of a site. NumPyro writes into `infer`, which sites may share: copy it."""
     if "infer" in site:
         site["infer"] = dict(site["infer"])
     return values(site)
