@@ -10,15 +10,23 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+from numpyro.contrib.control_flow import scan
 from numpyro.contrib.funsor import config_enumerate, enum
 from numpyro.infer import MCMC, NUTS
 from numpyro.infer.util import potential_energy
+from scipy.special import logsumexp
+from scipy.stats import norm
 
 import numpyro_llc as nllc
-from numpyro_llc.models import as_found, constrain, read_model, with_batches
+from numpyro_llc.models import constrain, read_model, with_batches
+from numpyro_llc.models._measured import measure
 
 AWAY = 0.1
 """How far from the centre, in every unconstrained coordinate, losses are looked at too."""
+
+
+def moved(z, away):
+    return jax.tree.map(lambda leaf: leaf + away, z)
 
 
 @pytest.fixture(scope="module", params=models.CASES, ids=str)
@@ -35,7 +43,7 @@ def reading(case):
 def looked_at(case, reading):
     """Away from the centre: constrained values, losses, those of rows 3 and 1, and the slope."""
     program = with_batches(reading) if case.rows else reading.program
-    z = jax.tree.map(lambda leaf: leaf + AWAY, reading.center)
+    z = moved(reading.center, AWAY)
 
     @jax.jit
     def look(z, arrays):
@@ -93,8 +101,407 @@ def test_numpyros_own_potential_rises_as_much(case, reading, looked_at):
         return ours, potential_energy(model, args, kwargs, z, enum=True)
 
     here, there = (
-        np.array(both(jax.tree.map(lambda leaf: leaf + shift, reading.center), reading.arrays))
-        for shift in (0.0, AWAY)
+        np.array(both(moved(reading.center, away), reading.arrays)) for away in (0.0, AWAY)
     )
     ours, numpyros = there - here
     assert ours == pytest.approx(numpyros, rel=1e-4, abs=1e-4)
+
+
+# --- λ̂
+
+
+SHORT = {"num_warmup": 200, "num_samples": 200, "num_chains": 2, "progress_bar": False}
+
+
+@pytest.fixture(scope="module")
+def by_enumeration():
+    """λ̂ of the mixture, its discrete site summed out by enumeration."""
+    case = models.CASES["mixture"]
+    return nllc.estimate_llc(
+        jax.random.key(0), case.model, case.args, center=case.center, **SHORT, log_likelihood=True
+    )
+
+
+def test_a_mixture_by_hand_has_the_same_estimate(by_enumeration, llc_of):
+    case = models.CASES["mixture"]
+    by_hand = nllc.estimate_llc(
+        jax.random.key(0), models.mixture_by_hand, case.args, center=case.center, **SHORT
+    )
+    assert llc_of(by_enumeration) == pytest.approx(llc_of(by_hand), rel=1e-3)
+
+
+def test_log_likelihood_has_the_plate_of_the_data(by_enumeration):
+    case, posterior = models.CASES["mixture"], by_enumeration["posterior"]
+    log_likelihood = by_enumeration["log_likelihood"]["y"]
+    assert log_likelihood.dims[2:] == ("data",)
+    values = {name: posterior[name].to_numpy()[1, 7] for name in case.center}
+    _close(-log_likelihood.to_numpy()[1, 7], case.oracle(values, *case.args))
+
+
+def test_numpyros_own_kernel_agrees(by_enumeration, llc_of):
+    case = models.CASES["mixture"]
+    local = nllc.localize(case.model, center=case.center)
+    mcmc = MCMC(
+        NUTS(local),
+        num_warmup=200,
+        num_samples=200,
+        num_chains=2,
+        chain_method="vectorized",
+        progress_bar=False,
+    )
+    mcmc.run(jax.random.key(1), *case.args)
+    assert set(mcmc.get_samples()) == set(case.center)
+    (one, error), (two, other) = llc_of(nllc.from_numpyro(mcmc)), llc_of(by_enumeration)
+    assert abs(one - two) < 4 * np.hypot(error, other)
+
+
+@pytest.mark.parametrize("name", ["mixture", "capture and recapture", "spike and slab"])
+def test_the_localized_model_has_the_tempered_marginal_likelihood(name):
+    """Its potential is that of the engine; β inside the sum over states is another number."""
+    case = models.CASES[name]
+    local = nllc.localize(
+        case.model, center=case.center, inverse_temperature=0.3, num_data=case.num_data
+    )
+    reading = local.read(case.args)
+    target, _ = local.target(reading)
+
+    @jax.jit
+    def both(z):
+        return potential_energy(local, case.args, {}, z), target.potential(z)
+
+    here, there = (np.array(both(moved(reading.center, away))) for away in (0.0, 0.3))
+    handlers, engines = there - here
+    assert handlers == pytest.approx(engines, rel=1e-4, abs=1e-4)
+
+
+@pytest.mark.parametrize("kernel", ["sgld", "sgnht"])
+def test_minibatches_agree(kernel, by_enumeration, llc_of):
+    case = models.CASES["mixture"]
+    idata = nllc.estimate_llc(
+        jax.random.key(2),
+        case.model,
+        case.args,
+        center=case.center,
+        kernel=kernel,
+        batch_size=10,
+        **SHORT | {"num_samples": 400},
+    )
+    (one, error), (two, other) = llc_of(idata), llc_of(by_enumeration)
+    bias = idata["posterior"].attrs.get("step_bias", 0.0)
+    assert abs(one - two) < 4 * np.hypot(error, other) + abs(bias)
+
+
+def test_new_data_compile_nothing():
+    case = models.CASES["latent classes"]
+    before = measure._cache_size()
+    for seed in range(2):
+        answers = np.random.default_rng(seed).integers(0, 2, case.args[0].shape).astype(float)
+        losses = read_model(case.model, (answers,), None, center=case.center).center_losses
+        _close(losses["y"], case.oracle(case.center, answers))
+    assert measure._cache_size() <= before + 1
+
+
+def test_find_center_ends_at_the_mode_of_the_marginal_likelihood():
+    case = models.CASES["mixture"]
+    (y,) = case.args
+
+    def excess(shift):
+        moved = {"means": found.params["means"] + shift, "weights": found.params["weights"]}
+        return case.oracle(moved, y).sum() - found.loss
+
+    found = nllc.find_center(jax.random.key(3), case.model, case.args, num_starts=2)
+    assert found.converged
+    assert excess(0.0) == pytest.approx(0.0, abs=1e-3)
+    assert all(excess(s * np.eye(2)[k]) > 0.0 for k in range(2) for s in (-0.05, 0.05))
+
+
+def test_the_prior_of_a_mode_is_summed_over_states_too():
+    """Spike and slab: -log Σ p(kind) p(slope | kind), of the slope alone."""
+    case = models.CASES["spike and slab"]
+    program = read_model(case.model, case.args, None, center=case.center).program.with_prior()
+    reading = read_model(case.model, case.args, None, center=case.center)
+    losses = program.losses(reading.center, reading.arrays)
+    densities = [0.7 * norm.pdf(0.4, 0.0, 0.1), 0.3 * norm.pdf(0.4, 0.0, 2.0)]
+    assert float(losses["slope"]) == pytest.approx(-np.log(sum(densities)), rel=1e-5)
+
+
+def weighted_mixture(x, weights):
+    """The model of the zoo's `normal_mixture`, by enumeration."""
+    means = numpyro.sample("means", dist.Normal(0.0, 3.0).expand([2]).to_event(1))
+    with numpyro.plate("rows", x.shape[0]), numpyro.handlers.scale(scale=weights):
+        z = numpyro.sample("z", dist.Bernoulli(0.5), infer=models.states())
+        numpyro.sample("x", dist.Normal(means[z], 1.0), obs=x)
+
+
+def weighted_classes(answers, weights):
+    """The model of the zoo's `latent_class`, by enumeration."""
+    logit = numpyro.sample("logit", dist.Normal(0.0, 3.0))
+    odds = numpyro.sample("odds", dist.Normal(0.0, 3.0).expand([2, 3]).to_event(2))
+    with numpyro.plate("rows", answers.shape[0]), numpyro.handlers.scale(scale=weights):
+        z = numpyro.sample("z", dist.Bernoulli(logits=logit), infer=models.states())
+        numpyro.sample("answers", dist.Bernoulli(logits=odds[z]).to_event(1), obs=answers)
+
+
+@pytest.mark.parametrize(
+    ("name", "model"), [("normal_mixture", weighted_mixture), ("latent_class", weighted_classes)]
+)
+def test_singular_points_have_their_learning_coefficient(name, model, llc_of):
+    """A mixture with a component too many, and classes that do not differ: far below d/2."""
+    problem = nllc.zoo.load(name, num_data=10_000)
+    idata = nllc.estimate_llc(
+        jax.random.key(0),
+        model,
+        problem.model_args,
+        center=problem.center,
+        num_data=problem.num_data,
+        progress_bar=False,
+    )
+    mean, error = llc_of(idata)
+    print(name, mean, error, problem)
+    if problem.finite_n is not None:
+        exact = problem.expectation().mean
+        assert abs(mean - exact) < 4 * error
+    else:
+        known = float(problem.learning_coefficient.value)
+        half = idata["posterior"].attrs["num_parameters"] / 2
+        assert abs(mean - known) < min(0.1 * known, abs(mean - half))
+
+
+# --- what cannot be summed out, or is no parameter
+
+
+def _read(model, *args, **kwargs):
+    return read_model(model, args, None, **{"center": {"m": 0.5}, **kwargs})
+
+
+def _with(site, likelihood=lambda m, z: dist.Normal(m + z, 1.0)):
+    """A model with one discrete site inside of the plate of its data."""
+
+    def model(y):
+        m = numpyro.sample("m", dist.Normal(0.0, 1.0))
+        with numpyro.plate("data", y.shape[0]):
+            z = numpyro.sample("z", site(), infer=models.states())
+            numpyro.sample("y", likelihood(m, z), obs=y)
+
+    return model
+
+
+Y = np.linspace(-1.0, 2.0, 8)
+
+
+@pytest.mark.parametrize(
+    ("site", "message"),
+    [
+        (lambda: dist.Poisson(2.0), r"'z' \(Poisson\) has no finite list of states.*Categorical"),
+        (lambda: dist.Geometric(0.3), r"'z' \(Geometric"),
+        (lambda: dist.NegativeBinomial2(1.0, 2.0), "has no finite list of states"),
+        (lambda: dist.Binomial(np.array([3] * 4 + [5] * 4), 0.5), "cannot be listed: Inhomogen"),
+    ],
+    ids=["poisson", "geometric", "negative binomial", "unequal binomials"],
+)
+def test_states_without_an_end_are_refused(site, message):
+    with pytest.raises(ValueError, match=message):
+        _read(_with(site), Y)
+
+
+def test_a_list_of_states_that_data_set_is_refused():
+    def model(count, y):
+        m = numpyro.sample("m", dist.Normal(0.0, 1.0))
+        with numpyro.plate("data", y.shape[0]):
+            z = numpyro.sample("z", dist.Binomial(count, 0.5), infer=models.states())
+            numpyro.sample("y", dist.Normal(m + z, 1.0), obs=y)
+
+    with pytest.raises(ValueError, match="depend on an array argument.*Python int"):
+        _read(model, jnp.asarray(3), Y)
+    losses = _read(model, 3, Y).center_losses["y"]
+    chances = np.log(np.array([1, 3, 3, 1]) / 8)
+    _close(losses, -logsumexp(chances + norm.logpdf(Y[:, None], 0.5 + np.arange(4)), axis=1))
+
+
+def test_events_of_states_are_refused():
+    def model(y):
+        m = numpyro.sample("m", dist.Normal(0.0, 1.0))
+        z = numpyro.sample("z", dist.Bernoulli(0.5).expand([8]).to_event(1), infer=models.states())
+        numpyro.sample("y", dist.Normal(m + z, 1.0).to_event(1), obs=y)
+
+    with pytest.raises(ValueError, match=r"'z' has event shape \(8,\).*numpyro.plate"):
+        _read(model, Y)
+
+
+def test_states_in_a_batch_without_a_plate_belong_to_their_datum():
+    """NumPyro's own enumeration refuses it."""
+
+    def model(y):
+        m = numpyro.sample("m", dist.Normal(0.0, 1.0))
+        z = numpyro.sample("z", dist.Bernoulli(0.5).expand(y.shape), infer=models.states())
+        numpyro.sample("y", dist.Normal(m + z, 1.0), obs=y)
+
+    wanted = -logsumexp(np.log(0.5) + norm.logpdf(Y[:, None], [0.5, 1.5]), axis=1)
+    _close(_read(model, Y).center_losses["y"], wanted)
+
+
+def test_a_site_outside_of_the_plate_of_its_state_is_refused():
+    def model(y):
+        m = numpyro.sample("m", dist.Normal(0.0, 1.0))
+        with numpyro.plate("data", y.shape[0]):
+            z = numpyro.sample("z", dist.Bernoulli(0.5), infer=models.states())
+        numpyro.sample("y", dist.Normal(m + z.sum(), 1.0), obs=y[0])
+
+    with pytest.raises(
+        ValueError, match=r"'y' depends on the discrete latent sites \['z'\], but not"
+    ):
+        _read(model, Y)
+
+
+def test_states_of_crossed_plates_are_refused():
+    def model(y):
+        m = numpyro.sample("m", dist.Normal(0.0, 1.0))
+        rows, columns = (numpyro.plate(k, n, dim=d) for k, n, d in (("r", 3, -2), ("c", 4, -1)))
+        with rows:
+            one = numpyro.sample("one", dist.Bernoulli(0.5), infer=models.states())
+        with columns:
+            two = numpyro.sample("two", dist.Bernoulli(0.5), infer=models.states())
+        with rows, columns:
+            numpyro.sample("y", dist.Normal(m + one * two, 1.0), obs=y)
+
+    with pytest.raises(ValueError, match=r"\['one', 'two'\] are in different plates and meet"):
+        _read(model, np.ones((3, 4)))
+
+
+def test_a_scale_inside_the_sum_is_refused():
+    def model(y):
+        m = numpyro.sample("m", dist.Normal(0.0, 1.0))
+        with numpyro.plate("data", y.shape[0]):
+            z = numpyro.sample("z", dist.Bernoulli(0.5), infer=models.states())
+            with numpyro.handlers.scale(scale=0.5):
+                numpyro.sample("y", dist.Normal(m + z, 1.0), obs=y)
+
+    with pytest.raises(ValueError, match="Put all of them under the same scale"):
+        _read(model, Y)
+
+
+def test_a_state_in_time_that_numpyro_counts_from_zero_is_refused():
+    def model(y):
+        m = numpyro.sample("m", dist.Normal(0.0, 1.0))
+
+        def step(last, now):
+            z = numpyro.sample("z", dist.DiscreteUniform(1, 3), infer=models.states())
+            numpyro.sample("y", dist.Normal(m + z + 0 * last, 1.0), obs=now)
+            return z, None
+
+        scan(step, 0, y)
+
+    with pytest.raises(ValueError, match="inside scan must have the states 0, 1"):
+        _read(model, Y)
+
+
+def test_continuous_latents_of_each_datum_stay_refused():
+    def model(y):
+        m = numpyro.sample("m", dist.Normal(0.0, 1.0))
+        with numpyro.plate("data", y.shape[0]):
+            z = numpyro.sample("z", dist.Bernoulli(0.5), infer=models.states())
+            u = numpyro.sample("u", dist.Normal(z, 1.0))
+            numpyro.sample("y", dist.Normal(m + u + z, 1.0), obs=y)
+
+    with pytest.raises(ValueError, match="'u' has one value per observation of 'y'"):
+        _read(model, Y, center={"m": 0.5, "u": np.zeros(8)})
+
+
+def test_a_discrete_site_is_no_part_of_the_center():
+    model = _with(lambda: dist.Bernoulli(0.5))
+    with pytest.raises(ValueError, match="names 'z', which is discrete and summed out"):
+        _read(model, Y, center={"m": 0.5, "z": np.zeros(8)})
+    local = nllc.localize(model, center={"m": 0.5}, sites=["m", "z"])
+    with pytest.raises(ValueError, match=r"`sites` names \['z'\], discrete and summed out"):
+        local.target(local.read((Y,)))
+
+
+def test_sequential_enumeration_is_refused():
+    def model(y):
+        m = numpyro.sample("m", dist.Normal(0.0, 1.0))
+        with numpyro.plate("data", y.shape[0]):
+            z = numpyro.sample("z", dist.Bernoulli(0.5), infer={"enumerate": "sequential"})
+            numpyro.sample("y", dist.Normal(m + z, 1.0), obs=y)
+
+    with pytest.raises(ValueError, match="only 'parallel' sums it out"):
+        _read(model, Y)
+
+
+def test_unmarked_sites_are_summed_out_and_said_once():
+    def model(y):
+        m = numpyro.sample("m", dist.Normal(0.0, 1.0))
+        with numpyro.plate("data", y.shape[0]):
+            z = numpyro.sample("z", dist.Bernoulli(0.5))
+            numpyro.sample("y", dist.Normal(m + z, 1.0), obs=y)
+
+    wanted = -logsumexp(np.log(0.5) + norm.logpdf(Y[:, None], [0.5, 1.5]), axis=1)
+    with pytest.warns(nllc.LLCWarning, match=r"\['z'\] are summed out, as by NumPyro's MCMC"):
+        _close(_read(model, Y).center_losses["y"], wanted)
+    for again in (model, config_enumerate(model), enum(config_enumerate(model), -2)):
+        _close(_read(again, Y).center_losses["y"], wanted)
+
+
+def test_sites_may_share_their_mark():
+    """NumPyro writes the axes of each site into it."""
+    mark = {"enumerate": "parallel"}
+
+    def model(y):
+        m = numpyro.sample("m", dist.Normal(0.0, 1.0))
+        a = numpyro.sample("a", dist.Bernoulli(0.5), infer=mark)
+        with numpyro.plate("data", y.shape[0]):
+            b = numpyro.sample("b", dist.Bernoulli(0.5), infer=mark)
+            numpyro.sample("y", dist.Normal(m + a + b, 1.0), obs=y)
+
+    parts = [norm.logpdf(Y[:, None], [0.5 + a, 1.5 + a]) for a in range(2)]
+    joint = [logsumexp(np.log(0.5) + part, axis=1).sum() for part in parts]
+    _close(_read(model, Y).center_losses["y"], -logsumexp(np.log(0.5) + np.array(joint)))
+
+
+def test_deterministic_sites_of_states_are_not_stored():
+    def model(y):
+        m = numpyro.sample("m", dist.Normal(0.0, 1.0))
+        numpyro.deterministic("twice", 2 * m)
+        with numpyro.plate("data", y.shape[0]):
+            z = numpyro.sample("z", dist.Bernoulli(0.5), infer=models.states())
+            numpyro.deterministic("mean", (m + z).sum())
+            numpyro.sample("y", dist.Normal(m + z, 1.0), obs=y)
+
+    assert _read(model, Y).deterministic == ("twice",)
+
+
+def test_impossible_states_leave_slopes_and_steep_ones_stay_exact():
+    """From state 1 none leads back, and data are 40 sd apart: products of chances underflow."""
+
+    def model(y):
+        m = numpyro.sample("m", dist.Normal(0.0, 10.0).expand([2]).to_event(1))
+        moves = jnp.array([[0.7, 0.3], [0.0, 1.0]])
+
+        def step(z, now):
+            z = numpyro.sample(
+                "z", dist.Categorical(logits=jnp.log(moves)[z]), infer=models.states()
+            )
+            numpyro.sample("y", dist.Normal(m[z], 0.05), obs=now)
+            return z, None
+
+        scan(step, 0, y)
+
+    y, means = np.repeat([1.0, -1.0, 1.0], 4), np.array([-1.0, 1.0])
+    reading = _read(model, y, center={"m": means})
+    with np.errstate(divide="ignore"):
+        moves = np.array([[0.7, 0.3], [0.0, 1.0]])
+        wanted = -models.forward(0, moves, norm.logpdf(y[:, None], means, 0.05))
+    assert float(reading.center_losses["y"]) == pytest.approx(wanted, rel=1e-5)
+    program = reading.program
+    slope = jax.jit(jax.grad(lambda z: program.losses(z, reading.arrays)["y"]))(reading.center)
+    assert np.all(np.isfinite(slope["m"]))
+
+
+def test_a_missing_funsor_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "numpyro.contrib.funsor", None)
+    with pytest.raises(ImportError, match=r"pip install 'numpyro_llc\[discrete\]'"):
+        _read(_with(lambda: dist.Bernoulli(0.5)), Y)
+
+
+def test_the_package_does_not_import_funsor():
+    code = "import sys, numpyro_llc; assert 'funsor' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -17,7 +17,7 @@ from numpyro_llc._checks import (
 from numpyro_llc.errors import NonFiniteLossError
 from numpyro_llc.local._local_sites import LocalSites
 from numpyro_llc.local._parts import Sites, is_free_of, split
-from numpyro_llc.local._summed_out import summed_out
+from numpyro_llc.local._summed_out import check_sampled, summed_out
 from numpyro_llc.local._target import LocalTarget, make_target, total_loss
 from numpyro_llc.models import (
     FullPlates,
@@ -99,6 +99,7 @@ class LocalizedModel:
         check_finite(reading, "at `center`")
         center, fixed = (reading.center, None)
         if self.sites is not None:
+            check_sampled(self.sites, reading)
             center, fixed = split(reading.center, self.sites)
         return make_target(
             reading.program,
@@ -122,7 +123,7 @@ class LocalizedModel:
         fixed = tuple(name for name in program.latents if not is_free[name])
         values = constrain(program, fixed, reading.center, reading.arrays) if fixed else {}
         with FullPlates(), LocalSites(reading, target), handlers.condition(data=values):
-            return summed_out(self.model, reading)(*args, **kwargs)
+            return summed_out(reading)(*args, **kwargs)
 
 
 def localize(

@@ -7,25 +7,26 @@ import jax.numpy as jnp
 import numpyro
 from numpyro import handlers
 
+from numpyro_llc.local._parts import Sites
 from numpyro_llc.models import ModelReading, Site, as_found
 
 
-def summed_out(model: Callable, reading: ModelReading) -> Callable:
-    """`model` without its discrete sites and the observed ones that depend on them.
+def summed_out(reading: ModelReading) -> Callable:
+    """The model without its discrete sites and the observed ones that depend on them.
 
     Each joint loss is a ``numpyro.factor`` of its own, one value per datum. Tempering scales it:
     to scale the observed sites would temper p(x | state), inside the sum over states.
     """
     program, enumeration = reading.program, reading.program.enumeration
     if enumeration is None:
-        return model
+        return program.model
     hidden = {*enumeration.sites, *enumeration.covered, *enumeration.deterministic}
     hidden -= {*program.parameters}
 
     def run(*args: object, **kwargs: object) -> object:
         show, states = handlers.trace(), handlers.substitute(substitute_fn=_any_state)
         with show as trace, handlers.block(hide_fn=lambda site: site.get("name") in hidden), states:
-            result = model(*args, **kwargs)
+            result = program.model(*args, **kwargs)
         found = as_found({name: trace[name]["value"] for name in program.parameters})
         losses = program.marginal_losses(reading.arrays, found, program.likelihood)
         for name, loss in losses.items():
@@ -33,6 +34,16 @@ def summed_out(model: Callable, reading: ModelReading) -> Callable:
         return result
 
     return run
+
+
+def check_sampled(names: Sites, reading: ModelReading) -> None:
+    """Refuse a discrete site among those to sample."""
+    enumeration = reading.program.enumeration
+    listed = {names} if isinstance(names, str) else {*names}
+    if enumeration is not None and (summed := sorted(listed & {*enumeration.sites})):
+        raise ValueError(
+            f"`sites` names {summed}, discrete and summed out: no chain moves them. Leave them out."
+        )
 
 
 def _any_state(site: Site) -> jax.Array | None:

@@ -39,8 +39,10 @@ class CenterValues:
         _rules.check_mutable(name, site)
         if site["type"] == "param":
             return _checked_param(site, self.center[name]) if name in self.center else None
-        if not _rules.is_latent(site) or _rules.is_discrete(site):
+        if not _rules.is_latent(site):
             return None
+        if _rules.is_discrete(site):
+            return _rules.check_states(name, site)
         if name not in self.center:
             return self.init(site)
         shape = site["kwargs"]["sample_shape"] + tuple(site["fn"].shape())

@@ -6,7 +6,6 @@ from functools import cache
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from numpyro_llc.errors import warn
 from numpyro_llc.models import _enumeration, _rules
@@ -35,20 +34,17 @@ def read_enumeration(
     if not sites:
         return None, {}
     _enumeration.require_funsor()
-    for name in sites:
-        _check_states(name, trace[name])
     unmarked = tuple(name for name in sites if not trace[name]["infer"].get("enumerate"))
     if unmarked:
         _say_once(unread.model, unmarked)
     found = Enumeration(sites, _first_dim(trace))
     values = {k: s["value"] for k, s in trace.items() if _rules.is_parameter(s)}
-    states = unread.trace(arrays, as_found(values), first_dim=found.first_dim)
-    found = replace(
-        found,
-        marginals=_find_marginals(states, sites, likelihood),
-        deterministic=_varying(unread, trace, arrays, sites, values),
-    )
-    return found, found.data_axes(states)
+    enumerated = unread.trace(arrays, as_found(values), first_dim=found.first_dim)
+    found = replace(found, marginals=_find_marginals(enumerated, sites, likelihood))
+    # One state alone needs no axis.
+    states = {k: trace[k]["value"] for k in sites if jnp.size(enumerated[k]["value"]) > 1}
+    varying = _varying(unread, trace, arrays, found, states) if states else ()
+    return replace(found, deterministic=varying), found.data_axes(enumerated)
 
 
 @cache
@@ -60,62 +56,39 @@ def _say_once(model: Callable, sites: tuple[str, ...]) -> None:
     )
 
 
-def _check_states(name: str, site: Site) -> None:
-    """Refuse a discrete site whose states cannot be listed."""
-    fn, marked = site["fn"], site["infer"].get("enumerate", "parallel")
-    kind = type(_rules.unwrap(fn)).__name__
-    if marked != "parallel":
-        raise ValueError(
-            f"Discrete latent site {name!r} is marked infer={{'enumerate': {marked!r}}}; only "
-            "'parallel' sums it out."
-        )
-    if not fn.has_enumerate_support:
-        raise ValueError(
-            f"Discrete latent site {name!r} ({kind}) has no finite list of states to sum over. "
-            "Marginalise it in closed form (a Poisson rate with a Gamma prior is a GammaPoisson, a "
-            "thinned Poisson is a Poisson); or cut it off at a K that is never reached, "
-            f"numpyro.sample({name!r}, dist.Categorical(logits=d.log_prob(jnp.arange(K + 1)))) of "
-            "its distribution d."
-        )
-    if fn.event_dim:
-        raise ValueError(
-            f"Discrete latent site {name!r} has event shape {fn.event_shape}, so that its states "
-            "are all combinations of its entries. Put it into a numpyro.plate in the place of "
-            ".to_event(), so that each entry is summed out by itself."
-        )
-    try:
-        with jax.ensure_compile_time_eval():
-            states = fn.enumerate_support(expand=False).reshape(-1)
-    except NotImplementedError as error:
-        raise ValueError(
-            f"The states of discrete latent site {name!r} ({kind}) cannot be listed: {error} Use "
-            "dist.Categorical over the largest list, with logits of minus infinity elsewhere."
-        ) from None
-    if site.get("_control_flow_done") and (
-        _rules.is_traced(states) or not _counts(np.asarray(states))
-    ):
-        raise ValueError(
-            f"Discrete latent site {name!r} ({kind}) inside scan must have the states 0, 1, ..., "
-            "which NumPyro sums over there. Sample from 0 and add the first state afterwards."
-        )
-
-
-def _counts(states: np.ndarray) -> bool:
-    return np.array_equal(states, np.arange(states.size))
-
-
 def _varying(
-    unread: Program, trace: Trace, arrays: Arrays, sites: Sequence[str], values: Parameters
+    unread: Program, trace: Trace, arrays: Arrays, found: Enumeration, states: Parameters
 ) -> tuple[str, ...]:
-    """The deterministic sites of a plain trace that depend on the states of discrete ones."""
-    names = [name for name, site in trace.items() if site["type"] == "deterministic"]
+    """The deterministic sites of a plain trace that depend on `states`, of discrete sites.
+
+    An observed site that depends on them, but has no axis for them, has lost it on the way.
+    """
+    fixed = {k: s["value"] for k, s in trace.items() if _rules.is_parameter(s)}
 
     def run(states: Parameters) -> dict[str, PyTree]:
-        found = unread.trace(arrays, as_found(values | states))
-        return {name: found[name]["value"] for name in names}
+        again = unread.trace(arrays, as_found(fixed | states))
+        return {name: _value(site) for name, site in again.items() if _is_looked_at(site)}
 
-    dependent = depends(run, {name: trace[name]["value"] for name in sites}) if names else {}
-    return tuple(name for name in names if any(jax.tree.leaves(dependent[name])))
+    dependent = {k for k, leaves in depends(run, states).items() if any(jax.tree.leaves(leaves))}
+    for name in dependent - found.covered:
+        if trace[name]["type"] == "sample":
+            raise ValueError(
+                f"Observed site {name!r} depends on the discrete latent sites {list(states)}, but "
+                "not on each of their states by itself: a sum, a product or an index over them "
+                "joins the states. Keep the leftmost axes of a discrete value, on which NumPyro "
+                "puts its states, and use it only in the plates that it is in."
+            )
+    return tuple(name for name in trace if name in dependent - found.covered)
+
+
+def _value(site: Site) -> PyTree:
+    return site["value"] if site["type"] == "deterministic" else site["fn"].log_prob(site["value"])
+
+
+def _is_looked_at(site: Site) -> bool:
+    is_data = site["type"] == "sample" and site["is_observed"]
+    # All that one scan gives may depend on all that it takes: no site of it can be told apart.
+    return site["type"] == "deterministic" or (is_data and not site.get("_control_flow_done"))
 
 
 def _first_dim(trace: Trace) -> int:

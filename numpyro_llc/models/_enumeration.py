@@ -42,6 +42,12 @@ def require_funsor() -> ModuleType:
     return numpyro.contrib.funsor
 
 
+def without_enum(model: Any) -> Any:
+    """The model inside of NumPyro's ``enum``, if a user put it there for NumPyro's own kernels."""
+    is_enum = type(model).__module__.startswith("numpyro.contrib.funsor")
+    return without_enum(model.fn) if is_enum and type(model).__name__ == "enum" else model
+
+
 def plain_name(name: str) -> str:
     """The name of a site in the model, of one that ``scan`` unrolled."""
     return re.sub(f"^({PREVIOUS})+", "", name)

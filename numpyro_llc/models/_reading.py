@@ -12,6 +12,7 @@ from numpyro_llc.models import _center_rules, _data, _rules
 from numpyro_llc.models._arguments import StaticArguments, check_model, split_arguments
 from numpyro_llc.models._center_values import CenterValues, CountKeys, as_values
 from numpyro_llc.models._discrete_sites import read_enumeration
+from numpyro_llc.models._enumeration import without_enum
 from numpyro_llc.models._fingerprint import fingerprint
 from numpyro_llc.models._measured import UNIFORM, measure, unconstrain_draws
 from numpyro_llc.models._modules import PARAMS, by_site, plain_dicts
@@ -141,7 +142,7 @@ def read_model(
     ValueError
         For each construct for which λ̂ is undefined or would silently be wrong, by site name.
     """
-    check_model(model)
+    model = without_enum(check_model(model))
     arguments, arrays = split_arguments(args, kwargs)
     given = as_values(center) if init_strategy is None else None
     init_strategy = init_strategy or UNIFORM

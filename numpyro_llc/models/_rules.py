@@ -88,6 +88,53 @@ def _check_latent(trace: Trace, name: str, site: Site) -> None:
         )
 
 
+def check_states(name: str, site: Site) -> None:
+    """Refuse a discrete site whose states cannot be listed."""
+    fn, marked = site["fn"], site["infer"].get("enumerate", "parallel")
+    kind = type(unwrap(fn)).__name__
+    if marked != "parallel":
+        raise ValueError(
+            f"Discrete latent site {name!r} is marked infer={{'enumerate': {marked!r}}}; only "
+            "'parallel' sums it out."
+        )
+    if not fn.has_enumerate_support:
+        raise ValueError(
+            f"Discrete latent site {name!r} ({kind}) has no finite list of states to sum over. "
+            "Marginalise it in closed form (a Poisson rate with a Gamma prior is a GammaPoisson, a "
+            "thinned Poisson is a Poisson); or cut it off at a K that is never reached, "
+            f"numpyro.sample({name!r}, dist.Categorical(logits=d.log_prob(jnp.arange(K + 1)))) of "
+            "its distribution d."
+        )
+    if fn.event_dim:
+        raise ValueError(
+            f"Discrete latent site {name!r} has event shape {fn.event_shape}, so that its states "
+            "are all combinations of its entries. Put it into a numpyro.plate in the place of "
+            ".to_event(), so that each entry is summed out by itself."
+        )
+    try:
+        with jax.ensure_compile_time_eval():
+            states = fn.enumerate_support(expand=False).reshape(-1)
+    except NotImplementedError as error:
+        raise ValueError(
+            f"The states of discrete latent site {name!r} ({kind}) cannot be listed: {error} Use "
+            "dist.Categorical over the largest list, with logits of minus infinity elsewhere."
+        ) from None
+    except jax.errors.ConcretizationTypeError:
+        raise ValueError(
+            f"The states of discrete latent site {name!r} ({kind}) depend on an array argument. "
+            "Their number is structure: pass it as a Python int."
+        ) from None
+    if site.get("_control_flow_done") and (is_traced(states) or not _counts(np.asarray(states))):
+        raise ValueError(
+            f"Discrete latent site {name!r} ({kind}) inside scan must have the states 0, 1, ..., "
+            "which NumPyro sums over there. Sample from 0 and add the first state afterwards."
+        )
+
+
+def _counts(states: np.ndarray) -> bool:
+    return np.array_equal(states, np.arange(states.size))
+
+
 def _likelihood_sites(trace: Trace, factors: Factors) -> tuple[str, ...]:
     observed = [k for k, site in trace.items() if site["type"] == "sample" and not is_latent(site)]
     factor_sites = [k for k in observed if trace[k]["infer"].get("is_auxiliary")]
