@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import discrete_models as models
 import jax
@@ -110,6 +111,8 @@ def test_numpyros_own_potential_rises_as_much(case, reading, looked_at):
 # --- λ̂
 
 
+FOUND = {"means": [1.9621854, -1.3399572], "weights": [0.52041095, 0.47958905]}
+"""Where the likelihood of the mixture is largest, as `find_center` says."""
 SHORT = {"num_warmup": 200, "num_samples": 200, "num_chains": 2, "progress_bar": False}
 
 
@@ -118,14 +121,14 @@ def by_enumeration():
     """λ̂ of the mixture, its discrete site summed out by enumeration."""
     case = models.CASES["mixture"]
     return nllc.estimate_llc(
-        jax.random.key(0), case.model, case.args, center=case.center, **SHORT, log_likelihood=True
+        jax.random.key(0), case.model, case.args, center=FOUND, **SHORT, log_likelihood=True
     )
 
 
 def test_a_mixture_by_hand_has_the_same_estimate(by_enumeration, llc_of):
     case = models.CASES["mixture"]
     by_hand = nllc.estimate_llc(
-        jax.random.key(0), models.mixture_by_hand, case.args, center=case.center, **SHORT
+        jax.random.key(0), models.mixture_by_hand, case.args, center=FOUND, **SHORT
     )
     assert llc_of(by_enumeration) == pytest.approx(llc_of(by_hand), rel=1e-3)
 
@@ -140,7 +143,7 @@ def test_log_likelihood_has_the_plate_of_the_data(by_enumeration):
 
 def test_numpyros_own_kernel_agrees(by_enumeration, llc_of):
     case = models.CASES["mixture"]
-    local = nllc.localize(case.model, center=case.center)
+    local = nllc.localize(case.model, center=FOUND)
     mcmc = MCMC(
         NUTS(local),
         num_warmup=200,
@@ -174,21 +177,20 @@ def test_the_localized_model_has_the_tempered_marginal_likelihood(name):
     assert handlers == pytest.approx(engines, rel=1e-4, abs=1e-4)
 
 
-@pytest.mark.parametrize("kernel", ["sgld", "sgnht"])
+@pytest.mark.parametrize("kernel", [pytest.param("sgld", marks=pytest.mark.slow), "sgnht"])
 def test_minibatches_agree(kernel, by_enumeration, llc_of):
     case = models.CASES["mixture"]
     idata = nllc.estimate_llc(
         jax.random.key(2),
         case.model,
         case.args,
-        center=case.center,
+        center=FOUND,
         kernel=kernel,
         batch_size=10,
         **SHORT | {"num_samples": 400},
     )
     (one, error), (two, other) = llc_of(idata), llc_of(by_enumeration)
-    bias = idata["posterior"].attrs.get("step_bias", 0.0)
-    assert abs(one - two) < 4 * np.hypot(error, other) + abs(bias)
+    assert abs(one - two) < 4 * np.hypot(error, other)
 
 
 def test_new_data_compile_nothing():
@@ -209,8 +211,9 @@ def test_find_center_ends_at_the_mode_of_the_marginal_likelihood():
         moved = {"means": found.params["means"] + shift, "weights": found.params["weights"]}
         return case.oracle(moved, y).sum() - found.loss
 
-    found = nllc.find_center(jax.random.key(3), case.model, case.args, num_starts=2)
+    found = nllc.find_center(jax.random.key(1), case.model, case.args, num_starts=2)
     assert found.converged
+    _close(found.params["means"], FOUND["means"])
     assert excess(0.0) == pytest.approx(0.0, abs=1e-3)
     assert all(excess(s * np.eye(2)[k]) > 0.0 for k in range(2) for s in (-0.05, 0.05))
 
@@ -237,34 +240,50 @@ def weighted_classes(answers, weights):
     """The model of the zoo's `latent_class`, by enumeration."""
     logit = numpyro.sample("logit", dist.Normal(0.0, 3.0))
     odds = numpyro.sample("odds", dist.Normal(0.0, 3.0).expand([2, 3]).to_event(2))
+    classes = dist.Categorical(logits=jnp.stack([jnp.zeros_like(logit), logit]))
     with numpyro.plate("rows", answers.shape[0]), numpyro.handlers.scale(scale=weights):
-        z = numpyro.sample("z", dist.Bernoulli(logits=logit), infer=models.states())
+        z = numpyro.sample("z", classes, infer=models.states())
         numpyro.sample("answers", dist.Bernoulli(logits=odds[z]).to_event(1), obs=answers)
 
 
+SINGULAR = {"normal_mixture": weighted_mixture, "latent_class": weighted_classes}
+
+
+@pytest.mark.parametrize("name", SINGULAR)
+def test_singular_problems_of_the_zoo_have_the_same_losses(name):
+    problem = nllc.zoo.load(name, num_data=10_000)
+    readings = [
+        read_model(model, problem.model_args, None, center=problem.center)
+        for model in (problem.model, SINGULAR[name])
+    ]
+    for away in (0.0, 0.3):
+        z = moved(readings[0].center, away)
+        one, two = (sum(r.program.losses(z, r.arrays).values()) for r in readings)
+        np.testing.assert_allclose(one, two, rtol=1e-5)
+
+
 @pytest.mark.parametrize(
-    ("name", "model"), [("normal_mixture", weighted_mixture), ("latent_class", weighted_classes)]
+    "name", ["normal_mixture", pytest.param("latent_class", marks=pytest.mark.slow)]
 )
-def test_singular_points_have_their_learning_coefficient(name, model, llc_of):
-    """A mixture with a component too many, and classes that do not differ: far below d/2."""
+def test_singular_points_have_their_learning_coefficient(name, llc_of):
+    """A component, or a class, too many: λ̂ is the exact value, and far below d/2."""
     problem = nllc.zoo.load(name, num_data=10_000)
     idata = nllc.estimate_llc(
         jax.random.key(0),
-        model,
+        SINGULAR[name],
         problem.model_args,
         center=problem.center,
         num_data=problem.num_data,
         progress_bar=False,
     )
     mean, error = llc_of(idata)
-    print(name, mean, error, problem)
+    half = idata["posterior"].attrs["num_parameters"] / 2
+    assert mean + 4 * error < half
     if problem.finite_n is not None:
-        exact = problem.expectation().mean
-        assert abs(mean - exact) < 4 * error
+        assert abs(mean - problem.expectation().mean) < 4 * error
     else:
         known = float(problem.learning_coefficient.value)
-        half = idata["posterior"].attrs["num_parameters"] / 2
-        assert abs(mean - known) < min(0.1 * known, abs(mean - half))
+        assert abs(mean - known) < 4 * error + 0.1 * known  # the exact value is that of n = ∞
 
 
 # --- what cannot be summed out, or is no parameter
@@ -505,3 +524,11 @@ def test_a_missing_funsor_says_what_to_install(monkeypatch):
 def test_the_package_does_not_import_funsor():
     code = "import sys, numpyro_llc; assert 'funsor' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.slow
+def test_the_page_runs():
+    page = (Path(__file__).parents[1] / "docs" / "discrete.md").read_text()
+    names = {}
+    exec(page.split("```python")[1].split("```")[0], names)
+    assert "llc" in nllc.summary(names["idata"]).index

@@ -124,7 +124,8 @@ def check_states(name: str, site: Site) -> None:
             f"The states of discrete latent site {name!r} ({kind}) depend on an array argument. "
             "Their number is structure: pass it as a Python int."
         ) from None
-    if site.get("_control_flow_done") and (is_traced(states) or not _counts(np.asarray(states))):
+    is_scanned = site["infer"].get("_scan_current_index") is not None
+    if is_scanned and (is_traced(states) or not _counts(np.asarray(states))):
         raise ValueError(
             f"Discrete latent site {name!r} ({kind}) inside scan must have the states 0, 1, ..., "
             "which NumPyro sums over there. Sample from 0 and add the first state afterwards."
