@@ -182,8 +182,8 @@ def localize(
     Lau, Furman, Wang, Murfet, Wei (2023), arXiv:2308.12108. Priors, masks on priors and
     ``handlers.scale`` inside the model on priors play no part. The likelihood is tempered with
     :class:`numpyro.handlers.scale`. Discrete latent sites are summed out first, and leave a
-    ``numpyro.factor`` of the losses; `center` and `sites` do not name them. A ``numpyro.param`` named in `center` becomes a latent site
-    (each leaf of a pytree a site of its own).
+    ``numpyro.factor`` of the losses; `center` and `sites` do not name them. A ``numpyro.param``
+    named in `center` becomes a latent site (each leaf of a pytree a site of its own).
     """
     return LocalizedModel(
         model,
