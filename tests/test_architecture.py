@@ -109,6 +109,7 @@ def test_files_and_functions_stay_short(path):
     ("library", "rooms"),
     [
         ("arviz", {"inference_data"}),
+        ("funsor", {"models"}),
         ("optax", {"local"}),
         ("matplotlib", {"plots"}),
         ("scipy", {"known", "estimators", "evidence", "plots", "pointwise"}),
@@ -122,6 +123,16 @@ def test_third_party_libraries_have_their_place(library, rooms):
         if any(module.split(".")[0] == library for module in imports_of(path))
     }
     assert users == rooms
+
+
+def test_funsor_is_imported_in_one_file_and_only_when_it_is_needed():
+    funsor = ("funsor", "numpyro.contrib.funsor")
+    users = {path.name for path in SOURCES if any(m.startswith(funsor) for m in imports_of(path))}
+    assert users == {"_enumeration.py"}
+    (source,) = [path.read_text() for path in SOURCES if path.name == "_enumeration.py"]
+    at_once = [node for node in ast.parse(source).body if isinstance(node, ast.Import)]
+    from_at_once = [node for node in ast.parse(source).body if isinstance(node, ast.ImportFrom)]
+    assert not any("funsor" in ast.unparse(node) for node in (*at_once, *from_at_once))
 
 
 def test_the_surface_is_small_and_documented():

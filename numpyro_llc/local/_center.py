@@ -177,7 +177,7 @@ def find_center(
         params=constrain(
             reading.program, reading.program.parameters, target.center, reading.arrays
         ),
-        loss=total_loss({name: target.center_losses[name] for name in reading.program.likelihood}),
+        loss=total_loss({name: target.center_losses[name] for name in reading.center_losses}),
         gradient_norm=found.gradient_norm,
         smallest_eigenvalue=found.smallest,
         largest_eigenvalue=found.largest,

@@ -38,7 +38,7 @@ class LocalSites(Messenger):
             msg["scale"] = None
         elif name in self.log_dets:  # NumPyro's Jacobian factor: not the user's to scale either.
             msg["scale"] = None
-        elif name in self.reading.program.likelihood:
+        elif name in self.reading.center_losses:
             self.temper.process_message(msg)
         elif name in self.reading.program.prior_factors:
             msg["fn"] = Unit(jnp.zeros(()))

@@ -18,6 +18,7 @@ from numpyro_llc.errors import NonFiniteLossError
 from numpyro_llc.local._growth import check_no_local_latents
 from numpyro_llc.local._local_sites import LocalSites
 from numpyro_llc.local._parts import Fixed, Sites, is_free_of, split
+from numpyro_llc.local._summed_out import check_sampled, summed_out
 from numpyro_llc.local._target import LocalTarget, make_target, total_loss
 from numpyro_llc.models import (
     FullPlates,
@@ -87,6 +88,7 @@ class LocalizedModel:
     def _parts(self, reading: ModelReading) -> tuple[Parameters, Fixed | None]:
         if self.sites is None:
             return reading.center, None
+        check_sampled(self.sites, reading)
         return split(reading.center, self.sites)
 
     def target(self, reading: ModelReading) -> tuple[LocalTarget, int]:
@@ -136,7 +138,7 @@ class LocalizedModel:
             LocalSites(reading, target),
             handlers.condition(data=values),
         ):
-            return self.model(*args, **kwargs)
+            return summed_out(reading)(*args, **kwargs)
 
 
 def localize(
@@ -194,8 +196,9 @@ def localize(
     -----
     Lau, Furman, Wang, Murfet, Wei (2023), arXiv:2308.12108. Priors, masks on priors and
     ``handlers.scale`` inside the model on priors play no part. The likelihood is tempered with
-    :class:`numpyro.handlers.scale`. A ``numpyro.param`` named in `center` becomes a latent site
-    (each leaf of a pytree a site of its own).
+    :class:`numpyro.handlers.scale`. Discrete latent sites are summed out first, and leave a
+    ``numpyro.factor`` of the losses; `center` and `sites` do not name them. A ``numpyro.param``
+    named in `center` becomes a latent site (each leaf of a pytree a site of its own).
     """
     return LocalizedModel(
         model,

@@ -1,6 +1,7 @@
 """NumPyro program in, centred loss on unconstrained parameters out."""
 
 from numpyro_llc.models._batching import check_rows_apart, with_batches
+from numpyro_llc.models._center_values import as_found
 from numpyro_llc.models._leaves import leaf_name, named_leaves
 from numpyro_llc.models._loss import LossModel, loss_model
 from numpyro_llc.models._measured import draw_starts
@@ -36,6 +37,7 @@ __all__ = [
     "Site",
     "TAKEN",
     "Trace",
+    "as_found",
     "by_site",
     "check_local_latents",
     "check_rows_apart",

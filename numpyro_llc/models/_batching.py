@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from numpyro_llc.models import _rules
+from numpyro_llc.models._dependence import depends
 from numpyro_llc.models._program import Batching, Program
 from numpyro_llc.models._reading import ModelReading
 from numpyro_llc.models._types import Arrays, InAxes, Losses, Parameters
@@ -194,11 +195,8 @@ def _uses_indices(reading: ModelReading, batching: Batching) -> bool:
     """Whether the model reads the plate's indices, or declares that it will."""
     program = _program(reading, batching)
     rows = jnp.arange(batching.num_rows)
-    jaxpr = jax.make_jaxpr(lambda rows: program.batch_losses(reading.center, reading.arrays, rows))(
-        rows
-    ).jaxpr
-    read = {id(v) for equation in jaxpr.eqns for v in equation.invars}
-    return id(jaxpr.invars[0]) in read or batching.plate in reading.subsampled
+    used = depends(lambda rows: program.batch_losses(reading.center, reading.arrays, rows), rows)
+    return any(used.values()) or batching.plate in reading.subsampled
 
 
 def _accepted(reading: ModelReading, batching: Batching) -> Program:

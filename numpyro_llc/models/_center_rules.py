@@ -11,7 +11,14 @@ from numpyro.distributions import constraints
 
 from numpyro_llc.errors import NonFiniteCenterError
 from numpyro_llc.models._program import is_real
-from numpyro_llc.models._rules import check_real, is_latent, is_traced, listed
+from numpyro_llc.models._rules import (
+    check_real,
+    is_discrete,
+    is_latent,
+    is_parameter,
+    is_traced,
+    listed,
+)
 from numpyro_llc.models._types import PyTree, Trace
 
 EDGE = 0.98
@@ -44,7 +51,7 @@ def check_like(name: str, value: PyTree, initial: PyTree) -> None:
 
 def check_names(trace: Trace, center: Mapping[str, PyTree], modules: Sequence[str]) -> None:
     """Check that `center` names exactly the model's parameter sites."""
-    latents = [name for name, site in trace.items() if is_latent(site)]
+    latents = [name for name, site in trace.items() if is_latent(site) and is_parameter(site)]
     params = [k for k, site in trace.items() if site["type"] == "param" and k not in modules]
     for name in params:
         if name not in center:
@@ -65,6 +72,13 @@ def check_names(trace: Trace, center: Mapping[str, PyTree], modules: Sequence[st
         for name in center
         if name not in latents + params and trace.get(name, {}).get("type") != "deterministic"
     ]
+    if summed := [
+        k for k in unknown if k in trace and is_latent(trace[k]) and is_discrete(trace[k])
+    ]:
+        raise ValueError(
+            f"`center` names {listed(summed)}, which is discrete and summed out: it has no value "
+            "at w*. Leave it out; or make it data: numpyro.handlers.condition(model, data={...})."
+        )
     if unknown:
         raise ValueError(
             f"`center` names {listed(unknown)}, which the model does not have. "

@@ -39,8 +39,10 @@ class CenterValues:
         _rules.check_mutable(name, site)
         if site["type"] == "param":
             return _checked_param(site, self.center[name]) if name in self.center else None
-        if not _rules.is_latent(site) or _rules.is_discrete(site):
+        if not _rules.is_latent(site):
             return None
+        if _rules.is_discrete(site):
+            return _rules.check_states(name, site)
         if name not in self.center:
             return self.init(site)
         shape = site["kwargs"]["sample_shape"] + tuple(site["fn"].shape())
@@ -48,6 +50,20 @@ class CenterValues:
         if jnp.shape(value) != shape:
             raise _center_rules.wrong_shape(name, shape, jnp.shape(self.center[name]))
         return value
+
+
+def as_found(values: Mapping[str, PyTree]) -> Callable:
+    """A ``substitute_fn`` that hands out constrained values."""
+
+    def value(site: Site) -> PyTree:
+        if site["name"] not in values or site["type"] not in ("sample", "param"):
+            return None
+        if site["type"] == "param":
+            return values[site["name"]]
+        shape = site["kwargs"]["sample_shape"] + tuple(site["fn"].shape())
+        return scan_slice(site, values[site["name"]], shape)
+
+    return value
 
 
 def _checked_param(site: Site, value: PyTree) -> PyTree:

@@ -13,11 +13,15 @@ from numpyro_llc.models._types import Site
 
 
 class DataAxes(NamedTuple):
-    """Batch shape of an observed site, its plates' sizes by name, and their names by axis."""
+    """Batch shape of an observed site, its plates' sizes by name, and their names by axis.
+
+    `joined_by` are the discrete latent sites that are summed out, which may join several data.
+    """
 
     shape: tuple[int, ...]
     plates: dict[str, int]
     names: dict[int, str]
+    joined_by: tuple[str, ...] = ()
 
 
 def data_axes(site: Site) -> DataAxes:
@@ -51,9 +55,9 @@ def count_data(site: Site) -> jax.Array:
     return jnp.sum(observation_mask(site))
 
 
-def data_weights(site: Site, losses: jax.Array) -> jax.Array:
-    """How many data each of the site's `losses` counts as: what ``handlers.scale`` says, else 1."""
-    scale = 1.0 if site["scale"] is None else site["scale"]
+def data_weights(scale: float | jax.Array | None, losses: jax.Array) -> jax.Array:
+    """How many data each of a site's `losses` counts as: what ``handlers.scale`` says, else 1."""
+    scale = 1.0 if scale is None else scale
     return jnp.broadcast_to(jnp.asarray(scale, losses.dtype), losses.shape)
 
 
@@ -72,7 +76,13 @@ def infer_num_data(axes: Mapping[str, DataAxes], counts: Mapping[str, int]) -> i
     A site has as many as its batch shape (plates, or the shape of the observations) has entries,
     less those masked out.
     """
-    for name, (shape, plates, _) in axes.items():
+    for name, (shape, plates, _, joined_by) in axes.items():
+        if math.prod(shape) < 2 and joined_by:
+            raise ValueError(
+                f"Cannot infer n: all data of {name!r} share the discrete latent sites "
+                f"{list(joined_by)}, so they are one datum. Pass `num_data`, at least 2; or put "
+                "the discrete sites into the plate of their own data."
+            )
         if math.prod(shape) < 2:
             raise ValueError(
                 f"Cannot infer n: observed site {name!r} has batch shape {shape} (to_event, or one "

@@ -10,7 +10,7 @@ from numpyro.infer.initialization import init_to_uniform
 
 from numpyro_llc.models import _center_rules, _data
 from numpyro_llc.models._center_values import CenterValues
-from numpyro_llc.models._program import Program, is_real, site_loss, support_of
+from numpyro_llc.models._program import Program, is_real, place, site_loss, support_of
 from numpyro_llc.models._types import Arrays, Losses, Parameters, PyTree
 
 UNIFORM = init_to_uniform()
@@ -57,13 +57,17 @@ def measure(
     values = {name: trace[name]["value"] for name in program.parameters}
     supports = {name: support_of(trace[name]) for name in program.parameters}
     z = {name: _unconstrain(name, values[name], supports[name]) for name in values}
-    losses = {name: site_loss(site) for name, site in sites.items()}
+    plain = program.plain(program.likelihood)
+    losses = {name: site_loss(sites[name]) for name in plain}
+    joint = program.marginal_losses(arrays, partial(place, z), program.likelihood, seed)
+    weights = {name: _data.data_weights(sites[name]["scale"], losses[name]) for name in plain}
+    counts = {name: _data.count_data(sites[name]) for name in plain}
     return Measured(
         z=z,
-        losses=losses,
-        weights={name: _data.data_weights(site, losses[name]) for name, site in sites.items()},
+        losses=losses | joint,
+        weights=weights | program.marginal_weights(trace, joint),
         observed={name: site["value"] for name, site in sites.items()},
-        counts={name: _data.count_data(site) for name, site in sites.items()},
+        counts=counts | program.marginal_counts(trace),
         bad_observations={name: _data.count_bad(site) for name, site in sites.items()},
         inside={k: _center_rules.is_inside(values[k], z[k], supports[k]) for k in z},
         finite={k: _center_rules.all_finite(value) for k, value in values.items()},

@@ -1,6 +1,6 @@
 """A NumPyro program as pure functions of unconstrained parameters and arrays."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,7 +11,9 @@ from numpyro import handlers
 from numpyro.distributions import biject_to, constraints
 from numpyro.primitives import Messenger
 
+from numpyro_llc.models import _enumeration
 from numpyro_llc.models._arguments import StaticArguments
+from numpyro_llc.models._discrete import Enumeration
 from numpyro_llc.models._types import Losses, Parameters, PyTree, Site, Trace
 
 READS_VALUES = (
@@ -97,6 +99,13 @@ def is_real(support: constraints.Constraint) -> bool:
     return support is constraints.real
 
 
+def _answer(values: Callable, site: Site) -> PyTree:
+    """What `values` says of a site. NumPyro writes into `infer`, which sites may share: copy it."""
+    if "infer" in site:
+        site["infer"] = dict(site["infer"])
+    return values(site)
+
+
 def scan_slice(site: Site, value: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """The item of `value` that belongs to this step, if `site` is inside ``scan``."""
     index = site["infer"].get("_scan_current_index")
@@ -110,7 +119,7 @@ def support_of(site: Site) -> constraints.Constraint:
     return site["fn"].support
 
 
-def _place(z: Mapping[str, PyTree], site: Site) -> PyTree:
+def place(z: Mapping[str, PyTree], site: Site) -> PyTree:
     """The constrained value of `site` at unconstrained parameters `z`; None if it has none."""
     if site["name"] not in z or site["type"] not in ("sample", "param"):
         return None
@@ -143,6 +152,7 @@ class Program:
     sites (`latents`) and the param sites; `likelihood` are the sites that the loss sums.
     `fingerprint` tells programs apart whose `model` is one object but reads other numbers;
     `has_forward_mode` is False where a function of the model has a reverse rule of its own.
+    `enumeration` says how discrete latent sites, which are no parameters, are summed out.
     """
 
     model: Callable
@@ -154,6 +164,7 @@ class Program:
     fingerprint: str = ""
     batching: Batching | None = None
     has_forward_mode: bool = True
+    enumeration: Enumeration | None = None
 
     def require_batching(self) -> Batching:
         """How rows are taken out of the model; raises where they cannot be."""
@@ -171,16 +182,20 @@ class Program:
         values: Callable,
         seed: int | jax.Array = 0,
         plates: FullPlates | None = None,
+        first_dim: int | None = None,
     ) -> Trace:
-        """Run the model on its full data, with ``values(site)`` at each site that it answers."""
-        model = handlers.substitute(handlers.seed(self.model, rng_seed=seed), substitute_fn=values)
+        """Run the model on its full data, with ``values(site)`` at each site that it answers.
+
+        With `first_dim`, discrete latent sites have all their states at once, on axes from there.
+        """
+        seeded = handlers.seed(self.model, rng_seed=seed)
+        model = handlers.substitute(seeded, substitute_fn=partial(_answer, values))
+        record = handlers.trace()
+        if first_dim is not None:
+            model = _enumeration.enumerating(model, first_dim)
+            record = _enumeration.recorded(first_dim)
         try:
-            with (
-                self.knowing(),
-                handlers.block(),
-                plates or FullPlates(),
-                handlers.trace() as trace,
-            ):
+            with self.knowing(), handlers.block(), plates or FullPlates(), record as trace:
                 args, kwargs = self.arguments.join(arrays)
                 model(*args, **kwargs)
         except READS_VALUES as error:
@@ -202,21 +217,58 @@ class Program:
     def losses(
         self, z: Parameters, arrays: Sequence[jax.Array], seed: int | jax.Array = 0
     ) -> Losses:
-        """Per-datum losses ``-log p(x_i | z)`` in nats, an array for each observed site."""
-        trace = self.trace(arrays, partial(_place, z), seed)
-        return {name: site_loss(trace[name]) for name in self.likelihood}
+        """Per-datum losses ``-log p(x_i | z)`` in nats, an array for each observed site.
+
+        Observed sites that share discrete latent sites have one array for all of them.
+        """
+        values = partial(place, z)
+        trace = self.trace(arrays, values, seed) if self.plain(self.likelihood) else {}
+        losses = {name: site_loss(trace[name]) for name in self.plain(self.likelihood)}
+        return losses | self.marginal_losses(arrays, values, self.likelihood, seed)
+
+    def plain(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Those of the sites whose densities depend on no discrete latent site."""
+        covered = frozenset() if self.enumeration is None else self.enumeration.covered
+        return tuple(name for name in names if name not in covered)
+
+    def marginal_losses(
+        self,
+        arrays: Sequence[jax.Array],
+        values: Callable,
+        names: Iterable[str],
+        seed: int | jax.Array = 0,
+        plates: FullPlates | None = None,
+    ) -> Losses:
+        """Losses of those of the sites that depend on discrete ones, which are summed out."""
+        if self.enumeration is None:
+            return {}
+        trace = self.trace(arrays, values, seed, plates, self.enumeration.first_dim)
+        return self.enumeration.losses(trace, names)
+
+    def marginal_counts(self, trace: Trace) -> dict[str, jax.Array]:
+        """Data of each marginal loss, from a plain trace."""
+        return {} if self.enumeration is None else self.enumeration.counts(trace)
+
+    def marginal_weights(self, trace: Trace, losses: Losses) -> Losses:
+        """How many data each marginal loss counts as, from a plain trace."""
+        return {} if self.enumeration is None else self.enumeration.weights(trace, losses)
 
     def batch_losses(self, z: Parameters, arrays: Sequence[jax.Array], rows: jax.Array) -> Losses:
         """Per-datum losses of the rows `rows` alone, at a cost that does not grow with the data."""
         batching = self.require_batching()
-        trace = self.trace(
-            batching.take(arrays, rows), partial(_place, z), plates=batching.plates(rows)
+        values, taken, plates = (
+            partial(place, z),
+            batching.take(arrays, rows),
+            batching.plates(rows),
         )
+        losses = self.marginal_losses(taken, values, self.likelihood, plates=plates)
+        if not (names := self.plain(self.likelihood)):
+            return losses
+        trace = self.trace(taken, values, plates=plates)
         share = len(rows) / batching.num_rows  # undoes NumPyro's scale of a subsampled plate
-        losses = {}
-        for name in self.likelihood:
-            plates = {frame.name for frame in trace[name]["cond_indep_stack"]}
-            plate = trace[batching.plate] if batching.plate and batching.plate in plates else None
+        for name in names:
+            own = {frame.name for frame in trace[name]["cond_indep_stack"]}
+            plate = trace[batching.plate] if batching.plate and batching.plate in own else None
             subsampled = plate is not None and plate["args"] == (batching.num_rows, len(rows))
             losses[name] = site_loss(trace[name]) * (share if subsampled else 1.0)
         return losses
@@ -236,10 +288,13 @@ class Program:
 
     def prior_potential(self, z: Parameters, arrays: Sequence[jax.Array]) -> jax.Array:
         """``-log p(w(z)) |dw/dz|`` of the latent sites and the prior factors, a scalar."""
-        trace = self.trace(arrays, partial(_place, z))
-        total = jnp.zeros(())
-        for name in (*self.latents, *self.prior_factors):
-            total += jnp.sum(site_loss(trace[name]))
+        values, names = partial(place, z), (*self.latents, *self.prior_factors)
+        trace = self.trace(arrays, values)
+        joint = self.marginal_losses(arrays, values, names).values()
+        total = sum(map(jnp.sum, joint), jnp.zeros(()))
+        for name in names:
+            if name in self.plain(names):
+                total += jnp.sum(site_loss(trace[name]))
             if name in self.latents and not is_real(trace[name]["fn"].support):
                 transform = biject_to(trace[name]["fn"].support)
                 log_det = transform.log_abs_det_jacobian(z[name], trace[name]["value"])
@@ -251,7 +306,7 @@ class Program:
         found: list[str] = []
 
         def look(z: Parameters, arrays: Sequence[jax.Array]) -> None:
-            trace = self.trace(arrays, partial(_place, z))
+            trace = self.trace(arrays, partial(place, z))
             found.extend(k for k in self.parameters if not is_real(support_of(trace[k])))
 
         jax.eval_shape(look, z, arrays)
@@ -261,7 +316,7 @@ class Program:
         self, z: Parameters, arrays: Sequence[jax.Array], names: Sequence[str]
     ) -> Parameters:
         """Constrained values of the named sites (parameters or deterministic)."""
-        trace = self.trace(arrays, partial(_place, z))
+        trace = self.trace(arrays, partial(place, z))
         return {name: trace[name]["value"] for name in names}
 
 

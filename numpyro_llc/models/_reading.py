@@ -11,6 +11,8 @@ import numpy as np
 from numpyro_llc.models import _center_rules, _data, _rules
 from numpyro_llc.models._arguments import check_model, split_arguments
 from numpyro_llc.models._center_values import CenterValues, CountKeys, as_values
+from numpyro_llc.models._discrete_sites import read_enumeration
+from numpyro_llc.models._enumeration import without_enum
 from numpyro_llc.models._fingerprint import calls, fingerprint, unused_leaves
 from numpyro_llc.models._held import hold_what_is_read
 from numpyro_llc.models._measured import UNIFORM, measure, unconstrain_draws
@@ -153,7 +155,7 @@ def read_model(
     ValueError
         For each construct for which λ̂ is undefined or would silently be wrong, by site name.
     """
-    check_model(model)
+    model = without_enum(check_model(model))
     arguments, arrays = split_arguments(args, kwargs)
     given = as_values(center) if init_strategy is None else None
     init_strategy = init_strategy or UNIFORM
@@ -213,7 +215,9 @@ def _structure(
         try:
             with CountKeys() as keys:
                 trace = unread.trace(arrays, CenterValues(given, init_strategy))
-            found.update(_described(unread, trace, given, factors), draws_keys=keys.count > 0)
+            found.update(
+                _described(unread, trace, given, factors, arrays), draws_keys=keys.count > 0
+            )
             losses = {name: site_loss(trace[name]) for name in found["program"].likelihood}
             _rules.check_losses(losses)
             return list(losses.values())
@@ -229,13 +233,26 @@ def _structure(
 
 
 def _described(
-    unread: Program, trace: Trace, given: Parameters | None, factors: _rules.Factors
+    unread: Program,
+    trace: Trace,
+    given: Parameters | None,
+    factors: _rules.Factors,
+    arrays: Arrays,
 ) -> Fields:
     likelihood = _rules.check_sites(trace, factors)
-    local = _rules.local_latents(trace, likelihood)
     modules = _rules.random_module_params(trace)
     parameters = [k for k in trace if k not in modules and _rules.is_parameter(trace[k])]
     latents = [k for k in parameters if trace[k]["type"] == "sample"]
+    enumeration, axes = read_enumeration(unread, trace, arrays, likelihood)
+    program = replace(
+        unread,
+        parameters=tuple(parameters),
+        latents=tuple(latents),
+        likelihood=likelihood,
+        enumeration=enumeration,
+    )
+    axes |= {name: _data.data_axes(trace[name]) for name in program.plain(likelihood)}
+    local = _rules.local_latents(trace, axes)
     if given is not None:
         given = by_site(given, parameters, latents)
         _rules.check_local_latents({k: v for k, v in local.items() if k not in given})
@@ -246,15 +263,18 @@ def _described(
     _rules.check_full_data(trace, likelihood)
     return {
         "local_latents": local,
-        "program": replace(
-            unread, parameters=tuple(parameters), latents=tuple(latents), likelihood=likelihood
-        ),
-        "data_axes": {name: _data.data_axes(trace[name]) for name in likelihood},
+        "program": program,
+        "data_axes": axes,
         "plate_axes": {k: _data.plate_axes(s) for k, s in trace.items() if s["type"] == "sample"},
         "latent_plates": {
             k: tuple(frame.size for frame in trace[k]["cond_indep_stack"]) for k in latents
         },
-        "deterministic": tuple(k for k, s in trace.items() if s["type"] == "deterministic"),
+        "deterministic": tuple(
+            k
+            for k, s in trace.items()
+            if s["type"] == "deterministic"
+            and (enumeration is None or k not in enumeration.deterministic)
+        ),
         "subsampled": tuple(
             k for k, s in trace.items() if s["type"] == "plate" and s.get("subsampled")
         ),

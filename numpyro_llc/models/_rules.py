@@ -49,8 +49,8 @@ def is_latent(site: Site) -> bool:
 
 
 def is_parameter(site: Site) -> bool:
-    """Whether `site` is a latent sample site or a param site."""
-    return site["type"] == "param" or is_latent(site)
+    """Whether `site` is a latent sample site that is not discrete, or a param site."""
+    return site["type"] == "param" or (is_latent(site) and not is_discrete(site))
 
 
 def check_sites(trace: Trace, factors: Factors) -> tuple[str, ...]:
@@ -83,17 +83,59 @@ def _check_latent(trace: Trace, name: str, site: Site) -> None:
             "latent, one per datum, and λ is undefined. Drop those rows, or leave their likelihood "
             "out with numpyro.handlers.mask."
         )
-    if is_discrete(site):
-        raise ValueError(
-            f"Latent site {name!r} is discrete: tempering it would temper p(x | {name}), not the "
-            "marginal likelihood. Marginalise it, for a mixture with "
-            "numpyro.distributions.MixtureSameFamily."
-        )
     if isinstance(unwrap(site["fn"]), dist.Delta):
         raise ValueError(
             f"Latent site {name!r} is a Delta: it has no density. "
             "Use numpyro.deterministic, or numpyro.param."
         )
+
+
+def check_states(name: str, site: Site) -> None:
+    """Refuse a discrete site whose states cannot be listed."""
+    fn, marked = site["fn"], site["infer"].get("enumerate", "parallel")
+    kind = type(unwrap(fn)).__name__
+    if marked != "parallel":
+        raise ValueError(
+            f"Discrete latent site {name!r} is marked infer={{'enumerate': {marked!r}}}; only "
+            "'parallel' sums it out."
+        )
+    if not fn.has_enumerate_support:
+        raise ValueError(
+            f"Discrete latent site {name!r} ({kind}) has no finite list of states to sum over. "
+            "Marginalise it in closed form (a Poisson rate with a Gamma prior is a GammaPoisson, a "
+            "thinned Poisson is a Poisson); or cut it off at a K that is never reached, "
+            f"numpyro.sample({name!r}, dist.Categorical(logits=d.log_prob(jnp.arange(K + 1)))) of "
+            "its distribution d."
+        )
+    if fn.event_dim:
+        raise ValueError(
+            f"Discrete latent site {name!r} has event shape {fn.event_shape}, so that its states "
+            "are all combinations of its entries. Put it into a numpyro.plate in the place of "
+            ".to_event(), so that each entry is summed out by itself."
+        )
+    try:
+        with jax.ensure_compile_time_eval():
+            states = fn.enumerate_support(expand=False).reshape(-1)
+    except NotImplementedError as error:
+        raise ValueError(
+            f"The states of discrete latent site {name!r} ({kind}) cannot be listed: {error} Use "
+            "dist.Categorical over the largest list, with logits of minus infinity elsewhere."
+        ) from None
+    except jax.errors.ConcretizationTypeError:
+        raise ValueError(
+            f"The states of discrete latent site {name!r} ({kind}) depend on an array argument. "
+            "Their number is structure: pass it as a Python int."
+        ) from None
+    is_scanned = site["infer"].get("_scan_current_index") is not None
+    if is_scanned and (is_traced(states) or not _counts(np.asarray(states))):
+        raise ValueError(
+            f"Discrete latent site {name!r} ({kind}) inside scan must have the states 0, 1, ..., "
+            "which NumPyro sums over there. Sample from 0 and add the first state afterwards."
+        )
+
+
+def _counts(states: np.ndarray) -> bool:
+    return np.array_equal(states, np.arange(states.size))
 
 
 def _likelihood_sites(trace: Trace, factors: Factors) -> tuple[str, ...]:
@@ -173,20 +215,20 @@ def check_observations(bad: Mapping[str, jax.Array]) -> None:
             )
 
 
-def local_latents(trace: Trace, likelihood: Sequence[str]) -> dict[str, str]:
+def local_latents(trace: Trace, data_axes: Mapping[str, _data.DataAxes]) -> dict[str, str]:
     """Latent sites with one value per observation, and of which site; the model grows with n.
 
     Unless an observation stands for many data points, as a binomial count does.
     """
     found = {}
-    for observed in likelihood:
-        shape, plates, _ = _data.data_axes(trace[observed])
+    for observed, (shape, plates, *_) in data_axes.items():
         # Data axes that no plate declares mean that a plate indexes something else (outputs).
         if not plates or math.prod(shape) != math.prod(plates.values()):
             continue
         for name, site in trace.items():
-            own = {f.name for f in site["cond_indep_stack"]} if is_latent(site) else set()
-            if set(plates) <= own:
+            if site["type"] != "sample" or not is_parameter(site):
+                continue
+            if set(plates) <= {frame.name for frame in site["cond_indep_stack"]}:
                 found[name] = observed
     return found
 

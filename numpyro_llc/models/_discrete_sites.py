@@ -1,0 +1,194 @@
+"""Read the discrete latent sites of a program: can they be summed out, and which data they join."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+
+from numpyro_llc.errors import warn
+from numpyro_llc.models import _enumeration, _rules
+from numpyro_llc.models._center_values import as_found
+from numpyro_llc.models._data import DataAxes
+from numpyro_llc.models._dependence import depends
+from numpyro_llc.models._discrete import Enumeration, Factor, Marginal, factors_of
+from numpyro_llc.models._enumeration import UNNAMED, plain_name
+from numpyro_llc.models._program import Program
+from numpyro_llc.models._types import Arrays, Parameters, PyTree, Site, Trace
+
+
+def read_enumeration(
+    unread: Program, trace: Trace, arrays: Arrays, likelihood: Sequence[str]
+) -> tuple[Enumeration | None, dict[str, DataAxes]]:
+    """How the discrete latent sites of a plain trace are summed out, and the axes of the losses.
+
+    Raises
+    ------
+    ValueError
+        For sites that cannot be summed out, or whose sum has no end of terms.
+    ImportError
+        Where funsor is missing.
+    """
+    sites = tuple(k for k, s in trace.items() if _rules.is_latent(s) and _rules.is_discrete(s))
+    if not sites:
+        return None, {}
+    _enumeration.require_funsor()
+    unmarked = tuple(name for name in sites if not trace[name]["infer"].get("enumerate"))
+    if unmarked:
+        _say_once(unread.model, unmarked)
+    found = Enumeration(sites, _first_dim(trace))
+    values = {k: s["value"] for k, s in trace.items() if _rules.is_parameter(s)}
+    enumerated = unread.trace(arrays, as_found(values), first_dim=found.first_dim)
+    found = replace(found, marginals=_find_marginals(enumerated, sites, likelihood))
+    # One state alone needs no axis.
+    states = {k: trace[k]["value"] for k in sites if jnp.size(enumerated[k]["value"]) > 1}
+    varying = _varying(unread, trace, arrays, found, states) if states else ()
+    return replace(found, deterministic=varying), found.data_axes(enumerated)
+
+
+@cache
+def _say_once(model: Callable, sites: tuple[str, ...]) -> None:
+    warn(
+        f"The discrete latent sites {list(sites)} are summed out, as by NumPyro's MCMC. Mark them "
+        "with infer={'enumerate': 'parallel'}, or the model with "
+        "numpyro.contrib.funsor.config_enumerate, to say so."
+    )
+
+
+def _varying(
+    unread: Program, trace: Trace, arrays: Arrays, found: Enumeration, states: Parameters
+) -> tuple[str, ...]:
+    """The deterministic sites of a plain trace that depend on `states`, of discrete sites.
+
+    An observed site that depends on them, but has no axis for them, has lost it on the way.
+    """
+    fixed = {k: s["value"] for k, s in trace.items() if _rules.is_parameter(s)}
+
+    def run(states: Parameters) -> dict[str, PyTree]:
+        again = unread.trace(arrays, as_found(fixed | states))
+        return {name: _value(site) for name, site in again.items() if _is_looked_at(site)}
+
+    dependent = {k for k, leaves in depends(run, states).items() if any(jax.tree.leaves(leaves))}
+    for name in dependent - found.covered:
+        if trace[name]["type"] == "sample":
+            raise ValueError(
+                f"Observed site {name!r} depends on the discrete latent sites {list(states)}, but "
+                "not on each of their states by itself: a sum, a product or an index over them "
+                "joins the states. Keep the leftmost axes of a discrete value, on which NumPyro "
+                "puts its states, and use it only in the plates that it is in."
+            )
+    return tuple(name for name in trace if name in dependent - found.covered)
+
+
+def _value(site: Site) -> PyTree:
+    return site["value"] if site["type"] == "deterministic" else site["fn"].log_prob(site["value"])
+
+
+def _is_looked_at(site: Site) -> bool:
+    is_data = site["type"] == "sample" and site["is_observed"]
+    # All that one scan gives may depend on all that it takes: no site of it can be told apart.
+    return site["type"] == "deterministic" or (is_data and not site.get("_control_flow_done"))
+
+
+def _first_dim(trace: Trace) -> int:
+    """The rightmost axis that no site of a plain trace uses as a batch axis."""
+    used = [0]
+    for site in trace.values():
+        if site["type"] == "sample":
+            value_ndim = jnp.ndim(site["value"]) - site["fn"].event_dim
+            is_scanned = bool(site.get("_control_flow_done"))
+            used.append(max(len(site["fn"].batch_shape), value_ndim) - is_scanned)
+            used += [-frame.dim for frame in site["cond_indep_stack"]]
+    return -1 - max(used)
+
+
+def _find_marginals(
+    trace: Trace, discrete: Sequence[str], likelihood: Sequence[str]
+) -> tuple[Marginal, ...]:
+    """Sites of an enumerated trace by the discrete sites that their densities depend on."""
+    factors = [f for f in factors_of(trace) if f.site in discrete or f.states(discrete)]
+    for factor in factors:
+        _check_factor(factor, factors, discrete, likelihood)
+    found = []
+    for group in _connected(factors, discrete):
+        ours = [f for f in factors if f.site in group]
+        marginal = _marginal(ours, discrete, likelihood)
+        if marginal.observed or marginal.prior:
+            _check_scales(ours)
+            found.append(marginal)
+            _try(marginal, ours)
+    return tuple(found)
+
+
+def _connected(factors: Sequence[Factor], discrete: Sequence[str]) -> list[set[str]]:
+    """Sets of sites, each of which shares no discrete site with another."""
+    groups: list[set[str]] = []
+    for factor in factors:
+        own = {factor.site, *map(plain_name, factor.states(discrete))}
+        touched = [group for group in groups if group & own]
+        groups = [group for group in groups if not group & own] + [own.union(*touched)]
+    return groups
+
+
+def _marginal(
+    ours: Sequence[Factor], discrete: Sequence[str], likelihood: Sequence[str]
+) -> Marginal:
+    names = list(dict.fromkeys(f.site for f in ours))
+    shared = set.intersection(*({*f.plates.items()} for f in ours if f.site in discrete))
+    prior = tuple(k for k in names if k not in discrete and k not in likelihood)
+    return Marginal(
+        observed=tuple(k for k in names if k in likelihood),
+        prior=prior,
+        discrete=tuple(k for k in names if k in discrete),
+        axes=tuple(sorted(shared)),
+        is_normalized=not prior and not any(f.is_masked for f in ours if f.site in discrete),
+    )
+
+
+def _check_factor(
+    factor: Factor, factors: Sequence[Factor], discrete: Sequence[str], likelihood: Sequence[str]
+) -> None:
+    """Refuse a site that uses a discrete one outside of its plates, or in time with it."""
+    for name in map(plain_name, factor.states(discrete)):
+        for plate in {p for f in factors if f.site == name for p in f.plates.values()}:
+            if plate not in factor.plates.values():
+                where = "a batch axis" if plate.startswith(UNNAMED) else f"plate {plate!r}"
+                raise ValueError(
+                    f"Site {factor.site!r} depends on the discrete latent site {name!r} but is "
+                    f"outside of its {where}, so the sum over its states does not factor. Put "
+                    f"{factor.site!r} into the plate too, or {name!r} outside of it."
+                )
+    if factor.site not in discrete and factor.site not in likelihood and factor.is_in_time:
+        raise ValueError(
+            f"Latent site {factor.site!r} has one value for each step of `scan`, and its prior "
+            "depends on a discrete state: it is local to a sequence, and λ is undefined. "
+            "Marginalise it."
+        )
+
+
+def _check_scales(ours: Sequence[Factor]) -> None:
+    first = ours[0]
+    for factor in ours:
+        if factor.scale is not first.scale and not _is_equal(factor.scale, first.scale):
+            raise ValueError(
+                f"Sites {first.site!r} and {factor.site!r} share a discrete latent site but not "
+                "their numpyro.handlers.scale. Put all of them under the same scale, the discrete "
+                "site too: it then weighs the loss of each datum."
+            )
+
+
+def _is_equal(one: float | jax.Array, two: float | jax.Array) -> bool:
+    return not isinstance(one, jax.Array) and not isinstance(two, jax.Array) and one == two
+
+
+def _try(marginal: Marginal, ours: Sequence[Factor]) -> None:
+    try:
+        marginal.losses(ours)
+    except _enumeration.Intractable:
+        raise ValueError(
+            f"The discrete latent sites {list(marginal.discrete)} are in different plates and meet "
+            f"in site(s) {list(marginal.observed or marginal.prior)}, so that the sum over their "
+            "states does not factor: it has exponentially many terms. Give one of them no plate, "
+            "or marginalise by hand."
+        ) from None
