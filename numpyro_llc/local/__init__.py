@@ -45,8 +45,8 @@ from numpyro_llc.local._parts import Fixed, Sites, split
 from numpyro_llc.local._slope import (
     bad_gradient,
     check_differentiable,
+    check_start,
     is_differentiable,
-    not_finite,
 )
 from numpyro_llc.local._starts import spread_starts
 from numpyro_llc.local._target import LocalTarget, PosteriorTarget, make_target, total_loss
@@ -72,6 +72,7 @@ __all__ = [
     "all_rows",
     "as_localized",
     "bad_gradient",
+    "check_start",
     "check_differentiable",
     "check_finite",
     "check_localized",
@@ -89,7 +90,6 @@ __all__ = [
     "make_target",
     "noise_product",
     "noise_sample",
-    "not_finite",
     "potential_gradient",
     "rounding",
     "rows_to_evaluate",

@@ -80,3 +80,16 @@ def bad_gradient(counts: dict[str, int], where: str) -> NonFiniteLossError:
 def all_finite(gradient: Parameters) -> jax.Array:
     """Whether all derivatives are finite, a scalar."""
     return jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(gradient)]).all()
+
+
+def check_start(gradient: Parameters | None, center: Parameters) -> None:
+    """Refuse starts at which no chain has a finite gradient; `gradient` is stacked over chains."""
+    if gradient is None:
+        return
+
+    def of_all(leaf: jax.Array, like: jax.Array) -> np.ndarray:
+        lead = tuple(range(leaf.ndim - like.ndim))
+        return np.where(np.isfinite(leaf).any(axis=lead), 0.0, np.nan)
+
+    if counts := not_finite(jax.tree.map(of_all, gradient, center)):
+        raise bad_gradient(counts, "where the chains start")

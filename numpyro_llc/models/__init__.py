@@ -2,14 +2,16 @@
 
 from numpyro_llc.models._batching import check_rows_apart, with_batches
 from numpyro_llc.models._center_values import as_found
+from numpyro_llc.models._data_rules import check_local_latents
 from numpyro_llc.models._leaves import leaf_name, named_leaves
 from numpyro_llc.models._loss import LossModel, loss_model
 from numpyro_llc.models._measured import draw_starts
 from numpyro_llc.models._modules import PARAMS, by_site
 from numpyro_llc.models._network import NetworkModel, network_model
-from numpyro_llc.models._program import FullPlates, Program, constrain, site_loss
+from numpyro_llc.models._plates import FullPlates
+from numpyro_llc.models._program import Program, constrain, site_loss
 from numpyro_llc.models._reading import ModelReading, read_model
-from numpyro_llc.models._rules import TAKEN, check_local_latents
+from numpyro_llc.models._rules import TAKEN
 from numpyro_llc.models._types import (
     Arrays,
     Fields,

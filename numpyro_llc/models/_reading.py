@@ -8,7 +8,7 @@ from functools import partial
 import jax
 import numpy as np
 
-from numpyro_llc.models import _center_rules, _data, _rules
+from numpyro_llc.models import _center_rules, _data, _data_rules, _rules
 from numpyro_llc.models._arguments import check_model, split_arguments
 from numpyro_llc.models._center_values import CenterValues, CountKeys, as_values
 from numpyro_llc.models._discrete_sites import read_enumeration
@@ -81,13 +81,13 @@ class ModelReading:
         """n, given or from plates and shapes; raises where it is in doubt, or parameters grow."""
         is_traced = given is None and _rules.is_traced(self.data_counts)
         if given is None:
-            _rules.check_local_latents(self.local_latents)
+            _data_rules.check_local_latents(self.local_latents)
             counts = {
                 name: math.prod(self.data_axes[name].shape) if is_traced else int(count)
                 for name, count in self.data_counts.items()
             }
             given = _data.infer_num_data(self.data_axes, counts)
-        _rules.check_growth(self.latent_plates, given)
+        _data_rules.check_growth(self.latent_plates, given)
         if not is_traced:
             return given
         # Of a traced model the count, which a mask may lower, is known when it runs.
@@ -180,7 +180,7 @@ def read_model(
     forward = not calls(jaxpr, "custom_vjp_call")
     program = replace(program, fingerprint=fingerprint(jaxpr), has_forward_mode=forward)
     _center_rules.check_center(seen.inside, seen.finite, given)
-    _rules.check_observations(seen.bad_observations)
+    _data_rules.check_observations(seen.bad_observations)
     if draws_keys:
         # Away from the centre, where a dropout mask may multiply zeros.
         moved = _rules.moved(seen.z)
@@ -252,15 +252,15 @@ def _described(
         enumeration=enumeration,
     )
     axes |= {name: _data.data_axes(trace[name]) for name in program.plain(likelihood)}
-    local = _rules.local_latents(trace, axes)
+    local = _data_rules.local_latents(trace, axes)
     if given is not None:
         given = by_site(given, parameters, latents)
-        _rules.check_local_latents({k: v for k, v in local.items() if k not in given})
+        _data_rules.check_local_latents({k: v for k, v in local.items() if k not in given})
         _center_rules.check_names(trace, given, modules)
         _center_rules.check_shapes(trace, given, parameters)
     for name in parameters:
         _rules.check_real(name, trace[name]["value"], f"The {trace[name]['type']} site")
-    _rules.check_full_data(trace, likelihood)
+    _data_rules.check_full_data(trace, likelihood)
     return {
         "local_latents": local,
         "program": program,

@@ -8,7 +8,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from numpyro_llc.errors import CheckpointError
-from numpyro_llc.local import EvaluationRows, bad_gradient, not_finite
+from numpyro_llc.local import EvaluationRows, check_start
 from numpyro_llc.models import Fields, Parameters, PyTree
 from numpyro_llc.sampling._clock import Clock, Pace
 from numpyro_llc.sampling._compiled import CHUNK_DRAWS, Seen, advance, layout_of, start
@@ -62,7 +62,7 @@ class Run:
         self.bar = tqdm(disable=not plan.schedule.progress_bar, unit="step")
         keys = jax.random.split(rng_key, self.num_chains)
         self.progress = start(plan.sampler, self.layout, keys, starts, self.own, plan.target)
-        self._check_gradient()
+        check_start(self.sampler.gradient(self.progress.state), self.target.center)
         self.form = jax.tree.structure({name: starts[name] for name in sites})
         self.folder = folder
         self.saved: list[Entry] = []
@@ -74,19 +74,6 @@ class Run:
             self.clock.earlier_compiling = numbers["compiling"]
             self.warmed, self.thinning = int(numbers["warmed"]), int(numbers["thinning"])
             self.step_scale = numbers["step_scale"]
-
-    def _check_gradient(self) -> None:
-        """Refuse starts at which no chain has a gradient."""
-        gradient = self.sampler.gradient(self.progress.state)
-        if gradient is None:
-            return
-
-        def of_all(leaf: jax.Array, like: jax.Array) -> np.ndarray:
-            lead = tuple(range(leaf.ndim - like.ndim))
-            return np.where(np.isfinite(leaf).any(axis=lead), 0.0, np.nan)
-
-        if counts := not_finite(jax.tree.map(of_all, gradient, self.target.center)):
-            raise bad_gradient(counts, "where the chains start")
 
     @property
     def num_cells(self) -> int:

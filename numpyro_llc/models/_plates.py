@@ -1,0 +1,73 @@
+"""Plates: all their rows, or a batch of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from numpyro.primitives import Messenger
+
+from numpyro_llc.models._types import Site
+
+
+class FullPlates(Messenger):
+    """Give each subsampled plate all its indices, so that a loss is over the whole data.
+
+    The plate `batched`, if it still has all its `num_rows`, gets `rows` instead.
+    """
+
+    def __init__(
+        self, batched: str | None = None, num_rows: int = 0, rows: jax.Array | None = None
+    ) -> None:
+        super().__init__()
+        self.batched, self.num_rows, self.rows = batched, num_rows, rows
+
+    def process_message(self, msg: Site) -> None:
+        if msg["type"] != "plate":
+            return
+        size, declared = msg["args"]
+        msg["subsampled"] = declared is not None and declared != size
+        if self.rows is not None and (msg["name"], size) == (self.batched, self.num_rows):
+            msg["args"] = (size, len(self.rows))
+            msg["value"] = self.rows
+        elif msg["value"] is None:
+            msg["args"] = (size, None)
+            msg["value"] = jnp.arange(size)
+
+
+@dataclass(frozen=True)
+class Batching:
+    """How rows of the data are taken out of a model.
+
+    Attributes
+    ----------
+    num_rows : int
+        N, the size of the axis that is batched.
+    plate : str or None
+        The plate of that axis.
+    indexed : bool
+        Whether the model indexes its data by the plate's indices; if not, its arguments are sliced.
+    axes : tuple of (int or None)
+        For each array argument, the axis to slice.
+    site_axes : tuple of (str, int)
+        The likelihood sites and the axis of their per-datum losses that holds the rows, from the
+        right.
+    """
+
+    num_rows: int
+    plate: str | None
+    indexed: bool
+    axes: tuple[int | None, ...]
+    site_axes: tuple[tuple[str, int], ...] = ()
+
+    def take(self, arrays: Sequence[jax.Array], rows: jax.Array) -> list[jax.Array]:
+        """The arguments with only `rows` of those that are sliced."""
+        return [
+            array if axis is None else jnp.take(array, rows, axis=axis)
+            for array, axis in zip(arrays, self.axes, strict=True)
+        ]
+
+    def plates(self, rows: jax.Array) -> FullPlates:
+        """Puts `rows` (or, of sliced arguments, their places) into the plate."""
+        places = rows if self.indexed else jnp.arange(len(rows))
+        return FullPlates(self.plate, self.num_rows, places)
