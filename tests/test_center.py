@@ -156,7 +156,7 @@ def test_a_saddle_shallower_than_a_localization_of_one_is_a_center():
 
 
 def test_a_likelihood_without_maximum_is_said_so():
-    with pytest.warns(nllc.LLCWarning, match="loss is flat.*objective='map'"):
+    with pytest.warns(nllc.LLCWarning, match="largest at the edge of `w`.*objective='map'"):
         center = find(saturated=1.0)
     assert not center.converged
 

@@ -12,7 +12,7 @@ import pytest
 import regression
 from jax.experimental.ode import odeint
 from metropolis import Metropolis
-from numpyro.infer import HMC
+from numpyro.infer import HMC, MCMC
 from targets import target_of
 
 import numpyro_llc as nllc
@@ -187,6 +187,7 @@ def test_a_loss_without_a_gradient_is_refused_with_the_reason(model, message):
         lambda: nllc.find_center(key, model, (Y,)),
         lambda: nllc.sweep(key, local, (Y,), localization=[1.0, 2.0]),
         lambda: nllc.evidence.temperature_ladder(key, local, (Y,)),
+        lambda: MCMC(nllc.SGLD(local), num_warmup=1, num_samples=1).run(key, Y),
     ]
     for call in calls:
         with pytest.raises(ValueError, match=f"has no gradient.*{message}"):
@@ -248,6 +249,13 @@ def test_a_gradient_that_is_nan_fails_the_studies_too():
         nllc.sweep(key, local, (Y,), localization=[1.0, 2.0], kernel="sgld", num_warmup=10)
     table = nllc.llc_trajectory(key, nllc.localize(norm, center=None), [bad], (Y,), **SHORT)
     assert table["status"].to_numpy().tolist() == ["failed"]
+
+
+@pytest.mark.slow
+def test_a_gradient_that_is_nan_is_refused_under_numpyro_too():
+    kernel = nllc.SGLD(nllc.localize(norm, center={"w": np.zeros(2)}))
+    with pytest.raises(nllc.NonFiniteLossError, match="gradient.*where the chains start.*'w': 2"):
+        MCMC(kernel, num_warmup=1, num_samples=1, progress_bar=False).run(jax.random.key(0), Y)
 
 
 def test_starts_have_a_gradient():

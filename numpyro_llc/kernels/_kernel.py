@@ -13,7 +13,15 @@ from numpyro_llc._checks import check_integer, check_positive
 from numpyro_llc.kernels._rule import Rule
 from numpyro_llc.kernels._state import StochasticState
 from numpyro_llc.kernels._stochastic import StochasticSampler
-from numpyro_llc.local import Fixed, LocalizedModel, LocalTarget, PosteriorTarget
+from numpyro_llc.local import (
+    Fixed,
+    LocalizedModel,
+    LocalTarget,
+    PosteriorTarget,
+    bad_gradient,
+    check_differentiable,
+    not_finite,
+)
 from numpyro_llc.models import (
     Fields,
     InAxes,
@@ -132,6 +140,7 @@ class StochasticKernel(MCMCKernel):
     ) -> KernelState:
         """State of one chain, or of stacked chains under stacked keys."""
         target = self._read(model_args, model_kwargs)
+        check_differentiable(target)
         self._program, self._fixed = target.program, target.fixed
         self._sample_fn = self._advance
         single = _is_single(rng_key)
@@ -141,6 +150,7 @@ class StochasticKernel(MCMCKernel):
         else:
             z = jax.tree.map(lambda leaf: leaf[None], init_params) if single else init_params
         inner = self.sampler.init(keys, z, target)
+        _check_gradient(inner)
         return self._wrapped(
             inner, rng_key, jnp.asarray(num_warmup), replace(target, arrays=(), center_losses={})
         )
@@ -222,6 +232,15 @@ class StochasticKernel(MCMCKernel):
         return jax.tree.map(
             lambda leaf: jnp.broadcast_to(leaf, (chains, *leaf.shape)), target.center
         )
+
+
+def _check_gradient(state: StochasticState) -> None:
+    """Refuse a gradient that is not finite where the chains start, if its numbers are there."""
+    gradient = state.anchor.gradient
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(gradient)):
+        return
+    if counts := not_finite(gradient):
+        raise bad_gradient(counts, "where the chains start")
 
 
 def _is_single(rng_key: jax.Array) -> bool:

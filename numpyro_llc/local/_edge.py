@@ -37,7 +37,7 @@ AT_THE_EDGE = (
 def edge_of(sites: Sequence[str]) -> str:
     """What is the matter, in words."""
     named = ", ".join(f"`{name}`" for name in sites)
-    return f"the likelihood is largest at the edge of {named}, however far out the search goes"
+    return f"the likelihood is largest at the edge of {named} (of the support, or at infinity)"
 
 
 def edge_sites(target: LocalTarget, hessian: np.ndarray | None) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from numpyro.infer.initialization import init_to_uniform
 from numpyro_llc.models import Arrays, ModelReading, Parameters, Program, PyTree, site_loss
 
 LEAST_SHARE = 0.5
-"""Of the rows: a site with fewer values belongs to groups, whose number is the user's affair."""
+"""Of the data: a site with fewer values belongs to groups, whose number is the user's affair."""
 MOST_PRIVATE = 0.9
 """Share of the data with a parameter of their own, beyond which these are one for each datum."""
 AWAY = 0.1
@@ -46,7 +46,8 @@ def check_no_local_latents(
     """
     rows = max((v.shape[0] for v in reading.observed.values() if jnp.ndim(v)), default=0)
     sizes = {name: sum(map(jnp.size, jax.tree.leaves(reading.center[name]))) for name in sampled}
-    large = {k: v for k, v in sizes.items() if v >= LEAST_SHARE * rows and v >= (given or 0)}
+    data = max(map(jnp.size, reading.center_losses.values()))
+    large = {k: v for k, v in sizes.items() if v >= LEAST_SHARE * data and v >= (given or 0)}
     if rows < 2 or not large:
         return
     forms = tuple((array.shape, str(array.dtype)) for array in reading.arrays)
