@@ -216,12 +216,23 @@ _DRAWS = ("chain", "draw")
 def loo_of(draws: xr.Dataset, log_likelihood: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """ArviZ's PSIS-LOO, datum by datum: expected log density, and the Pareto shape.
 
+    A datum that is the same at all draws, as behind a mask, has that value and the shape 0; ArviZ 1
+    takes none of these.
+
     Parameters
     ----------
     draws : xarray.Dataset
         The posterior, from which the efficiency of the draws is.
     log_likelihood : array [chain, draw, datum]
     """
+    by_datum, shapes = log_likelihood[0, 0].astype(np.float64), np.zeros(log_likelihood.shape[2])
+    varies = np.ptp(log_likelihood, axis=(0, 1)) > 0
+    if varies.any():
+        by_datum[varies], shapes[varies] = _arviz_loo(draws, log_likelihood[..., varies])
+    return by_datum, shapes
+
+
+def _arviz_loo(draws: xr.Dataset, log_likelihood: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     values = xr.Dataset({"x": (("chain", "draw", "datum"), log_likelihood)})
     # On both majors the numbers say whether it failed; that is for the caller to judge.
     with warnings.catch_warnings():

@@ -191,6 +191,25 @@ def test_loo_is_the_exact_leave_one_out_density(repeats):
     assert abs(float(found["elpd_loo"].sum()) - plain.sum()) > 10 * spread.sum()
 
 
+def test_data_behind_a_mask_take_no_part_in_loo():
+    def model(y, is_there):
+        w = numpyro.sample("w", dist.Normal(0.0, 10.0))
+        with numpyro.plate("N", y.shape[0]), numpyro.handlers.mask(mask=is_there):
+            numpyro.sample("y", dist.Normal(w, 1.0), obs=y)
+
+    is_there = np.array([True, False, True, True, False, True])
+    idata = level_draws(LEVELS, is_there.astype(int))
+    found = pointwise.pointwise_statistics(
+        pointwise.pointwise_losses(idata, model, (LEVELS, is_there)), loo=True
+    )
+    wanted = pointwise.pointwise_statistics(
+        pointwise.pointwise_losses(idata, model, (LEVELS[is_there], np.ones(4, bool))), loo=True
+    )
+    for name in ("elpd_loo", "pareto_k"):
+        np.testing.assert_allclose(found[name][is_there], wanted[name], rtol=1e-3, atol=1e-3)
+        np.testing.assert_array_equal(found[name][~is_there], 0.0)
+
+
 @pytest.mark.parametrize("counts", [[3, 3, 3, 3, 3, 3], [1, 2, 5, 1, 3, 2], [4, 0, 1, 2, 1, 1]])
 def test_a_row_that_counts_several_times_is_as_many_rows(counts):
     counts = np.array(counts)

@@ -193,6 +193,11 @@ def _check(plan: Plan, prior: str) -> None:
 
 def _check_model_prior(plan: Plan, prior: str) -> None:
     """The evidence is of a prior whose integral is 1, over all parameters."""
+    if plan.target.fixed is not None:
+        raise ValueError(
+            f"`prior={prior!r}` is the prior of all parameters; `sites` fixes some at the centre. "
+            "Use prior='local', or localize without `sites`."
+        )
     if without := list(plan.reading.improper):
         raise ValueError(
             f"`prior={prior!r}` needs a prior of integral 1 for every parameter; {without} have "
@@ -204,11 +209,6 @@ def _check_model_prior(plan: Plan, prior: str) -> None:
             f"`prior={prior!r}` needs a prior of integral 1; {factors} of `prior_factors` multiply "
             "it by numbers whose integral is not known. Use prior='local', or write the prior as "
             "sample statements alone."
-        )
-    if plan.target.fixed is not None:
-        raise ValueError(
-            f"`prior={prior!r}` is the prior of all parameters; `sites` fixes some at the centre. "
-            "Use prior='local', or localize without `sites`."
         )
 
 
