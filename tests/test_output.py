@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import regression
+import xarray as xr
 from metropolis import METROPOLIS
 
 import numpyro_llc as nllc
@@ -313,16 +314,43 @@ def test_a_table_that_cannot_be_written_is_given(door, tmp_path, monkeypatch):
     np.testing.assert_array_equal(table["llc"][:1], whole["llc"][:1])
 
 
-def test_a_sweep_that_cannot_be_written_gives_its_cells(tmp_path, monkeypatch):
-    def fails(*args, **kwargs):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with monkeypatch.context() as patched:
-        patched.setattr("xarray.Dataset.to_netcdf", fails)
-        with pytest.raises(nllc.CheckpointError, match="sweep.nc cannot be written") as caught:
-            grid(tmp_path)
+def test_a_sweep_that_cannot_be_written_gives_its_cells(tmp_path):
+    with (
+        disk_that_fails(errno.ENOSPC, 1),
+        pytest.raises(nllc.CheckpointError, match="sweep.nc cannot be written") as caught,
+    ):
+        grid(tmp_path)
     assert np.isfinite(caught.value.table["llc"][0])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["settings.json"]
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+import numpy as np, xarray as xr
+from numpyro_llc import CheckpointError
+from numpyro_llc.sampling import write_netcdf
+path = Path(sys.argv[1])
+table = xr.Dataset({"x": ("a", np.arange(1e5))})
+write_netcdf(path, table)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+try:
+    write_netcdf(path, table + 1)
+except CheckpointError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there are no such limits")
+def test_a_table_that_is_too_large_for_the_disk_ends_no_process(tmp_path):
+    """HDF5, on a disk that is full, does: with a segmentation fault when Python ends."""
+    path = tmp_path / "sweep.nc"
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(path)], capture_output=True, text=True, check=True
+    )
+    assert "sweep.nc cannot be written (File too large)" in done.stdout
+    np.testing.assert_array_equal(xr.load_dataset(path, engine="h5netcdf")["x"], np.arange(1e5))
+    assert [one.name for one in tmp_path.iterdir()] == ["sweep.nc"]
 
 
 def test_a_folder_that_can_only_be_read_is_read(tmp_path, monkeypatch):

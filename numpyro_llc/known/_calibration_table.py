@@ -8,7 +8,7 @@ import pandas as pd
 
 from numpyro_llc.errors import CheckpointError
 from numpyro_llc.inference_data import attributes
-from numpyro_llc.sampling import OutputFolder, plain, whole_file, write_bytes
+from numpyro_llc.sampling import OutputFolder, plain, write_bytes, write_netcdf
 
 Row = dict[str, Any]
 """Cells of a problem and kernel by column, numbers and texts; those not known yet are left out."""
@@ -104,8 +104,8 @@ class CalibrationTable:
         self._merge()
         if self.folder is not None:
             data = table.to_xarray().assign_attrs(attributes(self.settings))
-            with self.folder.change(), whole_file(self.folder.path / "calibration.nc") as part:
-                data.to_netcdf(part, engine="h5netcdf")
+            with self.folder.change():
+                write_netcdf(self.folder.path / "calibration.nc", data)
         return table
 
 

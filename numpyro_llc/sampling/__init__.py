@@ -9,7 +9,14 @@ one: ``_lock`` keeps others out of it, and ``_files`` writes files that are whol
 from numpyro_llc.sampling._clock import Clock
 from numpyro_llc.sampling._compiled import OTHER_DATA, Layout, advance, forget_compiled, start
 from numpyro_llc.sampling._draws import Draws, Finished, NonFiniteDraw
-from numpyro_llc.sampling._files import damaged, read_arrays, whole_file, write_arrays, write_bytes
+from numpyro_llc.sampling._files import (
+    damaged,
+    read_arrays,
+    whole_file,
+    write_arrays,
+    write_bytes,
+    write_netcdf,
+)
 from numpyro_llc.sampling._folder import RunFolder
 from numpyro_llc.sampling._identity import fingerprint, plain
 from numpyro_llc.sampling._lengths import evaluation_rows, finish
@@ -56,4 +63,5 @@ __all__ = [
     "with_defaults",
     "write_arrays",
     "write_bytes",
+    "write_netcdf",
 ]

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import h5netcdf
 import numpy as np
+import xarray as xr
 
 from numpyro_llc.errors import CheckpointError
 
@@ -33,8 +35,8 @@ def whole_file(path: Path) -> Iterator[Path]:
     try:
         yield part
         part.replace(path)
-    except (OSError, RuntimeError) as error:  # RuntimeError: HDF5's way to say it
-        why = getattr(error, "strerror", None) or str(error)
+    except OSError as error:
+        why = error.strerror or str(error)
         raise CheckpointError(
             f"`output` {str(path.parent)!r}: {path.name} cannot be written ({why}). What the "
             "folder held before is still there. See to the disk, and make the same call again: "
@@ -57,6 +59,14 @@ def write_arrays(path: Path, arrays: Arrays) -> None:
     """Write a file of arrays."""
     packed = io.BytesIO()
     np.savez(packed, **arrays)  # type: ignore[arg-type]
+    write_bytes(path, packed.getvalue())
+
+
+def write_netcdf(path: Path, table: xr.Dataset) -> None:
+    """Write a dataset. It is made in memory: on a disk that is full HDF5 ends the process."""
+    packed = io.BytesIO()
+    with h5netcdf.File(packed, "w") as file:
+        table.dump_to_store(xr.backends.H5NetCDFStore(file))
     write_bytes(path, packed.getvalue())
 
 

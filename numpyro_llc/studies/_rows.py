@@ -15,7 +15,7 @@ from numpyro_llc.errors import CheckpointError, LLCWarning, NonFiniteLossError
 from numpyro_llc.inference_data import Table, attributes, moments, posterior
 from numpyro_llc.models import PyTree
 from numpyro_llc.results import findings, one_or_by_site, report_of, result_of, text_of
-from numpyro_llc.sampling import Finished, Plan, Run, whole_file
+from numpyro_llc.sampling import Finished, Plan, Run, write_netcdf
 
 Row = dict[str, Any]
 """The cells of a run by column: numbers and texts."""
@@ -62,8 +62,7 @@ def failed_row(error: Exception) -> Row:
 
 def save(table: xr.Dataset, path: Path) -> None:
     """Write the table; the file is replaced as a whole: a kill leaves the old or the new."""
-    with whole_file(path) as part:
-        table.assign_attrs(attributes(table.attrs)).to_netcdf(part, engine="h5netcdf")
+    write_netcdf(path, table.assign_attrs(attributes(table.attrs)))
 
 
 def keep(table: xr.Dataset, path: Path | None) -> None:
