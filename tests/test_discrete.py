@@ -108,6 +108,33 @@ def test_numpyros_own_potential_rises_as_much(case, reading, looked_at):
     assert ours == pytest.approx(numpyros, rel=1e-4, abs=1e-4)
 
 
+@pytest.mark.parametrize("length", [1, 2])
+def test_short_sequences(length):
+    """NumPyro takes the first step out of a scan, so that nothing, or one step, is left."""
+    case = models.CASES["hidden Markov model"]
+    y = case.args[0][:, :length]
+    losses = read_model(case.model, (y,), None, center=case.center).center_losses
+    _close(losses["y"], case.oracle(case.center, y))
+
+
+def test_data_without_states_keep_a_loss_of_their_own():
+    def model(x, y):
+        m = numpyro.sample("m", dist.Normal(0.0, 1.0))
+        with numpyro.plate("data", y.shape[0], subsample_size=4) as rows:
+            numpyro.sample("x", dist.Normal(m, 1.0), obs=x[rows])
+            z = numpyro.sample("z", dist.Bernoulli(0.5), infer=models.states())
+            numpyro.sample("y", dist.Normal(m + z, 1.0), obs=y[rows])
+
+    reading = _read(model, Y**2, Y)
+    of_x = -norm.logpdf(Y**2, 0.5)
+    of_y = -logsumexp(np.log(0.5) + norm.logpdf(Y[:, None], [0.5, 1.5]), axis=1)
+    _close(reading.center_losses["x"], of_x)
+    _close(reading.center_losses["y"], of_y)
+    assert reading.num_data() == 8
+    rows = with_batches(reading).row_losses(reading.center, reading.arrays, jnp.array([6, 2]))
+    _close(rows, (of_x + of_y)[[6, 2]])
+
+
 # --- λ̂
 
 

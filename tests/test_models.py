@@ -253,8 +253,8 @@ def no_data(x, y):
     numpyro.sample("y", dist.Normal(_w() * x, 1.0))
 
 
-def discrete(x, y):
-    k = numpyro.sample("k", dist.Bernoulli(0.5))
+def endless_states(x, y):
+    k = numpyro.sample("k", dist.Poisson(0.5))
     numpyro.sample("y", dist.Normal(_w() * k, 1.0), obs=y)
 
 
@@ -296,7 +296,7 @@ def obs_mask(x, y):
 
 BAD_MODELS = {
     "no observed site": (no_data, ValueError, "no observed site, so it has no loss"),
-    "discrete latent": (discrete, ValueError, "Latent site 'k' is discrete.*Marginalise"),
+    "endless states": (endless_states, ValueError, "'k' .Poisson. has no finite.*Marginalise"),
     "Delta latent": (delta, ValueError, "Latent site 'k' is a Delta"),
     "local latent": (local, ValueError, "Latent site 'theta' has one value per observation of 'y'"),
     "frozen param": (frozen, ValueError, "numpyro.param 'scale' is not in `center`"),

@@ -47,6 +47,7 @@ from numpyro_llc.local._slope import (
     check_differentiable,
     check_start,
     is_differentiable,
+    not_finite,
 )
 from numpyro_llc.local._starts import spread_starts
 from numpyro_llc.local._target import LocalTarget, PosteriorTarget, make_target, total_loss
@@ -73,6 +74,7 @@ __all__ = [
     "as_localized",
     "bad_gradient",
     "check_start",
+    "not_finite",
     "check_differentiable",
     "check_finite",
     "check_localized",

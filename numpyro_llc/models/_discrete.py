@@ -106,6 +106,8 @@ class Enumeration:
     first_dim : int
         The rightmost axis that is free for their states, left of all plates.
     marginals : tuple of Marginal
+    unmarked : tuple of str
+        The discrete sites that are not marked to be enumerated.
     deterministic : tuple of str
         The deterministic sites that depend on discrete ones, and have no value of their own.
     """
@@ -113,6 +115,7 @@ class Enumeration:
     sites: tuple[str, ...]
     first_dim: int
     marginals: tuple[Marginal, ...] = ()
+    unmarked: tuple[str, ...] = ()
     deterministic: tuple[str, ...] = ()
 
     @property

@@ -35,20 +35,25 @@ def read_enumeration(
         return None, {}
     _enumeration.require_funsor()
     unmarked = tuple(name for name in sites if not trace[name]["infer"].get("enumerate"))
-    if unmarked:
-        _say_once(unread.model, unmarked)
-    found = Enumeration(sites, _first_dim(trace))
+    found = Enumeration(sites, _first_dim(trace), unmarked=unmarked)
     values = {k: s["value"] for k, s in trace.items() if _rules.is_parameter(s)}
     enumerated = unread.trace(arrays, as_found(values), first_dim=found.first_dim)
     found = replace(found, marginals=_find_marginals(enumerated, sites, likelihood))
     # One state alone needs no axis.
-    states = {k: trace[k]["value"] for k in sites if jnp.size(enumerated[k]["value"]) > 1}
+    several = {plain_name(k) for k, s in enumerated.items() if jnp.size(s["value"]) > 1}
+    states = {k: trace[k]["value"] for k in sites if k in several}
     varying = _varying(unread, trace, arrays, found, states) if states else ()
     return replace(found, deterministic=varying), found.data_axes(enumerated)
 
 
+def say_once(model: Callable, enumeration: Enumeration | None) -> None:
+    """Warn, once for a model, that sites without a mark are summed out."""
+    if enumeration is not None and enumeration.unmarked:
+        _say(model, enumeration.unmarked)
+
+
 @cache
-def _say_once(model: Callable, sites: tuple[str, ...]) -> None:
+def _say(model: Callable, sites: tuple[str, ...]) -> None:
     warn(
         f"The discrete latent sites {list(sites)} are summed out, as by NumPyro's MCMC. Mark them "
         "with infer={'enumerate': 'parallel'}, or the model with "

@@ -11,7 +11,7 @@ import numpy as np
 from numpyro_llc.models import _center_rules, _data, _data_rules, _rules
 from numpyro_llc.models._arguments import check_model, split_arguments
 from numpyro_llc.models._center_values import CenterValues, CountKeys, as_values
-from numpyro_llc.models._discrete_sites import read_enumeration
+from numpyro_llc.models._discrete_sites import read_enumeration, say_once
 from numpyro_llc.models._enumeration import without_enum
 from numpyro_llc.models._fingerprint import calls, fingerprint, unused_leaves
 from numpyro_llc.models._held import hold_what_is_read
@@ -172,6 +172,7 @@ def read_model(
         found = _structure(unread, arrays, given, factors, init_strategy)
     draws_keys, as_read = found.pop("draws_keys"), found.pop("fingerprint")
     program = found.pop("program")
+    say_once(model, program.enumeration)
     if given is not None:
         given = by_site(given, program.parameters, program.latents)
     seen = measure(replace(program, fingerprint=as_read), init_strategy, given, arrays, 0)
