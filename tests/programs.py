@@ -430,16 +430,16 @@ REFUSED = {
         ModelProgram(
             eight_schools, (EFFECT_ERRORS, EFFECTS), {"mu": 7.9, "tau": 4.0, "theta": EFFECTS}
         ),
-        "one value per observation",
+        "the number of parameters grows with n",
     ),
     "stochastic volatility": (
         ModelProgram(stochastic_volatility, (RETURNS,), {"sigma": 0.1, "h": np.zeros(60)}),
-        "one value per observation",
+        "the number of parameters grows with n",
     ),
     "batting averages without n": (
         ModelProgram(
             batting_averages, (45, PLAYERS_HITS), {"phi": np.clip(PLAYERS_HITS / 45, 0.02, 0.98)}
         ),
-        "one value per observation",
+        "the number of parameters grows with n",
     ),
 }

@@ -1,12 +1,9 @@
 """Draws to labelled data: the only file that knows ArviZ's container and its two majors."""
 
 import datetime
-import itertools
 import json
-import unicodedata
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -14,6 +11,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from numpy.typing import ArrayLike
+
+from numpyro_llc.inference_data._names import FreeNames, variable_name, variable_names
 
 with warnings.catch_warnings():
     # ArviZ 0.23 announces ArviZ 1 at its import, once a day, to users who did not import it.
@@ -40,33 +39,6 @@ sample size is ArviZ's cap whatever the draws, and the error up to three times t
 independent draws it is the cap in 8 % of runs, and of 25 in none."""
 
 
-def variable_name(site: str) -> str:
-    """A site's or plate's name as netCDF and Zarr allow it: ``net/Dense_0`` is ``net.Dense_0``."""
-    return unicodedata.normalize("NFC", site.replace("/", "."))
-
-
-def variable_names(sites: Iterable[str], taken: Iterable[str] = ()) -> dict[str, str]:
-    """Variables of sites, all different: beside ``y.1``, which stays, ``y/1`` is ``y.1_2``."""
-    free, sites = _Free(taken), list(sites)
-    unchanged_first = sorted(sites, key=lambda site: variable_name(site) != site)
-    names = {site: free.next(variable_name(site)) for site in unchanged_first}
-    return {site: names[site] for site in sites}
-
-
-class _Free:
-    """Names that are not taken yet."""
-
-    def __init__(self, taken: Iterable[str]) -> None:
-        self.taken = set(taken)
-
-    def next(self, wanted: str) -> str:
-        """The name that is wanted, or with the first number behind it that makes it free."""
-        names = itertools.chain([wanted], (f"{wanted}_{k}" for k in itertools.count(2)))
-        found = next(name for name in names if name not in self.taken)
-        self.taken.add(found)
-        return found
-
-
 def labelled(
     arrays: Mapping[str, ArrayLike],
     *,
@@ -81,7 +53,7 @@ def labelled(
     number behind it; so does what is named like one of `lead` or `taken`.
     """
     names = variable_names(arrays, (*lead, *taken))
-    free = _Free((*lead, *taken, *names.values()))
+    free = FreeNames((*lead, *taken, *names.values()))
     by_plate: dict[tuple[str, int], str] = {}
     variables: dict[str, tuple[tuple[str, ...], np.ndarray]] = {}
     coords: dict[str, np.ndarray] = {}
@@ -243,38 +215,6 @@ def _arviz_loo(draws: xr.Dataset, log_likelihood: np.ndarray) -> tuple[np.ndarra
         )
     by_datum = found.elpd_i if _IS_DATATREE else found.loo_i
     return np.asarray(by_datum, np.float64), np.asarray(found.pareto_k, np.float64)
-
-
-@dataclass(frozen=True, eq=False)
-class DatasetResult:
-    """A dataset, and what can be read from it; its variables are ``result["name"]``.
-
-    xarray advises to hold a dataset and not to inherit from one. Whatever xarray does is done to
-    `data`, and the class of what comes out is a result again: so is that of a file read back.
-
-    Attributes
-    ----------
-    data : xarray.Dataset
-        All that the result says, its attrs numbers and strings.
-    """
-
-    data: xr.Dataset
-
-    def __getitem__(self, name: str) -> xr.DataArray:
-        return self.data[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return map(str, self.data)
-
-    @property
-    def attrs(self) -> dict[str, Any]:
-        """Those of `data`."""
-        return self.data.attrs
-
-
-def dataset_of(result: DatasetResult | xr.Dataset) -> xr.Dataset:
-    """The dataset of a result, or the dataset that was given."""
-    return result.data if isinstance(result, DatasetResult) else result
 
 
 class MonteCarlo(NamedTuple):

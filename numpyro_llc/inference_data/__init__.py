@@ -1,0 +1,45 @@
+"""Draws to labelled data, in the container of the installed ArviZ; numbers of ArviZ."""
+
+from numpyro_llc.inference_data._arviz import (
+    LEAST_DRAWS,
+    Groups,
+    InferenceData,
+    MonteCarlo,
+    Table,
+    attributes,
+    checked_posterior,
+    draws_of,
+    group_of,
+    inference_data,
+    labelled,
+    loo_of,
+    moments,
+    monte_carlo,
+    posterior,
+    statistics,
+)
+from numpyro_llc.inference_data._dataset import DatasetResult, dataset_of
+from numpyro_llc.inference_data._names import variable_name, variable_names
+
+__all__ = [
+    "DatasetResult",
+    "Groups",
+    "InferenceData",
+    "LEAST_DRAWS",
+    "MonteCarlo",
+    "Table",
+    "attributes",
+    "checked_posterior",
+    "dataset_of",
+    "draws_of",
+    "group_of",
+    "inference_data",
+    "labelled",
+    "loo_of",
+    "moments",
+    "monte_carlo",
+    "posterior",
+    "statistics",
+    "variable_name",
+    "variable_names",
+]
