@@ -50,7 +50,7 @@ def main(arguments=None):
             ),
             (np.zeros(ROWS), options.num_data / ROWS),
             prior="both",
-            inverse_temperatures=np.geomspace(1 / options.num_data, 1.0, 12),
+            inverse_temperatures=np.geomspace(10 / options.num_data, 1.0, 9),
             num_warmup=options.num_warmup,
             num_samples=options.num_samples,
             progress_bar=not options.no_progress_bar,
