@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ MOST_PRIVATE = 0.9
 AWAY = 0.1
 """How far from the centre derivatives are looked at: at a perfect fit they are zero."""
 _ANYWHERE = init_to_uniform()
-_Forms = tuple[tuple[tuple[int, ...], str], ...]
+_Forms = tuple[tuple[tuple[int, ...], Any], ...]
 """Shapes and dtypes of the model's arrays."""
 
 
@@ -50,7 +51,7 @@ def check_no_local_latents(
     large = {k: v for k, v in sizes.items() if v >= LEAST_SHARE * data and v >= (given or 0)}
     if rows < 2 or not large:
         return
-    forms = tuple((array.shape, str(array.dtype)) for array in reading.arrays)
+    forms = tuple((array.shape, array.dtype) for array in reading.arrays)
     shorter = _sizes_with_a_row_less(reading.program, forms, rows)
     for name, size in large.items():
         if shorter is not None and shorter[name] != size:
