@@ -30,7 +30,15 @@ def moved(z, away):
     return jax.tree.map(lambda leaf: leaf + away, z)
 
 
-@pytest.fixture(scope="module", params=models.CASES, ids=str)
+LONG = {"capture with masked states", "two steps back", "mixture of one component"}
+"""Compile for long, or show little that others do not: the second tier runs them."""
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(k, marks=[pytest.mark.slow] * (k in LONG)) for k in models.CASES],
+    ids=str,
+)
 def case(request):
     return models.CASES[request.param]
 
@@ -397,6 +405,18 @@ def test_a_site_outside_of_the_plate_of_its_state_is_refused():
     with pytest.raises(
         ValueError, match=r"'y' depends on the discrete latent sites \['z'\], but not"
     ):
+        _read(model, Y)
+
+
+def test_a_state_that_is_lost_beside_another_is_refused():
+    def model(y):
+        m = numpyro.sample("m", dist.Normal(0.0, 1.0))
+        kind = numpyro.sample("kind", dist.Bernoulli(0.5), infer=models.states())
+        with numpyro.plate("data", y.shape[0]):
+            z = numpyro.sample("z", dist.Bernoulli(0.5), infer=models.states())
+            numpyro.sample("y", dist.Normal(m + z + jnp.max(kind), 1.0), obs=y)
+
+    with pytest.raises(ValueError, match=r"'y' depends on the discrete latent sites \['kind'\]"):
         _read(model, Y)
 
 

@@ -196,7 +196,9 @@ def _uses_indices(reading: ModelReading, batching: Batching) -> bool:
     """Whether the model reads the plate's indices, or declares that it will."""
     program = _program(reading, batching)
     rows = jnp.arange(batching.num_rows)
-    used = depends(lambda rows: program.batch_losses(reading.center, reading.arrays, rows), rows)
+    used = depends(
+        lambda a: program.batch_losses(reading.center, reading.arrays, a["rows"]), {"rows": rows}
+    )
     return any(used.values()) or batching.plate in reading.subsampled
 
 

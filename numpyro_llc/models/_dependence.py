@@ -1,27 +1,28 @@
-"""Which results of a traced function depend on its arguments."""
+"""Which arguments of a traced function its results depend on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 
-from numpyro_llc.models._types import PyTree
+Names = frozenset[str]
 
 
-def depends(function: Callable, argument: PyTree) -> PyTree:
-    """A pytree like the result, of whether each leaf is computed from any of `argument`.
+def depends(function: Callable, arguments: Mapping[str, jax.Array]) -> dict[str, Names]:
+    """For each result of `function`, by name, the names of the arguments that it is computed from.
 
     What a loop, a branch or a call inside computes depends on all that goes into it.
     """
-    form = []
-
-    def flat(argument: PyTree) -> list[jax.Array]:
-        leaves, treedef = jax.tree.flatten(function(argument))
-        form.append(treedef)
-        return leaves
-
-    jaxpr = jax.make_jaxpr(flat)(argument).jaxpr
-    reached = set(map(id, jaxpr.invars))
+    closed, shapes = jax.make_jaxpr(function, return_shape=True)(dict(arguments))
+    jaxpr, nothing = closed.jaxpr, frozenset[str]()
+    # JAX sorts the entries of a dict.
+    origins = {id(v): frozenset({k}) for v, k in zip(jaxpr.invars, sorted(arguments), strict=True)}
     for equation in jaxpr.eqns:
-        if any(id(variable) in reached for variable in equation.invars):
-            reached |= set(map(id, equation.outvars))
-    return jax.tree.unflatten(form[0], [id(variable) in reached for variable in jaxpr.outvars])
+        own = nothing.union(*(origins.get(id(variable), nothing) for variable in equation.invars))
+        origins |= {id(variable): own for variable in equation.outvars}
+    results = iter(jaxpr.outvars)
+    return {
+        name: nothing.union(
+            *(origins.get(id(next(results)), nothing) for _ in jax.tree.leaves(shapes[name]))
+        )
+        for name in sorted(shapes)
+    }

@@ -1,6 +1,6 @@
 """Read the discrete latent sites of a program: can they be summed out, and which data they join."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 
@@ -42,8 +42,10 @@ def read_enumeration(
     # One state alone needs no axis.
     several = {plain_name(k) for k, s in enumerated.items() if jnp.size(s["value"]) > 1}
     states = {k: trace[k]["value"] for k in sites if k in several}
-    varying = _varying(unread, trace, arrays, found, states) if states else ()
-    return replace(found, deterministic=varying), found.data_axes(enumerated)
+    dependent = _dependent(unread, trace, arrays, states) if states else {}
+    _check_kept(dependent, trace, factors_of(enumerated))
+    varying = [k for k, n in dependent.items() if n and trace[k]["type"] == "deterministic"]
+    return replace(found, deterministic=tuple(varying)), found.data_axes(enumerated)
 
 
 def say_once(model: Callable, enumeration: Enumeration | None) -> None:
@@ -61,29 +63,32 @@ def _say(model: Callable, sites: tuple[str, ...]) -> None:
     )
 
 
-def _varying(
-    unread: Program, trace: Trace, arrays: Arrays, found: Enumeration, states: Parameters
-) -> tuple[str, ...]:
-    """The deterministic sites of a plain trace that depend on `states`, of discrete sites.
-
-    An observed site that depends on them, but has no axis for them, has lost it on the way.
-    """
+def _dependent(
+    unread: Program, trace: Trace, arrays: Arrays, states: Parameters
+) -> dict[str, frozenset[str]]:
+    """Of sites of a plain trace, the discrete sites of `states` that they depend on directly."""
     fixed = {k: s["value"] for k, s in trace.items() if _rules.is_parameter(s)}
 
     def run(states: Parameters) -> dict[str, PyTree]:
         again = unread.trace(arrays, as_found(fixed | states))
         return {name: _value(site) for name, site in again.items() if _is_looked_at(site)}
 
-    dependent = {k for k, leaves in depends(run, states).items() if any(jax.tree.leaves(leaves))}
-    for name in dependent - found.covered:
-        if trace[name]["type"] == "sample":
+    return depends(run, states)
+
+
+def _check_kept(
+    dependent: Mapping[str, frozenset[str]], trace: Trace, factors: Sequence[Factor]
+) -> None:
+    """Refuse a site that depends on a discrete one, but has no axis for its states."""
+    for name, needed in dependent.items():
+        axes = {plain_name(k) for f in factors if f.site == name for k in f.log_prob.inputs}
+        if trace[name]["type"] == "sample" and (lost := sorted(needed - axes - {name})):
             raise ValueError(
-                f"Observed site {name!r} depends on the discrete latent sites {list(states)}, but "
-                "not on each of their states by itself: a sum, a product or an index over them "
-                "joins the states. Keep the leftmost axes of a discrete value, on which NumPyro "
-                "puts its states, and use it only in the plates that it is in."
+                f"Site {name!r} depends on the discrete latent sites {lost}, but not on each of "
+                "their states by itself: a sum, a product or an index over a discrete value joins "
+                "or moves its states. NumPyro puts them on new axes to the left: keep these, and "
+                "use a discrete value in the plates that it is in."
             )
-    return tuple(name for name in trace if name in dependent - found.covered)
 
 
 def _value(site: Site) -> PyTree:
@@ -91,9 +96,9 @@ def _value(site: Site) -> PyTree:
 
 
 def _is_looked_at(site: Site) -> bool:
-    is_data = site["type"] == "sample" and site["is_observed"]
+    is_density = site["type"] == "sample" and (site["is_observed"] or _rules.is_discrete(site))
     # All that one scan gives may depend on all that it takes: no site of it can be told apart.
-    return site["type"] == "deterministic" or (is_data and not site.get("_control_flow_done"))
+    return site["type"] == "deterministic" or (is_density and not site.get("_control_flow_done"))
 
 
 def _first_dim(trace: Trace) -> int:

@@ -177,7 +177,7 @@ class Program:
         plates: FullPlates | None = None,
     ) -> Losses:
         """Losses of those of the sites that depend on discrete ones, which are summed out."""
-        if self.enumeration is None:
+        if self.enumeration is None or self.enumeration.covered.isdisjoint(names):
             return {}
         trace = self.trace(arrays, values, seed, plates, self.enumeration.first_dim)
         return self.enumeration.losses(trace, names)
