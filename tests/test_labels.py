@@ -25,7 +25,7 @@ SETTINGS = {
     "kernel": Metropolis(0.2),
     "num_chains": 2,
     "num_warmup": 0,
-    "num_samples": 12,
+    "num_samples": 24,
     "progress_bar": False,
 }
 

@@ -1,5 +1,6 @@
 """Properties of whatever model, centre and names."""
 
+import re
 from contextlib import ExitStack
 
 import jax
@@ -226,8 +227,7 @@ def test_names_are_refused_or_label_every_value(case):
     center, plates = case
     flat = named_leaves(center)
     taken = ["llc", "llc_on", "chain", "draw"]
-    used = [name for own in plates.values() for name in own.values()]
-    labels = [*map(variable_name, {*flat}), *{variable_name(name) for name in used}]
+    labels = list(map(variable_name, {*flat}))
     several = sum(len(jax.tree.leaves(tree)) for tree in center.values()) > len(
         {variable_name(name) for name in flat}
     )
@@ -252,4 +252,8 @@ def test_names_are_refused_or_label_every_value(case):
         for axis, plate in plates.get(name, {}).items():
             if value.shape[axis] > 1:
                 dims[axis] = variable_name(plate)
-        assert variable.dims == ("chain", "draw", *dims)
+        assert variable.dims[:2] == ("chain", "draw")
+        assert len({*variable.dims}) == value.ndim
+        # A name that is taken gets a number behind it.
+        for found, wanted in zip(variable.dims[2:], dims, strict=True):
+            assert re.fullmatch(re.escape(wanted) + r"(_\d+)?", found)

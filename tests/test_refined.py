@@ -147,7 +147,7 @@ def test_refinements_go_on_where_they_stopped(tmp_path):
     xr.testing.assert_equal(once, again)
     assert once["num_parameters"].to_numpy().tolist() == [5, 2]
     xr.testing.assert_equal(once, refined(sites=parts))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1", "settings.json"]
 
 
 def test_what_is_fixed_stays_at_the_center():

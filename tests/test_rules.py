@@ -455,6 +455,7 @@ def test_a_change_of_curvature_is_that_of_the_hessian():
     """``|∇²U(z) v|`` and ``|(∇²U(z) - ∇²U(z*)) v|²`` where ``∇²U = 12 z² + γ`` by coordinate."""
 
     class Quartic:
+        program = SimpleNamespace(has_forward_mode=True)
         center = {"w": jnp.asarray([0.5, 0.0])}
 
         def tempered_loss(self, z, rows):

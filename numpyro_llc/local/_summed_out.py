@@ -1,6 +1,6 @@
 """A model whose discrete sites are summed out, as a NumPyro model that any kernel takes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import jax
 import jax.numpy as jnp
@@ -38,9 +38,9 @@ def summed_out(reading: ModelReading) -> Callable:
 
 def check_sampled(names: Sites, reading: ModelReading) -> None:
     """Refuse a discrete site among those to sample."""
-    enumeration = reading.program.enumeration
-    listed = {names} if isinstance(names, str) else {*names}
-    if enumeration is not None and (summed := sorted(listed & {*enumeration.sites})):
+    discrete = () if reading.program.enumeration is None else reading.program.enumeration.sites
+    listed = [names] if isinstance(names, str) else names
+    if summed := [name for name in discrete if isinstance(listed, Iterable) and name in listed]:
         raise ValueError(
             f"`sites` names {summed}, discrete and summed out: no chain moves them. Leave them out."
         )
