@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from numpyro_llc.models import _rules
-from numpyro_llc.models._dependence import depends
+from numpyro_llc.models._dependence import sources
 from numpyro_llc.models._plates import Batching
 from numpyro_llc.models._program import Program
 from numpyro_llc.models._reading import ModelReading
@@ -196,7 +196,9 @@ def _uses_indices(reading: ModelReading, batching: Batching) -> bool:
     """Whether the model reads the plate's indices, or declares that it will."""
     program = _program(reading, batching)
     rows = jnp.arange(batching.num_rows)
-    used = depends(lambda rows: program.batch_losses(reading.center, reading.arrays, rows), rows)
+    used = sources(
+        lambda given: program.batch_losses(reading.center, reading.arrays, **given), {"rows": rows}
+    )
     return any(used.values()) or batching.plate in reading.subsampled
 
 

@@ -7,21 +7,26 @@ import jax
 from numpyro_llc.models._types import PyTree
 
 
-def depends(function: Callable, argument: PyTree) -> PyTree:
-    """A pytree like the result, of whether each leaf is computed from any of `argument`.
+def sources(function: Callable, argument: dict[str, PyTree]) -> dict[str, frozenset[str]]:
+    """For each entry of the result the entries of `argument` that it is computed from.
 
     What a loop, a branch or a call inside computes depends on all that goes into it.
     """
     form = []
 
-    def flat(argument: PyTree) -> list[jax.Array]:
-        leaves, treedef = jax.tree.flatten(function(argument))
-        form.append(treedef)
-        return leaves
+    def flat(argument: dict[str, PyTree]) -> list[jax.Array]:
+        result = function(argument)
+        form.append([name for name in result for _ in jax.tree.leaves(result[name])])
+        return [leaf for tree in result.values() for leaf in jax.tree.leaves(tree)]
 
     jaxpr = jax.make_jaxpr(flat)(argument).jaxpr
-    reached = set(map(id, jaxpr.invars))
+    names = [name for name in sorted(argument) for _ in jax.tree.leaves(argument[name])]
+    reached = {id(v): frozenset({name}) for v, name in zip(jaxpr.invars, names, strict=True)}
+    nothing: frozenset[str] = frozenset()
     for equation in jaxpr.eqns:
-        if any(id(variable) in reached for variable in equation.invars):
-            reached |= set(map(id, equation.outvars))
-    return jax.tree.unflatten(form[0], [id(variable) in reached for variable in jaxpr.outvars])
+        into = nothing.union(*(reached.get(id(variable), nothing) for variable in equation.invars))
+        reached |= {id(variable): into for variable in equation.outvars}
+    found: dict[str, frozenset[str]] = {}
+    for name, variable in zip(form[0], jaxpr.outvars, strict=True):
+        found[name] = found.get(name, nothing) | reached.get(id(variable), nothing)
+    return found

@@ -1,6 +1,6 @@
 """Read the discrete latent sites of a program: can they be summed out, and which data they join."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 
@@ -11,7 +11,7 @@ from numpyro_llc.errors import warn
 from numpyro_llc.models import _enumeration, _rules
 from numpyro_llc.models._center_values import as_found
 from numpyro_llc.models._data import DataAxes
-from numpyro_llc.models._dependence import depends
+from numpyro_llc.models._dependence import sources
 from numpyro_llc.models._discrete import Enumeration, Factor, Marginal, factors_of
 from numpyro_llc.models._enumeration import UNNAMED, plain_name
 from numpyro_llc.models._program import Program
@@ -38,11 +38,16 @@ def read_enumeration(
     found = Enumeration(sites, _first_dim(trace), unmarked=unmarked)
     values = {k: s["value"] for k, s in trace.items() if _rules.is_parameter(s)}
     enumerated = unread.trace(arrays, as_found(values), first_dim=found.first_dim)
+    _check_axes(enumerated, found)
     found = replace(found, marginals=_find_marginals(enumerated, sites, likelihood))
     # One state alone needs no axis.
     several = {plain_name(k) for k, s in enumerated.items() if jnp.size(s["value"]) > 1}
     states = {k: trace[k]["value"] for k in sites if k in several}
-    varying = _varying(unread, trace, arrays, found, states) if states else ()
+    if not states:
+        return found, found.data_axes(enumerated)
+    dependent = _dependent(unread, trace, arrays, states)
+    _check_states(trace, found, states, dependent, factors_of(enumerated))
+    varying = tuple(k for k in dependent if trace[k]["type"] == "deterministic")
     return replace(found, deterministic=varying), found.data_axes(enumerated)
 
 
@@ -61,29 +66,18 @@ def _say(model: Callable, sites: tuple[str, ...]) -> None:
     )
 
 
-def _varying(
-    unread: Program, trace: Trace, arrays: Arrays, found: Enumeration, states: Parameters
-) -> tuple[str, ...]:
-    """The deterministic sites of a plain trace that depend on `states`, of discrete sites.
-
-    An observed site that depends on them, but has no axis for them, has lost it on the way.
-    """
+def _dependent(
+    unread: Program, trace: Trace, arrays: Arrays, states: Parameters
+) -> dict[str, frozenset[str]]:
+    """The sites of a plain trace that depend on some of `states`, of discrete sites; on which."""
     fixed = {k: s["value"] for k, s in trace.items() if _rules.is_parameter(s)}
 
     def run(states: Parameters) -> dict[str, PyTree]:
         again = unread.trace(arrays, as_found(fixed | states))
         return {name: _value(site) for name, site in again.items() if _is_looked_at(site)}
 
-    dependent = {k for k, leaves in depends(run, states).items() if any(jax.tree.leaves(leaves))}
-    for name in dependent - found.covered:
-        if trace[name]["type"] == "sample":
-            raise ValueError(
-                f"Observed site {name!r} depends on the discrete latent sites {list(states)}, but "
-                "not on each of their states by itself: a sum, a product or an index over them "
-                "joins the states. Keep the leftmost axes of a discrete value, on which NumPyro "
-                "puts its states, and use it only in the plates that it is in."
-            )
-    return tuple(name for name in trace if name in dependent - found.covered)
+    found = sources(run, states)
+    return {name: found[name] for name in trace if found.get(name)}
 
 
 def _value(site: Site) -> PyTree:
@@ -91,9 +85,35 @@ def _value(site: Site) -> PyTree:
 
 
 def _is_looked_at(site: Site) -> bool:
-    is_data = site["type"] == "sample" and site["is_observed"]
+    if site["type"] == "deterministic":
+        return True
     # All that one scan gives may depend on all that it takes: no site of it can be told apart.
-    return site["type"] == "deterministic" or (is_data and not site.get("_control_flow_done"))
+    return site["type"] == "sample" and not site.get("_control_flow_done")
+
+
+def _check_states(
+    trace: Trace,
+    found: Enumeration,
+    several: Iterable[str],
+    dependent: Mapping[str, frozenset[str]],
+    factors: Sequence[Factor],
+) -> None:
+    """Refuse a site that lost the axis of a state on the way, or has that of another site."""
+    for name in dependent:
+        site = trace[name]
+        if site["type"] == "sample" and site["is_observed"] and name not in found.covered:
+            raise ValueError(
+                f"Observed site {name!r} depends on the discrete latent sites "
+                f"{sorted(dependent[name])}, but not on each of their states by itself: a sum, a "
+                "product or an index over them joins the states. Keep the leftmost axes of a "
+                "discrete value, on which NumPyro puts its states, and use it only in the plates "
+                "that it is in."
+            )
+    for factor in factors:
+        if factor.site in trace and _is_looked_at(trace[factor.site]):
+            axes = {plain_name(name) for name in factor.states(several)}
+            if axes - dependent.get(factor.site, frozenset()):
+                raise _moved(factor.site, found)
 
 
 def _first_dim(trace: Trace) -> int:
@@ -106,6 +126,27 @@ def _first_dim(trace: Trace) -> int:
             used.append(max(len(site["fn"].batch_shape), value_ndim) - is_scanned)
             used += [-frame.dim for frame in site["cond_indep_stack"]]
     return -1 - max(used)
+
+
+def _check_axes(trace: Trace, found: Enumeration) -> None:
+    """Refuse a site with an axis among those of the states that belongs to no state.
+
+    The model has moved the states: their axes would be taken for those of others.
+    """
+    for name, site in trace.items():
+        names = site.get("infer", {}).get("dim_to_name", {})
+        if any(dim <= found.first_dim and k.startswith(UNNAMED) for dim, k in names.items()):
+            raise _moved(name, found)
+
+
+def _moved(name: str, found: Enumeration) -> ValueError:
+    """The error for a site that has its states on the axes of others."""
+    return ValueError(
+        f"Site {name!r} has the states of the discrete latent sites {list(found.sites)} on other "
+        "axes than NumPyro gave them: a new axis (jnp.stack(..., axis=-1), [..., None], a matrix "
+        "product) has moved them to the left. Keep the plates their rightmost axes: "
+        "sum(x[:, k] * w[k] for k in ...) in place of x @ w, or take the new axis out again."
+    )
 
 
 def _find_marginals(
