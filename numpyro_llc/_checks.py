@@ -67,6 +67,12 @@ def check_key(rng_key: object) -> jax.Array:
             f"`rng_key` must be one JAX random key; got {type(rng_key).__name__}. "
             "Make one with jax.random.key(0)."
         )
+    if isinstance(jnp.zeros(()), jax.core.Tracer) or isinstance(rng_key, jax.core.Tracer):
+        raise TypeError(
+            "This function decides by numbers how it goes on, so it cannot run inside jax.jit, "
+            "jax.vmap or another traced function; it compiles what it can. Call it outside, once "
+            "for each data set. MCMC(NUTS(nllc.localize(model, center=...))).run does run inside."
+        )
     return cast(jax.Array, rng_key)
 
 

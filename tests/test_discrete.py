@@ -1,5 +1,6 @@
 """Models with discrete latent sites, summed out datum by datum."""
 
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -417,6 +418,74 @@ def test_a_state_that_is_lost_beside_another_is_refused():
             numpyro.sample("y", dist.Normal(m + z + jnp.max(kind), 1.0), obs=y)
 
     with pytest.raises(ValueError, match=r"'y' depends on the discrete latent sites \['kind'\]"):
+        _read(model, Y)
+
+
+def _spike_and_slab(mean):
+    """Three coefficients that may be zero, each by a state of its own outside of the data."""
+
+    def model(x, y):
+        w = numpyro.sample("w", dist.Normal(0.0, 3.0).expand([3]).to_event(1))
+        states = [
+            numpyro.sample(f"xi{k}", dist.Bernoulli(0.5), infer=models.states()) for k in "012"
+        ]
+        kept = [jnp.where(xi, w[k], 0.0) for k, xi in enumerate(states)]
+        with numpyro.plate("data", len(y)):
+            numpyro.sample("y", dist.Normal(mean(x, kept), 1.0), obs=y)
+
+    return model
+
+
+def _by_columns(x, kept):
+    return sum(x[:, k] * w for k, w in enumerate(kept))
+
+
+def _by_matrix(x, kept):
+    kept = jnp.stack(jnp.broadcast_arrays(*kept), axis=-1)
+    return jnp.matmul(x, kept[..., None]).squeeze(-1)
+
+
+SLOPES = {"w": np.array([1.0, 0.1, -0.1])}
+COLUMNS = np.random.default_rng(1).normal(size=(8, 3))
+
+
+def test_states_of_several_coefficients_are_summed_together():
+    local = nllc.localize(_spike_and_slab(_by_columns), center=SLOPES, num_data=8)
+    subsets = np.array(list(itertools.product((0, 1), repeat=3)))
+    means = COLUMNS @ (SLOPES["w"] * subsets).T
+    wanted = 3 * np.log(2) - logsumexp(norm.logpdf(Y[:, None], means, 1.0).sum(0))
+    _close(local.read((COLUMNS, Y)).center_losses["y"], wanted)
+
+
+def _column(x, kept):
+    return kept[0][..., None] * x[:, 0]
+
+
+@pytest.mark.parametrize("mean", [_by_matrix, _column])
+def test_states_that_the_model_moved_to_other_axes_are_refused(mean):
+    """They would be taken for those of another site; NumPyro refuses them as well."""
+    local = nllc.localize(_spike_and_slab(mean), center=SLOPES, num_data=8)
+    with pytest.raises(ValueError, match="'y' has the states .* on other axes than NumPyro"):
+        local.read((COLUMNS, Y))
+
+
+def _dot(z, w):
+    return jnp.dot(w * jnp.ones(8), z)
+
+
+def _stacked(z, w):
+    return w + jnp.concatenate([z[None], jnp.zeros((1, 8))]).sum(0)
+
+
+@pytest.mark.parametrize("mean", [_dot, _stacked])
+def test_a_model_that_fails_with_all_states_at_once_is_told_why(mean):
+    def model(y):
+        m = numpyro.sample("m", dist.Normal(0.0, 1.0))
+        with numpyro.plate("data", y.shape[0]):
+            z = numpyro.sample("z", dist.Bernoulli(0.5), infer=models.states())
+            numpyro.sample("y", dist.Normal(mean(z, m), 1.0), obs=y)
+
+    with pytest.raises(ValueError, match=r"discrete latent sites \['z'\] have all their states at"):
         _read(model, Y)
 
 

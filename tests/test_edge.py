@@ -7,6 +7,8 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 from metropolis import Metropolis
+from numpyro.infer.reparam import CircularReparam
+from scipy.stats import vonmises
 from targets import target_of
 
 import numpyro_llc as nllc
@@ -131,3 +133,27 @@ def test_an_ordinary_center_has_no_edge():
     center = nllc.find_center(jax.random.key(0), categories, (ALL,), num_starts=2)
     assert center.edge == ()
     assert center.converged
+
+
+ANGLES = vonmises.rvs(3.0, loc=np.pi, size=40, random_state=1)
+
+
+def angle(y):
+    mu = numpyro.sample("mu", dist.VonMises(0.0, 1.0))
+    with numpyro.plate("N", len(y)):
+        numpyro.sample("y", dist.VonMises(mu, 3.0), obs=y)
+
+
+def test_an_angle_has_no_edge_once_it_is_unwrapped():
+    with pytest.raises(ValueError, match=r"`center\['mu'\]`.*edge.*CircularReparam"):
+        nllc.localize(angle, center={"mu": np.pi}).read((ANGLES,))
+    unwrapped = numpyro.handlers.reparam(angle, config={"mu": CircularReparam()})
+    mode = np.angle(np.exp(1j * ANGLES).mean())
+    for center in (mode, mode + 2 * np.pi, np.pi):
+        local = nllc.localize(
+            unwrapped, center={"mu_unwrapped": center}, prior_factors=["mu_factor"]
+        )
+        reading = local.read((ANGLES,))
+        wanted = -vonmises.logpdf(ANGLES, 3.0, loc=center)
+        np.testing.assert_allclose(reading.center_losses["y"], wanted, rtol=1e-4, atol=1e-4)
+        assert curvature_at_center(local.target(reading)[0], jax.random.key(0)).edge == ()

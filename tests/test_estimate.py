@@ -192,6 +192,26 @@ def test_bad_key_is_refused(key):
         nllc.estimate_llc(key, regression.model, DATA, center={"w": regression.OLS})
 
 
+FIXED = nllc.localize(regression.model, center={"w": regression.OLS})
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda key, x: nllc.estimate_llc(key, FIXED, (x, regression.Y)),
+        lambda key, x: nllc.find_center(key, regression.model, (x, regression.Y)),
+        lambda key, x: nllc.sweep(key, FIXED, (x, regression.Y), localization=[1.0, 2.0]),
+        lambda key, x: evidence.volume_scaling(key, FIXED, (x, regression.Y)),
+    ],
+)
+def test_a_function_that_samples_does_not_run_inside_a_traced_one(function):
+    key, keys = jax.random.key(0), jax.random.split(jax.random.key(0))
+    with pytest.raises(TypeError, match="cannot run inside jax.jit.*Call it outside"):
+        jax.jit(lambda x: function(key, x))(regression.X)
+    with pytest.raises(TypeError, match="cannot run inside jax.jit.*Call it outside"):
+        jax.vmap(lambda key: function(key, regression.X))(keys)
+
+
 @pytest.mark.parametrize("name", ["llc", "chain"])
 def test_a_site_of_a_taken_name_is_refused(name):
     def model(x, y):

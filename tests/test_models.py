@@ -439,6 +439,18 @@ def test_a_batch_in_place_of_the_data_is_refused():
         read(model, (X[:1], Y[:1]), {"w": 0.3})
 
 
+@pytest.mark.parametrize("rows", [2, 5])
+@pytest.mark.parametrize("plate", ["N", "items"])
+def test_a_batch_of_several_rows_in_place_of_the_data_is_refused(rows, plate):
+    def model(x, y):
+        w = _w()
+        with numpyro.plate(plate, 20, subsample_size=rows):
+            numpyro.sample("y", dist.Normal(w * x, 1.0), obs=y)
+
+    with pytest.raises(ValueError, match=f"'{plate}' .size 20..*pass all rows"):
+        read(model, (X[:rows], Y[:rows]), {"w": 0.3})
+
+
 def test_latents_in_a_plate_as_large_as_the_data_are_refused():
     def model(x, y):
         with numpyro.plate("N", 20):

@@ -29,7 +29,8 @@ AT_THE_EDGE = (
     "Leave out of the model what is zero or certain there (an empty category, a scale that "
     "vanishes, a column that separates the classes), or hold that site fixed and sample the others "
     "(`sites`). The mode of the posterior, find_center(objective='map'), lies inside if the prior "
-    "keeps off the edge; λ̂ there is of a slope, not of a minimum."
+    "keeps off the edge; λ̂ there is of a slope, not of a minimum. An angle (VonMises) has no edge "
+    "after numpyro.infer.reparam.CircularReparam."
 )
 """What can be done."""
 

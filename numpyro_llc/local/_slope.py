@@ -12,7 +12,8 @@ from numpyro_llc.models import Parameters
 TRAP = (
     "A root or a norm at zero has no finite derivative, nor has a jnp.where whose other branch is "
     "not finite there: move the centre off that point, or give the unused branch a safe argument "
-    "(jnp.where(x > 0, jnp.sqrt(jnp.where(x > 0, x, 1.0)), 0.0))"
+    "(jnp.where(x > 0, jnp.sqrt(jnp.where(x > 0, x, 1.0)), 0.0)). Rows whose rate or scale is "
+    "zero, as counts without exposure: mask them, with a positive filler in its place"
 )
 """Why a gradient is NaN where the loss is finite, and what helps."""
 

@@ -126,5 +126,6 @@ def check_center(
                 f"{np.asarray(center[name]).tolist()}. λ̂ is defined here for interior points: "
                 "move it inside. Where find_center ended there, the likelihood is largest at that "
                 "edge: leave out of the model what is zero or certain there (an empty category, a "
-                "scale that vanishes), or take find_center(objective='map')."
+                "scale that vanishes), or take find_center(objective='map'). An angle (VonMises) "
+                "has no edge after numpyro.infer.reparam.CircularReparam."
             )

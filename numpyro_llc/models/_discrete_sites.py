@@ -11,7 +11,6 @@ from numpyro_llc.errors import warn
 from numpyro_llc.models import _enumeration, _rules
 from numpyro_llc.models._center_values import as_found
 from numpyro_llc.models._data import DataAxes
-from numpyro_llc.models._dependence import depends
 from numpyro_llc.models._discrete import Enumeration, Factor, Marginal, factors_of
 from numpyro_llc.models._enumeration import UNNAMED, plain_name
 from numpyro_llc.models._program import Program
@@ -38,12 +37,15 @@ def read_enumeration(
     found = Enumeration(sites, _first_dim(trace), unmarked=unmarked)
     values = {k: s["value"] for k, s in trace.items() if _rules.is_parameter(s)}
     enumerated = unread.trace(arrays, as_found(values), first_dim=found.first_dim)
+    _check_axes(enumerated, found)
     found = replace(found, marginals=_find_marginals(enumerated, sites, likelihood))
     # One state alone needs no axis.
     several = {plain_name(k) for k, s in enumerated.items() if jnp.size(s["value"]) > 1}
     states = {k: trace[k]["value"] for k in sites if k in several}
     dependent = _dependent(unread, trace, arrays, states) if states else {}
-    _check_kept(dependent, trace, factors_of(enumerated))
+    factors = factors_of(enumerated)
+    _check_in_place(dependent, found, states, factors)
+    _check_kept(dependent, trace, factors)
     varying = [k for k, n in dependent.items() if n and trace[k]["type"] == "deterministic"]
     return replace(found, deterministic=tuple(varying)), found.data_axes(enumerated)
 
@@ -74,6 +76,20 @@ def _dependent(
         return {name: _value(site) for name, site in again.items() if _is_looked_at(site)}
 
     return depends(run, states)
+
+
+def _check_in_place(
+    dependent: Mapping[str, frozenset[str]],
+    found: Enumeration,
+    states: Parameters,
+    factors: Sequence[Factor],
+) -> None:
+    """Refuse a site that has the axis of a discrete site that it does not depend on."""
+    for factor in factors:
+        if factor.site in dependent:
+            axes = {plain_name(name) for name in factor.states(states)}
+            if axes - dependent[factor.site]:
+                raise _moved(factor.site, found)
 
 
 def _check_kept(
@@ -111,6 +127,27 @@ def _first_dim(trace: Trace) -> int:
             used.append(max(len(site["fn"].batch_shape), value_ndim) - is_scanned)
             used += [-frame.dim for frame in site["cond_indep_stack"]]
     return -1 - max(used)
+
+
+def _check_axes(trace: Trace, found: Enumeration) -> None:
+    """Refuse a site with an axis among those of the states that belongs to no state.
+
+    The model has moved the states: their axes would be taken for those of others.
+    """
+    for name, site in trace.items():
+        names = site.get("infer", {}).get("dim_to_name", {})
+        if any(dim <= found.first_dim and k.startswith(UNNAMED) for dim, k in names.items()):
+            raise _moved(name, found)
+
+
+def _moved(name: str, found: Enumeration) -> ValueError:
+    """The error for a site that has its states on the axes of others."""
+    return ValueError(
+        f"Site {name!r} has the states of the discrete latent sites {list(found.sites)} on other "
+        "axes than NumPyro gave them: a new axis (jnp.stack(..., axis=-1), [..., None], a matrix "
+        "product) has moved them to the left. Keep the plates their rightmost axes: "
+        "sum(x[:, k] * w[k] for k in ...) in place of x @ w, or take the new axis out again."
+    )
 
 
 def _find_marginals(

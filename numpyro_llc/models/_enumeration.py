@@ -68,16 +68,32 @@ def recorded(first_dim: int) -> Iterator[Trace]:
                     return super(with_names, self).postprocess_message(msg)
             return super().postprocess_message(msg)
 
+    with Record() as trace, _explained(trace), funsor.plate_to_enum_plate():
+        yield trace
+
+
+@contextmanager
+def _explained(trace: Trace) -> Iterator[None]:
+    """Say of an error of a model that ran without the axes of states what these axes are."""
     try:
-        with funsor.plate_to_enum_plate(), Record() as trace:
-            yield trace
-    except ValueError as error:
-        if "free dims" not in str(error):
-            raise
+        yield
+    except (jax.errors.JAXTypeError, jax.errors.JAXIndexError):  # it reads numbers
+        raise
+    except (TypeError, ValueError, IndexError) as error:
+        if "free dims" in str(error):
+            raise ValueError(
+                "The axes of the discrete sites cannot be told apart from those of the data: "
+                "declare each batch axis of the discrete and the observed sites with numpyro.plate "
+                "(or end it with .to_event()), inside the function of a scan. NumPyro says: "
+                f"{error}"
+            ) from error
+        seen = [name for name, site in trace.items() if site.get("infer", {}).get("enumerate")]
         raise ValueError(
-            "The axes of the discrete sites cannot be told apart from those of the data: declare "
-            "each batch axis of the discrete and the observed sites with numpyro.plate (or end it "
-            f"with .to_event()), inside the function of a scan. NumPyro says: {error}"
+            f"The model fails where discrete latent sites {seen} have all their states at once. "
+            "NumPyro puts the states on new axes, to the left of the plates. Combine such values "
+            "element by element, by jnp.where or as an index, with the plates as rightmost axes; "
+            "they cannot be summed or multiplied over a plate that they are in. The error is: "
+            f"{error}"
         ) from error
 
 

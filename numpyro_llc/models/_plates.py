@@ -21,6 +21,7 @@ class FullPlates(Messenger):
     ) -> None:
         super().__init__()
         self.batched, self.num_rows, self.rows = batched, num_rows, rows
+        self.filled: dict[str, int] = {}
 
     def process_message(self, msg: Site) -> None:
         if msg["type"] != "plate":
@@ -33,6 +34,8 @@ class FullPlates(Messenger):
         elif msg["value"] is None:
             msg["args"] = (size, None)
             msg["value"] = jnp.arange(size)
+            if msg["subsampled"]:
+                self.filled[msg["name"]] = size
 
 
 @dataclass(frozen=True)

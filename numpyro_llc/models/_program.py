@@ -80,6 +80,16 @@ def site_loss(site: Site) -> jax.Array:
     return loss if site["scale"] is None else site["scale"] * loss
 
 
+def _batch_given(plates: Mapping[str, int], error: Exception) -> ValueError:
+    """The error for data that do not fill a subsampled plate, which gets all its indices."""
+    sizes = ", ".join(f"{name!r} (size {size})" for name, size in plates.items())
+    return ValueError(
+        f"The data in a plate with subsample_size do not fill it: {sizes}. λ̂ is of the full data: "
+        "pass all rows, and take those of a batch inside the model, by the plate's indices or "
+        f"numpyro.subsample. The error is: {error}"
+    )
+
+
 @dataclass(frozen=True)
 class Program:
     """What is fixed of a model when it is compiled: hashable, no arrays.
@@ -131,8 +141,9 @@ class Program:
         if first_dim is not None:
             model = _enumeration.enumerating(model, first_dim)
             record = _enumeration.recorded(first_dim)
+        plates = plates or FullPlates()
         try:
-            with self.knowing(), handlers.block(), plates or FullPlates(), record as trace:
+            with self.knowing(), handlers.block(), plates, record as trace:
                 args, kwargs = self.arguments.join(arrays)
                 model(*args, **kwargs)
         except READS_VALUES as error:
@@ -141,6 +152,10 @@ class Program:
                 "`if`, a boolean index), values that depend on its parameters or on the rows of a "
                 "batch, so it cannot be compiled. Use jax.numpy (jnp.where, jax.lax.cond)."
             ) from error
+        except (TypeError, ValueError) as error:
+            if plates.filled and "broadcast" in str(error):
+                raise _batch_given(plates.filled, error) from error
+            raise
         except AssertionError as error:  # NumPyro's, of a plate of size zero
             named = self.arguments.names(self.model, arrays)
             if empty := [name for name, array in named.items() if array.size == 0]:
