@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from numpyro_llc.models import _rules
+from numpyro_llc.models._dependence import depends
 from numpyro_llc.models._plates import Batching
 from numpyro_llc.models._program import Program
 from numpyro_llc.models._reading import ModelReading

@@ -11,6 +11,7 @@ from numpyro_llc.errors import warn
 from numpyro_llc.models import _enumeration, _rules
 from numpyro_llc.models._center_values import as_found
 from numpyro_llc.models._data import DataAxes
+from numpyro_llc.models._dependence import depends
 from numpyro_llc.models._discrete import Enumeration, Factor, Marginal, factors_of
 from numpyro_llc.models._enumeration import UNNAMED, plain_name
 from numpyro_llc.models._program import Program
