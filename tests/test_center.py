@@ -49,7 +49,7 @@ def of(**named):
 
 def find(seed=0, init=None, **named):
     strategy = None if init is None else init_to_value(values={"w": jnp.asarray(init, float)})
-    return nllc.find_center(jax.random.key(seed), shaped, of(**named), init_strategy=strategy)
+    return nllc.find_center(jax.random.key(seed), shaped, of(**named), init=strategy)
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +115,24 @@ def test_the_best_of_several_starts_wins():
     wanted = np.where(is_other, loss[1] - loss[0], 0.0)
     np.testing.assert_allclose(ends, wanted, rtol=1e-4, atol=1e-3)
     assert center.start_objectives[center.start] == 0.0
+    best, other = center.minima
+    assert (best.excess, other.num_starts) == (0.0, is_other.sum())
+    assert other.excess == pytest.approx(loss[1] - loss[0], rel=1e-4)
+    assert best.num_starts + other.num_starts == 8
+
+
+def test_values_that_are_known_are_the_first_start():
+    """Such as a posterior mean, in the well whose loss is higher than that of the other."""
+    known = {"w": np.array([WELLS[1] + 0.1, 0.0])}
+    for init in (known, find(1, wells=1.0, constant=2.0)):
+        center = nllc.find_center(
+            jax.random.key(0), shaped, of(wells=1.0, constant=2.0), init=init, num_starts=1
+        )
+        well = WELLS[1] if init is known else WELLS[0]
+        assert float(center.params["w"][0]) == pytest.approx(well, abs=1e-3)
+        assert center.minima == ((0.0, 1),)
+    with pytest.raises(ValueError, match="The values to start at are no point.*lacks 'w'"):
+        nllc.find_center(jax.random.key(0), shaped, of(constant=2.0), init={"v": 0.0})
 
 
 def test_starts_that_fail_are_nan_and_no_best():

@@ -520,7 +520,13 @@ def test_a_run_that_a_limit_or_ctrl_c_ended_says_where_it_stood():
     assert "2000 steps" in said["meaning"]
     assert f"{100 * row['mcse_mean'] / row['mean']:.3g} % of λ̂ (want 5 %)" in said["meaning"]
     assert f"R-hat {row['r_hat']:.3f}" in said["meaning"]
-    assert said["remedy"].endswith("try kernel='sgnht'.")
+    assert said["remedy"].startswith("Give `num_warmup` and `num_samples`")
+    assert "; or take kernel='sgnht', whose momentum" in said["remedy"]
+    wanted = {**wanted, "relative_error_wanted": 0.001, "num_warmup": 1500, "kernel": "nuts"}
+    steps = 500 * (row["mcse_mean"] / row["mean"] / 0.001) ** 2
+    said = nllc.diagnose(planted(**wanted, num_steps=2000)).loc["step_limit", "remedy"]
+    assert float(re.search(r"takes about (\d+) steps", said)[1]) == pytest.approx(steps, rel=0.05)
+    assert "kernel" not in said
     assert "after 1000 draws of each chain" in table.loc["interrupted", "meaning"]
     healthy = nllc.diagnose(planted(ended_at_limit=0, interrupted=0), all_checks=True)
     assert not healthy.loc[["step_limit", "interrupted"], "found"].any()

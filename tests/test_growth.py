@@ -169,6 +169,18 @@ def test_as_many_parameters_as_data_by_chance_are_welcome(name):
     assert target.dimension >= num_data // 2
 
 
+def network_of_one_event(x, y):
+    w = numpyro.sample("w", NORMAL.expand([2 * N]).to_event(1))
+    mean = jnp.tanh(x[:, None] * w[:N]) @ w[N:]
+    numpyro.sample("y", dist.Normal(mean, 1.0).to_event(1), obs=y)
+
+
+def test_data_in_one_event_have_no_parameters_of_their_own():
+    """Their loss is one number, so that nothing tells whose a parameter is."""
+    _, (target, num_data) = read(network_of_one_event, (T, Y), num_data=N)
+    assert (target.dimension, num_data) == (2 * N, N)
+
+
 def counts(successes, total):
     logit = numpyro.sample("t", NORMAL.expand([len(successes)]).to_event(1))
     numpyro.sample("y", dist.Binomial(total, logits=logit), obs=successes)

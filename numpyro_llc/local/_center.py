@@ -2,24 +2,24 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from numpyro.infer.initialization import init_to_sample, init_to_uniform
 
 from numpyro_llc._checks import check_integer, check_key
-from numpyro_llc.errors import NonFiniteLossError, warn
+from numpyro_llc.errors import warn
 from numpyro_llc.local._curvature import Curvature, curvature_at_center, lowest_curvature
 from numpyro_llc.local._edge import AT_THE_EDGE, edge_of
 from numpyro_llc.local._localize import LocalizedModel
 from numpyro_llc.local._notices import warn_before_search
+from numpyro_llc.local._search import Minimum, best_of, losses_at, minima_of, minimize
 from numpyro_llc.local._slope import TRAP, check_differentiable
 from numpyro_llc.local._target import LocalTarget, make_target, total_loss
 from numpyro_llc.models import (
     Arrays,
+    Fields,
     Losses,
     Parameters,
     Program,
@@ -36,8 +36,6 @@ FLAT_CURVATURE = 1e-6
 
 _PRIOR_DRAW = init_to_sample()
 _ANYWHERE = init_to_uniform()
-_LBFGS = tuple[Parameters, PyTree, jax.Array]
-"""Where the search is: the point, the optimizer's state, and whether it moved last."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +59,9 @@ class Center:
         Which start won.
     start_objectives : numpy.ndarray [num_starts]
         The objective each start ended at, less the best, in nats; NaN where one failed.
+    minima : tuple of Minimum
+        The different values among these, the best first, and how many starts ended at each. One
+        value may be that of several points, as of a mixture whose components change places.
     objective : str
         "mle" or "map".
     edge : tuple of str
@@ -77,6 +78,7 @@ class Center:
     converged: bool
     start: int
     start_objectives: np.ndarray
+    minima: tuple[Minimum, ...]
     objective: str
     edge: tuple[str, ...] = ()
     without_effect: tuple[str, ...] = ()
@@ -92,7 +94,7 @@ def find_center(
     num_data: int | None = None,
     num_starts: int = 8,
     max_steps: int = 1000,
-    init_strategy: Callable | None = None,
+    init: Mapping[str, PyTree] | Center | Callable | None = None,
     likelihood_factors: Sequence[str] = (),
     prior_factors: Sequence[str] = (),
 ) -> Center:
@@ -116,8 +118,9 @@ def find_center(
         cannot be sampled).
     max_steps : int
         Most L-BFGS steps of a start, in each of two rounds.
-    init_strategy : callable, optional
-        A NumPyro initialization strategy to draw the starts instead.
+    init : dict, Center or callable, optional
+        Constrained values of all parameter sites, the first start: a posterior mean of MCMC, the
+        median of a guide. Or a NumPyro initialization strategy, which draws all starts.
     likelihood_factors, prior_factors : sequences of str
         What each ``numpyro.factor`` is.
 
@@ -144,15 +147,12 @@ def find_center(
     check_key(rng_key)
     _check_arguments(objective, num_starts, max_steps)
     local = model if isinstance(model, LocalizedModel) else LocalizedModel(model, None)
-    reading = read_model(
-        local.model,
-        model_args,
-        model_kwargs,
-        center={},
-        likelihood_factors=likelihood_factors or local.likelihood_factors,
-        prior_factors=prior_factors or local.prior_factors,
-        init_strategy=_ANYWHERE,
-    )
+    factors: Fields = {
+        "likelihood_factors": likelihood_factors or local.likelihood_factors,
+        "prior_factors": prior_factors or local.prior_factors,
+    }
+    arguments = (local.model, model_args, model_kwargs)
+    reading = read_model(*arguments, center={}, init_strategy=_ANYWHERE, **factors)
     warn_before_search(reading, num_data)
     with_prior = reading.keyed_by_prior()
     program = reading.program if objective == "mle" else with_prior.with_prior()
@@ -160,17 +160,18 @@ def find_center(
     check_differentiable(_target_at(program, reading.arrays, reading.center))
     ends = draw_starts(
         with_prior,
-        init_strategy or _PRIOR_DRAW,
+        init if callable(init) else _PRIOR_DRAW,
         reading.arrays,
         jax.random.split(key_starts, num_starts),
     )
-    if local.center is not None:
-        here = reading.at(local.center).center
+    first = local.center if init is None or callable(init) else init
+    if first is not None:
+        here = _read_at(first, arguments, factors)
         ends = jax.tree.map(lambda leaf, own: leaf.at[0].set(own), ends, here)
     for _ in range(2):
-        ends = _minimize(program, max_steps, ends, reading.arrays)
-    losses = _losses_at(program, ends, reading.arrays)
-    excess, best = _best(losses)
+        ends = minimize(program, max_steps, ends, reading.arrays)
+    losses = losses_at(program, ends, reading.arrays)
+    excess, best = best_of(losses)
     target = _target_at(program, reading.arrays, _item(ends, best), _item(losses, best))
     found = curvature_at_center(target, key_check)
     return Center(
@@ -184,10 +185,20 @@ def find_center(
         converged=_check_converged(found, target),
         start=best,
         start_objectives=excess,
+        minima=minima_of(excess, float(total_loss(_item(losses, best)))),
         objective=objective,
         edge=found.edge,
         without_effect=reading.without_effect,
     )
+
+
+def _read_at(point: Mapping[str, PyTree] | Center, arguments: tuple, factors: Fields) -> Parameters:
+    """Unconstrained parameters of a point that the user gave."""
+    values = point.params if isinstance(point, Center) else point
+    try:
+        return read_model(*arguments, center=values, **factors).center
+    except (ValueError, TypeError) as error:
+        raise type(error)(f"The values to start at are no point of the model. {error}") from None
 
 
 def _check_arguments(objective: str, num_starts: int, max_steps: int) -> None:
@@ -212,57 +223,6 @@ def _target_at(
 
 def _item(tree: PyTree, index: int) -> PyTree:
     return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)[index]), tree)
-
-
-@partial(jax.jit, static_argnums=(0, 1))
-def _minimize(program: Program, max_steps: int, starts: Parameters, arrays: Arrays) -> Parameters:
-    optimizer = optax.lbfgs()
-
-    def run(start: Parameters) -> Parameters:
-        reference = program.losses(start, arrays)
-
-        def objective(z: Parameters) -> jax.Array:
-            losses = program.losses(z, arrays)
-            return sum((jnp.sum(losses[k] - reference[k]) for k in losses), jnp.zeros(()))
-
-        value_and_grad = optax.value_and_grad_from_state(objective)
-
-        def going(carry: _LBFGS) -> jax.Array:
-            _, state, moved = carry
-            return (optax.tree.get(state, "count") < max_steps) & moved
-
-        def step(carry: _LBFGS) -> _LBFGS:
-            z, state, _ = carry
-            value, gradient = value_and_grad(z, state=state)
-            updates, state = optimizer.update(
-                gradient, state, z, value=value, grad=gradient, value_fn=objective
-            )
-            new = optax.apply_updates(z, updates)
-            moved = optax.tree.norm(optax.tree.sub(new, z)) > 0
-            return new, state, moved
-
-        return jax.lax.while_loop(going, step, (start, optimizer.init(start), jnp.array(True)))[0]
-
-    return jax.vmap(run)(starts)
-
-
-@partial(jax.jit, static_argnums=0)
-def _losses_at(program: Program, ends: Parameters, arrays: Arrays) -> Losses:
-    return jax.lax.map(lambda z: program.losses(z, arrays), ends)
-
-
-def _best(losses: Losses) -> tuple[np.ndarray, int]:
-    """The objective of each start, less the best of them, and which is best."""
-    totals = [np.asarray(v, np.float64).reshape(len(v), -1).sum(axis=1) for v in losses.values()]
-    objective = np.sum(totals, axis=0)
-    if not np.any(np.isfinite(objective)):
-        raise NonFiniteLossError(
-            "Every start of `find_center` ended at a non-finite loss. Scale the data, give priors "
-            "that can be sampled near it, or pass `init_strategy`."
-        )
-    objective = np.where(np.isfinite(objective), objective, np.nan)
-    best = int(np.nanargmin(objective))
-    return objective - objective[best], best
 
 
 def _check_converged(found: Curvature, target: LocalTarget) -> bool:

@@ -59,7 +59,8 @@ def check_no_local_latents(
                 f"Latent site {name!r} has {size} values, and {shorter[name]} where the data have "
                 f"one row less: {_why(size)}"
             )
-    if shorter is None and not _is_traced(reading.center, reading.arrays):
+    is_seen = data >= rows and not _is_traced(reading.center, reading.arrays)
+    if shorter is None and is_seen:  # each datum has a loss of its own
         _check_private(reading, [name for name in large if large[name] >= rows])
 
 

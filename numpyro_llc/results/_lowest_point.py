@@ -26,7 +26,7 @@ def lowest_point(idata: InferenceData) -> dict[str, PyTree]:
     -------
     dict
         ``{site: constrained value}``, as ``estimate_llc(center=...)`` takes it, or
-        ``find_center(init_strategy=init_to_value(values=...))``, which goes on downhill from it. A
+        ``find_center(init=...)``, which goes on downhill from it. A
         network's parameters are nested dicts and lists.
 
     Raises

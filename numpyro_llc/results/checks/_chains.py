@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from numpyro_llc._checks import percent
+from numpyro_llc._checks import number, percent
 from numpyro_llc.inference_data import LEAST_DRAWS
 from numpyro_llc.results.checks._check import CheckInput, NotMeasured, Outcome, at_least, at_most
 from numpyro_llc.sampling import RELATIVE_ERROR
@@ -149,12 +149,32 @@ def step_limit(e: CheckInput) -> Outcome:
         )
     except NotMeasured:
         said += f"with too few draws to tell the Monte Carlo error of λ̂ (want {percent(wanted)})."
-    others = [repr(name) for name in ("sgnht", "psgld") if name != e.report.kernel]
-    remedy = (
-        "Give `num_warmup` and `num_samples`, or wider limits in `until`, to run longer; or try "
-        f"kernel={' or '.join(others)}."
+    return Outcome(ended, 0.0, True, said, f"{_longer(e, wanted)}{_another_kernel(e)}.")
+
+
+def _longer(e: CheckInput, wanted: float) -> str:
+    """How long a run would have the error that is wanted, which falls as 1/√steps."""
+    remedy = "give `num_warmup` and `num_samples`, or wider limits in `until`"
+    try:
+        made = e.number("num_steps") - e.number("num_warmup")
+        steps = made * (e.relative(e.of_llc("mcse_mean")) / wanted) ** 2
+    except NotMeasured:
+        made, steps = 0.0, 0.0
+    if steps <= made:  # R-hat alone is too large, or the draws too few to tell
+        return remedy.capitalize()
+    return (
+        f"An error of {percent(wanted)} takes about {number(steps, 2)} steps of each chain after "
+        f"the warm-up, at this mixing: {remedy}"
     )
-    return Outcome(ended, 0.0, True, said, remedy)
+
+
+def _another_kernel(e: CheckInput) -> str:
+    """A kernel that mixes faster, of those that take minibatches."""
+    if e.report.kernel in ("sgld", "psgld", "sgd"):
+        return "; or take kernel='sgnht', whose momentum moves along flat directions faster"
+    if e.report.kernel == "sgnht":
+        return "; or take kernel='psgld', which scales each parameter, if their scales differ much"
+    return ""
 
 
 def _limit(e: CheckInput) -> str:

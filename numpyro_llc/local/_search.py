@@ -1,0 +1,94 @@
+"""The search for a minimum: L-BFGS from several starts, and where they end."""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from numpyro_llc.errors import NonFiniteLossError
+from numpyro_llc.models import Arrays, Losses, Parameters, Program, PyTree
+
+TIE_NATS, TIE_SHARE = 1e-2, 1e-6
+"""Two ends are one minimum if their objectives differ by less: in nats, and relative to the loss,
+of which float32 tells no more."""
+_LBFGS = tuple[Parameters, PyTree, jax.Array]
+"""Where the search is: the point, the optimizer's state, and whether it moved last."""
+
+
+class Minimum(NamedTuple):
+    """Ends of the search that share one value of the objective.
+
+    Attributes
+    ----------
+    excess : float
+        The objective, less that of the best end, in nats.
+    num_starts : int
+        How many starts ended there.
+    """
+
+    excess: float
+    num_starts: int
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def minimize(program: Program, max_steps: int, starts: Parameters, arrays: Arrays) -> Parameters:
+    """Where L-BFGS ends from each of the stacked `starts`."""
+    optimizer = optax.lbfgs()
+
+    def run(start: Parameters) -> Parameters:
+        reference = program.losses(start, arrays)
+
+        def objective(z: Parameters) -> jax.Array:
+            losses = program.losses(z, arrays)
+            return sum((jnp.sum(losses[k] - reference[k]) for k in losses), jnp.zeros(()))
+
+        value_and_grad = optax.value_and_grad_from_state(objective)
+
+        def going(carry: _LBFGS) -> jax.Array:
+            _, state, moved = carry
+            return (optax.tree.get(state, "count") < max_steps) & moved
+
+        def step(carry: _LBFGS) -> _LBFGS:
+            z, state, _ = carry
+            value, gradient = value_and_grad(z, state=state)
+            updates, state = optimizer.update(
+                gradient, state, z, value=value, grad=gradient, value_fn=objective
+            )
+            new = optax.apply_updates(z, updates)
+            moved = optax.tree.norm(optax.tree.sub(new, z)) > 0
+            return new, state, moved
+
+        return jax.lax.while_loop(going, step, (start, optimizer.init(start), jnp.array(True)))[0]
+
+    return jax.vmap(run)(starts)
+
+
+@partial(jax.jit, static_argnums=0)
+def losses_at(program: Program, ends: Parameters, arrays: Arrays) -> Losses:
+    """Losses of each datum at stacked points, one after the other."""
+    return jax.lax.map(lambda z: program.losses(z, arrays), ends)
+
+
+def best_of(losses: Losses) -> tuple[np.ndarray, int]:
+    """The objective of each start, less the best of them, and which is best."""
+    totals = [np.asarray(v, np.float64).reshape(len(v), -1).sum(axis=1) for v in losses.values()]
+    objective = np.sum(totals, axis=0)
+    if not np.any(np.isfinite(objective)):
+        raise NonFiniteLossError(
+            "Every start of `find_center` ended at a non-finite loss. Scale the data, give priors "
+            "that can be sampled near it, or pass `init`."
+        )
+    objective = np.where(np.isfinite(objective), objective, np.nan)
+    best = int(np.nanargmin(objective))
+    return objective - objective[best], best
+
+
+def minima_of(excess: np.ndarray, loss: float) -> tuple[Minimum, ...]:
+    """The different values that starts ended at, the best first; `loss` is the size of nL."""
+    ends = np.sort(excess[np.isfinite(excess)])
+    tie = TIE_NATS + TIE_SHARE * abs(loss)
+    groups = np.split(ends, 1 + np.flatnonzero(np.diff(ends) > tie))
+    return tuple(Minimum(float(group[0]), len(group)) for group in groups)
