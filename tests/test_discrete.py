@@ -31,7 +31,12 @@ def moved(z, away):
     return jax.tree.map(lambda leaf: leaf + away, z)
 
 
-LONG = {"capture with masked states", "two steps back", "mixture of one component"}
+LONG = {
+    "capture with masked states",
+    "two steps back",
+    "mixture of one component",
+    "loop over markov",
+}
 """Compile for long, or show little that others do not: the second tier runs them."""
 
 

@@ -34,7 +34,7 @@ def test_the_loss_at_the_center_is_that_of_numpyro(name):
     assert found == pytest.approx(loss(program, program.center), rel=1e-4)
     target, _ = local.target(reading)
     z = jax.tree.map(lambda center: center + 0.01, reading.center)
-    value, gradient = jax.value_and_grad(target.potential)(z)
+    value, gradient = jax.jit(jax.value_and_grad(target.potential))(z)
     assert np.isfinite(value)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
 
