@@ -45,13 +45,11 @@ def test_the_loss_at_the_center_is_that_of_numpyro(name):
 def test_each_draw_has_the_loss_of_numpyro(name):
     program = WORKS[name]
     local = nllc.localize(program.model, center=program.center, **program.settings)
-    idata = nllc.estimate_llc(
-        jax.random.key(0), local, program.args, num_samples=500, progress_bar=False
-    )
-    assert nllc.summary(idata)["r_hat"].iloc[0] < 1.1
+    lengths = {"num_warmup": 50, "num_samples": 40, "num_chains": 2}
+    idata = nllc.estimate_llc(jax.random.key(0), local, program.args, progress_bar=False, **lengths)
     draws, beta = idata["posterior"], idata.attrs["inverse_temperature"]
     at_center = loss(program, program.center)
-    for draw in (0, 250, 499):
+    for draw in (0, 20, 39):
         values = {name: draws[name].to_numpy()[1, draw] for name in program.center}
         wanted = beta * (loss(program, values) - at_center)
         found = float(draws["llc"][1, draw])
