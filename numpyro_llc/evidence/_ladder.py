@@ -11,7 +11,7 @@ import pandas as pd
 import xarray as xr
 from numpyro.infer.mcmc import MCMCKernel
 
-from numpyro_llc._checks import check_key
+from numpyro_llc._checks import check_key, percent
 from numpyro_llc.errors import warn
 from numpyro_llc.evidence._base import (
     base_draws,
@@ -273,8 +273,8 @@ def _warn_of_chains(prior: str, betas: np.ndarray, draws: _Draws) -> None:
         worst = max(found, key=lambda beta: found[beta])
         warn(
             f"Draws diverged at {len(found)} of {len(draws)} rungs of prior={prior!r}, "
-            f"{100 * found[worst]:.2g} % of them at β = {worst:.3g} (want < "
-            f"{100 * MOST_DIVERGING:g} %): a region may be missed, and the free energy wrong. Use "
+            f"{percent(found[worst], 2)} of them at β = {worst:.3g} (want < "
+            f"{percent(MOST_DIVERGING)}): a region may be missed, and the free energy wrong. Use "
             "a kernel object with a higher target_accept_prob, or write the likelihood so that its "
             "gradient is finite wherever the prior is, as with logits or logarithms of rates."
         )

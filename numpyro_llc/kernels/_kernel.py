@@ -18,9 +18,8 @@ from numpyro_llc.local import (
     LocalizedModel,
     LocalTarget,
     PosteriorTarget,
-    bad_gradient,
     check_differentiable,
-    not_finite,
+    check_start,
 )
 from numpyro_llc.models import (
     Fields,
@@ -150,7 +149,7 @@ class StochasticKernel(MCMCKernel):
         else:
             z = jax.tree.map(lambda leaf: leaf[None], init_params) if single else init_params
         inner = self.sampler.init(keys, z, target)
-        _check_gradient(inner)
+        check_start(self.sampler.gradient(inner), target.center)
         return self._wrapped(
             inner, rng_key, jnp.asarray(num_warmup), replace(target, arrays=(), center_losses={})
         )
@@ -232,15 +231,6 @@ class StochasticKernel(MCMCKernel):
         return jax.tree.map(
             lambda leaf: jnp.broadcast_to(leaf, (chains, *leaf.shape)), target.center
         )
-
-
-def _check_gradient(state: StochasticState) -> None:
-    """Refuse a gradient that is not finite where the chains start, if its numbers are there."""
-    gradient = state.anchor.gradient
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(gradient)):
-        return
-    if counts := not_finite(gradient):
-        raise bad_gradient(counts, "where the chains start")
 
 
 def _is_single(rng_key: jax.Array) -> bool:

@@ -13,6 +13,7 @@ from numpyro_llc.local import (
     LocalTarget,
     curvature_product,
     draw_rows,
+    inner,
     noise_sample,
     potential_gradient,
     square_norm,
@@ -281,14 +282,10 @@ def by_chain(value: jax.Array, like: jax.Array) -> jax.Array:
 
 def contracting(share: jax.Array, pushed: Parameters, v: Parameters) -> Parameters:
     """``share V v``, shortened where ``v - share V v`` would overshoot: far out, V is huge."""
-    square, along = _inner(pushed, pushed), _inner(pushed, v)
+    square, along = inner(pushed, pushed), inner(pushed, v)
     largest = share * square / above_zero(along)  # of V's eigenvalues, were it of rank 1
     factor = share / jnp.maximum(largest, 1.0)
     return jax.tree.map(lambda leaf: factor * leaf, pushed)
-
-
-def _inner(a: Parameters, b: Parameters) -> jax.Array:
-    return sum(jax.tree.leaves(jax.tree.map(jnp.vdot, a, b)), jnp.zeros(()))
 
 
 def toward(weight: jax.Array, mean: jax.Array, gradient: jax.Array) -> jax.Array:

@@ -10,6 +10,7 @@ from numpyro_llc.local._curvature import (
     lowest_curvature,
     rounding,
 )
+from numpyro_llc.local._derivatives import inner
 from numpyro_llc.local._edge import AT_THE_EDGE, edge_of
 from numpyro_llc.local._evaluation import (
     ROWS_ALWAYS_AFFORDABLE,
@@ -47,7 +48,6 @@ from numpyro_llc.local._slope import (
     check_differentiable,
     check_start,
     is_differentiable,
-    not_finite,
 )
 from numpyro_llc.local._starts import spread_starts
 from numpyro_llc.local._target import LocalTarget, PosteriorTarget, make_target, total_loss
@@ -73,11 +73,10 @@ __all__ = [
     "all_rows",
     "as_localized",
     "bad_gradient",
-    "check_start",
-    "not_finite",
     "check_differentiable",
     "check_finite",
     "check_localized",
+    "check_start",
     "curvature_at_center",
     "curvature_product",
     "draw_rows",
@@ -85,6 +84,7 @@ __all__ = [
     "excess_losses",
     "find_center",
     "gradient_at_center",
+    "inner",
     "is_differentiable",
     "localize",
     "lowest_curvature",

@@ -185,7 +185,7 @@ def find_center(
         converged=_check_converged(found, target),
         start=best,
         start_objectives=excess,
-        minima=minima_of(excess, float(total_loss(_item(losses, best)))),
+        minima=minima_of(excess, total_loss(target.center_losses)),
         objective=objective,
         edge=found.edge,
         without_effect=reading.without_effect,

@@ -10,7 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.infer.initialization import init_to_uniform
 
-from numpyro_llc.models import Arrays, ModelReading, Parameters, Program, PyTree, site_loss
+from numpyro_llc.models import (
+    Arrays,
+    ModelReading,
+    Parameters,
+    Program,
+    PyTree,
+    is_traced,
+    site_loss,
+)
 
 LEAST_SHARE = 0.5
 """Of the data: a site with fewer values belongs to groups, whose number is the user's affair."""
@@ -59,7 +67,7 @@ def check_no_local_latents(
                 f"Latent site {name!r} has {size} values, and {shorter[name]} where the data have "
                 f"one row less: {_why(size)}"
             )
-    is_seen = data >= rows and not _is_traced(reading.center, reading.arrays)
+    is_seen = data >= rows and not is_traced(reading.center, reading.arrays)
     if shorter is None and is_seen:  # each datum has a loss of its own
         _check_private(reading, [name for name in large if large[name] >= rows])
 
@@ -70,10 +78,6 @@ def _why(size: int) -> str:
         "value for each group of data. Where a row counts several data points (binomial counts), "
         f"say how many there are in all with `num_data`, above {size}."
     )
-
-
-def _is_traced(*trees: PyTree) -> bool:
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees))
 
 
 @lru_cache(maxsize=256)

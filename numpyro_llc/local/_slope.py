@@ -1,13 +1,12 @@
 """Whether the loss has a gradient that a kernel can follow: at all, and finite at the centre."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from numpyro_llc.errors import NonFiniteLossError
 from numpyro_llc.local._derivatives import UNDEFINED
 from numpyro_llc.local._target import LocalTarget
-from numpyro_llc.models import Parameters
+from numpyro_llc.models import Parameters, is_traced
 
 TRAP = (
     "A root or a norm at zero has no finite derivative, nor has a jnp.where whose other branch is "
@@ -78,14 +77,12 @@ def bad_gradient(counts: dict[str, int], where: str) -> NonFiniteLossError:
     )
 
 
-def all_finite(gradient: Parameters) -> jax.Array:
-    """Whether all derivatives are finite, a scalar."""
-    return jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(gradient)]).all()
-
-
 def check_start(gradient: Parameters | None, center: Parameters) -> None:
-    """Refuse starts at which no chain has a finite gradient; `gradient` is stacked over chains."""
-    if gradient is None:
+    """Refuse starts at which no chain has a finite gradient, if its numbers are there.
+
+    Its leaves may be stacked over chains.
+    """
+    if gradient is None or is_traced(gradient):
         return
 
     def of_all(leaf: jax.Array, like: jax.Array) -> np.ndarray:

@@ -8,9 +8,8 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from numpyro_llc.local._curvature import Curvature, precision
-from numpyro_llc.local._slope import all_finite
 from numpyro_llc.local._target import LocalTarget
-from numpyro_llc.models import Parameters
+from numpyro_llc.models import Parameters, all_finite
 
 NATS_PER_PARAMETER, NATS_FREE = 5.0, 20.0
 """A start has a potential of at most this: ten times the density's own mean of ½ a parameter, for

@@ -1,17 +1,18 @@
 """NumPyro program in, centred loss on unconstrained parameters out."""
 
 from numpyro_llc.models._batching import check_rows_apart, with_batches
+from numpyro_llc.models._center_rules import all_finite
 from numpyro_llc.models._center_values import as_found
 from numpyro_llc.models._data_rules import check_local_latents
 from numpyro_llc.models._leaves import leaf_name, named_leaves
-from numpyro_llc.models._loss import LossModel, loss_model
+from numpyro_llc.models._loss import loss_model
 from numpyro_llc.models._measured import draw_starts
 from numpyro_llc.models._modules import PARAMS, by_site
 from numpyro_llc.models._network import NetworkModel, network_model
 from numpyro_llc.models._plates import FullPlates
 from numpyro_llc.models._program import Program, constrain, site_loss
 from numpyro_llc.models._reading import ModelReading, read_model
-from numpyro_llc.models._rules import TAKEN
+from numpyro_llc.models._rules import TAKEN, is_traced
 from numpyro_llc.models._types import (
     Arrays,
     Fields,
@@ -29,7 +30,6 @@ __all__ = [
     "Fields",
     "FullPlates",
     "InAxes",
-    "LossModel",
     "Losses",
     "ModelReading",
     "NetworkModel",
@@ -39,12 +39,14 @@ __all__ = [
     "Site",
     "TAKEN",
     "Trace",
+    "all_finite",
     "as_found",
     "by_site",
     "check_local_latents",
     "check_rows_apart",
     "constrain",
     "draw_starts",
+    "is_traced",
     "leaf_name",
     "loss_model",
     "named_leaves",

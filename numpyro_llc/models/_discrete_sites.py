@@ -43,7 +43,7 @@ def read_enumeration(
     # One state alone needs no axis.
     several = {plain_name(k) for k, s in enumerated.items() if jnp.size(s["value"]) > 1}
     states = {k: trace[k]["value"] for k in sites if k in several}
-    dependent = _dependent(unread, trace, arrays, states) if states else {}
+    dependent = _dependent(unread, values, arrays, states) if states else {}
     factors = factors_of(enumerated)
     _check_in_place(dependent, found, states, factors)
     _check_kept(dependent, trace, factors)
@@ -67,13 +67,12 @@ def _say(model: Callable, sites: tuple[str, ...]) -> None:
 
 
 def _dependent(
-    unread: Program, trace: Trace, arrays: Arrays, states: Parameters
+    unread: Program, values: Parameters, arrays: Arrays, states: Parameters
 ) -> dict[str, frozenset[str]]:
-    """Of sites of a plain trace, the discrete sites of `states` that they depend on directly."""
-    fixed = {k: s["value"] for k, s in trace.items() if _rules.is_parameter(s)}
+    """Of the sites at these parameters, the discrete ones of `states` that they depend on."""
 
     def run(states: Parameters) -> dict[str, PyTree]:
-        again = unread.trace(arrays, as_found(fixed | states))
+        again = unread.trace(arrays, as_found(values | states))
         return {name: _value(site) for name, site in again.items() if _is_looked_at(site)}
 
     return depends(run, states)

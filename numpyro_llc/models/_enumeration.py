@@ -120,7 +120,7 @@ def named(site: Site) -> Tensor:
     log_prob = site["fn"].log_prob(site["value"])
     log_prob = log_prob.astype(jnp.promote_types(log_prob.dtype, jnp.float32))
     log_prob = jnp.where(jnp.isneginf(log_prob), IMPOSSIBLE, log_prob)
-    names = {dim: name for dim, name in site["infer"]["dim_to_name"].items()}
+    names = site["infer"]["dim_to_name"]
     squeezed = tuple(
         axis
         for axis, size in enumerate(log_prob.shape)
