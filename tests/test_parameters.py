@@ -84,7 +84,7 @@ def test_find_center_tells_before_its_search_what_n_will_be_asked_for(monkeypatc
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("numpyro_llc.local._center._minimize", stop)
+    monkeypatch.setattr("numpyro_llc.local._center.minimize", stop)
     with pytest.warns(nllc.LLCWarning, match="without n, but `localize` will not.*`num_data`"):
         with pytest.raises(KeyboardInterrupt):
             nllc.find_center(KEY, binomials, (COUNTS,))
