@@ -12,7 +12,7 @@ from numpyro_llc.inference_data import InferenceData
 from numpyro_llc.kernels import kernel_of
 from numpyro_llc.local import Curvature, LocalizedModel, as_localized
 from numpyro_llc.models import PyTree
-from numpyro_llc.results import result_of, sites_to_store
+from numpyro_llc.results import check_log_likelihood, result_of, sites_to_store
 from numpyro_llc.sampling import (
     Clock,
     Finished,
@@ -65,7 +65,7 @@ def estimate_llc(
     model : LocalizedModel or callable
         What :func:`localize` returned; or a NumPyro model, with `center` and, if wanted,
         `localization`, `inverse_temperature` and `num_data` given here. All else about what is
-        sampled (parts of the parameters, factors) is said in ``localize``.
+        sampled (parts of the parameters, the truth, factors) is said in ``localize``.
     model_args, model_kwargs
         The model's arguments, data included. Arrays are runtime data; Python numbers are structure
         (they compile again when they change), and so are arrays whose values the model reads, as
@@ -121,7 +121,8 @@ def estimate_llc(
     Returns
     -------
     arviz.InferenceData (ArviZ 0.x) or xarray.DataTree (ArviZ 1.x)
-        ``posterior`` (``llc`` and the stored sites), ``sample_stats`` (``loss`` = nL in nats,
+        ``posterior`` (``llc`` and the stored sites), ``sample_stats`` (``loss`` = nL in nats, or
+        with ``truth="center"`` the sum of the divergences,
         ``excess_loss`` = nL(z) - nL(z*), ``distance`` = \|z - z*\|,
         ``penalty`` = ½ Σ γ_s \|z_s - z*_s\|², and the kernel's own),
         ``observed_data``, ``constant_data``. With `sites`, distance and penalty are of what is
@@ -160,6 +161,7 @@ def estimate_llc(
         inverse_temperature=inverse_temperature,
         num_data=num_data,
     )
+    check_log_likelihood(log_likelihood, local)
     schedule = check_schedule(
         num_warmup, num_samples, num_chains, thinning, chain_method, progress_bar, until
     )

@@ -6,7 +6,7 @@ every draw contributes to it, so it counts effective draws and keeps correlation
 
 from numpyro_llc.estimators._bennett import bennett
 from numpyro_llc.estimators._covariances import covariances, means_less_covariances
-from numpyro_llc.estimators._data import data_error
+from numpyro_llc.estimators._data import data_error, parts_error
 from numpyro_llc.estimators._estimate import RESOLVED, Estimate, covariance
 from numpyro_llc.estimators._formulas import (
     check_multiplicity,
@@ -38,6 +38,7 @@ __all__ = [
     "mean",
     "means_less_covariances",
     "multiplicity_corrected",
+    "parts_error",
     "rows_of",
     "two_runs",
     "two_temperatures",

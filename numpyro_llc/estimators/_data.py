@@ -51,6 +51,32 @@ def data_error(llc: ArrayLike, contrasts: ArrayLike) -> float:
     return float(np.sqrt(max(_square(first).mean() - half_trace, half_trace, 0.0)))
 
 
+def parts_error(llc: ArrayLike, parts: ArrayLike) -> float:
+    r"""Standard error of λ̂ for a loss that is the mean of `parts` that are independent alike.
+
+    A part of the loss in the place of all would move λ̂ by ``F_k = E[Δ_k] - Cov(X, Δ_k)`` to first
+    order, Δ_k the part less the mean of all; the error is the standard deviation of F over the root
+    of the number of parts. Monte Carlo noise of F is in it.
+
+    Parameters
+    ----------
+    llc : array [chain, draw]
+        X of each draw.
+    parts : array [chain, draw, k]
+        ``β nL`` of each part.
+
+    Returns
+    -------
+    float
+        In units of λ̂.
+    """
+    x = checked("llc", llc)
+    apart = np.asarray(parts, np.float64)
+    apart = apart - apart.mean(axis=2, keepdims=True)
+    moved = apart.mean(axis=(0, 1)) - np.einsum("ct,ctk->k", x - x.mean(), apart) / x.size
+    return float(np.std(moved, ddof=1) / np.sqrt(len(moved)))
+
+
 def _square(parts: np.ndarray) -> np.ndarray:
     """The square of what independent `parts` (leading axis) estimate, without its noise."""
     count = len(parts)

@@ -140,6 +140,12 @@ def bic(idata: InferenceData) -> FreeEnergy:
 
 def _at_center(idata: InferenceData, criterion: str, complexity: float, error: float) -> FreeEnergy:
     report = report_of(idata)
+    if report.truth == "center":
+        raise ValueError(
+            f"`{criterion}` is a free energy of data, and this result has truth='center': its λ̂ is "
+            "of what the model says itself at the centre. Localize with truth='data', and run "
+            "again."
+        )
     loss, num_data = report.number("center_loss"), int(report.number("num_data"))
     return FreeEnergy(loss + complexity, error, loss, num_data, criterion)
 

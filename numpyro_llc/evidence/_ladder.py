@@ -176,6 +176,11 @@ def _sample(
 
 
 def _check(plan: Plan, prior: str) -> None:
+    if plan.local.truth != "data":
+        raise ValueError(
+            "`temperature_ladder` computes the free energy of data; got a model localized with "
+            f"truth={plan.local.truth!r}. Localize with truth='data'; volume_scaling takes both."
+        )
     if plan.is_stochastic:
         raise ValueError(
             f"`kernel` {plan.kernel!r} takes minibatches; a ladder needs exact draws at each "

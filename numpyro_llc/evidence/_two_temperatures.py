@@ -75,7 +75,7 @@ def two_temperature_summary(
 
 
 def _check_alike(first: RunReport, second: RunReport) -> None:
-    for name in ("num_data", "num_parameters", "localization", "center_loss"):
+    for name in ("truth", "num_data", "num_parameters", "localization", "center_loss"):
         one, two = getattr(first, name), getattr(second, name)
         if not _same(one, two):
             raise ValueError(

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from scipy.optimize import least_squares
@@ -121,7 +122,7 @@ def volume_scaling(
 
 def _check_least(least: float | None, target: LocalTarget, num_data: int) -> float:
     """The narrowest ε, above what rounding of the losses of a datum makes."""
-    losses = jax.tree.leaves(target.center_losses)
+    losses = jax.tree.leaves(target.center_losses) or [jnp.zeros(())]  # of divergences all are 0
     size = sum(float(np.sum(np.abs(loss))) for loss in losses) / num_data
     rounding = float(np.finfo(losses[0].dtype).eps) * ROUNDINGS * size
     if least is None:

@@ -106,7 +106,7 @@ def _potential_and_gradient(
         return jax.value_and_grad(target.potential)(z)
 
     def tempered(z: Parameters, part: EvaluationRows) -> jax.Array:
-        losses, at_center = (target.row_losses(point, part.rows) for point in (z, target.center))
+        losses, at_center = map(target.row_loss_function(part.rows), (z, target.center))
         return target.inverse_temperature * ((losses - at_center) @ part.weights)
 
     def add(total: PyTree, part: EvaluationRows) -> tuple[PyTree, None]:

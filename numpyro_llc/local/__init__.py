@@ -13,11 +13,13 @@ from numpyro_llc.local._curvature import (
 from numpyro_llc.local._derivatives import inner
 from numpyro_llc.local._edge import AT_THE_EDGE, edge_of
 from numpyro_llc.local._evaluation import (
+    OF_DRAWS,
     ROWS_ALWAYS_AFFORDABLE,
     Evaluation,
     EvaluationRows,
     OtherData,
     all_rows,
+    excess_by_draws,
     excess_losses,
     rows_to_evaluate,
     some_rows,
@@ -34,6 +36,7 @@ from numpyro_llc.local._gradients import (
     square_norm,
 )
 from numpyro_llc.local._localize import (
+    TRUTHS,
     Localization,
     LocalizedModel,
     as_localized,
@@ -66,9 +69,11 @@ __all__ = [
     "Localization",
     "LocalizedModel",
     "PosteriorTarget",
+    "OF_DRAWS",
     "ROWS_ALWAYS_AFFORDABLE",
     "SLICE_ROWS",
     "Sites",
+    "TRUTHS",
     "UNKNOWN",
     "all_rows",
     "as_localized",
@@ -81,6 +86,7 @@ __all__ = [
     "curvature_product",
     "draw_rows",
     "edge_of",
+    "excess_by_draws",
     "excess_losses",
     "find_center",
     "gradient_at_center",

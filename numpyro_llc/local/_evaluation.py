@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from numpyro_llc.local._gradients import row_slices
 from numpyro_llc.local._target import LocalTarget
-from numpyro_llc.models import Parameters
+from numpyro_llc.models import DRAW_PARTS, Parameters, divergence_parts
 
 NUM_PARTS = 16
 """Parts of a fixed batch, whose disagreement tells its error."""
@@ -92,23 +92,59 @@ def excess_losses(target: LocalTarget, z: Parameters, rows: EvaluationRows | Non
     """
     points = jax.tree.map(lambda a, c: jnp.concatenate([a, c[None]]), z, target.center)
     if rows is None:
-        losses = jax.lax.map(target.losses, points)
+        losses = jax.lax.map(target.loss_function(), points)
         sites = [_less_last(x).reshape(len(x) - 1, -1) for x in losses.values()]
         total = sum((x.sum(axis=1) for x in sites), jnp.zeros(()))
         return Evaluation(total, total[:, None], sum(map(_contrasts, sites), jnp.zeros(())))
 
     def one_slice(part: tuple[EvaluationRows, jax.Array]) -> tuple[jax.Array, jax.Array]:
         (numbers, weights), slice_number = part
-
-        def losses_at(one: Parameters) -> jax.Array:
-            return target.row_losses(one, numbers)
-
-        excess = _less_last(jax.lax.map(losses_at, points))
+        excess = _less_last(jax.lax.map(target.row_loss_function(numbers), points))
         # A row that stands for w rows adds w times its variance, not w² times.
         return excess @ weights, _contrasts(excess * jnp.sqrt(weights), slice_number)
 
     by_slice, contrasts = jax.lax.map(one_slice, (rows, jnp.arange(len(rows.rows))))
     return Evaluation(by_slice.sum(axis=0), by_slice.T, contrasts.sum(axis=0))
+
+
+OF_DRAWS = "excess_loss of draws "
+"""What stands before the number of a part of the draws from the truth, among the statistics."""
+
+
+def excess_by_draws(
+    target: LocalTarget, z: Parameters, rows: EvaluationRows | None
+) -> dict[str, jax.Array]:
+    """The loss of each chain by parts of the draws from the truth, ``[chain]`` each.
+
+    Empty for a target whose losses take no draws.
+    """
+    truth = target.truth
+    if truth is None or not truth.draws:
+        return {}
+
+    def one_slice(part: EvaluationRows | None) -> jax.Array:
+        numbers = None if part is None else part.rows
+        against = divergence_parts(target.program, truth, target.arrays, numbers)
+
+        def total(one: Parameters) -> jax.Array:
+            losses = against(target.whole(one))
+            return sum((_weighted(target, k, x, part) for k, x in losses.items()), jnp.zeros(()))
+
+        return jax.lax.map(total, z)
+
+    found = one_slice(None) if rows is None else jax.lax.map(one_slice, rows).sum(axis=0)
+    return {f"{OF_DRAWS}{k}": found[:, k] for k in range(DRAW_PARTS)}
+
+
+def _weighted(
+    target: LocalTarget, name: str, losses: jax.Array, part: EvaluationRows | None
+) -> jax.Array:
+    """The sum of the losses ``[part of the draws, ...]`` of a site, ``[part of the draws]``."""
+    if part is None:
+        return losses.reshape(DRAW_PARTS, -1).sum(axis=1)
+    axis = dict(target.program.require_batching().site_axes)[name]
+    by_row = jnp.moveaxis(losses, axis, 1).reshape(DRAW_PARTS, len(part.rows), -1).sum(axis=2)
+    return by_row @ part.weights
 
 
 def _contrasts(excess: jax.Array, slice_number: int | jax.Array = 0) -> jax.Array:

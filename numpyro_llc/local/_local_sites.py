@@ -11,7 +11,15 @@ from numpyro.primitives import Messenger
 
 from numpyro_llc.local._parts import is_free_of
 from numpyro_llc.local._target import LocalTarget
-from numpyro_llc.models import ModelReading, PyTree, Site, leaf_name
+from numpyro_llc.models import (
+    ModelReading,
+    NegativeLoss,
+    PyTree,
+    Site,
+    Trace,
+    leaf_name,
+    site_divergence,
+)
 
 
 class LocalSites(Messenger):
@@ -23,6 +31,10 @@ class LocalSites(Messenger):
         self.localization = target.localization
         self.is_free = is_free_of(reading.center, target.fixed)
         self.temper = handlers.scale(scale=target.inverse_temperature)
+        self.truth = target.truth
+        self.at_center: Trace = {}
+        if target.truth is not None:
+            self.at_center = target.program.observed_sites(target.truth.center, target.arrays)
         self.log_dets = {f"_{site}_log_det" for site in reading.center}
 
     def process_message(self, msg: Site) -> None:
@@ -39,9 +51,19 @@ class LocalSites(Messenger):
         elif name in self.log_dets:  # NumPyro's Jacobian factor: not the user's to scale either.
             msg["scale"] = None
         elif name in self.reading.center_losses:
+            if self.truth is not None:
+                msg["fn"] = self._diverging(msg)
             self.temper.process_message(msg)
         elif name in self.reading.program.prior_factors:
             msg["fn"] = Unit(jnp.zeros(()))
+
+    def _diverging(self, msg: Site) -> dist.Distribution:
+        """In the place of the likelihood, what has minus the divergence for its log density."""
+        assert self.truth is not None
+        name = msg["name"]
+        unscaled = {**msg, "scale": None}  # NumPyro scales the log density
+        draws = self.truth.draws.get(name)
+        return NegativeLoss(site_divergence(self.at_center[name], unscaled, draws))
 
     def _gaussian(self, name: str, prior: dist.Distribution) -> dist.Distribution:
         transform = biject_to(prior.support)

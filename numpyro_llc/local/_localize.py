@@ -25,13 +25,17 @@ from numpyro_llc.models import (
     ModelReading,
     Parameters,
     PyTree,
+    Truth,
     check_local_latents,
     constrain,
+    make_truth,
     read_model,
 )
 
 Localization = float | jax.Array | Mapping[str, float | jax.Array]
 """γ: one for all sites, or by site."""
+TRUTHS = ("data", "center")
+"""What losses are measured against: the observations, or the model's distributions at w*."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,10 +52,13 @@ class LocalizedModel:
     inverse_temperature: float | jax.Array | None = None
     num_data: int | None = None
     sites: Sites | None = None
+    truth: str = "data"
     likelihood_factors: Sequence[str] = ()
     prior_factors: Sequence[str] = ()
 
     def __post_init__(self) -> None:
+        if self.truth not in TRUTHS:
+            raise ValueError(f"`truth` must be one of {list(TRUTHS)}; got {self.truth!r}.")
         if self.num_data is not None:
             object.__setattr__(self, "num_data", check_num_data(self.num_data))
         beta, gammas = self.inverse_temperature, self.localization
@@ -118,7 +125,14 @@ class LocalizedModel:
             localization=check_localization(self.localization, reading.center),
             center_losses=reading.center_losses,
             fixed=fixed,
+            truth=self.truth_of(reading),
         )
+
+    def truth_of(self, reading: ModelReading) -> Truth | None:
+        """What losses are measured against, if not the data."""
+        if self.truth == "data":
+            return None
+        return make_truth(reading.program, reading.center, reading.arrays)
 
     def __call__(self, *args: object, **kwargs: object) -> object:
         """Run the model with localizing priors and a tempered likelihood."""
@@ -149,6 +163,7 @@ def localize(
     inverse_temperature: float | jax.Array | None = None,
     num_data: int | None = None,
     sites: Sites | None = None,
+    truth: str = "data",
     likelihood_factors: Sequence[str] = (),
     prior_factors: Sequence[str] = (),
 ) -> LocalizedModel:
@@ -178,6 +193,10 @@ def localize(
         What to sample, the rest being fixed at ``w*`` (the weight-refined λ̂): names of sites or of
         parts of a network (``"net$params.Dense_0"``, as results name them), or masks
         ``{site: True, False, array or pytree of them}`` over unconstrained values. Default: all.
+    truth : {"data", "center"}
+        What the loss of a datum is measured against. "data": ``-log p(y_i | x_i, w)``. "center":
+        ``KL(p(· | x_i, w*) ‖ p(· | x_i, w))``, from what the model says at ``w*``. That is its
+        minimum, at a checkpoint in the midst of training too. See Notes.
     likelihood_factors, prior_factors : sequences of str
         Which ``numpyro.factor`` sites belong to the likelihood (tempered) or the prior (dropped).
 
@@ -199,6 +218,12 @@ def localize(
     :class:`numpyro.handlers.scale`. Discrete latent sites are summed out first, and leave a
     ``numpyro.factor`` of the losses; `center` and `sites` do not name them. A ``numpyro.param``
     named in `center` becomes a latent site (each leaf of a pytree a site of its own).
+
+    With ``truth="center"`` the observations say how many data there are, and what a datum is
+    conditioned on, as the past of a time series. λ̂ is the complexity of what the model computes on
+    these inputs, not of the loss that training sees; at a minimum where the model is true the two
+    agree. Divergences without a closed form or a finite sum are means over draws from
+    ``p(· | x_i, w*)``, with an error in :func:`error_budget`.
     """
     return LocalizedModel(
         model,
@@ -207,6 +232,7 @@ def localize(
         inverse_temperature,
         num_data,
         sites,
+        truth,
         likelihood_factors,
         prior_factors,
     )

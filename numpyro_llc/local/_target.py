@@ -1,6 +1,6 @@
 """``LocalTarget``: the tempered, localized density that every sampler reads."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from numpyro_llc.local._parts import Fixed
-from numpyro_llc.models import Arrays, Losses, Parameters, Program
+from numpyro_llc.models import Arrays, Losses, Parameters, Program, Truth, divergences
 
 _FIELDS = [
     "arrays",
@@ -18,6 +18,7 @@ _FIELDS = [
     "inverse_temperature",
     "localization",
     "fixed",
+    "truth",
 ]
 
 
@@ -62,6 +63,9 @@ class LocalTarget:
         γ of each site, scalars.
     fixed : Fixed or None
         The parameters that stay at ``z*``, if not all are sampled.
+    truth : Truth or None
+        The model's distributions at ``z*``, if the losses ``ℓ_i`` are divergences from these and
+        not those of the data.
     """
 
     program: Program
@@ -71,6 +75,7 @@ class LocalTarget:
     inverse_temperature: jax.Array
     localization: dict[str, jax.Array]
     fixed: Fixed | None = None
+    truth: Truth | None = None
 
     @property
     def dimension(self) -> int:
@@ -83,11 +88,25 @@ class LocalTarget:
 
     def losses(self, z: Parameters) -> Losses:
         """Per-datum losses in nats, an array for each observed site."""
-        return self.program.losses(self.whole(z), self.arrays)
+        return self.loss_function()(z)
+
+    def loss_function(self) -> Callable[[Parameters], Losses]:
+        """From z to the losses, whose truth is evaluated once for all z."""
+        if self.truth is None:
+            return lambda z: self.program.losses(self.whole(z), self.arrays)
+        against = divergences(self.program, self.truth, self.arrays)
+        return lambda z: against(self.whole(z))
 
     def row_losses(self, z: Parameters, rows: jax.Array) -> jax.Array:
         """The loss of each of `rows` in nats, ``[len(rows)]``."""
-        return self.program.row_losses(self.whole(z), self.arrays, rows)
+        return self.row_loss_function(rows)(z)
+
+    def row_loss_function(self, rows: jax.Array) -> Callable[[Parameters], jax.Array]:
+        """From z to the losses of `rows`, whose truth is evaluated once for all z."""
+        if self.truth is None:
+            return lambda z: self.program.row_losses(self.whole(z), self.arrays, rows)
+        against = divergences(self.program, self.truth, self.arrays, rows)
+        return lambda z: self.program.by_row(against(self.whole(z)), len(rows))
 
     def excess_loss(self, z: Parameters) -> jax.Array:
         """``nL(z) - nL(z*)`` in nats, a scalar: per-datum differences first, then their sum."""
@@ -154,9 +173,15 @@ def make_target(
     localization: Mapping[str, float | jax.Array],
     center_losses: Losses | None = None,
     fixed: Fixed | None = None,
+    truth: Truth | None = None,
 ) -> LocalTarget:
-    """Put the target together; `center_losses` are evaluated unless they are known."""
-    if center_losses is None:
+    """Put the target together; `center_losses` are evaluated unless they are known.
+
+    Against a `truth` they are 0.
+    """
+    if truth is not None:
+        center_losses = {}
+    elif center_losses is None:
         center_losses = _losses(program, center, arrays)
     scalar = partial(jnp.asarray, dtype=jnp.result_type(float))
     return LocalTarget(
@@ -167,6 +192,7 @@ def make_target(
         inverse_temperature=scalar(inverse_temperature),
         localization={name: scalar(localization[name]) for name in center},
         fixed=fixed,
+        truth=truth,
     )
 
 

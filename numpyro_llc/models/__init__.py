@@ -5,7 +5,7 @@ from numpyro_llc.models._center_rules import all_finite
 from numpyro_llc.models._center_values import as_found
 from numpyro_llc.models._data_rules import check_local_latents
 from numpyro_llc.models._leaves import leaf_name, named_leaves
-from numpyro_llc.models._loss import loss_model
+from numpyro_llc.models._loss import NegativeLoss, loss_model
 from numpyro_llc.models._measured import draw_starts
 from numpyro_llc.models._modules import PARAMS, by_site
 from numpyro_llc.models._network import NetworkModel, network_model
@@ -13,6 +13,14 @@ from numpyro_llc.models._plates import FullPlates
 from numpyro_llc.models._program import Program, constrain, site_loss
 from numpyro_llc.models._reading import ModelReading, read_model
 from numpyro_llc.models._rules import TAKEN, is_traced
+from numpyro_llc.models._truth import (
+    DRAW_PARTS,
+    Truth,
+    divergence_parts,
+    divergences,
+    make_truth,
+    site_divergence,
+)
 from numpyro_llc.models._types import (
     Arrays,
     Fields,
@@ -25,6 +33,7 @@ from numpyro_llc.models._types import (
 )
 
 __all__ = [
+    "DRAW_PARTS",
     "PARAMS",
     "Arrays",
     "Fields",
@@ -32,6 +41,7 @@ __all__ = [
     "InAxes",
     "Losses",
     "ModelReading",
+    "NegativeLoss",
     "NetworkModel",
     "Parameters",
     "Program",
@@ -39,19 +49,24 @@ __all__ = [
     "Site",
     "TAKEN",
     "Trace",
+    "Truth",
     "all_finite",
     "as_found",
     "by_site",
     "check_local_latents",
     "check_rows_apart",
     "constrain",
+    "divergence_parts",
+    "divergences",
     "draw_starts",
     "is_traced",
     "leaf_name",
     "loss_model",
+    "make_truth",
     "named_leaves",
     "network_model",
     "read_model",
+    "site_divergence",
     "site_loss",
     "with_batches",
 ]

@@ -13,14 +13,37 @@ from numpyro_llc.models._types import PyTree
 
 
 class NegativeLoss(dist.Distribution):
-    """Has ``-losses`` for its log density, whatever the value."""
+    """Has ``-losses`` for its log density, whatever the value.
+
+    `divergence` is the user's function, of which `params` and `data` are the arguments here.
+    """
 
     support = dist.constraints.real
-    pytree_data_fields = ("losses",)
+    pytree_data_fields = ("losses", "params", "data")
+    pytree_aux_fields = ("divergence",)
 
-    def __init__(self, losses: jax.Array) -> None:
-        self.losses = losses
+    def __init__(
+        self,
+        losses: jax.Array,
+        divergence: Callable[..., jax.Array] | None = None,
+        params: PyTree = None,
+        data: tuple[PyTree, ...] = (),
+    ) -> None:
+        self.losses, self.divergence = losses, divergence
+        self.params, self.data = params, data
         super().__init__(batch_shape=jnp.shape(losses), validate_args=False)
+
+    def divergence_from(self, truth: "NegativeLoss") -> jax.Array:
+        """The divergence of each datum of what `truth` says from what this says, nats."""
+        assert self.divergence is not None
+        found = self.divergence(truth.params, self.params, *self.data)
+        if not isinstance(found, jax.Array) or found.shape != self.losses.shape:
+            kind = found.shape if isinstance(found, jax.Array) else type(found).__name__
+            raise TypeError(
+                "`divergence` must return an array of floats of the shape of `losses`, "
+                f"{self.losses.shape}; got {kind}."
+            )
+        return found
 
     def log_prob(self, value: jax.Array) -> jax.Array:
         """Minus the losses, nats [*batch_shape]."""
@@ -36,24 +59,32 @@ class LossModel:
 
     losses: Callable[..., jax.Array]
     form: Form
+    divergence: Callable[..., jax.Array] | None = None
 
     def __call__(self, *data: PyTree) -> None:
         """Add the loss of each datum, given `data` as the function takes them."""
-        losses = self.losses(self.form.filled(), *data)
+        params = self.form.filled()
+        losses = self.losses(params, *data)
         if not isinstance(losses, jax.Array) or not jnp.issubdtype(losses.dtype, jnp.floating):
             kind = losses.dtype if isinstance(losses, jax.Array) else type(losses).__name__
             raise TypeError(
                 "`losses` must return an array of floats, the losses in nats [n] (or one number, "
                 f"a potential without data); got {kind}."
             )
+        noise = NegativeLoss(losses, self.divergence, params, data)
         if not losses.ndim:
-            numpyro.sample("loss", NegativeLoss(losses), obs=jnp.zeros(()))
+            numpyro.sample("loss", noise, obs=jnp.zeros(()))
             return
         with numpyro.plate("data", len(losses), dim=-losses.ndim):
-            numpyro.sample("loss", NegativeLoss(losses), obs=jnp.zeros(losses.shape))
+            numpyro.sample("loss", noise, obs=jnp.zeros(losses.shape))
 
 
-def loss_model(losses: Callable[..., jax.Array], params: PyTree) -> LossModel:
+def loss_model(
+    losses: Callable[..., jax.Array],
+    params: PyTree,
+    *,
+    divergence: Callable[..., jax.Array] | None = None,
+) -> LossModel:
     """Make a NumPyro model of ``data`` from their losses, which need be no likelihood.
 
     The localized density is ``exp(-β Σ losses - γ/2 |z - z*|²)``.
@@ -68,6 +99,11 @@ def loss_model(losses: Callable[..., jax.Array], params: PyTree) -> LossModel:
     params : pytree
         Parameters as `losses` takes them: of floats, or of a module, as :func:`network_model` takes
         them. Only structure and shapes are used; the centre is ``center={"params": params}``.
+    divergence : callable, optional
+        ``divergence(params_at_center, params, *data) -> [n]``, of the shape of the losses: how far
+        what the model says of each datum is from what it says at the centre. At least 0, and 0 at
+        the centre, such as half the squared distance of the outputs. ``truth="center"`` of
+        ``localize`` takes it in the place of the losses.
 
     Returns
     -------
@@ -84,4 +120,9 @@ def loss_model(losses: Callable[..., jax.Array], params: PyTree) -> LossModel:
         raise TypeError(
             f"`losses` must be a function of (params, *data); got {type(losses).__name__}."
         )
-    return LossModel(losses, form_of(params))
+    if divergence is not None and not callable(divergence):
+        raise TypeError(
+            "`divergence` must be a function of (params_at_center, params, *data); got "
+            f"{type(divergence).__name__}."
+        )
+    return LossModel(losses, form_of(params), divergence)

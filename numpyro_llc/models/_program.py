@@ -207,29 +207,44 @@ class Program:
 
     def batch_losses(self, z: Parameters, arrays: Sequence[jax.Array], rows: jax.Array) -> Losses:
         """Per-datum losses of the rows `rows` alone, at a cost that does not grow with the data."""
-        batching = self.require_batching()
-        values, taken, plates = (
-            partial(place, z),
-            batching.take(arrays, rows),
-            batching.plates(rows),
-        )
+        batching, values = self.require_batching(), partial(place, z)
+        taken, plates = batching.take(arrays, rows), batching.plates(rows)
         losses = self.marginal_losses(taken, values, self.likelihood, plates=plates)
-        if not (names := self.plain(self.likelihood)):
+        if not self.plain(self.likelihood):
             return losses
-        trace = self.trace(taken, values, plates=plates)
-        share = len(rows) / batching.num_rows  # undoes NumPyro's scale of a subsampled plate
-        for name in names:
-            own = {frame.name for frame in trace[name]["cond_indep_stack"]}
-            plate = trace[batching.plate] if batching.plate and batching.plate in own else None
-            subsampled = plate is not None and plate["args"] == (batching.num_rows, len(rows))
-            losses[name] = site_loss(trace[name]) * (share if subsampled else 1.0)
-        return losses
+        sites = self.observed_sites(z, arrays, rows)
+        return losses | {name: site_loss(site) for name, site in sites.items()}
+
+    def observed_sites(
+        self, z: Parameters, arrays: Sequence[jax.Array], rows: jax.Array | None = None
+    ) -> Trace:
+        """The likelihood sites that depend on no discrete site, of all rows of the data or some."""
+        names, values = self.plain(self.likelihood), partial(place, z)
+        if rows is None:
+            trace = self.trace(arrays, values)
+            return {name: trace[name] for name in names}
+        batching = self.require_batching()
+        trace = self.trace(batching.take(arrays, rows), values, plates=batching.plates(rows))
+        return {name: self._unscaled(trace, name, len(rows)) for name in names}
+
+    def _unscaled(self, trace: Trace, name: str, count: int) -> Site:
+        """A site without the scale that NumPyro gives it in a subsampled plate."""
+        batching, site = self.require_batching(), trace[name]
+        own = {frame.name for frame in site["cond_indep_stack"]}
+        plate = trace[batching.plate] if batching.plate and batching.plate in own else None
+        is_subsampled = plate is not None and plate["args"] == (batching.num_rows, count)
+        if not is_subsampled or site["scale"] is None:
+            return site
+        return {**site, "scale": site["scale"] * (count / batching.num_rows)}
 
     def row_losses(self, z: Parameters, arrays: Sequence[jax.Array], rows: jax.Array) -> jax.Array:
         """The loss of each of `rows` in nats, summed over sites and inner axes, ``[len(rows)]``."""
-        losses = self.batch_losses(z, arrays, rows)
+        return self.by_row(self.batch_losses(z, arrays, rows), len(rows))
+
+    def by_row(self, losses: Losses, count: int) -> jax.Array:
+        """Losses of `count` rows, summed over sites and inner axes, ``[count]``."""
         by_row = [
-            jnp.sum(jnp.moveaxis(losses[name], axis, 0).reshape(len(rows), -1), axis=1)
+            jnp.sum(jnp.moveaxis(losses[name], axis, 0).reshape(count, -1), axis=1)
             for name, axis in self.require_batching().site_axes
         ]
         return sum(by_row[1:], by_row[0])

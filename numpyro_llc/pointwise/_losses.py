@@ -19,6 +19,8 @@ from numpyro_llc.models import (
     ModelReading,
     Parameters,
     Program,
+    Truth,
+    divergences,
     named_leaves,
     read_model,
     with_batches,
@@ -55,6 +57,8 @@ class PointwiseLosses:
         The unconstrained point that losses are centred at: the centre, if it was given.
     is_center : bool
         Whether it was.
+    truth : Truth or None
+        What the losses are divergences from, with ``truth="center"``: those at the centre are 0.
     draws : xarray.Dataset
         The posterior group, with its attrs.
     shape : (int, int)
@@ -71,6 +75,7 @@ class PointwiseLosses:
     positions: Parameters
     reference: Parameters
     is_center: bool
+    truth: Truth | None
     draws: xr.Dataset
     shape: tuple[int, int]
     weights: np.ndarray
@@ -81,7 +86,7 @@ class PointwiseLosses:
         """``ℓ_i(z_t) - ℓ_i(ref)`` ``[chain, draw, row]`` and ``ℓ_i(ref)`` ``[row]``, float64."""
         numbers_of = jnp.asarray(rows, int)
         excess, reference = _block(
-            self.program, self.positions, self.reference, self.arrays, numbers_of
+            self.program, self.positions, self.reference, self.arrays, self.truth, numbers_of
         )
         chains_and_draws = (*self.shape, len(numbers_of))
         return (
@@ -168,6 +173,7 @@ def pointwise_losses(
         positions=z,
         reference=jax.tree.map(lambda leaf: leaf[0], z) if not is_center else reading.center,
         is_center=is_center,
+        truth=model.truth_of(reading) if isinstance(model, LocalizedModel) else None,
         draws=draws,
         shape=shape,
         weights=_weights_of_rows(reading, program, num_rows),
@@ -217,13 +223,26 @@ def _weights_of_rows(reading: ModelReading, program: Program, num_rows: int) -> 
     return np.where(differ, np.nan, by_row[:, 0])
 
 
-def _rows_at(
-    program: Program, z: Parameters, arrays: Sequence[jax.Array], rows: jax.Array
-) -> jax.Array:
-    if program.batching is not None:
-        return program.row_losses(z, arrays, rows)
-    (losses,) = program.losses(z, arrays).values()
-    return losses.ravel()[rows]
+def _losses_of(
+    program: Program, arrays: Sequence[jax.Array], truth: Truth | None, rows: jax.Array
+) -> Callable[[Parameters], jax.Array]:
+    """From z to the losses of `rows`."""
+    some = rows if program.batching is not None else None
+    if truth is not None:
+        against = divergences(program, truth, arrays, some)
+    elif some is not None:
+        return lambda z: program.row_losses(z, arrays, rows)
+    else:
+        against = partial(program.losses, arrays=arrays)
+
+    def at(z: Parameters) -> jax.Array:
+        losses = against(z)
+        if some is not None:
+            return program.by_row(losses, len(rows))
+        (of_site,) = losses.values()
+        return of_site.ravel()[rows]
+
+    return at
 
 
 @partial(jax.jit, static_argnums=0)
@@ -232,12 +251,14 @@ def _block(
     z: Parameters,
     reference: Parameters,
     arrays: Sequence[jax.Array],
+    truth: Truth | None,
     rows: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    at_reference = _rows_at(program, reference, arrays, rows)
+    losses = _losses_of(program, arrays, truth, rows)
+    at_reference = losses(reference)
 
     def excess(one: Parameters) -> jax.Array:
-        return _rows_at(program, one, arrays, rows) - at_reference
+        return losses(one) - at_reference
 
     return jax.lax.map(excess, z, batch_size=DRAWS_AT_ONCE), at_reference
 

@@ -108,6 +108,11 @@ def pointwise_statistics(
         beta = check_positive("inverse_temperature", inverse_temperature, meaning=meaning)
     weights, share = _weights(losses, beta)
     _check_rows(losses)
+    if losses.truth is not None:
+        raise ValueError(
+            "`pointwise_statistics`, WAIC and ν among them, are of the losses of data; these are "
+            "divergences from the centre. Localize with truth='data', and run again."
+        )
     if loo and not (np.isclose(losses.inverse_temperature, 1.0) and share == 1.0):
         raise ValueError(
             f"`loo` needs draws at inverse_temperature = 1, not weighted to it; these are at "

@@ -7,7 +7,11 @@
 from numpyro_llc.results._assemble import assemble, result_of
 from numpyro_llc.results._budget import error_budget
 from numpyro_llc.results._diagnose import diagnose
-from numpyro_llc.results._draws import evaluated, unconstrained_samples
+from numpyro_llc.results._draws import (
+    check_log_likelihood,
+    evaluated,
+    unconstrained_samples,
+)
 from numpyro_llc.results._findings import Finding, findings, text_of
 from numpyro_llc.results._from_numpyro import from_numpyro
 from numpyro_llc.results._intervals import check_probability, half_width, named, table_of_rows
@@ -21,6 +25,7 @@ __all__ = [
     "Finding",
     "RunReport",
     "assemble",
+    "check_log_likelihood",
     "check_probability",
     "diagnose",
     "error_budget",

@@ -10,10 +10,10 @@ import numpy as np
 import xarray as xr
 
 from numpyro_llc.errors import LLCWarning, NonFiniteLossError, warn
-from numpyro_llc.estimators import data_error
+from numpyro_llc.estimators import data_error, parts_error
 from numpyro_llc.inference_data import InferenceData, inference_data, labelled, monte_carlo
 from numpyro_llc.kernels import metropolis_report
-from numpyro_llc.local import Curvature, LocalTarget, total_loss
+from numpyro_llc.local import OF_DRAWS, Curvature, LocalTarget, total_loss
 from numpyro_llc.models import ModelReading, Parameters, PyTree, constrain, named_leaves
 from numpyro_llc.results._diagnose import diagnosed
 from numpyro_llc.results._draws import constrained_draws, log_likelihood_of
@@ -92,6 +92,7 @@ def assemble(
         num_parameters=target.dimension,
         inverse_temperature=beta,
         localization=one_or_by_site(target.localization),
+        truth="data" if target.truth is None else "center",
         center_loss=total_loss(reading.center_losses),
         without_effect={
             name: int(np.size(leaf))
@@ -111,13 +112,23 @@ def assemble(
         raise _non_finite(groups, report, draws)
     share = _share_of_a_row(reading, num_data)
     error = data_error(beta * draws.excess_loss, beta * np.sqrt(share) * draws.contrasts)
-    idata, found = _with_findings(groups, dataclasses.replace(report, data_error=error))
+    report = dataclasses.replace(report, data_error=error, draws_error=_draws_error(draws, beta))
+    idata, found = _with_findings(groups, report)
     said = [text_of(found)] if found else []
     if log_likelihood and _is_tempered(beta):
         said.append(groups["log_likelihood"].attrs["note"])
     if said:
         warn(" ".join(said), idata)
     return idata
+
+
+def _draws_error(draws: Draws, beta: float) -> float | None:
+    """The error of λ̂ for the draws from the truth at the centre; None if there are none."""
+    parts, _ = _by_prefix(draws.statistics, OF_DRAWS)
+    if not parts:
+        return None
+    stacked = np.stack([part.astype(np.float64) for part in parts.values()], axis=-1)
+    return parts_error(beta * draws.excess_loss, beta * stacked)
 
 
 def _share_of_a_row(reading: ModelReading, num_data: int) -> float:
@@ -158,8 +169,9 @@ def _groups(
     """All groups but the log likelihood."""
     beta = float(target.inverse_temperature)
     sites = constrained_draws(names, draws.positions, target) if names else {}
-    loss = total_loss(reading.center_losses) + draws.excess_loss
-    others, own = _by_prefix(draws.statistics, OTHER_DATA)
+    at_center = total_loss(reading.center_losses) if target.truth is None else 0.0
+    loss = at_center + draws.excess_loss
+    others, own = _by_prefix(_by_prefix(draws.statistics, OF_DRAWS)[1], OTHER_DATA)
     label = partial(labelled, plate_axes=reading.plate_axes)
     return {
         "posterior": label(

@@ -32,7 +32,8 @@ def error_budget(idata: InferenceData | Groups) -> pd.DataFrame:
         not zero (0 for NUTS and HMC, which are exact; with automatic steps an upper bound).
         ``localization``: what γ takes from λ̂, to first order. ``data``: the standard deviation of
         λ̂ over data sets of this size at the same ``w*``, see
-        :func:`numpyro_llc.estimators.data_error`.
+        :func:`numpyro_llc.estimators.data_error`; with ``truth="center"`` over their inputs.
+        ``draws``, only where divergences take draws from the truth at ``w*``: their number.
 
     Notes
     -----
@@ -52,4 +53,6 @@ def error_budget(idata: InferenceData | Groups) -> pd.DataFrame:
         "localization": (-taken, "bias"),
         "data": (np.nan if report.data_error is None else report.data_error, "error"),
     }
+    if report.draws_error is not None:
+        rows["draws"] = (report.draws_error, "error")
     return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "kind"])

@@ -7,7 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from numpyro_llc.local import Evaluation, LocalTarget, excess_losses
+from numpyro_llc.local import (
+    Evaluation,
+    LocalizedModel,
+    LocalTarget,
+    excess_by_draws,
+    excess_losses,
+)
 from numpyro_llc.models import ModelReading, Parameters, named_leaves
 from numpyro_llc.sampling import Draws
 
@@ -23,7 +29,8 @@ def constrained_draws(names: tuple[str, ...], z: Parameters, target: LocalTarget
 @jax.jit
 def _evaluate(target: LocalTarget, z: Parameters) -> tuple[Evaluation, dict[str, jax.Array]]:
     def one_draw(chains: Parameters) -> tuple[Evaluation, dict[str, jax.Array]]:
-        return excess_losses(target, chains, None), jax.vmap(target.displacement)(chains)
+        statistics = jax.vmap(target.displacement)(chains) | excess_by_draws(target, chains, None)
+        return excess_losses(target, chains, None), statistics
 
     by_draw = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 1, 0), z)
     return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, 1), jax.lax.map(one_draw, by_draw))
@@ -33,16 +40,25 @@ def evaluated(
     target: LocalTarget, positions: Parameters, statistics: dict[str, np.ndarray]
 ) -> Draws:
     """Unconstrained draws ``[chain, draw, ...]`` with their losses and distances."""
-    evaluation, displacement = jax.tree.map(np.asarray, _evaluate(target, positions))
+    evaluation, evaluated = jax.tree.map(np.asarray, _evaluate(target, positions))
     excess, by_part, contrasts = (np.asarray(part, np.float64) for part in evaluation)
     place = np.unravel_index(np.argmin(np.nan_to_num(excess, nan=np.inf)), excess.shape)
     lowest = float(excess[place]), jax.tree.map(lambda leaf: leaf[place], positions)
-    return Draws(excess, by_part, contrasts, {**displacement, **statistics}, positions, lowest)
+    return Draws(excess, by_part, contrasts, {**evaluated, **statistics}, positions, lowest)
 
 
 @jax.jit
 def _losses_of_chain_draws(target: LocalTarget, z: Parameters) -> dict[str, jax.Array]:
     return jax.vmap(target.losses)(z)
+
+
+def check_log_likelihood(log_likelihood: bool, local: LocalizedModel) -> None:
+    """Refuse the log likelihood of data that the draws know nothing of."""
+    if log_likelihood and local.truth != "data":
+        raise ValueError(
+            f"`log_likelihood` is of the data, which draws with truth={local.truth!r} are not "
+            "from. Leave it out, or localize with truth='data'."
+        )
 
 
 def log_likelihood_of(target: LocalTarget, positions: Parameters) -> dict[str, np.ndarray]:

@@ -12,7 +12,7 @@ from numpyro_llc.kernels import kernel_statistics, name_of
 from numpyro_llc.local import LocalizedModel, LocalTarget, curvature_at_center
 from numpyro_llc.models import ModelReading, Parameters, constrain, named_leaves
 from numpyro_llc.results._assemble import assemble
-from numpyro_llc.results._draws import evaluated, unconstrained_samples
+from numpyro_llc.results._draws import check_log_likelihood, evaluated, unconstrained_samples
 from numpyro_llc.results._keep import keeping
 from numpyro_llc.results._report import RunReport, report_of_center
 from numpyro_llc.results._sites import sites_to_store
@@ -58,6 +58,7 @@ def from_numpyro(
         )
     if mcmc.last_state is None:
         raise ValueError("`mcmc` has not run yet: call mcmc.run(...) first.")
+    check_log_likelihood(log_likelihood, model)
     args, kwargs = mcmc._args, mcmc._kwargs  # as ArviZ's own converter reads them
     reading = model.read(args, kwargs)
     target, num_data = model.target(reading)

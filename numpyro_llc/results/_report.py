@@ -33,8 +33,10 @@ class RunReport:
         β.
     localization : float or dict of str to float
         γ, one for all sites or by site.
+    truth : str
+        What losses are measured against: "data", or "center".
     center_loss : float
-        ``nL(w*)`` in nats.
+        ``nL(w*)`` in nats, of the data whatever the truth.
     center_gradient_norm, center_smallest_eigenvalue, center_largest_eigenvalue : float
         Of ``nL`` at the centre, in unconstrained space, nats.
     center_shift, center_expected_llc : float
@@ -79,6 +81,8 @@ class RunReport:
         How many sampled parameters, by name, the loss does not depend on.
     data_error : float
         Standard deviation of λ̂ over data sets of this size.
+    draws_error : float
+        Standard error of λ̂ for the draws from the truth at the centre, where divergences take any.
     findings : str
         JSON; read it with :func:`~numpyro_llc.results.findings`.
     """
@@ -87,6 +91,7 @@ class RunReport:
     num_parameters: int | None = None
     inverse_temperature: float | None = None
     localization: float | dict[str, float] | None = None
+    truth: str | None = None
     center_loss: float | None = None
     center_gradient_norm: float | None = None
     center_smallest_eigenvalue: float | None = None
@@ -123,6 +128,7 @@ class RunReport:
     mala_acceptance: float | None = None
     without_effect: dict[str, int] | None = None
     data_error: float | None = None
+    draws_error: float | None = None
     findings: str | None = None
 
     def to_attrs(self) -> dict[str, object]:

@@ -12,7 +12,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from numpyro_llc.errors import warn
 from numpyro_llc.kernels import Sampler
-from numpyro_llc.local import EvaluationRows, LocalTarget, OtherData, excess_losses
+from numpyro_llc.local import EvaluationRows, LocalTarget, OtherData, excess_by_draws, excess_losses
 from numpyro_llc.models import Fields, Parameters, PyTree
 from numpyro_llc.sampling._schedule import Schedule
 
@@ -98,6 +98,7 @@ def _observe(
         "z": {name: z[name] for name in sites},
         **statistics,
         **others,
+        **excess_by_draws(target, z, rows),
     }
     return seen, z
 

@@ -90,6 +90,7 @@ class Plan:
             "data": fingerprint(self.target.arrays),
             "num_data": self.num_data,
             "sites": fingerprint(self.target.fixed),
+            "truth": self.local.truth,
             "evaluate_on": {
                 name: fingerprint(place, other.target.arrays, other.target.program.arguments.leaves)
                 for place, (name, other) in enumerate(self.other_data.items())
@@ -111,7 +112,7 @@ class Plan:
         }
 
     def varied(self, **changes: PyTree) -> "Plan":
-        """The same plan with another `center`, `localization` or `inverse_temperature`.
+        """The same plan with another `center`, `truth`, `localization` or `inverse_temperature`.
 
         Nothing is read or compiled again.
         """
@@ -235,6 +236,7 @@ def _other_data(plan: Plan, other: ModelReading, rng_key: jax.Array) -> OtherDat
         program=other.program,
         arrays=other.arrays,
         center_losses=other.center_losses,
+        truth=plan.local.truth_of(other),
     )
     here, count = (max(map(int, reading.data_counts.values())) for reading in (plan.reading, other))
     rows = rows_to_evaluate(there, ROWS_ALWAYS_AFFORDABLE, rng_key)

@@ -110,7 +110,7 @@ def run_group(rng_key: jax.Array, cells: Sequence[Cell], plan_of: Plans) -> list
     fields = ["inverse_temperature", "localization"]
     if "center" in cells[0]:
         fields += ["center", "center_losses"]
-        fields += ["fixed"] if plans[0].target.fixed is not None else []
+        fields += [k for k in ("fixed", "truth") if getattr(plans[0].target, k) is not None]
     own = [{name: getattr(plan.target, name) for name in fields} for plan in plans]
     run = Run(
         plans[0],

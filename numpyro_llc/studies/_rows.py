@@ -26,7 +26,7 @@ TEXTS = ("status", "findings")
 
 
 def row_of(plan: Plan, run: Run, finished: Finished, rng_key: jax.Array, block: int = 0) -> Row:
-    """The row of one block of chains of a run."""
+    """The row of one block of chains of a run, its findings as such under ``found``."""
     own = replace(finished, draws=run.of_block(finished.draws, block))
     status = ""
     with warnings.catch_warnings():
@@ -46,6 +46,7 @@ def row_of(plan: Plan, run: Run, finished: Finished, rng_key: jax.Array, block: 
         "seconds": finished.seconds / run.num_cells,
         "status": status or ("doubtful" if found else "ok"),
         "findings": text_of(found),
+        "found": found,
     }
 
 

@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 from numpyro_llc._checks import check_key
 from numpyro_llc.errors import CheckpointError, TrajectoryError, warn
 from numpyro_llc.kernels import kernel_of
-from numpyro_llc.local import LocalizedModel, as_localized
+from numpyro_llc.local import TRUTHS, LocalizedModel, as_localized
 from numpyro_llc.models import PyTree
 from numpyro_llc.sampling import Plan, check_output, check_schedule, make_plan
 from numpyro_llc.studies._centers import Centers
@@ -37,6 +37,7 @@ def llc_trajectory(
     until: float | Mapping[str, float] | None = None,
     chain_method: str = "vectorized",
     warm_start: bool = True,
+    truth: str | Sequence[str] | None = None,
     output: str | Path | None = None,
     progress_bar: bool = True,
 ) -> xr.Dataset:
@@ -65,6 +66,9 @@ def llc_trajectory(
     warm_start : bool
         Start chains at the offsets from the centre where those of the checkpoint before ended,
         each where the loss allows it (``carried`` counts them); the warm-up follows all the same.
+    truth : {"data", "center"} or sequence of these, optional
+        What losses are measured against, as in ``localize``; by default as `model` says. Of a
+        sequence, each in one pass over the checkpoints, along a dimension ``truth``.
     output : path, optional
         A folder to which each row is written as it comes. The same call again goes on from there.
     progress_bar : bool
@@ -72,8 +76,10 @@ def llc_trajectory(
     Returns
     -------
     xarray.Dataset
-        Over ``checkpoint``, with the coordinate ``step``: ``llc`` (λ̂), ``sd`` of the draws,
-        ``mcse_mean``, ``ess_bulk``, ``ess_tail``, ``r_hat``, ``center_loss`` (nL(w*) in nats),
+        Over ``checkpoint``, with the coordinate ``step``, and over ``truth`` where it is a
+        sequence: ``llc`` (λ̂), ``sd`` of the draws,
+        ``mcse_mean``, ``ess_bulk``, ``ess_tail``, ``r_hat``, ``center_loss`` (nL(w*) in nats, of
+        the data),
         ``carried`` (chains carried over), ``step_size_used``, ``gradient_evaluations``,
         ``seconds``, ``status`` ("ok"; "doubtful": with ``findings``; "diverged"; "failed":
         parameters or loss of this checkpoint are not finite), ``findings``. attrs: n, β, γ,
@@ -91,13 +97,17 @@ def llc_trajectory(
 
     Notes
     -----
-    All checkpoints run through one compilation. A checkpoint in the midst of training is no local
-    minimum: λ̂ is then of the point as it is, the findings say so, and it may be negative.
+    All checkpoints run through one compilation, for each truth. A checkpoint in the midst of
+    training is no local minimum: by the data λ̂ is then no learning coefficient, and it may be
+    negative, which the findings say. ``truth="center"`` measures the function that is computed
+    there, of which it is always a minimum.
     Ctrl-C returns the checkpoints so far.
     """
     check_key(rng_key)
     check_output(output)
     local = as_localized(model, center=None)
+    truths = _truths(local.truth if truth is None else truth)
+    local = replace(local, truth=truths[0])
     schedule = check_schedule(
         num_warmup, num_samples, num_chains, thinning, chain_method, False, until
     )
@@ -107,7 +117,8 @@ def llc_trajectory(
     def plan_at(center: PyTree) -> Plan:
         return make_plan(replace(local, center=center), model_args, model_kwargs, chosen, schedule)
 
-    with Walk(rng_key, plan_at, output, warm_start) as walk:
+    is_stacked = truth is not None and not isinstance(truth, str)
+    with Walk(rng_key, plan_at, output, warm_start, truths, is_stacked) as walk:
         with tqdm(total=given.count, disable=not progress_bar, unit="checkpoint") as bar:
             try:
                 for step, center in given:
@@ -129,3 +140,13 @@ def llc_trajectory(
                     walk.table(),
                 ) from error
         return walk.table()
+
+
+def _truths(truth: str | Sequence[str]) -> tuple[str, ...]:
+    given = (truth,) if isinstance(truth, str) else tuple(truth)
+    if not given or len(set(given)) < len(given) or not set(given) <= set(TRUTHS):
+        raise ValueError(
+            f"`truth` must be one of {list(TRUTHS)}, or a sequence of these, each once; got "
+            f"{truth!r}."
+        )
+    return given

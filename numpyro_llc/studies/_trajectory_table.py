@@ -1,7 +1,9 @@
 """The rows of a trajectory, in memory and on disk."""
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,23 +26,33 @@ from numpyro_llc.studies._rows import NUMBERS, TEXTS, Row, save
 
 BROKEN = ("failed", "diverged")
 """States of rows from which no chains are carried over."""
-COLUMNS = (*NUMBERS, "carried", "step", *TEXTS)
+COLUMNS = (*NUMBERS, "carried", *TEXTS)
+Checkpoint = dict[str, Any]
+"""A checkpoint: its ``step``, the fingerprint of its ``center``, and its ``rows`` by truth."""
 
 
 class TrajectoryTable:
-    """Rows as they come: ``trajectory.jsonl``, and what the next checkpoint starts from.
+    """Checkpoints as they come: ``trajectory.jsonl``, and what the next one starts from.
 
-    A kill loses the checkpoint under way alone.
+    A kill loses the checkpoint under way alone. With `is_stacked` the table has the truths along
+    a dimension of their own.
     """
 
-    def __init__(self, output: str | Path | None, settings: dict[str, object]) -> None:
-        self.rows: list[Row] = []
-        self.known: list[Row] = []
+    def __init__(
+        self,
+        output: str | Path | None,
+        settings: dict[str, object],
+        truths: Sequence[str],
+        is_stacked: bool,
+    ) -> None:
+        self.truths, self.is_stacked = tuple(truths), is_stacked
+        self.checkpoints: list[Checkpoint] = []
+        self.known: list[Checkpoint] = []
         self.folder: OutputFolder | None = None
         if output is not None:
             self.folder = OutputFolder(output, settings, what="trajectory")
             try:
-                self.known = _rows_of(self._table)
+                self.known = _read(self._table, self.truths)
             except BaseException:
                 self.close()
                 raise
@@ -57,86 +69,115 @@ class TrajectoryTable:
 
     @property
     def _chains(self) -> Path:
-        """Of the last row; those of the row before stay, lest a kill comes before the row."""
+        """Of the last checkpoint; those of the one before stay until its line is written."""
         assert self.folder is not None
-        return self.folder.path / f"chains-{len(self.rows) % 2}.npz"
+        return self.folder.path / f"chains-{len(self.checkpoints) % 2}.npz"
 
     def recall(self, center: PyTree, step: float) -> bool:
-        """Take the next row from the folder, if it is there; it must be of the same centre."""
-        place = len(self.rows)
+        """Take the next checkpoint from the folder, if it is there; its centre must be the same."""
+        place = len(self.checkpoints)
         if place >= len(self.known):
             if self.folder is not None:
                 self.folder.check_writable()
             return False
-        row = self.known[place]
-        if row["center"] != fingerprint(center) or row["step"] != step:
+        known = self.known[place]
+        if known["center"] != fingerprint(center) or known["step"] != step:
             raise CheckpointError(
                 f"`output` {str(self._table.parent)!r} holds another checkpoint {place} (step "
-                f"{row['step']:g}) than `centers` now gives (step {step:g}). Choose another folder."
+                f"{known['step']:g}) than `centers` now gives (step {step:g}). Choose another "
+                "folder."
             )
-        self.rows.append(row)
+        self.checkpoints.append(known)
         return True
 
-    def carried(self, form: PyTreeDef) -> Carried | None:
-        """Where the chains of the last row ended, if there is a last row and it did not break.
+    def carried(self, form: PyTreeDef) -> dict[str, Carried]:
+        """Where the chains of the last checkpoint ended, of each truth whose row did not break.
 
         `form` is the pytree structure of the parameters.
         """
-        if self.folder is None or not self.rows or self.rows[-1]["status"] in BROKEN:
-            return None
-        arrays = read_arrays(self._chains)
+        if self.folder is None or not self.checkpoints:
+            return {}
+        rows = self.checkpoints[-1]["rows"]
+        whole = [truth for truth, row in rows.items() if row["status"] not in BROKEN]
+        if not whole:
+            return {}
+        arrays, count = read_arrays(self._chains), len(self.checkpoints)
         try:
-            if int(arrays["rows"]) != len(self.rows):
-                raise ValueError(f"it is of row {int(arrays['rows'])}, not {len(self.rows)}")
-            offsets = [jnp.asarray(arrays[f"offsets_{k}"]) for k in range(form.num_leaves)]
-            return Carried(jax.tree.unflatten(form, offsets), jnp.asarray(arrays["highest"]))
+            if int(arrays["rows"]) != count:
+                raise ValueError(f"it is of row {int(arrays['rows'])}, not {count}")
+            return {truth: _carried(arrays, truth, form) for truth in whole}
         except (KeyError, ValueError) as error:
             raise damaged(self._chains, error) from error
 
-    def add(self, row: Row, center: PyTree, carried: Carried | None = None) -> None:
-        """Keep a row, and on disk the chains that the next one starts from."""
-        row = {**row, "center": fingerprint(center)}
-        self.rows.append(row)
+    def add(
+        self,
+        step: float,
+        center: PyTree,
+        rows: Mapping[str, Row],
+        carried: Mapping[str, Carried] | None = None,
+    ) -> None:
+        """Keep a checkpoint, and on disk the chains that the next one starts from."""
+        self.checkpoints.append({"step": step, "center": fingerprint(center), "rows": dict(rows)})
         if self.folder is None:
             return
-        if carried is not None:
-            leaves = map(np.asarray, jax.tree.leaves(carried.offsets))
-            offsets = {f"offsets_{k}": leaf for k, leaf in enumerate(leaves)}
-            numbers = {"rows": np.asarray(len(self.rows)), "highest": np.asarray(carried.highest)}
-            write_arrays(self._chains, {**numbers, **offsets})
-        write_bytes(self._table, "".join(json.dumps(one) + "\n" for one in self.rows).encode())
+        if carried:
+            arrays = {"rows": np.asarray(len(self.checkpoints))}
+            for truth, chains in carried.items():
+                leaves = map(np.asarray, jax.tree.leaves(chains.offsets))
+                arrays |= {f"{truth} offsets {k}": leaf for k, leaf in enumerate(leaves)}
+                arrays[f"{truth} highest"] = np.asarray(chains.highest)
+            write_arrays(self._chains, arrays)
+        lines = "".join(json.dumps(one) + "\n" for one in self.checkpoints)
+        write_bytes(self._table, lines.encode())
 
     def table(self, attrs: dict[str, object]) -> xr.Dataset:
-        """The rows so far, over ``checkpoint``."""
-        columns: dict[str, tuple[str, np.ndarray]] = {
-            name: ("checkpoint", np.asarray([row[name] for row in self.rows], _kind(name)))
+        """The rows so far, over ``checkpoint``, and ``truth`` if it is a dimension."""
+        coords: dict[str, Any] = {
+            "checkpoint": np.arange(len(self.checkpoints)),
+            "step": ("checkpoint", np.asarray([one["step"] for one in self.checkpoints])),
+        }
+        columns = {
+            name: (
+                ("checkpoint", "truth"),
+                np.asarray(
+                    [[one["rows"][k][name] for k in self.truths] for one in self.checkpoints],
+                    _kind(name),
+                ),
+            )
             for name in COLUMNS
         }
-        step = columns.pop("step")
-        coords = {"checkpoint": np.arange(len(self.rows)), "step": step}
-        return xr.Dataset(columns, coords=coords, attrs=attrs)
+        found = xr.Dataset(columns, {**coords, "truth": list(self.truths)}, attrs)
+        return found if self.is_stacked else found.isel(truth=0, drop=True)
 
     def save(self, table: xr.Dataset) -> None:
         """Write ``trajectory.nc``; a folder that is complete may be read alone."""
         if self.folder is None:
             return
-        if self.folder.can_write or len(self.rows) > len(self.known):
+        if self.folder.can_write or len(self.checkpoints) > len(self.known):
             save(table, self.folder.path / "trajectory.nc")
 
 
-def _rows_of(path: Path) -> list[Row]:
-    """The rows of a file; the last may be cut short, and is then made again."""
+def _carried(arrays: Mapping[str, np.ndarray], truth: str, form: PyTreeDef) -> Carried:
+    offsets = [jnp.asarray(arrays[f"{truth} offsets {k}"]) for k in range(form.num_leaves)]
+    return Carried(jax.tree.unflatten(form, offsets), jnp.asarray(arrays[f"{truth} highest"]))
+
+
+def _read(path: Path, truths: Sequence[str]) -> list[Checkpoint]:
+    """The checkpoints of a file; the last may be cut short, and is then made again."""
     if not path.exists():
         return []
     try:
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        rows = [json.loads(line) for line in lines if line.endswith("\n")]
-        for row in rows:
-            if missing := {*COLUMNS, "center"} - set(row):
-                raise ValueError(f"a row lacks {min(missing)}")
-    except (OSError, TypeError, ValueError) as error:
+        found = [json.loads(line) for line in lines if line.endswith("\n")]
+        for one in found:
+            if missing := {"step", "center", "rows"} - set(one):
+                raise ValueError(f"a line lacks {min(missing)}")
+            for truth in truths:
+                if missing := set(COLUMNS) - set(one["rows"].get(truth, {})):
+                    raise ValueError(f"a row lacks {min(missing)}")
+    except (OSError, TypeError, ValueError, AttributeError) as error:
         raise damaged(path, error) from error
-    return rows
+    return found
 
 
 def _kind(name: str) -> type:

@@ -22,6 +22,10 @@ NO_HESSIAN = (
     "little off that point to have it measured."
 )
 GO_THERE = "Start find_center at nllc.lowest_point(idata)"
+OF_THE_FUNCTION = (
+    "; of a checkpoint of training, truth='center' in localize measures the function that is "
+    "computed there"
+)
 
 
 def center_edge(e: CheckInput) -> Outcome:
@@ -51,7 +55,7 @@ def center_curvature(e: CheckInput) -> Outcome:
         "The smallest Hessian eigenvalue of nL at the centre",
         f"`center` is no local minimum of the loss (the largest is {largest:.4g}), so λ̂ may be "
         "negative",
-        "Start find_center here, or choose another point.",
+        f"Start find_center here, or choose another point{_or_function(e)}.",
     )
 
 
@@ -75,7 +79,7 @@ def center_gradient(e: CheckInput) -> Outcome:
         SHIFT_TOLERANCE * max(expected, 1.0),
         "The drop of λ̂ from the slope at the centre",
         f"`center` is no local minimum of the loss: the gradient norm of nL is {norm:.4g}",
-        "Use find_center, if that is not what you mean.",
+        f"Use find_center, if that is not what you mean{_or_function(e)}.",
     )
 
 
@@ -98,7 +102,11 @@ def below_center(e: CheckInput) -> Outcome:
 def _go_there(e: CheckInput) -> str:
     if e.report.center_edge is not None:
         return "See the finding of the edge: a lower point is no minimum either."
-    return f"{GO_THERE}, and run again from there."
+    return f"{GO_THERE}, and run again from there{_or_function(e)}."
+
+
+def _or_function(e: CheckInput) -> str:
+    return "" if e.report.truth == "center" else OF_THE_FUNCTION
 
 
 def _depth(e: CheckInput) -> str:

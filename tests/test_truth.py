@@ -1,0 +1,578 @@
+"""``truth="center"``: divergences against Monte Carlo, λ̂ against exact values, every door."""
+
+import warnings
+from dataclasses import replace
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+import regression
+from metropolis import METROPOLIS
+from numpyro.contrib.control_flow import scan
+from numpyro.distributions import transforms
+from numpyro.infer.util import log_density
+
+import numpyro_llc as nllc
+from numpyro_llc import estimators, evidence, models, pointwise
+from numpyro_llc.models._divergence import divergence, excess_exponential, is_known
+
+DATA = (regression.X, regression.Y)
+SHIFTED = regression.OLS + [0.1, -0.2, 0.3, 0.0, 0.5]
+N = 1_000_000
+"""Draws of each family."""
+
+
+class Pair(NamedTuple):
+    """A family by parameters, two of them, draws of the first, and whether KL takes draws."""
+
+    family: object
+    p: tuple
+    q: tuple
+    draw: object
+    takes_draws: bool = False
+
+
+def expit(x):
+    return 1.0 / (1.0 + np.exp(-x))
+
+
+LOGITS = np.array([0.3, -1.0, 0.8, 0.1]), np.array([0.5, -0.2, 0.1, 0.4])
+PROBS = tuple(np.exp(x) / np.exp(x).sum() for x in LOGITS)
+ROOTS = np.array([[1.0, 0.0], [0.5, 0.8]]), np.array([[1.3, 0.0], [0.2, 0.9]])
+MEANS = np.array([0.2, -0.3]), np.array([0.5, 0.1])
+
+
+def exponential_of(loc, scale):
+    return dist.TransformedDistribution(dist.Normal(loc, scale), transforms.ExpTransform())
+
+
+def shifted(loc):
+    return dist.TransformedDistribution(dist.StudentT(4.0), transforms.AffineTransform(loc, 1.0))
+
+
+def two_normals(loc):
+    parts = dist.Normal(jnp.stack([loc, -loc], -1), 1.0)
+    return dist.MixtureSameFamily(dist.Categorical(jnp.array([0.3, 0.7])), parts)
+
+
+PAIRS = {
+    "normal": Pair(dist.Normal, (0.3, 1.0), (0.7, 1.4), lambda rng: rng.normal(0.3, 1.0, N)),
+    "normal of one scale": Pair(
+        lambda loc: dist.Normal(loc, 0.7), (0.3,), (0.5,), lambda rng: rng.normal(0.3, 0.7, N)
+    ),
+    "log normal": Pair(
+        dist.LogNormal, (0.3, 0.8), (0.6, 0.6), lambda rng: rng.lognormal(0.3, 0.8, N)
+    ),
+    "transformed normal": Pair(
+        exponential_of, (0.3, 0.8), (0.6, 0.6), lambda rng: rng.lognormal(0.3, 0.8, N)
+    ),
+    "half normal": Pair(dist.HalfNormal, (1.0,), (1.4,), lambda rng: abs(rng.normal(size=N))),
+    "laplace": Pair(dist.Laplace, (0.3, 1.0), (0.9, 1.3), lambda rng: rng.laplace(0.3, 1.0, N)),
+    "exponential": Pair(dist.Exponential, (1.0,), (1.5,), lambda rng: rng.exponential(size=N)),
+    "gamma": Pair(dist.Gamma, (2.0, 1.0), (2.5, 1.6), lambda rng: rng.gamma(2.0, 1.0, N)),
+    "inverse gamma": Pair(
+        dist.InverseGamma, (3.0, 1.0), (3.5, 1.4), lambda rng: 1.0 / rng.gamma(3.0, 1.0, N)
+    ),
+    "beta": Pair(dist.Beta, (2.0, 3.0), (2.5, 2.0), lambda rng: rng.beta(2.0, 3.0, N)),
+    "dirichlet": Pair(
+        dist.Dirichlet,
+        (np.array([2.0, 3.0, 1.5]),),
+        (np.array([3.0, 2.0, 2.5]),),
+        lambda rng: rng.dirichlet([2.0, 3.0, 1.5], N),
+    ),
+    "multivariate normal": Pair(
+        lambda m, root: dist.MultivariateNormal(m, scale_tril=root),
+        (MEANS[0], ROOTS[0]),
+        (MEANS[1], ROOTS[1]),
+        lambda rng: MEANS[0] + rng.normal(size=(N, 2)) @ ROOTS[0].T,
+    ),
+    "poisson": Pair(dist.Poisson, (3.0,), (4.5,), lambda rng: rng.poisson(3.0, N)),
+    "bernoulli": Pair(dist.BernoulliProbs, (0.1,), (0.45,), lambda rng: rng.binomial(1, 0.1, N)),
+    "bernoulli of logits": Pair(
+        dist.BernoulliLogits, (-2.0,), (0.4,), lambda rng: rng.binomial(1, expit(-2.0), N)
+    ),
+    "binomial": Pair(
+        lambda p: dist.BinomialProbs(p, 7), (0.1,), (0.4,), lambda rng: rng.binomial(7, 0.1, N)
+    ),
+    "binomial of logits": Pair(
+        lambda x: dist.BinomialLogits(x, 7),
+        (-2.0,),
+        (0.0,),
+        lambda rng: rng.binomial(7, expit(-2.0), N),
+    ),
+    "geometric": Pair(dist.GeometricProbs, (0.3,), (0.4,), lambda rng: rng.geometric(0.3, N) - 1),
+    "geometric of logits": Pair(
+        dist.GeometricLogits, (-0.5,), (0.1,), lambda rng: rng.geometric(expit(-0.5), N) - 1
+    ),
+    "categorical": Pair(
+        dist.CategoricalProbs, PROBS[:1], PROBS[1:], lambda rng: rng.choice(4, N, p=PROBS[0])
+    ),
+    "categorical of logits": Pair(
+        dist.CategoricalLogits, LOGITS[:1], LOGITS[1:], lambda rng: rng.choice(4, N, p=PROBS[0])
+    ),
+    "multinomial": Pair(
+        lambda p: dist.MultinomialProbs(p, 5),
+        PROBS[:1],
+        PROBS[1:],
+        lambda rng: rng.multinomial(5, PROBS[0], N),
+    ),
+    "multinomial of logits": Pair(
+        lambda x: dist.MultinomialLogits(x, 5),
+        LOGITS[:1],
+        LOGITS[1:],
+        lambda rng: rng.multinomial(5, PROBS[0], N),
+    ),
+    "ordered": Pair(
+        lambda x: dist.OrderedLogistic(x, jnp.array([-1.0, 0.8])),
+        (0.2,),
+        (2.0,),
+        lambda rng: np.digitize(0.2 + rng.logistic(size=N), [-1.0, 0.8]),
+    ),
+    "beta binomial": Pair(
+        lambda a, b: dist.BetaBinomial(a, b, 6),
+        (2.0, 3.0),
+        (3.0, 2.5),
+        lambda rng: rng.binomial(6, rng.beta(2.0, 3.0, N)),
+    ),
+    "student": Pair(
+        dist.StudentT,
+        (4.0, 0.2, 1.0),
+        (5.0, 0.6, 1.2),
+        lambda rng: 0.2 + rng.standard_t(4.0, N),
+        True,
+    ),
+    "negative binomial": Pair(
+        dist.NegativeBinomial2,
+        (3.0, 2.0),
+        (4.0, 2.5),
+        lambda rng: rng.negative_binomial(2.0, 0.4, N),
+        True,
+    ),
+    "zero inflated": Pair(
+        dist.ZeroInflatedPoisson,
+        (0.3, 3.0),
+        (0.4, 2.5),
+        lambda rng: rng.poisson(3.0, N) * rng.binomial(1, 0.7, N),
+        True,
+    ),
+    "von mises": Pair(
+        dist.VonMises, (0.3, 2.0), (0.6, 1.5), lambda rng: rng.vonmises(0.3, 2.0, N), True
+    ),
+    "mixture": Pair(
+        two_normals,
+        (1.0,),
+        (1.4,),
+        lambda rng: rng.normal(size=N) + 2.0 * rng.binomial(1, 0.3, N) - 1.0,
+        True,
+    ),
+    "shifted by a parameter": Pair(
+        shifted, (0.2,), (0.6,), lambda rng: 0.2 + rng.standard_t(4.0, N), True
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_a_divergence_is_that_of_a_million_draws(name):
+    family, p, q, draw, takes_draws = PAIRS[name]
+    draws, others = (draw(np.random.default_rng(seed)) for seed in (0, 1))
+    given, counts = (others,) if takes_draws else (), np.ones(N)
+    if draws.ndim == 1 and draws.dtype.kind == "i":
+        draws, counts = np.unique(draws, return_counts=True)
+
+    @jax.jit
+    def look(p, q, draws, given):
+        one, two = family(*p), family(*q)
+        assert is_known(one) != takes_draws
+        ratio = one.log_prob(draws) - two.log_prob(draws)
+        return ratio, divergence(one, two, *given), divergence(two, one, *given)
+
+    ratio, found, other_way = (np.float64(x) for x in look(p, q, draws, given))
+    assert found.shape == ()
+    wanted = counts @ ratio / N
+    error = np.sqrt(counts @ (ratio - wanted) ** 2) / N
+    error *= np.sqrt(2.0) if takes_draws else 1.0  # e^r - 1 - r has the smaller variance here
+    assert abs(found - wanted) < 4 * error + 1e-6
+    assert error < 0.02 * wanted
+    if name != "normal of one scale":  # whose divergence is that of the other way
+        assert abs(other_way - wanted) > 4 * error
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_the_exponential_less_its_tangent_is_accurate_and_so_is_its_slope(sign):
+    with jax.enable_x64(False):
+        x = sign * np.float32(10.0) ** np.arange(-12.0, 1.1, 0.5, dtype=np.float32)
+        value, slope = jax.jit(
+            lambda x: (excess_exponential(x), jax.vmap(jax.grad(excess_exponential))(x))
+        )(x)
+    exact = x.astype(np.float64)
+    series = exact**2 / 2 * (1 + exact / 3 * (1 + exact / 4 * (1 + exact / 5 * (1 + exact / 6))))
+    wanted = np.where(np.abs(exact) < 3e-2, series, np.expm1(exact) - exact)
+    np.testing.assert_allclose(value, wanted, rtol=1e-5)
+    np.testing.assert_allclose(slope, np.expm1(exact), rtol=3e-6)
+
+
+# --- the loss of a model --------------------------------------------------------------------------
+
+RNG = np.random.default_rng(0)
+INPUTS = RNG.normal(size=24).astype(np.float32)
+LABELS, COUNTS = RNG.integers(0, 3, 24), RNG.poisson(1.0, (24, 2))
+KEEP = np.arange(24) % 4 != 0
+SERIES = np.cumsum(0.3 * RNG.normal(size=24)).astype(np.float32)
+
+
+def mixed(x, y, counts, keep):
+    """Two sites: one masked, the other scaled and with an event of two."""
+    w = numpyro.sample("w", dist.Normal(0.0, 1.0).expand([3]).to_event(1))
+    with numpyro.plate("N", len(x)):
+        with numpyro.handlers.mask(mask=keep):
+            numpyro.sample("y", dist.Categorical(logits=x[:, None] * w), obs=y)
+        with numpyro.handlers.scale(scale=2.0):
+            rate = dist.Poisson(jnp.exp(x[:, None] * w[:2])).to_event(1)
+            numpyro.sample("counts", rate, obs=counts)
+
+
+def mixed_loss(w, center):
+    def softmax(w):
+        powers = np.exp(INPUTS[:, None] * w)
+        return powers / powers.sum(axis=1, keepdims=True)
+
+    p, q = softmax(center), softmax(w)
+    one, two = (np.exp(INPUTS[:, None] * v[:2]) for v in (center, w))
+    poisson = one * np.log(one / two) - one + two
+    return KEEP * (p * np.log(p / q)).sum(axis=1) + 2.0 * poisson.sum(axis=1)
+
+
+def autoregression(y):
+    w = numpyro.sample("w", dist.Normal(0.0, 1.0).expand([3]).to_event(1))
+
+    def transition(last, value):
+        numpyro.sample("y", dist.Normal(w[0] + w[1] * last, jnp.exp(w[2])), obs=value)
+        return value, None
+
+    scan(transition, y[0], y[1:])
+
+
+def autoregression_loss(w, center):
+    means = (v[0] + v[1] * SERIES[:-1] for v in (center, w))
+    ratio = np.exp(2.0 * (center[2] - w[2]))
+    shift = np.subtract(*means) * np.exp(-w[2])
+    return 0.5 * (ratio - 1.0 - np.log(ratio) + shift**2)
+
+
+def robust(x, y):
+    w = numpyro.sample("w", dist.Normal(0.0, 1.0).expand([3]).to_event(1))
+    with numpyro.plate("N", len(x)):
+        numpyro.sample("y", dist.StudentT(4.0, w[0] + w[1] * x, jnp.exp(w[2])), obs=y)
+
+
+def robust_loss(w, center):
+    """By a sum over a fine grid."""
+    grid = np.tan(np.linspace(-1.5706, 1.5706, 20_001))
+    weight = np.gradient(grid)
+
+    def density(v):
+        u = (grid - (v[0] + v[1] * INPUTS)[:, None]) / np.exp(v[2])
+        return 0.375 * (1 + u**2 / 4) ** -2.5 / np.exp(v[2])
+
+    p, q = density(center), density(w)
+    return (p * np.log(p / q)) @ weight
+
+
+class Model(NamedTuple):
+    model: object
+    args: tuple
+    loss: object
+    tolerance: float = 1e-4
+
+
+CENTER, AWAY = np.array([0.2, -0.3, 0.4]), np.array([0.3, -0.1, 0.2])
+MODELS = {
+    "mixed": Model(mixed, (INPUTS, LABELS, COUNTS, KEEP), mixed_loss),
+    "autoregression": Model(autoregression, (SERIES,), autoregression_loss),
+    "robust": Model(robust, (INPUTS, SERIES), robust_loss, 0.03),
+}
+
+
+def local_of(name, **settings):
+    return nllc.localize(
+        MODELS[name].model, center={"w": CENTER}, truth="center", num_data=24, **settings
+    )
+
+
+def target_of(name, **settings):
+    local = local_of(name, **settings)
+    return local.target(local.read(MODELS[name].args))[0]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_loss_of_a_model_is_the_sum_of_its_divergences(name):
+    target, z = target_of(name, localization=3.0), {"w": jnp.asarray(AWAY, jnp.float32)}
+
+    @jax.jit
+    def look(target, z):
+        at_center = jax.value_and_grad(target.potential)(target.center)
+        return target.losses(z), target.potential(z), at_center
+
+    losses, potential, (lowest, slope) = look(target, z)
+    wanted = MODELS[name].loss(AWAY, CENTER)
+    near = {"rtol": MODELS[name].tolerance, "atol": MODELS[name].tolerance * wanted.mean()}
+    np.testing.assert_allclose(sum(losses.values()).sum(), wanted.sum(), **near)
+    penalty = 1.5 * np.sum((AWAY - CENTER) ** 2)
+    np.testing.assert_allclose(potential, wanted.sum() / np.log(24) + penalty, **near)
+    assert float(lowest) == 0.0
+    assert not np.any(slope["w"])
+    if name != "robust":  # whose data each have draws of their own
+        np.testing.assert_allclose(sum(losses.values()), wanted, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_localized_model_has_the_same_density_under_numpyro(name):
+    local, args = local_of(name), MODELS[name].args
+    target = local.target(local.read(args))[0]
+    points = [{"w": jnp.asarray(w, jnp.float32)} for w in (AWAY, CENTER)]
+
+    @jax.jit
+    def apart(args):
+        one, two = (log_density(local, args, {}, point)[0] for point in points)
+        return one - two
+
+    assert float(apart(args)) == pytest.approx(-float(target.potential(points[0])), rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["mixed", "robust"])
+def test_rows_have_the_losses_that_they_have_among_all(name):
+    local = local_of(name)
+    reading = local.read(MODELS[name].args)
+    reading = replace(reading, program=models.with_batches(reading))
+    target = local.target(reading)[0]
+    rows, z = jnp.array([7, 3, 3, 20]), {"w": jnp.asarray(AWAY, jnp.float32)}
+    whole, some = jax.jit(lambda t, z: (t.losses(z), t.row_losses(z, rows)))(target, z)
+    np.testing.assert_allclose(some, sum(whole.values())[rows], rtol=1e-5)
+
+
+def test_divergences_of_nearby_points_are_accurate_in_float32():
+    """Of a mean that differs by 1e-4 the divergence is 5e-9, far below the rounding of a loss."""
+    local = nllc.localize(regression.model, center={"w": SHIFTED}, truth="center")
+    target = local.target(local.read(DATA))[0]
+    z = {"w": target.center["w"] + jnp.array([0.0, 0.0, 0.0, 0.0, 1e-4])}
+    moved = np.float64(z["w"][4]) - np.float64(target.center["w"][4])
+    wanted = 0.5 * np.sum((regression.X[:, 4] * moved) ** 2)
+    assert float(target.excess_loss(z)) == pytest.approx(wanted, rel=1e-2)
+
+
+# --- λ̂ and the doors ------------------------------------------------------------------------------
+
+
+def localized(center=SHIFTED, **settings):
+    return nllc.localize(regression.model, center={"w": center}, truth="center", **settings)
+
+
+def estimate(local, **settings):
+    settings = {"progress_bar": False, "num_warmup": 500, **settings}
+    return nllc.estimate_llc(jax.random.key(0), local, DATA, **settings)
+
+
+EXACT = regression.exact(regression.OLS, 1.0)
+
+
+@pytest.fixture(scope="module")
+def shifted_run():
+    return estimate(localized())
+
+
+def test_llc_is_that_of_the_function_wherever_the_centre_is(shifted_run, llc_of):
+    """That of the minimum by the data, for the divergence is the same quadratic around any w*."""
+    mean, error = llc_of(shifted_run)
+    assert abs(mean - EXACT) < 4 * error
+    assert error < 0.05 * EXACT
+    assert abs(regression.exact(SHIFTED, 1.0) - EXACT) > 20 * error
+    assert shifted_run.attrs["truth"] == "center"
+    assert nllc.diagnose(shifted_run).empty
+    np.testing.assert_allclose(
+        shifted_run["sample_stats"]["loss"], shifted_run["sample_stats"]["excess_loss"]
+    )
+    residual = regression.Y - regression.X @ SHIFTED
+    wanted = 0.5 * np.sum(residual**2) + 250 * np.log(2 * np.pi)
+    assert shifted_run.attrs["center_loss"] == pytest.approx(wanted, rel=1e-5)
+    assert float(shifted_run["posterior"]["llc"].min()) >= 0.0
+
+
+def test_batches_have_the_same_llc_and_need_no_control_variates(llc_of):
+    idata = estimate(localized(), kernel="sgnht", batch_size=50, num_samples=8000, num_warmup=1000)
+    mean, error = llc_of(idata)
+    assert abs(mean - EXACT) < 4 * error
+    assert error < 0.05 * EXACT
+    assert not idata.attrs["control_variates"]
+
+
+def test_a_run_of_numpyro_is_read_as_such(llc_of):
+    mcmc = numpyro.infer.MCMC(
+        numpyro.infer.NUTS(localized()), num_warmup=20, num_samples=20, progress_bar=False
+    )
+    mcmc.run(jax.random.key(0), *DATA)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", nllc.LLCWarning)
+        idata = nllc.from_numpyro(mcmc)
+    assert idata.attrs["truth"] == "center"
+    moved = np.asarray(mcmc.get_samples()["w"], np.float64) - SHIFTED
+    wanted = 0.5 * np.sum((moved @ regression.X.T) ** 2, axis=1) / np.log(500)
+    np.testing.assert_allclose(idata["posterior"]["llc"][0], wanted, rtol=1e-3)
+    with pytest.raises(ValueError, match="`log_likelihood` is of the data"):
+        nllc.from_numpyro(mcmc, log_likelihood=True)
+
+
+def test_every_centre_of_a_sweep_and_other_data_are_against_the_centre():
+    quick = {"kernel": METROPOLIS, "num_samples": 2000, "num_warmup": 300, "progress_bar": False}
+    centers = [{"w": regression.OLS}, {"w": SHIFTED}]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", nllc.LLCWarning)
+        table = nllc.sweep(jax.random.key(0), localized(), DATA, center=centers, **quick)
+        idata = estimate(localized(), evaluate_on={"same": DATA}, **quick)
+    assert np.all(np.abs(table["llc"] - EXACT) < 4 * table["mcse_mean"])
+    assert float(table["mcse_mean"].max()) < 0.1 * EXACT
+    draws = idata["posterior"]
+    np.testing.assert_allclose(draws["llc_on"][..., 0], draws["llc"], rtol=1e-4)
+
+
+def test_pointwise_losses_are_divergences_and_criteria_of_data_are_refused(shifted_run):
+    losses = pointwise.pointwise_losses(shifted_run, localized(), DATA)
+    excess, at_center = losses.of(np.arange(500))
+    assert not at_center.any()
+    recorded = shifted_run["sample_stats"]["excess_loss"].to_numpy()
+    np.testing.assert_allclose(excess.sum(axis=2), recorded, rtol=1e-3, atol=1e-5)
+    with pytest.raises(ValueError, match="are of the losses of data"):
+        pointwise.pointwise_statistics(losses)
+
+
+@pytest.mark.parametrize("criterion", [nllc.wbic, nllc.local_free_energy])
+def test_free_energies_of_data_refuse_a_run_against_the_centre(shifted_run, criterion):
+    with pytest.raises(ValueError, match="is a free energy of data.*truth='data'"):
+        criterion(shifted_run)
+    with pytest.raises(ValueError, match="`temperature_ladder` computes the free energy of data"):
+        evidence.temperature_ladder(jax.random.key(0), localized(), DATA, progress_bar=False)
+
+
+def test_a_folder_of_one_truth_refuses_the_other(tmp_path):
+    quick = {"kernel": METROPOLIS, "num_samples": 8, "num_warmup": 8, "output": tmp_path}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", nllc.LLCWarning)
+        estimate(localized(), **quick)
+        with pytest.raises(nllc.CheckpointError, match="another `truth`"):
+            estimate(replace(localized(), truth="data"), **quick)
+
+
+def test_a_model_of_losses_takes_the_divergence_of_the_user():
+    def squares(params, x, y):
+        return 0.5 * (x @ params["w"] - y) ** 2
+
+    def apart(center, params, x, y):
+        return 0.5 * (x @ (params["w"] - center["w"])) ** 2
+
+    params, z = {"w": np.zeros(5)}, {"params": {"w": jnp.asarray(regression.OLS)}}
+    model = nllc.loss_model(squares, params, divergence=apart)
+    local = nllc.localize(model, center={"params": {"w": SHIFTED}}, truth="center")
+    target = local.target(local.read(DATA))[0]
+    wanted = 0.5 * np.sum((regression.X @ (regression.OLS - SHIFTED)) ** 2)
+    assert float(target.excess_loss(z)) == pytest.approx(wanted, rel=1e-5)
+    plain = replace(local, model=nllc.loss_model(squares, params))
+    with pytest.raises(ValueError, match=r"pass loss_model\(losses, params, divergence=...\)"):
+        plain.target(plain.read(DATA))
+    wrong = replace(
+        local, model=nllc.loss_model(squares, params, divergence=lambda *_: jnp.ones(3))
+    )
+    with pytest.raises(TypeError, match=r"of the shape of `losses`, \(500,\); got \(3,\)"):
+        wrong.target(wrong.read(DATA))[0].losses(z)
+    with pytest.raises(TypeError, match="`divergence` must be a function"):
+        nllc.loss_model(squares, params, divergence=1.0)
+
+
+def by_factor(y):
+    w = numpyro.sample("w", dist.Normal(0.0, 1.0))
+    numpyro.factor("fit", -0.5 * jnp.sum((y - w) ** 2))
+
+
+class Improper(dist.Distribution):
+    support = dist.constraints.real
+
+    def __init__(self, loc):
+        self.loc = loc
+        super().__init__(jnp.shape(loc), ())
+
+    def log_prob(self, value):
+        return -jnp.abs(value - self.loc)
+
+
+def without_draws(y):
+    w = numpyro.sample("w", dist.Normal(0.0, 1.0))
+    with numpyro.plate("N", len(y)):
+        numpyro.sample("y", Improper(w + jnp.zeros(len(y))), obs=y)
+
+
+def hidden_states(y):
+    w = numpyro.sample("w", dist.Normal(0.0, 1.0))
+    with numpyro.plate("N", len(y)):
+        state = numpyro.sample("state", dist.Bernoulli(0.5))
+        numpyro.sample("y", dist.Normal(w * state, 1.0), obs=y)
+
+
+@pytest.mark.parametrize(
+    ("model", "settings", "message"),
+    [
+        (by_factor, {"likelihood_factors": ["fit"]}, "'fit' is a factor.*loss_model"),
+        (without_draws, {}, "Improper has no `sample`.*register its divergence"),
+        (hidden_states, {}, r"\['y'\], which depend on discrete.*MixtureSameFamily"),
+    ],
+)
+def test_what_has_no_divergence_is_refused_by_name(model, settings, message):
+    if model is hidden_states:
+        pytest.importorskip("funsor")
+    local = nllc.localize(model, center={"w": 0.1}, truth="center", num_data=24, **settings)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", nllc.LLCWarning)
+        reading = local.read((SERIES,))
+    with pytest.raises(ValueError, match=message):
+        local.target(reading)
+
+
+def test_an_unknown_truth_is_refused():
+    with pytest.raises(ValueError, match=r"`truth` must be one of \['data', 'center'\]; got 'w'"):
+        nllc.localize(regression.model, center=None, truth="w")
+    with pytest.raises(ValueError, match=r"`truth` must be one of .* each once; got \('data',"):
+        nllc.llc_trajectory(jax.random.key(0), regression.model, [], DATA, truth=("data", "data"))
+
+
+# --- the error of the draws -----------------------------------------------------------------------
+
+
+def test_the_error_of_parts_is_what_each_would_move_llc_by():
+    """Of one direction with βnL = ½ a u² and γ: λ̂ = ½ a/(a + γ), and dλ̂/d ln a = λ̂ (1 - 2 λ̂)."""
+    rng, gamma = np.random.default_rng(0), 1.0
+    x = 0.5 * rng.normal(0.0, (1.0 + gamma) ** -0.5, (4, 50_000)) ** 2
+    factors = 1.0 + 0.1 * rng.normal(size=8)
+    found = estimators.parts_error(x, x[..., None] * factors)
+    llc = 0.5 / (1.0 + gamma)
+    wanted = llc * (1.0 - 2.0 * llc) * np.std(factors, ddof=1) / np.sqrt(8)
+    assert found == pytest.approx(wanted, rel=0.05)
+
+
+def test_the_budget_has_the_error_of_draws_where_there_are_any(shifted_run):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", nllc.LLCWarning)
+        idata = nllc.estimate_llc(
+            jax.random.key(0),
+            local_of("robust"),
+            MODELS["robust"].args,
+            kernel=METROPOLIS,
+            num_samples=2000,
+            num_warmup=300,
+            progress_bar=False,
+        )
+    budget, llc = nllc.error_budget(idata), float(idata["posterior"]["llc"].mean())
+    assert 0.0 < budget.loc["draws", "value"] < 0.05 * llc
+    assert budget.loc["draws", "kind"] == "error"
+    assert not [name for name in idata["sample_stats"] if "draws" in str(name)]
+    assert "draws" not in nllc.error_budget(shifted_run).index
