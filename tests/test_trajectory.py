@@ -154,6 +154,35 @@ def test_a_chain_is_not_carried_to_where_the_loss_is_steep():
     assert carried[2] <= 1
 
 
+def test_both_truths_come_in_one_pass_and_a_point_that_is_no_minimum_says_what_to_do(tmp_path):
+    """At any point the divergence has λ̂ of the minimum; the data have less and less away from it."""
+    once = iter(CENTERS[1:3])
+    both = {"truth": ("data", "center"), "num_samples": 2000}
+    found = trajectory(once, output=tmp_path, **both)
+    assert dict(found.sizes) == {"checkpoint": 2, "truth": 2}
+    of_data, of_center = (found.sel(truth=k) for k in ("data", "center"))
+    assert found.attrs["truth"] == "data, center"
+    exact = regression.exact(regression.OLS, 1.0)
+    assert np.all(np.abs(of_center["llc"] - exact) < 4 * of_center["mcse_mean"])
+    assert np.all(of_center["mcse_mean"] < 0.2 * exact)
+    np.testing.assert_array_equal(of_data["center_loss"], of_center["center_loss"])
+    alone = trajectory(CENTERS[1:3], num_samples=2000)
+    np.testing.assert_array_equal(of_data["llc"], alone["llc"])
+    assert (found["carried"].isel(checkpoint=1) > 0).all()
+    said = str(of_data["findings"].values[1])
+    assert f"λ̂ is {of_center['llc'].values[1]:.4g} ± " in said
+    assert f"by it, and {of_data['llc'].values[1]:.4g} ± " in said
+    assert "find_center" not in said
+    assert "`localization`" not in said
+    assert "truth='center'" not in str(of_center["findings"].values)
+    assert "pass truth=('data', 'center')" in str(alone["findings"].values[1])
+    again = trajectory(CENTERS[1:4], output=tmp_path, **both)
+    np.testing.assert_array_equal(again["llc"][:2], found["llc"])
+    rows = again.to_dataframe()
+    assert rows.index.names == ["checkpoint", "truth"]
+    assert len(rows) == 6
+
+
 def stacked():
     return {"w": np.stack([center["w"] for center in CENTERS])}
 
@@ -378,7 +407,8 @@ def test_a_picture_shows_the_rows(table):
 
 def test_rows_on_disk_are_plain_json(tmp_path):
     found = trajectory(CENTERS[:1], output=tmp_path)
-    (row,) = map(json.loads, (tmp_path / "trajectory.jsonl").read_text().splitlines())
+    (line,) = map(json.loads, (tmp_path / "trajectory.jsonl").read_text().splitlines())
+    row = line["rows"]["data"]
     assert row["status"] in ("ok", "doubtful")
     assert row["llc"] == float(found["llc"][0])
     assert (tmp_path / "chains-1.npz").exists()

@@ -165,7 +165,7 @@ PAIRS = {
     "mixture": Pair(
         two_normals,
         (1.0,),
-        (1.4,),
+        (2.0,),
         lambda rng: rng.normal(size=N) + 2.0 * rng.binomial(1, 0.3, N) - 1.0,
         True,
     ),
@@ -175,7 +175,13 @@ PAIRS = {
 }
 
 
-@pytest.mark.parametrize("name", PAIRS)
+SLOW = ("beta binomial", "negative binomial", "zero inflated", "multinomial of logits")
+"""Whose log densities take long to compile."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(k, marks=[pytest.mark.slow] if k in SLOW else []) for k in PAIRS]
+)
 def test_a_divergence_is_that_of_a_million_draws(name):
     family, p, q, draw, takes_draws = PAIRS[name]
     draws, others = (draw(np.random.default_rng(seed)) for seed in (0, 1))
@@ -323,8 +329,8 @@ def test_the_loss_of_a_model_is_the_sum_of_its_divergences(name):
     np.testing.assert_allclose(sum(losses.values()).sum(), wanted.sum(), **near)
     penalty = 1.5 * np.sum((AWAY - CENTER) ** 2)
     np.testing.assert_allclose(potential, wanted.sum() / np.log(24) + penalty, **near)
-    assert float(lowest) == 0.0
-    assert not np.any(slope["w"])
+    assert 0.0 <= float(lowest) < 1e-12  # of the second order in what rounding makes of w*
+    assert np.abs(slope["w"]).max() < 1e-5 * wanted.sum()
     if name != "robust":  # whose data each have draws of their own
         np.testing.assert_allclose(sum(losses.values()), wanted, rtol=1e-3, atol=1e-6)
 
@@ -433,7 +439,7 @@ def test_every_centre_of_a_sweep_and_other_data_are_against_the_centre():
         table = nllc.sweep(jax.random.key(0), localized(), DATA, center=centers, **quick)
         idata = estimate(localized(), evaluate_on={"same": DATA}, **quick)
     assert np.all(np.abs(table["llc"] - EXACT) < 4 * table["mcse_mean"])
-    assert float(table["mcse_mean"].max()) < 0.1 * EXACT
+    assert float(table["mcse_mean"].max()) < 0.2 * EXACT
     draws = idata["posterior"]
     np.testing.assert_allclose(draws["llc_on"][..., 0], draws["llc"], rtol=1e-4)
 

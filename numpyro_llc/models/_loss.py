@@ -28,10 +28,11 @@ class NegativeLoss(dist.Distribution):
         divergence: Callable[..., jax.Array] | None = None,
         params: PyTree = None,
         data: tuple[PyTree, ...] = (),
+        event_shape: tuple[int, ...] = (),
     ) -> None:
         self.losses, self.divergence = losses, divergence
         self.params, self.data = params, data
-        super().__init__(batch_shape=jnp.shape(losses), validate_args=False)
+        super().__init__(jnp.shape(losses), event_shape, validate_args=False)
 
     def divergence_from(self, truth: "NegativeLoss") -> jax.Array:
         """The divergence of each datum of what `truth` says from what this says, nats."""
