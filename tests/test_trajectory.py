@@ -155,7 +155,7 @@ def test_a_chain_is_not_carried_to_where_the_loss_is_steep():
 
 
 def test_both_truths_come_in_one_pass_and_a_point_that_is_no_minimum_says_what_to_do(tmp_path):
-    """At any point the divergence has λ̂ of the minimum; the data have less and less away from it."""
+    """At any point the divergence has λ̂ of the minimum; by the data it falls away from there."""
     once = iter(CENTERS[1:3])
     both = {"truth": ("data", "center"), "num_samples": 2000}
     found = trajectory(once, output=tmp_path, **both)

@@ -582,3 +582,102 @@ def test_the_budget_has_the_error_of_draws_where_there_are_any(shifted_run):
     assert budget.loc["draws", "kind"] == "error"
     assert not [name for name in idata["sample_stats"] if "draws" in str(name)]
     assert "draws" not in nllc.error_budget(shifted_run).index
+
+
+# --- deep linear networks along training ----------------------------------------------------------
+
+NUM_DATA, GAMMA, SHARE = 300, 5.0, 1 / np.log(300)
+X3 = np.random.default_rng(1).normal(size=(NUM_DATA, 3)).astype(np.float32)
+MAP = np.array([[1.5, 0.0], [0.0, 0.4], [0.0, 0.0]])
+Y3 = (X3 @ MAP + 0.1 * np.random.default_rng(2).normal(size=(NUM_DATA, 2))).astype(np.float32)
+
+
+def product(layers, x):
+    for layer in layers:
+        x = x @ layer
+    return x
+
+
+def path_of(steps):
+    """Layers 3-2-2 after so many steps of gradient descent from a small random start."""
+    keys = jax.random.split(jax.random.key(3))
+    start = [0.3 * jax.random.normal(k, s) for k, s in zip(keys, [(3, 2), (2, 2)], strict=True)]
+
+    def step(layers, _):
+        slope = jax.grad(lambda one: 0.5 * jnp.mean((product(one, X3) - Y3) ** 2))(layers)
+        return jax.tree.map(lambda a, g: a - 0.2 * g, layers, slope), layers
+
+    _, path = jax.jit(lambda: jax.lax.scan(step, start, None, length=max(steps) + 1))()
+    return [[np.asarray(layer[k]) for layer in path] for k in steps]
+
+
+def student_less_teacher(center, outputs):
+    """The density by hand: the teacher's outputs as noiseless data of the student."""
+    scale = GAMMA**-0.5
+    student = [
+        numpyro.sample(f"w{k}", dist.Normal(layer, scale).to_event(2))
+        for k, layer in enumerate(center)
+    ]
+    loss = 0.5 * jnp.sum((product(student, X3) - outputs) ** 2)
+    numpyro.deterministic("llc", SHARE * loss)
+    numpyro.factor("loss", -SHARE * loss)
+
+
+@pytest.fixture(scope="module")
+def along_the_path():
+    centers = [{"params": layers} for layers in path_of([15, 60, 3000])]
+    model = nllc.network_model(product, centers[0]["params"])
+    local = nllc.localize(model, center=None, localization=GAMMA)
+    lengths = {"num_warmup": 500, "num_samples": 4000, "progress_bar": False}
+    table = nllc.llc_trajectory(
+        jax.random.key(0), local, centers, (X3, Y3), truth=("data", "center"), **lengths
+    )
+    return centers, table
+
+
+@pytest.mark.slow
+def test_along_training_llc_is_that_of_student_less_teacher(along_the_path):
+    centers, table = along_the_path
+    mcmc = numpyro.infer.MCMC(
+        numpyro.infer.NUTS(student_less_teacher),
+        num_warmup=500,
+        num_samples=4000,
+        num_chains=4,
+        chain_method="vectorized",
+        progress_bar=False,
+    )
+    for k, center in enumerate(centers):
+        mcmc.run(jax.random.key(k), center["params"], product(center["params"], X3))
+        draws = np.asarray(mcmc.get_samples(group_by_chain=True)["llc"], np.float64)
+        ess = float(numpyro.diagnostics.effective_sample_size(draws))
+        wanted, error = draws.mean(), draws.std() / np.sqrt(ess)
+        row = table.sel(truth="center").isel(checkpoint=k)
+        assert row["status"] == "ok"
+        assert abs(float(row["llc"]) - wanted) < 4 * np.hypot(error, float(row["mcse_mean"]))
+        assert float(row["mcse_mean"]) < 0.03 * wanted
+    of_data = table["llc"].sel(truth="data").to_numpy()
+    assert of_data[0] < 0.0  # of no minimum
+
+
+@pytest.mark.slow
+def test_at_the_end_of_training_the_two_truths_agree(along_the_path):
+    _, table = along_the_path
+    last = table.isel(checkpoint=-1)
+    assert last["status"].to_numpy().tolist() == ["ok", "ok"]
+    difference = float(last["llc"].diff("truth"))
+    assert abs(difference) < 4 * np.hypot(*last["mcse_mean"].to_numpy())
+
+
+@pytest.mark.slow
+def test_at_an_aligned_point_llc_is_the_exact_one_whatever_the_data(llc_of):
+    problem = nllc.zoo.deep_linear_network((2, 1, 1, 3), 0, num_data=1000)
+    widths, x, y, weights = problem.model_args
+    noise = np.random.default_rng(0).normal(size=np.shape(y)).astype(np.float32)
+    local = nllc.localize(problem.model, center=problem.center, num_data=1000, truth="center")
+    idata = nllc.estimate_llc(
+        jax.random.key(0), local, (widths, x, noise, weights), num_samples=4000, progress_bar=False
+    )
+    mean, error = llc_of(idata)
+    wanted = problem.expectation().mean
+    assert abs(mean - wanted) < 4 * error
+    assert error < 0.05 * wanted

@@ -6,11 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.linalg import solve_triangular
+from jax.typing import ArrayLike
 from numpyro import distributions as dist
 from numpyro.distributions.kl import kl_divergence
 from numpyro.distributions.transforms import Transform
 
 from numpyro_llc.models._loss import NegativeLoss
+from numpyro_llc.models._types import PyTree
 
 NEARLY_ZERO = 0.1
 """Below it ``e^x - 1 - x`` is summed as a series, whose 9 terms are exact in float64."""
@@ -90,11 +92,13 @@ def _known(p: dist.Distribution, q: dist.Distribution) -> jax.Array | None:
 
 def _is_same(one: Transform, two: Transform) -> bool:
     """Whether two transforms are the same, whatever the parameters of the model."""
-    here, there = jax.tree.flatten(one), jax.tree.flatten(two)
-    return type(one) is type(two) and here[1] == there[1] and all(map(_equal, here[0], there[0]))
+    forms: list[PyTree] = [jax.tree.structure(x) for x in (one, two)]
+    if type(one) is not type(two) or forms[0] != forms[1]:
+        return False
+    return all(map(_equal, jax.tree.leaves(one), jax.tree.leaves(two)))
 
 
-def _equal(one: object, two: object) -> bool:
+def _equal(one: ArrayLike, two: ArrayLike) -> bool:
     if isinstance(one, jax.core.Tracer) or isinstance(two, jax.core.Tracer):
         return one is two
     return np.array_equal(one, two)

@@ -136,7 +136,7 @@ class TrajectoryTable:
             "checkpoint": np.arange(len(self.checkpoints)),
             "step": ("checkpoint", np.asarray([one["step"] for one in self.checkpoints])),
         }
-        columns = {
+        columns: dict[str, Any] = {
             name: (
                 ("checkpoint", "truth"),
                 np.asarray(
