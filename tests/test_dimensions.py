@@ -1,6 +1,6 @@
 """Dimensions and coordinates: what ArviZ's ``from_numpyro`` calls an axis, results call it too."""
 
-from functools import partial
+from functools import cache, partial
 from typing import NamedTuple
 
 import arviz as az
@@ -12,7 +12,7 @@ import numpyro.distributions as dist
 import pytest
 import xarray as xr
 from metropolis import Metropolis
-from numpyro.infer import MCMC, BarkerMH
+from numpyro.infer import HMC, MCMC
 
 import numpyro_llc as nllc
 from numpyro_llc.results import read_labels
@@ -114,15 +114,16 @@ def case(request):
     return CASES[request.param]
 
 
-@pytest.fixture(scope="module")
 def localized(case):
     return nllc.localize(case.model, center=case.center, inverse_temperature=1.0, num_data=24)
 
 
-@pytest.fixture(scope="module")
-def mcmc(case, localized):
+@cache
+def sampled(model):
+    """A run of a model, which its cases share."""
+    case = next(case for case in CASES.values() if case.model is model)
     run = MCMC(
-        BarkerMH(localized),
+        HMC(localized(case), num_steps=1, trajectory_length=None),
         num_warmup=2,
         num_samples=DRAWS,
         num_chains=CHAINS,
@@ -134,8 +135,9 @@ def mcmc(case, localized):
 
 
 @pytest.fixture(scope="module")
-def by_arviz(case, mcmc):
-    return az.from_numpyro(mcmc, log_likelihood=True, constant_data={"x": X}, **case.labels)
+def by_arviz(case):
+    run = sampled(case.model)
+    return az.from_numpyro(run, log_likelihood=True, constant_data={"x": X}, **case.labels)
 
 
 def assert_labelled_alike(found, wanted):
@@ -149,8 +151,9 @@ def assert_labelled_alike(found, wanted):
                 np.testing.assert_array_equal(ours[variable][dim], theirs[variable][dim])
 
 
-def test_a_run_of_numpyro_is_labelled_as_by_arviz(case, mcmc, by_arviz):
-    found = nllc.from_numpyro(mcmc, store_sites=case.sites, log_likelihood=True, **case.labels)
+def test_a_run_of_numpyro_is_labelled_as_by_arviz(case, by_arviz):
+    run = sampled(case.model)
+    found = nllc.from_numpyro(run, store_sites=case.sites, log_likelihood=True, **case.labels)
     assert_labelled_alike(found, by_arviz)
     for name in GROUPS:
         for variable in group(by_arviz, name):
@@ -158,10 +161,10 @@ def test_a_run_of_numpyro_is_labelled_as_by_arviz(case, mcmc, by_arviz):
             np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
-def test_a_run_of_ours_is_labelled_as_by_arviz(case, localized, by_arviz):
+def test_a_run_of_ours_is_labelled_as_by_arviz(case, by_arviz):
     found = nllc.estimate_llc(
         jax.random.key(0),
-        localized,
+        localized(case),
         case.args,
         kernel=Metropolis(0.2),
         num_warmup=0,
