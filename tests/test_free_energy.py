@@ -368,11 +368,16 @@ def _figures_are_closed():
     plt.close("all")
 
 
+DRAWN_BY_ARVIZ = pytest.mark.filterwarnings("ignore:The inplace keyword:DeprecationWarning")
+"""ArviZ 0.23 calls pandas as pandas 4 will not be called."""
+
+
 def compared():
     results = {"rich": result(draws(2.0, 1), 100.0), "simple": result(draws(1.0), 102.0)}
     return nllc.compare({**results, "richer": result(draws(3.5, 2), 99.0)})
 
 
+@DRAWN_BY_ARVIZ
 @pytest.mark.usefixtures("_figures_are_closed")
 def test_arviz_draws_the_comparison():
     """ArviZ 0 draws the log evidence, and ArviZ 1 how much less it is than that of the best."""
@@ -397,6 +402,7 @@ def test_arviz_draws_the_comparison():
     np.testing.assert_allclose([np.ptp(bar[:, 0]) for bar in bars], 2 * errors, rtol=1e-6)
 
 
+@DRAWN_BY_ARVIZ
 @pytest.mark.usefixtures("_figures_are_closed")
 @pytest.mark.skipif(not OLD, reason="ArviZ 1 draws no in-sample values")
 def test_what_arviz_calls_in_sample_is_the_loss_at_the_center():

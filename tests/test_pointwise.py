@@ -288,9 +288,10 @@ def exact_loo(prior_mean, precision):
     return np.array(found)
 
 
+@pytest.mark.filterwarnings("ignore:The inplace keyword:DeprecationWarning")  # in ArviZ 0.23
 def test_arviz_compares_models_at_one(at_one):
     """A second model is the same with a prior at zero, which the Gaussian around its centre is."""
-    precision, zero = 100.0, np.zeros(2)
+    precision, zero = 1000.0, np.zeros(2)
     with pytest.warns(nllc.LLCWarning):
         other = run(1.0, center={"w": zero}, localization=precision)
     options = {} if hasattr(az, "waic") else {"round_to": "none"}
@@ -305,8 +306,7 @@ def test_arviz_compares_models_at_one(at_one):
 
 
 @pytest.mark.parametrize("read", [az.loo, lambda idata: az.compare({"a": idata, "b": idata})])
-def test_arviz_refuses_tempered_draws(at_one, tempered, read):
-    read(at_one)
+def test_arviz_refuses_tempered_draws(tempered, read):
     with pytest.raises(TypeError, match=r"log.likelihood|ELPD"):
         read(tempered)
     assert group_of(tempered, "log_likelihood") is None

@@ -25,6 +25,7 @@ def printed(block):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The inplace keyword:DeprecationWarning")  # in ArviZ 0.23
 def test_the_page_runs_and_says_what_it_prints(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     found = {}
