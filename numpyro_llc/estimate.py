@@ -12,7 +12,7 @@ from numpyro_llc.inference_data import InferenceData
 from numpyro_llc.kernels import kernel_of
 from numpyro_llc.local import Curvature, LocalizedModel, as_localized
 from numpyro_llc.models import PyTree
-from numpyro_llc.results import check_log_likelihood, result_of, sites_to_store
+from numpyro_llc.results import Coords, Dims, check_log_likelihood, result_of, what_to_store
 from numpyro_llc.sampling import (
     Clock,
     Finished,
@@ -52,6 +52,8 @@ def estimate_llc(
     store_sites: bool | Sequence[str] | None = None,
     evaluate_on: Mapping[str, object] | None = None,
     log_likelihood: bool = False,
+    coords: Coords | None = None,
+    dims: Dims | None = None,
 ) -> InferenceData:
     r"""Estimate the local learning coefficient λ̂ of a NumPyro model at a point.
 
@@ -115,8 +117,15 @@ def estimate_llc(
         ``nβ [L'(z) - L'(z*)]`` of each, L' the mean loss over those data.
     log_likelihood : bool
         Keep ``log p(x_i | z_t)`` of every datum and draw: an array [chain, draw, n] a site, moved
-        off the device draw by draw. ArviZ's ``loo`` reads it, and is right at β = 1 only; a warning
-        says so at another β.
+        off the device draw by draw. At β = 1 it is the group ``log_likelihood``, which ArviZ's
+        ``loo`` and ``compare`` read. These hold at β = 1 only: at another β the group is
+        ``tempered_log_likelihood``, which they refuse.
+    coords : dict of str to array, optional
+        By name of a dimension, what stands along it, as in ``arviz.from_numpyro``. The dimensions
+        are those of plates, of ``infer={"event_dims": [...]}``, and of `dims`.
+    dims : dict of str to list of str, optional
+        By site or array argument, the names of its dimensions from the left, None for one without.
+        They take the place of that variable's plates.
 
     Returns
     -------
@@ -175,19 +184,11 @@ def estimate_llc(
         evaluate_on,
         keys.other_rows,
     )
-    names = sites_to_store(
-        plan.reading, not plan.is_stochastic if store_sites is None else store_sites
-    )
-    stored = tuple(plan.target.center) if names or log_likelihood else ()
-    run, finished, curvature = _sampled(plan, rng_key, stored, output, clock)
-    return result_of(
-        run,
-        finished,
-        keys.report,
-        curvature=curvature,
-        names=names,
-        log_likelihood=log_likelihood,
-    )
+    store_sites = not plan.is_stochastic if store_sites is None else store_sites
+    stored = what_to_store(plan.reading, store_sites, log_likelihood, coords, dims)
+    sampled = tuple(plan.target.center) if stored.sites or log_likelihood else ()
+    run, finished, curvature = _sampled(plan, rng_key, sampled, output, clock)
+    return result_of(run, finished, keys.report, curvature=curvature, stored=stored)
 
 
 def _sampled(

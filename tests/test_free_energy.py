@@ -4,11 +4,13 @@ import contextlib
 import json
 import runpy
 import warnings
+from importlib.metadata import version
 from pathlib import Path
 
 import arviz as az
 import jax
 import jax.numpy as jnp
+import matplotlib.pyplot as plt
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
@@ -28,6 +30,7 @@ from numpyro_llc.evidence._rungs import default_rungs
 from numpyro_llc.inference_data import attributes, dataset_of, inference_data, labelled
 from numpyro_llc.results._findings import Finding, findings_to_json
 
+OLD = version("arviz").startswith("0.")
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SIZES = (100, 1_000, 10_000)
 RUNGS = np.geomspace(1e-4, 1.0, 9)
@@ -336,7 +339,7 @@ def test_compare_ranks_by_free_energy_with_errors_and_weights(tmp_path):
         "se",
         "dse",
         "warning",
-        "scale",
+        *(["elpd_loo", "p_loo", "elpd_diff", "scale"] if OLD else ["elpd", "p", "elpd_diff"]),
     ]
     assert list(table.index) == ["simple", "rich"]
     assert list(table["rank"]) == [0, 1]
@@ -357,6 +360,56 @@ def test_compare_ranks_by_free_energy_with_errors_and_weights(tmp_path):
         results[name].to_netcdf(path)
     again = nllc.compare({name: az.from_netcdf(path) for name, path in paths.items()})
     np.testing.assert_allclose(again["local_free_energy"], table["local_free_energy"])
+
+
+@pytest.fixture
+def _figures_are_closed():
+    yield
+    plt.close("all")
+
+
+DRAWN_BY_ARVIZ = pytest.mark.filterwarnings("ignore:The inplace keyword:DeprecationWarning")
+"""ArviZ 0.23 calls pandas as pandas 4 will not be called."""
+
+
+def compared():
+    results = {"rich": result(draws(2.0, 1), 100.0), "simple": result(draws(1.0), 102.0)}
+    return nllc.compare({**results, "richer": result(draws(3.5, 2), 99.0)})
+
+
+@DRAWN_BY_ARVIZ
+@pytest.mark.usefixtures("_figures_are_closed")
+def test_arviz_draws_the_comparison():
+    """ArviZ 0 draws the log evidence, and ArviZ 1 how much less it is than that of the best."""
+    table = compared()
+    energy = table["local_free_energy"].to_numpy()
+    az.plot_compare(table)
+    axes = plt.gca()
+    if OLD:
+        points, errors = axes.containers[0][0].get_xydata(), table["se"].to_numpy()
+        wanted = -energy
+    else:
+        points, errors = axes.collections[-1].get_offsets(), table["dse"].to_numpy()
+        wanted = energy[0] - energy
+    np.testing.assert_allclose(points[:, 0], wanted, atol=1e-9)
+    assert np.all(np.diff(points[:, 1]) < 0)
+    assert [text.get_text() for text in axes.get_yticklabels()] == list(table.index)
+    assert "higher is better" in axes.get_title()
+    if OLD:
+        bars = axes.containers[0][2][0].get_segments()
+    else:
+        bars = [line.get_xydata() for line in axes.lines[: len(table)]]
+    np.testing.assert_allclose([np.ptp(bar[:, 0]) for bar in bars], 2 * errors, rtol=1e-6)
+
+
+@DRAWN_BY_ARVIZ
+@pytest.mark.usefixtures("_figures_are_closed")
+@pytest.mark.skipif(not OLD, reason="ArviZ 1 draws no in-sample values")
+def test_what_arviz_calls_in_sample_is_the_loss_at_the_center():
+    table = compared()
+    axes = az.plot_compare(table, insample_dev=True, plot_ic_diff=True)
+    at_fit = [line for line in axes.lines if line.get_label() == "In-sample ELPD"][0]
+    np.testing.assert_allclose(at_fit.get_xdata(), [-102.0, -100.0, -99.0])
 
 
 def test_compare_by_other_criteria_and_of_free_energies():

@@ -18,6 +18,7 @@ import numpyro_llc as nllc
 from numpyro_llc.inference_data import moments, monte_carlo, posterior
 
 OLD = version("arviz").startswith("0.")
+GROUPS = ("posterior", "sample_stats", "observed_data", "constant_data")
 BENDS = np.stack([np.sin(np.arange(12.0)), np.cos(np.arange(12.0) ** 2)])
 
 
@@ -46,19 +47,18 @@ def grouped():
         "slope": 1.0,
         "net$params": {"a": -0.1, "b": {"c": np.zeros(2)}},
     }
-    with pytest.warns(nllc.LLCWarning, match="LOO and WAIC"):
-        idata = nllc.estimate_llc(
-            jax.random.key(0),
-            model,
-            (x,),
-            {"y": y, "degree": 1},
-            center=center,
-            num_warmup=300,
-            num_samples=500,
-            store_sites=["net/level", "slope", "net$params", "double"],
-            log_likelihood=True,
-            progress_bar=False,
-        )
+    idata = nllc.estimate_llc(
+        jax.random.key(0),
+        model,
+        (x,),
+        {"y": y, "degree": 1},
+        center=center,
+        num_warmup=300,
+        num_samples=500,
+        store_sites=["net/level", "slope", "net$params", "double"],
+        log_likelihood=True,
+        progress_bar=False,
+    )
     return idata, center, x, y
 
 
@@ -87,7 +87,7 @@ def test_groups_dims_and_values(grouped):
     a, c = (draws[name].to_numpy() for name in leaves)
     mean = mean + a[..., None] + c @ BENDS
     density = stats.norm(mean, 1.0).logpdf(y)
-    likelihood = group(idata, "log_likelihood")["y"]
+    likelihood = group(idata, "tempered_log_likelihood")["y"]
     assert likelihood.dims == ("chain", "draw", "outer.people")
     np.testing.assert_allclose(likelihood, density, rtol=1e-4, atol=1e-4)
     statistics = group(idata, "sample_stats")
@@ -159,7 +159,7 @@ def test_files_come_back_as_they_went(grouped, file_format, tmp_path):
     else:
         getattr(idata, f"to_{file_format}")(path)
         read = getattr(az, f"from_{file_format}")(path)
-    for name in ("posterior", "sample_stats", "observed_data", "constant_data", "log_likelihood"):
+    for name in (*GROUPS, "tempered_log_likelihood"):
         xr.testing.assert_allclose(group(read, name), group(idata, name))
     assert posterior(read).attrs["num_data"] == 12
     assert nllc.summary(read).equals(nllc.summary(idata))

@@ -20,6 +20,7 @@ from numpyro_llc.inference_data import labelled, moments, posterior, variable_na
 
 OLD = version("arviz").startswith("0.")
 KEY = jax.random.key(0)
+GROUPS = ("posterior", "sample_stats", "observed_data", "constant_data")
 Y = np.sin(np.arange(6.0))
 SETTINGS = {
     "kernel": Metropolis(0.2),
@@ -89,7 +90,7 @@ def test_names_that_meet_get_numbers_and_keep_their_values(labels):
     observed = group(labels, "observed_data")
     np.testing.assert_allclose(observed["posterior.1"], Y + 1, rtol=1e-6)
     np.testing.assert_allclose(observed["posterior.1_2"], Y, rtol=1e-6)
-    likelihood = group(labels, "log_likelihood")
+    likelihood = group(labels, "tempered_log_likelihood")
     assert likelihood["posterior.1_2"].dims == ("chain", "draw", "draw_2")
     total = sum(likelihood[name].sum(axis=-1) for name in ("posterior.1", "posterior.1_2"))
     np.testing.assert_allclose(-total, group(labels, "sample_stats")["loss"], rtol=1e-5)
@@ -107,7 +108,7 @@ def test_such_names_go_into_files_and_come_back(labels, file_format, tmp_path):
     else:
         getattr(labels, f"to_{file_format}")(path)
         read = getattr(az, f"from_{file_format}")(path)
-    for name in ("posterior", "sample_stats", "observed_data", "constant_data", "log_likelihood"):
+    for name in (*GROUPS, "tempered_log_likelihood"):
         xr.testing.assert_allclose(group(read, name), group(labels, name))
     names = ["llc", "first", "a.b", "µ.λ"]
     assert nllc.summary(read, var_names=names).equals(nllc.summary(labels, var_names=names))
@@ -139,7 +140,7 @@ def test_any_names_make_a_dataset(seed):
         site: rng.normal(size=(2, 3, *rng.integers(2, 4, rng.integers(0, 3)))) for site in sites
     }
     plates = {site: {-1: rng.choice(WORDS)} for site in rng.permutation(WORDS)[:5]}
-    data = labelled(arrays, lead=("chain", "draw"), plate_axes=plates)
+    data = labelled(arrays, lead=("chain", "draw"), axes=plates)
     for site, name in variable_names(sites, ("chain", "draw")).items():
         np.testing.assert_array_equal(data[name], arrays[site])
     assert len(set(data.data_vars) | set(data.dims)) == len(data.data_vars) + len(data.dims)

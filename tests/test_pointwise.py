@@ -36,12 +36,11 @@ def run(beta=None, **settings):
         jax.random.key(0),
         regression,
         (X, Y),
-        center={"w": OLS},
         inverse_temperature=beta,
         num_warmup=300,
         num_samples=500,
         progress_bar=False,
-        **{"log_likelihood": True, **settings},
+        **{"center": {"w": OLS}, "log_likelihood": True, **settings},
     )
 
 
@@ -52,8 +51,7 @@ def at_one():
 
 @pytest.fixture(scope="module")
 def tempered():
-    with pytest.warns(nllc.LLCWarning, match="LOO and WAIC, as arviz.loo .* hold at β = 1 only"):
-        return run(localization=0.01)
+    return run(localization=0.01)
 
 
 def of_draws(sites, **attrs):
@@ -67,7 +65,8 @@ def losses_of(idata, model=regression, **settings):
 
 def stored(idata):
     """-log likelihood [chain, draw, datum] that the result holds."""
-    return -group_of(idata, "log_likelihood")["y"].to_numpy().astype(float)
+    name = "log_likelihood" if group_of(idata, "log_likelihood") else "tempered_log_likelihood"
+    return -group_of(idata, name)["y"].to_numpy().astype(float)
 
 
 SMALL = 8 * 4 * 2000 * 7
@@ -278,11 +277,42 @@ def test_the_data_error_is_that_of_the_data_that_rows_stand_for(count):
     assert posterior(idata).attrs["data_error"] == pytest.approx(0.2 * 0.5**0.5, rel=0.7)
 
 
-def test_the_stored_log_likelihood_says_whether_loo_may_read_it(at_one, tempered):
-    for idata, beta in ((at_one, 1.0), (tempered, 1 / np.log(N))):
-        attrs = group_of(idata, "log_likelihood").attrs
-        assert attrs["inverse_temperature"] == pytest.approx(beta)
-        assert ("hold at β = 1 only" in attrs.get("note", "")) == (beta < 1.0)
+def exact_loo(prior_mean, precision):
+    """``log p(y_i | y_-i)`` of each datum under a normal prior, by a fit without it."""
+    found = []
+    for i in range(N):
+        x, y = np.delete(X, i, axis=0), np.delete(Y, i)
+        covariance = np.linalg.inv(x.T @ x + precision * np.eye(2))
+        mean = covariance @ (x.T @ y + precision * np.asarray(prior_mean))
+        found.append(norm(X[i] @ mean, np.sqrt(1 + X[i] @ covariance @ X[i])).logpdf(Y[i]))
+    return np.array(found)
+
+
+@pytest.mark.filterwarnings("ignore:The inplace keyword:DeprecationWarning")  # in ArviZ 0.23
+def test_arviz_compares_models_at_one(at_one):
+    """A second model is the same with a prior at zero, which the Gaussian around its centre is."""
+    precision, zero = 1000.0, np.zeros(2)
+    with pytest.warns(nllc.LLCWarning):
+        other = run(1.0, center={"w": zero}, localization=precision)
+    options = {} if hasattr(az, "waic") else {"round_to": "none"}
+    table = az.compare({"at the fit": at_one, "at zero": other}, **options)
+    assert list(table.index) == ["at the fit", "at zero"]
+    wanted = exact_loo(OLS, 0.01) - exact_loo(zero, precision)
+    assert abs(table["elpd_diff"].iloc[1]) == pytest.approx(wanted.sum(), abs=0.3)
+    assert table["dse"].iloc[1] == pytest.approx(np.sqrt(N * wanted.var()), rel=0.05)
+    in_sample = norm.logpdf(Y, X @ OLS)
+    with_prior = X @ np.linalg.solve(X.T @ X + precision * np.eye(2), X.T @ Y)
+    assert abs(np.sum(in_sample - norm.logpdf(Y, with_prior)) - wanted.sum()) > 0.6
+
+
+@pytest.mark.parametrize("read", [az.loo, lambda idata: az.compare({"a": idata, "b": idata})])
+def test_arviz_refuses_tempered_draws(tempered, read):
+    with pytest.raises(TypeError, match=r"log.likelihood|ELPD"):
+        read(tempered)
+    assert group_of(tempered, "log_likelihood") is None
+    attrs = group_of(tempered, "tempered_log_likelihood").attrs
+    assert attrs["inverse_temperature"] == pytest.approx(1 / np.log(N))
+    assert "hold at β = 1 only" in attrs["note"]
 
 
 def exact_fluctuation(beta, gamma, y=Y):

@@ -7,7 +7,7 @@ import pandas as pd
 import xarray as xr
 
 from numpyro_llc.evidence._criteria import FreeEnergy, bic, local_free_energy, wbic
-from numpyro_llc.inference_data import InferenceData, group_of
+from numpyro_llc.inference_data import InferenceData, comparison_columns, group_of
 from numpyro_llc.results import findings
 
 Result = InferenceData | FreeEnergy
@@ -44,12 +44,14 @@ def compare(
     Returns
     -------
     pandas.DataFrame
-        Best first, with the columns of ``arviz.compare`` on its scale "negative_log", where smaller
-        is better: ``rank``; the criterion (nats); ``p_<criterion>``, the part of it that is not
-        loss at the centre; ``<criterion>_diff`` to the best; ``weight``, ``exp(-F)`` normalized,
-        averaged over the Monte Carlo errors taken as normal, and ``weight_se``, its standard
-        deviation over them; ``se``, the Monte Carlo error; ``dse``, that of the difference;
-        ``warning``, whether a result has findings (see ``diagnose``) or no error; ``scale``.
+        Best first: ``rank``; the criterion F (nats, smaller is better); ``p_<criterion>``, the part
+        of it that is not loss at the centre; ``<criterion>_diff`` to the best; ``weight``,
+        ``exp(-F)`` normalized, averaged over the Monte Carlo errors taken as normal, and
+        ``weight_se``, its standard deviation over them; ``se``, the Monte Carlo error; ``dse``,
+        that of the difference; ``warning``, whether a result has findings (see ``diagnose``) or no
+        error. Then what ``arviz.plot_compare`` reads, under the names of the installed ArviZ, with
+        the sign of a log density (larger is better): ``elpd``, ``p``, ``elpd_diff`` for ArviZ 1.x;
+        ``elpd_loo``, ``p_loo``, ``elpd_diff``, ``scale`` for ArviZ 0.x.
 
     Raises
     ------
@@ -62,6 +64,10 @@ def compare(
     free energies are right: to what the criterion leaves out (see it) they are blind, and a
     constant of order 1 changes them by a factor. Unlike the ``se`` of ``arviz.compare`` the errors
     are of sampling, not of the data: the free energy is a statement about these data.
+
+    ``elpd`` is ``-F``, an estimate of the log evidence, and no leave-one-out density. The two are
+    of one kind: the log evidence is the sum of the log predictive densities of the data one after
+    another, each given those before it.
     """
     if not isinstance(results, Mapping):
         raise TypeError(f"`results` must be a dict {{name: result}}; got {results!r}.")
@@ -71,6 +77,7 @@ def compare(
     criterion = next(iter(energies.values())).criterion
     values = np.array([energy.value for energy in energies.values()])
     errors = np.array([energy.error for energy in energies.values()])
+    penalties = np.array([energy.complexity for energy in energies.values()])
     weights, spread = _weights(values, np.nan_to_num(errors))
     best = int(np.argmin(values))
     difference_error = np.where(np.arange(len(values)) == best, 0.0, np.hypot(errors, errors[best]))
@@ -78,14 +85,14 @@ def compare(
     table = pd.DataFrame(
         {
             criterion: values,
-            f"p_{criterion}": [energy.complexity for energy in energies.values()],
+            f"p_{criterion}": penalties,
             f"{criterion}_diff": values - values[best],
             "weight": weights,
             "weight_se": spread,
             "se": errors,
             "dse": difference_error,
             "warning": np.isnan(errors) | doubtful,
-            "scale": "negative_log",
+            **comparison_columns(-values, penalties, values - values[best]),
         },
         index=list(energies),
     ).sort_values(criterion)

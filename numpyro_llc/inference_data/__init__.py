@@ -8,10 +8,10 @@ from numpyro_llc.inference_data._arviz import (
     Table,
     attributes,
     checked_posterior,
+    comparison_columns,
     draws_of,
     group_of,
     inference_data,
-    labelled,
     loo_of,
     moments,
     monte_carlo,
@@ -19,6 +19,7 @@ from numpyro_llc.inference_data._arviz import (
     statistics,
 )
 from numpyro_llc.inference_data._dataset import DatasetResult, dataset_of
+from numpyro_llc.inference_data._labels import labelled
 from numpyro_llc.inference_data._names import variable_name, variable_names
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "Table",
     "attributes",
     "checked_posterior",
+    "comparison_columns",
     "dataset_of",
     "draws_of",
     "group_of",

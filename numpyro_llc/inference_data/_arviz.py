@@ -3,7 +3,7 @@
 import datetime
 import json
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -12,14 +12,14 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import ArrayLike
 
-from numpyro_llc.inference_data._names import FreeNames, variable_name, variable_names
-
 with warnings.catch_warnings():
     # ArviZ 0.23 announces ArviZ 1 at its import, once a day, to users who did not import it.
     warnings.simplefilter("ignore", FutureWarning)
     import arviz as az
 
 _IS_DATATREE = int(version("arviz").split(".")[0]) >= 1
+COUNTS_UNNAMED_AXES = _IS_DATATREE
+"""``w_dim_k`` is the axis k of a variable with ArviZ 0, and its k-th axis without a name with 1."""
 
 if TYPE_CHECKING:
     InferenceData: TypeAlias = "az.InferenceData | xr.DataTree"
@@ -37,41 +37,6 @@ LEAST_DRAWS = 20
 """Draws of a chain from which its autocorrelation can be told. Of 4 chains of 8 the effective
 sample size is ArviZ's cap whatever the draws, and the error up to three times too small; of 20
 independent draws it is the cap in 8 % of runs, and of 25 in none."""
-
-
-def labelled(
-    arrays: Mapping[str, ArrayLike],
-    *,
-    lead: Sequence[str] = (),
-    plate_axes: Mapping[str, Mapping[int, str]] | None = None,
-    attrs: Mapping[str, object] | None = None,
-    taken: Iterable[str] = (),
-) -> xr.Dataset:
-    """Arrays as a dataset: leading dims `lead`, plates by name, others ``<site>_dim_<k>``.
-
-    Where two would have one name, as plates of two sizes, or a plate and a site, the second gets a
-    number behind it; so does what is named like one of `lead` or `taken`.
-    """
-    names = variable_names(arrays, (*lead, *taken))
-    free = FreeNames((*lead, *taken, *names.values()))
-    by_plate: dict[tuple[str, int], str] = {}
-    variables: dict[str, tuple[tuple[str, ...], np.ndarray]] = {}
-    coords: dict[str, np.ndarray] = {}
-    for site, name in names.items():
-        value = np.asarray(arrays[site])
-        plates = (plate_axes or {}).get(site, {})
-        dims = list(lead)
-        for axis in range(len(lead) - value.ndim, 0):
-            plate, size = plates.get(axis), value.shape[axis]
-            if plate is None or size == 1:
-                dims.append(free.next(f"{name}_dim_{len(dims) - len(lead)}"))
-                continue
-            if (plate, size) not in by_plate:
-                by_plate[plate, size] = free.next(variable_name(plate))
-            dims.append(by_plate[plate, size])
-        variables[name] = (tuple(dims), value)
-        coords.update(zip(dims, map(np.arange, value.shape), strict=True))
-    return xr.Dataset(variables, coords=coords, attrs=dict(attrs or {}))
 
 
 def attributes(settings: Mapping[str, object]) -> dict[str, object]:
@@ -183,6 +148,21 @@ def _short_moments(data: xr.Dataset, names: Sequence[str]) -> pd.DataFrame:
 
 
 _DRAWS = ("chain", "draw")
+
+
+def comparison_columns(
+    elpd: np.ndarray, penalty: np.ndarray, below_best: np.ndarray
+) -> dict[str, ArrayLike]:
+    """What ``arviz.plot_compare`` reads beside ``rank``, ``se`` and ``dse``, by its names for it.
+
+    Parameters
+    ----------
+    elpd, penalty, below_best : array [model]
+        A log density of the data, how much less it is than that of the fit, and than the best.
+    """
+    if _IS_DATATREE:
+        return {"elpd": elpd, "p": penalty, "elpd_diff": -below_best}
+    return {"elpd_loo": elpd, "p_loo": penalty, "elpd_diff": below_best, "scale": "log"}
 
 
 def loo_of(draws: xr.Dataset, log_likelihood: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro import distributions as dist
 
+from numpyro_llc.models._axis_names import axis_names
 from numpyro_llc.models._types import Site
 
 
@@ -30,14 +31,9 @@ def data_axes(site: Site) -> DataAxes:
     kept = len(value_shape) - fn.event_dim
     shape = np.broadcast_shapes(tuple(fn.batch_shape), value_shape[: max(kept, 0)])
     frames = site["cond_indep_stack"]
-    return DataAxes(
-        shape, {f.name: f.size for f in frames}, {frame.dim: frame.name for frame in frames}
-    )
-
-
-def plate_axes(site: Site) -> dict[int, str]:
-    """Which (negative) axes of a sample site's value are which plates."""
-    return {f.dim - site["fn"].event_dim: f.name for f in site["cond_indep_stack"]}
+    outside = {k + fn.event_dim: n for k, n in axis_names(site).items() if k < -fn.event_dim}
+    names = outside | {frame.dim: frame.name for frame in frames}
+    return DataAxes(shape, {f.name: f.size for f in frames}, names)
 
 
 def observation_mask(site: Site) -> jax.Array:

@@ -10,6 +10,7 @@ import numpy as np
 
 from numpyro_llc.models import _center_rules, _data, _data_rules, _rules
 from numpyro_llc.models._arguments import check_model, split_arguments
+from numpyro_llc.models._axis_names import axis_names
 from numpyro_llc.models._center_values import CenterValues, CountKeys, as_values
 from numpyro_llc.models._discrete_sites import read_enumeration, say_once
 from numpyro_llc.models._enumeration import without_enum
@@ -44,8 +45,8 @@ class ModelReading:
         Batch shape and plates of each likelihood site.
     data_counts : dict of str to jax.Array
         Data points of each likelihood site that no mask removes.
-    plate_axes : dict of str to dict of int to str
-        For each sample site, which (negative) axes of its value are which plates.
+    axis_names : dict of str to dict of int to str
+        For each sample and deterministic site, what (negative) axes of its value are called.
     latent_plates : dict of str to tuple of int
         Sizes of the plates of each latent sample site.
     deterministic : tuple of str
@@ -69,7 +70,7 @@ class ModelReading:
     observed: dict[str, jax.Array]
     data_axes: dict[str, _data.DataAxes]
     data_counts: dict[str, jax.Array]
-    plate_axes: dict[str, dict[int, str]]
+    axis_names: dict[str, dict[int, str]]
     latent_plates: dict[str, tuple[int, ...]]
     deterministic: tuple[str, ...]
     subsampled: tuple[str, ...]
@@ -266,7 +267,9 @@ def _described(
         "local_latents": local,
         "program": program,
         "data_axes": axes,
-        "plate_axes": {k: _data.plate_axes(s) for k, s in trace.items() if s["type"] == "sample"},
+        "axis_names": {
+            k: axis_names(s) for k, s in trace.items() if s["type"] in ("sample", "deterministic")
+        },
         "latent_plates": {
             k: tuple(frame.size for frame in trace[k]["cond_indep_stack"]) for k in latents
         },

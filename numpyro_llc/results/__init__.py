@@ -15,13 +15,16 @@ from numpyro_llc.results._draws import (
 from numpyro_llc.results._findings import Finding, findings, text_of
 from numpyro_llc.results._from_numpyro import from_numpyro
 from numpyro_llc.results._intervals import check_probability, half_width, named, table_of_rows
+from numpyro_llc.results._labels import Coords, Dims, read_labels
 from numpyro_llc.results._lowest_point import lowest_point
 from numpyro_llc.results._penalty import penalty_of
 from numpyro_llc.results._report import RunReport, one_or_by_site, report_of
-from numpyro_llc.results._sites import sites_to_store
+from numpyro_llc.results._stored import sites_to_store, what_to_store
 from numpyro_llc.results._summary import summary
 
 __all__ = [
+    "Coords",
+    "Dims",
     "Finding",
     "RunReport",
     "assemble",
@@ -37,6 +40,7 @@ __all__ = [
     "named",
     "one_or_by_site",
     "penalty_of",
+    "read_labels",
     "report_of",
     "result_of",
     "sites_to_store",
@@ -44,4 +48,5 @@ __all__ = [
     "table_of_rows",
     "text_of",
     "unconstrained_samples",
+    "what_to_store",
 ]

@@ -5,7 +5,6 @@ import warnings
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
@@ -15,10 +14,12 @@ from numpyro_llc.inference_data import InferenceData, inference_data, labelled, 
 from numpyro_llc.kernels import metropolis_report
 from numpyro_llc.local import OF_DRAWS, Curvature, LocalTarget, total_loss
 from numpyro_llc.models import ModelReading, Parameters, PyTree, constrain, named_leaves
+from numpyro_llc.results._constants import constants_of
 from numpyro_llc.results._diagnose import diagnosed
 from numpyro_llc.results._draws import constrained_draws, log_likelihood_of
 from numpyro_llc.results._findings import Finding, findings_to_json, text_of
 from numpyro_llc.results._keep import CHAIN_DRAW, keeping
+from numpyro_llc.results._labels import Labels
 from numpyro_llc.results._lowest_point import LOWEST_POINT, point_dataset
 from numpyro_llc.results._report import (
     RunReport,
@@ -26,6 +27,7 @@ from numpyro_llc.results._report import (
     report_of_center,
     report_of_run,
 )
+from numpyro_llc.results._stored import Stored, what_to_store
 from numpyro_llc.results.checks import BELOW_CENTER
 from numpyro_llc.sampling import OTHER_DATA, Draws, Finished, Plan, Run
 
@@ -40,8 +42,7 @@ def result_of(
     plan: Plan | None = None,
     state: PyTree = None,
     curvature: Curvature | None = None,
-    names: tuple[str, ...] = (),
-    log_likelihood: bool = False,
+    stored: Stored | None = None,
 ) -> InferenceData:
     """Inference data of a finished run, or of one block of its chains.
 
@@ -53,8 +54,8 @@ def result_of(
         For what is measured once more at the end of the chains.
     curvature : Curvature, optional
         At the centre, if it was measured.
-    names : tuple of str
-        Sites to keep.
+    stored : Stored, optional
+        What is kept of the draws beside ``llc``, and under which names; nothing if left out.
     """
     plan = run.plan if plan is None else plan
     state = run.state if state is None else state
@@ -66,7 +67,8 @@ def result_of(
             **sampler.report(state, target, draws.statistics),
             **metropolis_report(sampler, state, target, run.rows, rng_key),
         )
-        settings = (plan.reading, target, draws, plan.num_data, names, log_likelihood, report)
+        stored = what_to_store(plan.reading, False) if stored is None else stored
+        settings = (plan.reading, target, draws, plan.num_data, stored, report)
         if finished.failure is None:
             return assemble(*settings)
         with warnings.catch_warnings():
@@ -80,8 +82,7 @@ def assemble(
     target: LocalTarget,
     draws: Draws,
     num_data: int,
-    names: tuple[str, ...],
-    log_likelihood: bool,
+    stored: Stored,
     report: RunReport,
 ) -> InferenceData:
     """Inference data of draws; raises for non-finite draws, warns of what is doubtful."""
@@ -100,12 +101,14 @@ def assemble(
             if name in reading.without_effect
         },
     )
-    groups = _groups(reading, target, draws, names)
-    if log_likelihood:
-        groups["log_likelihood"] = labelled(
+    groups = _groups(reading, target, draws, stored)
+    if stored.log_likelihood:
+        name = "tempered_log_likelihood" if _is_tempered(beta) else "log_likelihood"
+        groups[name] = labelled(
             log_likelihood_of(target, draws.positions),
             lead=CHAIN_DRAW,
-            plate_axes={name: axes.names for name, axes in reading.data_axes.items()},
+            axes=stored.labels.losses,
+            coords=stored.labels.coords,
             attrs=_note(beta),
         )
     if not np.all(np.isfinite(draws.excess_loss)):
@@ -114,11 +117,8 @@ def assemble(
     error = data_error(beta * draws.excess_loss, beta * np.sqrt(share) * draws.contrasts)
     report = dataclasses.replace(report, data_error=error, draws_error=_draws_error(draws, beta))
     idata, found = _with_findings(groups, report)
-    said = [text_of(found)] if found else []
-    if log_likelihood and _is_tempered(beta):
-        said.append(groups["log_likelihood"].attrs["note"])
-    if said:
-        warn(" ".join(said), idata)
+    if found:
+        warn(text_of(found), idata)
     return idata
 
 
@@ -152,39 +152,41 @@ def _is_tempered(beta: float) -> bool:
 
 
 def _note(beta: float) -> dict[str, object]:
-    """Attributes of the group ``log_likelihood``: whether ``arviz.loo`` may read it."""
+    """Attributes of the log likelihood: why ``arviz.loo`` may not read it."""
     if not _is_tempered(beta):
         return {"inverse_temperature": beta}
     note = (
-        f"`log_likelihood` is of draws at β = {beta:.3g}, but LOO and WAIC, as arviz.loo computes "
-        "them from this group, hold at β = 1 only: their values are wrong here. For these run with "
+        f"The draws are at β = {beta:.3g}, and LOO and WAIC hold at β = 1 only: so arviz.loo and "
+        "arviz.compare, which read `log_likelihood`, do not find this group. For these run with "
         "inverse_temperature=1.0."
     )
     return {"inverse_temperature": beta, "note": note}
 
 
 def _groups(
-    reading: ModelReading, target: LocalTarget, draws: Draws, names: tuple[str, ...]
+    reading: ModelReading, target: LocalTarget, draws: Draws, stored: Stored
 ) -> dict[str, xr.Dataset]:
     """All groups but the log likelihood."""
     beta = float(target.inverse_temperature)
+    names, labels = stored.sites, stored.labels
     sites = constrained_draws(names, draws.positions, target) if names else {}
     at_center = total_loss(reading.center_losses) if target.truth is None else 0.0
     loss = at_center + draws.excess_loss
     others, own = _by_prefix(_by_prefix(draws.statistics, OF_DRAWS)[1], OTHER_DATA)
-    label = partial(labelled, plate_axes=reading.plate_axes)
+    label = partial(labelled, coords=labels.coords)
     return {
         "posterior": label(
             {"llc": beta * draws.excess_loss, **named_leaves(sites)},
             lead=CHAIN_DRAW,
+            axes=labels.sites,
             taken=("data", "llc_on") if others else (),
         ).assign(_llc_on(beta, others)),
         "sample_stats": labelled(
             {"loss": loss, "excess_loss": draws.excess_loss, **own}, lead=CHAIN_DRAW
         ),
-        "observed_data": label(reading.observed),
-        "constant_data": labelled(_constants(reading)),
-        **_lowest_group(reading, target, draws.lowest),
+        "observed_data": label(reading.observed, axes=labels.sites),
+        "constant_data": label(constants_of(reading), axes=labels.constants),
+        **_lowest_group(reading, target, draws.lowest, labels),
     }
 
 
@@ -204,7 +206,10 @@ def _llc_on(beta: float, others: dict[str, np.ndarray]) -> dict[str, xr.DataArra
 
 
 def _lowest_group(
-    reading: ModelReading, target: LocalTarget, lowest: tuple[float, Parameters | None]
+    reading: ModelReading,
+    target: LocalTarget,
+    lowest: tuple[float, Parameters | None],
+    labels: Labels,
 ) -> dict[str, xr.Dataset]:
     """The lowest point, constrained, if it is lower than the centre by more than rounding."""
     depth, z = lowest
@@ -213,7 +218,7 @@ def _lowest_group(
         return {}
     names = reading.program.parameters
     sites = constrain(reading.program, names, target.whole(z), reading.arrays)
-    return {LOWEST_POINT: point_dataset(sites, llc)}
+    return {LOWEST_POINT: point_dataset(sites, llc, labels)}
 
 
 def _with_findings(
@@ -224,27 +229,6 @@ def _with_findings(
     found = diagnosed({**groups, "posterior": posterior})
     report = dataclasses.replace(report, findings=findings_to_json(found))
     return inference_data(groups, report.to_attrs()), found
-
-
-def _constants(reading: ModelReading) -> dict[str, PyTree]:
-    """The model's array arguments by name, less those that are the observations themselves."""
-    with reading.program.knowing():
-        named = reading.program.arguments.names(reading.program.model, reading.arrays)
-    observed = [np.asarray(value) for value in reading.observed.values()]
-    arrays = {name: _plain(array) for name, array in named.items()}
-    return {
-        name: array
-        for name, array in arrays.items()
-        if not any(np.array_equal(array, value) for value in observed)
-    }
-
-
-def _plain(array: jax.Array | np.ndarray) -> np.ndarray:
-    """An argument as files hold it: random keys as their words, objects as texts."""
-    if isinstance(array, jax.Array) and jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
-        array = jax.random.key_data(array)
-    value = np.asarray(array)
-    return value.astype(str) if value.dtype == object else value
 
 
 def _non_finite(

@@ -14,8 +14,9 @@ from numpyro_llc.models import ModelReading, Parameters, constrain, named_leaves
 from numpyro_llc.results._assemble import assemble
 from numpyro_llc.results._draws import check_log_likelihood, evaluated, unconstrained_samples
 from numpyro_llc.results._keep import keeping
+from numpyro_llc.results._labels import Coords, Dims
 from numpyro_llc.results._report import RunReport, report_of_center
-from numpyro_llc.results._sites import sites_to_store
+from numpyro_llc.results._stored import what_to_store
 from numpyro_llc.sampling import run_keys
 
 
@@ -24,6 +25,8 @@ def from_numpyro(
     *,
     store_sites: bool | Sequence[str] = True,
     log_likelihood: bool = False,
+    coords: Coords | None = None,
+    dims: Dims | None = None,
 ) -> InferenceData:
     """Convert an ``MCMC`` run on a localized model to what :func:`estimate_llc` returns.
 
@@ -33,7 +36,7 @@ def from_numpyro(
         A finished run of a kernel built on ``localize(model, ...)``. The extra fields
         ``diverging``, ``num_steps``, ``accept_prob``, ``energy`` and ``adapt_state.step_size``
         become ``sample_stats``, if ``mcmc.run`` collected them.
-    store_sites, log_likelihood
+    store_sites, log_likelihood, coords, dims
         As in :func:`estimate_llc`.
 
     Returns
@@ -62,7 +65,7 @@ def from_numpyro(
     args, kwargs = mcmc._args, mcmc._kwargs  # as ArviZ's own converter reads them
     reading = model.read(args, kwargs)
     target, num_data = model.target(reading)
-    names = sites_to_store(reading, store_sites)
+    stored = what_to_store(reading, store_sites, log_likelihood, coords, dims)
     samples = named_leaves(mcmc.get_samples(group_by_chain=True))
     positions = _sampled_positions(reading, target, samples)
     draws = evaluated(target, positions, kernel_statistics(mcmc))
@@ -74,7 +77,7 @@ def from_numpyro(
             chain_method=str(mcmc.chain_method),
             **report_of_center(curvature_at_center(target, run_keys(_last_key(mcmc)).curvature)),
         )
-        return assemble(reading, target, draws, num_data, names, log_likelihood, report)
+        return assemble(reading, target, draws, num_data, stored, report)
 
 
 def _sampled_positions(

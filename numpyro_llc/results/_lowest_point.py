@@ -9,6 +9,7 @@ import xarray as xr
 
 from numpyro_llc.inference_data import InferenceData, group_of, labelled, variable_names
 from numpyro_llc.models import PyTree, named_leaves
+from numpyro_llc.results._labels import Labels
 
 LOWEST_POINT = "lowest_point"
 """The group of a result that holds it."""
@@ -46,7 +47,7 @@ def lowest_point(idata: InferenceData) -> dict[str, PyTree]:
     return {str(site): _with_lists(value) for site, value in point.items()}
 
 
-def point_dataset(sites: Mapping[str, PyTree], llc: float) -> xr.Dataset:
+def point_dataset(sites: Mapping[str, PyTree], llc: float, labels: Labels) -> xr.Dataset:
     """Constrained values of one point, how low it is, and how pytrees are put together again."""
     names = iter(variable_names(named_leaves(sites)).values())
     paths = {
@@ -55,7 +56,7 @@ def point_dataset(sites: Mapping[str, PyTree], llc: float) -> xr.Dataset:
         for path, _ in jax.tree_util.tree_leaves_with_path(value)
     }
     attrs = {"llc": llc, "paths": json.dumps(paths)}
-    return labelled(named_leaves(sites), attrs=attrs)
+    return labelled(named_leaves(sites), axes=labels.sites, coords=labels.coords, attrs=attrs)
 
 
 def _key(part: object) -> str | int:

@@ -1,9 +1,31 @@
-"""Which sites a result keeps, and that their names are free."""
+"""What a result keeps of the draws beside ``llc``, and under which names."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from numpyro_llc.inference_data import variable_name
 from numpyro_llc.models import TAKEN, ModelReading, named_leaves
+from numpyro_llc.results._labels import Coords, Dims, Labels, read_labels
+
+
+class Stored(NamedTuple):
+    """Sites, whether the log likelihood of each datum, and the names of axes."""
+
+    sites: tuple[str, ...]
+    log_likelihood: bool
+    labels: Labels
+
+
+def what_to_store(
+    reading: ModelReading,
+    store_sites: bool | Sequence[str],
+    log_likelihood: bool = False,
+    coords: Coords | None = None,
+    dims: Dims | None = None,
+) -> Stored:
+    """What the user asked for, checked against the model."""
+    names = sites_to_store(reading, store_sites)
+    return Stored(names, log_likelihood, read_labels(reading, coords, dims))
 
 
 def sites_to_store(reading: ModelReading, store_sites: bool | Sequence[str]) -> tuple[str, ...]:
