@@ -8,11 +8,11 @@ from numpyro_llc.results._assemble import assemble, result_of
 from numpyro_llc.results._budget import error_budget
 from numpyro_llc.results._diagnose import diagnose
 from numpyro_llc.results._draws import evaluated, unconstrained_samples
-from numpyro_llc.results._findings import Finding, findings, text_of
+from numpyro_llc.results._findings import Finding, findings, is_doubt, text_of
 from numpyro_llc.results._from_numpyro import from_numpyro
 from numpyro_llc.results._intervals import check_probability, half_width, named, table_of_rows
 from numpyro_llc.results._lowest_point import lowest_point
-from numpyro_llc.results._penalty import penalty_of
+from numpyro_llc.results._penalty import penalty_of, share_of, virial_of
 from numpyro_llc.results._report import RunReport, one_or_by_site, report_of
 from numpyro_llc.results._sites import sites_to_store
 from numpyro_llc.results._summary import summary
@@ -28,10 +28,13 @@ __all__ = [
     "findings",
     "from_numpyro",
     "half_width",
+    "is_doubt",
     "lowest_point",
     "named",
     "one_or_by_site",
     "penalty_of",
+    "share_of",
+    "virial_of",
     "report_of",
     "result_of",
     "sites_to_store",

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from numpyro_llc.local import Evaluation, LocalTarget, excess_losses
+from numpyro_llc.local import Evaluation, LocalTarget, excess_losses, is_differentiable
 from numpyro_llc.models import ModelReading, Parameters, named_leaves
 from numpyro_llc.sampling import Draws
 
@@ -20,10 +20,13 @@ def constrained_draws(names: tuple[str, ...], z: Parameters, target: LocalTarget
     return jax.vmap(jax.vmap(one))(z)
 
 
-@jax.jit
-def _evaluate(target: LocalTarget, z: Parameters) -> tuple[Evaluation, dict[str, jax.Array]]:
+@partial(jax.jit, static_argnums=0)
+def _evaluate(
+    with_slope: bool, target: LocalTarget, z: Parameters
+) -> tuple[Evaluation, dict[str, jax.Array]]:
     def one_draw(chains: Parameters) -> tuple[Evaluation, dict[str, jax.Array]]:
-        return excess_losses(target, chains, None), jax.vmap(target.displacement)(chains)
+        found = excess_losses(target, chains, None, with_slope=with_slope)
+        return found, jax.vmap(target.displacement)(chains)
 
     by_draw = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 1, 0), z)
     return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, 1), jax.lax.map(one_draw, by_draw))
@@ -33,8 +36,12 @@ def evaluated(
     target: LocalTarget, positions: Parameters, statistics: dict[str, np.ndarray]
 ) -> Draws:
     """Unconstrained draws ``[chain, draw, ...]`` with their losses and distances."""
-    evaluation, displacement = jax.tree.map(np.asarray, _evaluate(target, positions))
-    excess, by_part, contrasts = (np.asarray(part, np.float64) for part in evaluation)
+    with_slope = is_differentiable(target)
+    seen = _evaluate(with_slope, target, positions)
+    evaluation, displacement = jax.tree.map(np.asarray, seen)
+    excess, by_part, contrasts, slope = (np.asarray(part, np.float64) for part in evaluation)
+    if with_slope:
+        displacement["virial"] = float(target.inverse_temperature) * slope
     place = np.unravel_index(np.argmin(np.nan_to_num(excess, nan=np.inf)), excess.shape)
     lowest = float(excess[place]), jax.tree.map(lambda leaf: leaf[place], positions)
     return Draws(excess, by_part, contrasts, {**displacement, **statistics}, positions, lowest)
