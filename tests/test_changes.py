@@ -19,7 +19,7 @@ ERRORS = np.array([0.1, 0.3, 0.2, 0.1, 0.4, 0.1])
 
 @pytest.mark.parametrize("pairs", ["neighbors", "all"])
 def test_without_a_change_one_run_in_twenty_finds_one(pairs):
-    rng, runs = np.random.default_rng(0), 1500
+    rng, runs = np.random.default_rng(0), 400
     wrong = outside = 0
     for _ in range(runs):
         table = nllc.llc_changes(trajectory(5 + ERRORS * rng.normal(size=6), ERRORS), pairs=pairs)
@@ -37,16 +37,16 @@ def test_without_a_change_one_run_in_twenty_finds_one(pairs):
 def test_a_change_is_found_where_it_is():
     rng, found, covered = np.random.default_rng(1), [], 0
     truth = np.array([5.0, 5.0, 6.0, 6.0, 6.0, 6.0])
-    for _ in range(300):
+    for _ in range(200):
         table = nllc.llc_changes(trajectory(truth + 0.15 * rng.normal(size=6), 0.15))
         found.append((table["p_value"] < 0.05).to_numpy())
         change = np.diff(truth)
         covered += ((table["ci95_lb"] < change) & (change < table["ci95_ub"])).all()
     power = stats.norm.cdf(1 / (0.15 * 2**0.5) - stats.norm.ppf(1 - 0.5 * (1 - 0.95**0.2)))
     rates = np.mean(found, axis=0)
-    assert abs(rates[1] - power) < 4 * np.sqrt(power * (1 - power) / 300) + 0.01
+    assert abs(rates[1] - power) < 4 * np.sqrt(power * (1 - power) / 200) + 0.01
     assert np.delete(rates, 1).max() < 0.05
-    assert abs(covered / 300 - 0.95) < 4 * np.sqrt(0.95 * 0.05 / 300)
+    assert abs(covered / 200 - 0.95) < 4 * np.sqrt(0.95 * 0.05 / 200)
 
 
 def test_numbers_of_a_run_by_hand():

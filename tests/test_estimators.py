@@ -793,11 +793,16 @@ def test_estimators_of_a_run_with_nuts(fitted):
     assert exact["localization_corrected"] - exact["mean"] > 4 * table.loc["mean", "mcse_mean"]
 
 
-def test_summary_without_estimators_is_as_it_was(drawn):
+def test_the_summary_puts_the_share_of_gamma_beside_the_mean(drawn):
     table = nllc.summary(make_idata(*drawn))
     columns = ["mean", "sd", "mcse_mean", "ci90_lb", "ci90_ub", "ess_bulk", "ess_tail", "r_hat"]
-    assert list(table.columns) == columns
+    assert list(table.columns) == [*columns, "localization_share", "mcse_share"]
     assert list(table.index) == ["llc"]
+    share = est.localization_share(*drawn)
+    assert table["localization_share"].item() == pytest.approx(share.value)
+    assert table["mcse_share"].item() == pytest.approx(error(share.influence))
+    without = nllc.summary(make_idata(*drawn, localization={"a": 1.0, "b": 2.0}))
+    assert np.isnan(without[["localization_share", "mcse_share"]]).all(axis=None)
 
 
 @pytest.mark.filterwarnings("ignore:The mean of `llc` is:numpyro_llc.LLCWarning")
