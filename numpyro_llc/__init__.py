@@ -15,7 +15,7 @@ from numpyro_llc.known import calibrate, exact, zoo
 from numpyro_llc.local import Center, LocalizedModel, find_center, localize
 from numpyro_llc.models import loss_model, network_model
 from numpyro_llc.results import diagnose, error_budget, from_numpyro, lowest_point, summary
-from numpyro_llc.studies import llc_trajectory, refined_llc, sweep
+from numpyro_llc.studies import choose_localization, llc_changes, llc_trajectory, refined_llc, sweep
 
 __all__ = [
     "Center",
@@ -30,6 +30,7 @@ __all__ = [
     "SGNHT",
     "TrajectoryError",
     "calibrate",
+    "choose_localization",
     "compare",
     "diagnose",
     "error_budget",
@@ -39,6 +40,7 @@ __all__ = [
     "exact",
     "find_center",
     "from_numpyro",
+    "llc_changes",
     "llc_trajectory",
     "local_free_energy",
     "localize",

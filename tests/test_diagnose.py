@@ -546,6 +546,39 @@ def test_the_share_of_localization_is_the_covariance_with_the_penalty(share):
     assert row["found"] == (share > 1 / 3 + 3 * error)
 
 
+@pytest.mark.parametrize(
+    ("share", "spread", "verdict"),
+    [(0.1, 0.0, ""), (0.95, 0.0, "γ and not the loss"), (0.1, 0.3, "too"), (0.95, 0.3, "too")],
+)
+def test_the_verdict_on_localization_is_no_matter_of_how_noisy_its_share_is(share, spread, verdict):
+    """`spread` is about the error of the share, from a penalty of many flat directions."""
+    x = LLC - MEAN
+    noise = np.random.default_rng(5).normal(size=LLC.shape)
+    noise -= x * np.mean(x * noise) / x.var()
+    penalty = share * MEAN * x / x.var() + 100.0 + spread * MEAN * LLC.size**0.5 / x.std() * noise
+    row = nllc.diagnose(planted(statistics={"penalty": penalty}), all_checks=True).loc[
+        "localization"
+    ]
+    assert row["value"] == pytest.approx(share, rel=1e-6)
+    assert row["found"] == bool(verdict)
+    assert f" {verdict}" in row["meaning"]
+    if verdict == "too":
+        assert row["threshold"] < 0
+        assert "± 0.3: too few draws to tell" in row["meaning"]
+        # With the virial, the share is known: these draws are of a quadratic loss, but for noise.
+        known = planted(statistics={"penalty": penalty, "virial": 2 * LLC})
+        share = nllc.summary(known).loc["llc"]
+        assert share["localization_share"] == pytest.approx(1 - LLC.var() / MEAN, abs=0.1)
+        assert share["mcse_share"] < 0.1
+
+
+def test_a_gamma_that_was_chosen_is_not_to_be_lowered():
+    penalty = MEAN * (LLC - MEAN) / LLC.var() + 10.0
+    given = {"statistics": {"penalty": penalty}, "localization_reason": "chosen"}
+    remedy = nllc.diagnose(planted(**given)).loc["localization", "remedy"]
+    assert remedy.startswith("Compare it with λ̂ at the same γ alone")
+
+
 @pytest.mark.parametrize("wanted", [0.3, 0.45, 0.6, 0.95, 1.3, 2.5])
 def test_the_gamma_law_is_of_variance_over_mean(wanted):
     x = np.sqrt(wanted * MEAN / LLC.var()) * (LLC - MEAN)

@@ -266,6 +266,56 @@ def test_gaussian_expectations_in_closed_form(name):
     assert abs(result.value - gaussian_expected(S, 2)[name]) < 4 * error(result.influence)
 
 
+DEGREES = {"fourth_power": 4, "product_of_two": 4, "product_of_three": 6, "square_times_fourth": 6}
+
+
+@pytest.mark.parametrize("name", DEGREES)
+def test_what_gamma_takes_follows_from_the_slope_along_the_offset(samples, name):
+    """Exactly on the grid, and from draws with and without the virial, ``V = degree · X``."""
+    post, _, (x, penalty) = samples[name]
+    mu, v = post.mean(post.x), DEGREES[name] * post.x
+    pull = post.mean(post.x * post.penalty) - mu * post.mean(post.penalty)
+    virial = 0.5 * (post.mean(v) - post.mean(post.x * v) + mu * post.mean(v))
+    assert virial == pytest.approx(pull, rel=1e-4)
+    first = est.localization_pull(x, penalty)
+    found = est.localization_pull(x, penalty, DEGREES[name] * x)
+    share = est.localization_share(x, penalty, DEGREES[name] * x)
+    assert error(found.influence) < 1.05 * error(first.influence)
+    for one, wanted in [(first, pull), (found, pull), (share, pull / mu)]:
+        assert abs(one.value - wanted) < 4 * error(one.influence)
+    assert pull > 8 * error(found.influence)
+
+
+def test_the_share_of_gamma_is_known_as_well_in_many_flat_directions():
+    """d = 1003, of which the loss bounds three: the penalty alone is noise, and its spread d/2."""
+    s = np.concatenate([S, np.full(1000, 1e-3)])
+    rng = np.random.default_rng(4)
+    x, penalty = gaussian_draws(s, rng, (4, 500))
+    wanted = np.sum(s * (1 - s)) / np.sum(s)
+    plain, found = est.localization_share(x, penalty), est.localization_share(x, penalty, 2 * x)
+    spread = error(found.influence)
+    assert abs(found.value - wanted) < 4 * spread
+    assert spread < 0.06
+    assert error(plain.influence) > 4 * spread
+    # Where γ takes nearly nothing, the penalty alone tells more, and the virial does no harm.
+    x, penalty = gaussian_draws(np.full(3, 0.999), rng, (4, 500))
+    plain, found = est.localization_share(x, penalty), est.localization_share(x, penalty, 2 * x)
+    assert abs(found.value - 1e-3) < 4 * error(found.influence)
+    assert error(found.influence) < 1.05 * error(plain.influence) < 1e-3
+    # Where γ takes all, both forms together are nearly without noise.
+    x, penalty = gaussian_draws(np.full(300, 0.01), rng, (4, 500))
+    found = est.localization_share(x, penalty, 2 * x)
+    assert abs(found.value - 0.99) < 4 * error(found.influence)
+    assert error(found.influence) < 0.01
+
+
+def test_the_share_of_a_mean_of_zero_is_not_known():
+    zero = np.zeros((2, 30))
+    assert np.isnan(est.localization_share(zero, zero + 1, zero).value)
+    with pytest.raises(ValueError, match="`virial` must have the shape of `llc`"):
+        est.localization_share(zero + 1, zero, zero[:, :5])
+
+
 def test_no_estimator_passes_for_another():
     """Of each two, 4 × 20 000 draws of some model tell the values apart."""
     rng, apart = np.random.default_rng(2), set()
@@ -743,11 +793,16 @@ def test_estimators_of_a_run_with_nuts(fitted):
     assert exact["localization_corrected"] - exact["mean"] > 4 * table.loc["mean", "mcse_mean"]
 
 
-def test_summary_without_estimators_is_as_it_was(drawn):
+def test_the_summary_puts_the_share_of_gamma_beside_the_mean(drawn):
     table = nllc.summary(make_idata(*drawn))
     columns = ["mean", "sd", "mcse_mean", "ci90_lb", "ci90_ub", "ess_bulk", "ess_tail", "r_hat"]
-    assert list(table.columns) == columns
+    assert list(table.columns) == [*columns, "localization_share", "mcse_share"]
     assert list(table.index) == ["llc"]
+    share = est.localization_share(*drawn)
+    assert table["localization_share"].item() == pytest.approx(share.value)
+    assert table["mcse_share"].item() == pytest.approx(error(share.influence))
+    without = nllc.summary(make_idata(*drawn, localization={"a": 1.0, "b": 2.0}))
+    assert np.isnan(without[["localization_share", "mcse_share"]]).all(axis=None)
 
 
 @pytest.mark.filterwarnings("ignore:The mean of `llc` is:numpyro_llc.LLCWarning")

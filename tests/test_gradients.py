@@ -1,6 +1,7 @@
 """Minibatch gradients, control variates, noise and evaluation, against sums over all batches."""
 
 import itertools
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -203,6 +204,19 @@ def test_a_chain_at_the_center_has_an_excess_of_exactly_zero(target, name):
         assert np.all(np.asarray(part) == 0.0)
 
 
+@pytest.mark.parametrize("forward", [True, False])
+@pytest.mark.parametrize("name", ROWS)
+def test_the_slope_of_each_chain_is_along_its_offset(target, name, forward):
+    way = replace(target, program=replace(target.program, has_forward_mode=forward))
+    found = jax.jit(partial(excess_losses, with_slope=True))(way, Z, ROWS[name])
+    offset = np.asarray(Z["w"], float) - CENTER
+    wanted = np.einsum("cn,cn->c", offset @ X.T, np.asarray(Z["w"], float) @ X.T - Y)
+    np.testing.assert_allclose(found.slope, wanted, rtol=1e-5)
+    plain = excess_losses(target, Z, ROWS[name])
+    np.testing.assert_array_equal(plain.slope, 0.0)
+    np.testing.assert_allclose(found.excess, plain.excess, rtol=1e-6)
+
+
 def test_a_row_that_stands_for_several_adds_their_variance(target):
     rows = jnp.array([[6, 1], [0, 3]])
     found = excess_losses(target, Z, EvaluationRows(rows, jnp.full((2, 2), N / 4)))
@@ -236,7 +250,7 @@ def test_some_rows_stand_for_all():
     assert rows.rows.shape == rows.weights.shape == (evaluation.NUM_PARTS, 20)
     assert len(np.unique(rows.rows)) == 320
     np.testing.assert_allclose(rows.weights, 500 / 320)
-    total, parts, _ = excess_losses(target, z, rows)
+    total, parts, *_ = excess_losses(target, z, rows)
     np.testing.assert_allclose(parts.sum(), total[0], rtol=1e-5)
     error = np.std(np.asarray(parts[0]), ddof=1) * np.sqrt(16 * (1 - 320 / 500))
     assert abs(float(total[0]) - wanted) < 4 * error

@@ -17,6 +17,7 @@ from numpyro_llc.estimators._formulas import (
     variance,
 )
 from numpyro_llc.estimators._gamma import gamma_fit
+from numpyro_llc.estimators._pull import localization_pull, localization_share
 from numpyro_llc.estimators._table import ESTIMATORS, Row, rows_of
 from numpyro_llc.estimators._temperatures import two_runs, two_temperatures
 from numpyro_llc.estimators._weights import SHARE_LIMIT
@@ -35,6 +36,8 @@ __all__ = [
     "data_error",
     "gamma_fit",
     "localization_corrected",
+    "localization_pull",
+    "localization_share",
     "mean",
     "means_less_covariances",
     "multiplicity_corrected",

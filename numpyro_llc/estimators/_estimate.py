@@ -98,6 +98,16 @@ def checked(name: str, values: ArrayLike) -> np.ndarray:
     return array
 
 
+def like(name: str, values: ArrayLike, llc: ArrayLike) -> np.ndarray:
+    """Draws as :func:`checked` has them, of the shape of `llc`."""
+    array = checked(name, values)
+    if array.shape != np.shape(llc):
+        raise ValueError(
+            f"`{name}` must have the shape of `llc`, {np.shape(llc)}; got {array.shape}."
+        )
+    return array
+
+
 def average(x: np.ndarray, weights: np.ndarray | None = None) -> Estimate:
     """``E[x]``, or under weights ``E[w x] / E[w]``; a ratio's influence is ``w (x - value)``."""
     relative = np.ones_like(x) if weights is None else weights / np.mean(weights)

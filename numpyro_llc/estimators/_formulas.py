@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from numpyro_llc._checks import check_integer
 from numpyro_llc.estimators._estimate import Estimate, Root, average, checked, covariance
+from numpyro_llc.estimators._pull import localization_pull, pull
 from numpyro_llc.estimators._weights import WIDE, tempering_weights
 
 
@@ -49,7 +50,9 @@ def variance(llc: ArrayLike) -> Estimate:
     return covariance(x, x)
 
 
-def localization_corrected(llc: ArrayLike, penalty: ArrayLike) -> Estimate:
+def localization_corrected(
+    llc: ArrayLike, penalty: ArrayLike, virial: ArrayLike | None = None
+) -> Estimate:
     r"""``μ + Cov(X, P)``: the mean, extrapolated to γ → 0 to first order.
 
     Since ``γ dμ/dγ = -Cov(X, P)`` exactly, the term is what γ takes from the mean, as far as that
@@ -61,6 +64,9 @@ def localization_corrected(llc: ArrayLike, penalty: ArrayLike) -> Estimate:
         As in :func:`mean`.
     penalty : array [chain, draw]
         ``½ Σ_s γ_s |z_s - z*_s|²`` of each draw, over sites s.
+    virial : array [chain, draw], optional
+        ``β (z - z*)·∇nL(z)`` of each draw, with which the error is smaller: see
+        :func:`localization_pull`.
 
     Notes
     -----
@@ -70,8 +76,7 @@ def localization_corrected(llc: ArrayLike, penalty: ArrayLike) -> Estimate:
     direction (r near 1); and it corrects away locality, so that near a worse singularity that γ
     alone keeps out, it moves towards λ of that one.
     """
-    x, p = checked("llc", llc), _like("penalty", penalty, llc)
-    return average(x) + covariance(x, p)
+    return average(checked("llc", llc)) + localization_pull(llc, penalty, virial)
 
 
 def multiplicity_corrected(llc: ArrayLike, multiplicity: int) -> Estimate:
@@ -110,7 +115,12 @@ def multiplicity_corrected(llc: ArrayLike, multiplicity: int) -> Estimate:
 
 
 def corrected(
-    llc: ArrayLike, penalty: ArrayLike, multiplicity: int, *, ratio: float | None = None
+    llc: ArrayLike,
+    penalty: ArrayLike,
+    multiplicity: int,
+    virial: ArrayLike | None = None,
+    *,
+    ratio: float | None = None,
 ) -> Estimate:
     r"""The mean, corrected for γ and then for a known multiplicity m.
 
@@ -128,6 +138,8 @@ def corrected(
         As in :func:`localization_corrected`.
     multiplicity : int
         m, at least 1.
+    virial : array [chain, draw], optional
+        As in :func:`localization_corrected`.
     ratio : float above 1, optional
         ρ; by default 8, or less where weights would cost more than half of the draws.
 
@@ -138,13 +150,14 @@ def corrected(
     mean. What :func:`localization_corrected` does not cover, this does not either. The error of the
     root is as in :func:`multiplicity_corrected`.
     """
-    first = localization_corrected(llc, penalty)
+    first = localization_corrected(llc, penalty, virial)
     excess = check_multiplicity(multiplicity) - 1
     if excess == 0:
         return first
     x, p = checked("llc", llc), checked("penalty", penalty)
     weights, ratio, doubts = tempering_weights(x, ratio, widest=WIDE)
-    second = average(ratio * x, weights) + covariance(ratio * x, p, weights)
+    v = None if virial is None else ratio * checked("virial", virial)
+    second = average(ratio * x, weights) + pull(ratio * x, p, v, weights)
     gap, scale = second - first, 2.0 * excess / np.log(ratio)
     root = Root(first, gap, lambda g: 0.5 * (g + np.sqrt(g * (g + 2.0 * scale))))
     if gap.value <= 0:
@@ -159,12 +172,3 @@ def check_multiplicity(multiplicity: object) -> int:
     return check_integer(
         "multiplicity", multiplicity, minimum=1, meaning="It is m, the order of the pole at λ."
     )
-
-
-def _like(name: str, values: ArrayLike, llc: ArrayLike) -> np.ndarray:
-    array = checked(name, values)
-    if array.shape != np.shape(llc):
-        raise ValueError(
-            f"`{name}` must have the shape of `llc`, {np.shape(llc)}; got {array.shape}."
-        )
-    return array

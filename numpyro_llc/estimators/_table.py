@@ -28,6 +28,8 @@ ESTIMATORS: dict[str, tuple[Callable[..., Estimate], tuple[str, ...]]] = {
     "corrected": (corrected, ("penalty", "multiplicity")),
 }
 """A function of `llc` and of the quantities named after it."""
+HELPED_BY = {"localization_corrected": ("virial",), "corrected": ("virial",)}
+"""Quantities that make the error of an estimator smaller, where they are known."""
 
 
 class MeanOfDraws(Protocol):
@@ -101,7 +103,7 @@ def rows_of(
         As in :func:`choose`.
     llc : array [chain, draw]
     known : dict
-        ``penalty`` and ``multiplicity``, or None for what is not known.
+        ``penalty``, ``multiplicity`` and ``virial``, or None for what is not known.
     remedies : dict of str to str
         What to do about a quantity that is not known.
     monte_carlo : callable
@@ -124,7 +126,8 @@ def rows_of(
             if need not in have:
                 remedy = remedies.get(need, "Give it, or leave the estimator out.")
                 raise ValueError(f"The estimator {name!r} needs `{need}`. {remedy}")
-        result = function(llc, *(have[need] for need in needs))
+        helps = {key: have[key] for key in HELPED_BY.get(name, ()) if key in have}
+        result = function(llc, *(have[need] for need in needs), **helps)
         rows[name], doubts = _judged(name, result, monte_carlo, errors)
         findings += doubts
     return rows, findings

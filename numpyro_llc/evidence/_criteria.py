@@ -6,7 +6,7 @@ from math import hypot, log
 from numpyro_llc.errors import warn
 from numpyro_llc.estimators import ESTIMATORS, check_multiplicity, rows_of
 from numpyro_llc.inference_data import InferenceData, draws_of, monte_carlo, posterior
-from numpyro_llc.results import penalty_of, report_of
+from numpyro_llc.results import penalty_of, report_of, virial_of
 
 _TOLERANCE = 0.01
 """Relative difference of β from 1/log(n) that counts as none: ``dλ̂/d ln β`` is ``λ̂ - Var[llc]``, so
@@ -156,7 +156,7 @@ def _llc(idata: InferenceData, estimator: str, multiplicity: int | None) -> tupl
         raise ValueError(f"`estimator` must be one of {list(ESTIMATORS)}; got {estimator!r}.")
     llc = draws_of(posterior(idata), "llc")
     penalty, remedy = penalty_of(idata)
-    known = {"penalty": penalty, "multiplicity": multiplicity}
+    known = {"penalty": penalty, "multiplicity": multiplicity, "virial": virial_of(idata)}
     rows, findings = rows_of(estimator, llc, known, {"penalty": remedy}, monte_carlo, errors=1.0)
     if findings:
         warn(" ".join(findings))

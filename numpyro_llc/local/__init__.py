@@ -1,6 +1,7 @@
 """The density around a point: localized, tempered, with its gradients and curvature."""
 
 from numpyro_llc.local._center import Center, find_center
+from numpyro_llc.local._chosen import ChosenLocalization, reason_of
 from numpyro_llc.local._curvature import (
     DENSE_LIMIT,
     UNKNOWN,
@@ -52,6 +53,7 @@ from numpyro_llc.local._slope import (
     check_start,
     is_differentiable,
 )
+from numpyro_llc.local._spectrum import Spectrum, spectrum_at_center
 from numpyro_llc.local._starts import spread_starts
 from numpyro_llc.local._target import LocalTarget, PosteriorTarget, make_target, total_loss
 
@@ -59,6 +61,7 @@ __all__ = [
     "AT_THE_EDGE",
     "Anchor",
     "Center",
+    "ChosenLocalization",
     "Curvature",
     "DENSE_LIMIT",
     "OtherData",
@@ -72,6 +75,7 @@ __all__ = [
     "OF_DRAWS",
     "ROWS_ALWAYS_AFFORDABLE",
     "SLICE_ROWS",
+    "Spectrum",
     "Sites",
     "TRUTHS",
     "UNKNOWN",
@@ -99,9 +103,11 @@ __all__ = [
     "noise_product",
     "noise_sample",
     "potential_gradient",
+    "reason_of",
     "rounding",
     "rows_to_evaluate",
     "some_rows",
+    "spectrum_at_center",
     "split",
     "spread_starts",
     "square_norm",

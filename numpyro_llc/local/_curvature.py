@@ -12,6 +12,7 @@ from jax.scipy.sparse.linalg import cg
 from numpyro_llc.local._derivatives import gradient_and_product
 from numpyro_llc.local._edge import edge_sites
 from numpyro_llc.local._gradients import make_anchor
+from numpyro_llc.local._lanczos import tridiagonal
 from numpyro_llc.local._slope import not_finite
 from numpyro_llc.local._target import LocalTarget
 
@@ -118,36 +119,8 @@ def _krylov(target: LocalTarget, rng_key: jax.Array) -> tuple[jax.Array, ...]:
 
 
 def extreme_eigenvalues(product: _Function, start: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The smallest and the largest eigenvalue of a symmetric matrix, by the Lanczos recurrence.
-
-    It ends where the Krylov space of `start` is exhausted, as that of a multiple of the identity
-    is after one product. Without reorthogonalization, extreme eigenvalues may come twice, which
-    does not matter here (Paige 1980), and memory is that of three vectors.
-    """
-    unit = start / jnp.linalg.norm(start)
-    eps = jnp.finfo(start.dtype).eps * start.size**0.5
-    _Carry = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
-
-    def step(carry: _Carry, _: None) -> tuple[_Carry, tuple[jax.Array, ...]]:
-        v, before, off, scale = carry
-        w = product(v) - off * before
-        along = v @ w
-        w = w - along * v
-        w = w - (v @ w) * v
-        norm = jnp.linalg.norm(w)
-        scale = jnp.maximum(scale, jnp.abs(along) + norm)
-        goes_on = norm > eps * scale
-        after = jnp.where(goes_on, w / jnp.where(goes_on, norm, 1.0), 0.0)
-        norm = jnp.where(goes_on, norm, 0.0)
-        return (after, v, norm, scale), (along, norm, jnp.any(v != 0))
-
-    zero = jnp.zeros((), start.dtype)
-    carry = (unit, jnp.zeros_like(unit), zero, zero)
-    _, (diagonal, off, is_on) = jax.lax.scan(step, carry, length=LANCZOS_ITERATIONS)
-    # A diagonal entry is within the spectrum: the first one fills the places past the end.
-    diagonal = jnp.where(is_on, diagonal, diagonal[0])
-    off = jnp.where(is_on[1:], off[:-1], 0.0)
-    values = jnp.linalg.eigvalsh(jnp.diag(diagonal) + jnp.diag(off, 1) + jnp.diag(off, -1))
+    """The smallest and the largest eigenvalue of a symmetric matrix, by the Lanczos recurrence."""
+    values = jnp.linalg.eigvalsh(tridiagonal(product, start, LANCZOS_ITERATIONS))
     return values[0], values[-1]
 
 

@@ -35,6 +35,17 @@ def push_and_pull(
     return pushed, lambda u: pull(u)[0]
 
 
+def value_and_slope(
+    function: Function, z: Vector, v: Vector, weights: Vector, *, forward: bool = True
+) -> tuple[Vector, jax.Array]:
+    """The value at `z`, and ``weights · J v``, the derivative of its weighted sum along `v`."""
+    if forward:
+        value, change = jax.jvp(function, (z,), (v,))
+        return value, inner(weights, change)
+    value, pull = jax.vjp(function, z)
+    return value, inner(pull(weights)[0], v)
+
+
 def gradient_and_product(
     gradient: Function, z: Vector, *, forward: bool = True
 ) -> tuple[Vector, Function]:

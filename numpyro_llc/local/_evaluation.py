@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from numpyro_llc.local._derivatives import Function, Vector, value_and_slope
 from numpyro_llc.local._gradients import row_slices
 from numpyro_llc.local._target import LocalTarget
 from numpyro_llc.models import DRAW_PARTS, Parameters, divergence_parts
@@ -77,34 +78,60 @@ class Evaluation(NamedTuple):
         The same by slices of the rows.
     contrasts : array [chain, NUM_CONTRASTS]
         ``Σ_i η_i [ℓ_i(z) - ℓ_i(z*)]`` with fixed random signs η: what one more data set would add.
+    slope : array [chain]
+        ``(z - z*)·∇nL(z)`` in nats; 0 where it was not asked for.
     """
 
     excess: jax.Array
     by_part: jax.Array
     contrasts: jax.Array
+    slope: jax.Array
 
 
-def excess_losses(target: LocalTarget, z: Parameters, rows: EvaluationRows | None) -> Evaluation:
+def excess_losses(
+    target: LocalTarget,
+    z: Parameters,
+    rows: EvaluationRows | None,
+    *,
+    with_slope: bool = False,
+) -> Evaluation:
     """Evaluate the stacked points `z` on `rows`, or on the full data (None).
 
     The centre is evaluated beside the chains by the same compiled code on the same rows, so that a
     chain that stands at the centre gives exactly 0, in every precision.
     """
     points = jax.tree.map(lambda a, c: jnp.concatenate([a, c[None]]), z, target.center)
+
+    def at_points(function: Function, weights: Vector) -> tuple[Vector, jax.Array]:
+        def one(point: Parameters) -> tuple[Vector, jax.Array]:
+            if not with_slope:
+                return function(point), jnp.zeros(())
+            offset = jax.tree.map(jnp.subtract, point, target.center)
+            forward = target.program.has_forward_mode
+            return value_and_slope(function, point, offset, weights, forward=forward)
+
+        return jax.lax.map(one, points)
+
     if rows is None:
-        losses = jax.lax.map(target.loss_function(), points)
+        losses_at = target.loss_function()
+        shapes = jax.eval_shape(losses_at, target.center)
+        ones = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), shapes)
+        losses, slope = at_points(losses_at, ones)
         sites = [_less_last(x).reshape(len(x) - 1, -1) for x in losses.values()]
         total = sum((x.sum(axis=1) for x in sites), jnp.zeros(()))
-        return Evaluation(total, total[:, None], sum(map(_contrasts, sites), jnp.zeros(())))
+        contrasts = sum(map(_contrasts, sites), jnp.zeros(()))
+        return Evaluation(total, total[:, None], contrasts, slope[:-1])
 
-    def one_slice(part: tuple[EvaluationRows, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    def one_slice(part: tuple[EvaluationRows, jax.Array]) -> tuple[jax.Array, ...]:
         (numbers, weights), slice_number = part
-        excess = _less_last(jax.lax.map(target.row_loss_function(numbers), points))
+        losses, slope = at_points(target.row_loss_function(numbers), weights)
+        excess = _less_last(losses)
         # A row that stands for w rows adds w times its variance, not w² times.
-        return excess @ weights, _contrasts(excess * jnp.sqrt(weights), slice_number)
+        contrasts = _contrasts(excess * jnp.sqrt(weights), slice_number)
+        return excess @ weights, contrasts, slope[:-1]
 
-    by_slice, contrasts = jax.lax.map(one_slice, (rows, jnp.arange(len(rows.rows))))
-    return Evaluation(by_slice.sum(axis=0), by_slice.T, contrasts.sum(axis=0))
+    by_slice, contrasts, slope = jax.lax.map(one_slice, (rows, jnp.arange(len(rows.rows))))
+    return Evaluation(by_slice.sum(axis=0), by_slice.T, contrasts.sum(axis=0), slope.sum(axis=0))
 
 
 OF_DRAWS = "excess_loss of draws "

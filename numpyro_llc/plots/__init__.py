@@ -8,6 +8,7 @@ from numpyro_llc.plots.calibration import plot_calibration
 from numpyro_llc.plots.error_budget import plot_error_budget
 from numpyro_llc.plots.gamma import plot_gamma
 from numpyro_llc.plots.landscape import plot_landscape
+from numpyro_llc.plots.localization import plot_localization
 from numpyro_llc.plots.phases import plot_phases
 from numpyro_llc.plots.rank import plot_rank
 from numpyro_llc.plots.sweep import plot_sweep
@@ -20,6 +21,7 @@ __all__ = [
     "plot_error_budget",
     "plot_gamma",
     "plot_landscape",
+    "plot_localization",
     "plot_phases",
     "plot_rank",
     "plot_sweep",

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from numpyro_llc.estimators import localization_corrected, mean
+from numpyro_llc.estimators import localization_pull
 from numpyro_llc.inference_data import (
     Groups,
     InferenceData,
@@ -11,7 +11,7 @@ from numpyro_llc.inference_data import (
     monte_carlo,
     posterior,
 )
-from numpyro_llc.results._penalty import penalty_of
+from numpyro_llc.results._penalty import penalty_of, virial_of
 from numpyro_llc.results._report import report_of
 
 
@@ -26,10 +26,11 @@ def error_budget(idata: InferenceData | Groups) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        A row for each source: ``value`` in units of λ̂, NaN if not known, and ``kind``, "error" (a
-        standard error) or "bias" (about what the source has added to λ̂). ``monte_carlo``: too few
-        draws. ``evaluation``: the recorded loss saw a part of the data. ``step_size``: the step is
-        not zero (0 for NUTS and HMC, which are exact; with automatic steps an upper bound).
+        A row for each source: ``value`` in units of λ̂, NaN if not known; ``kind``, "error" (a
+        standard error) or "bias" (about what the source has added to λ̂); ``share``, the value
+        over λ̂; ``mcse``, the Monte Carlo error of `value`, where it has one. ``monte_carlo``: too
+        few draws. ``evaluation``: the recorded loss saw a part of the data. ``step_size``: the step
+        is not zero (0 for NUTS and HMC, which are exact; with automatic steps an upper bound).
         ``localization``: what γ takes from λ̂, to first order. ``data``: the standard deviation of
         λ̂ over data sets of this size at the same ``w*``, see
         :func:`numpyro_llc.estimators.data_error`; with ``truth="center"`` over their inputs.
@@ -43,9 +44,10 @@ def error_budget(idata: InferenceData | Groups) -> pd.DataFrame:
     """
     report, llc = report_of(idata), draws_of(posterior(idata), "llc")
     penalty, _ = penalty_of(idata)
-    taken = np.nan
+    taken = taken_error = np.nan
     if penalty is not None:
-        taken = (localization_corrected(llc, penalty) - mean(llc)).value
+        pull = localization_pull(llc, penalty, virial_of(idata))
+        taken, taken_error = pull.value, monte_carlo(pull.influence).error
     rows = {
         "monte_carlo": (monte_carlo(llc).error, "error"),
         "evaluation": (report.evaluation_error or 0.0, "error"),
@@ -55,4 +57,8 @@ def error_budget(idata: InferenceData | Groups) -> pd.DataFrame:
     }
     if report.draws_error is not None:
         rows["draws"] = (report.draws_error, "error")
-    return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "kind"])
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=["value", "kind"])
+    mean = float(np.mean(llc))
+    table["share"] = table["value"] / mean if mean else np.nan
+    table["mcse"] = np.where(table.index == "localization", taken_error, np.nan)
+    return table

@@ -13,6 +13,7 @@ from numpyro_llc.local import (
     LocalTarget,
     excess_by_draws,
     excess_losses,
+    is_differentiable,
 )
 from numpyro_llc.models import ModelReading, Parameters, named_leaves
 from numpyro_llc.sampling import Draws
@@ -26,11 +27,14 @@ def constrained_draws(names: tuple[str, ...], z: Parameters, target: LocalTarget
     return jax.vmap(jax.vmap(one))(z)
 
 
-@jax.jit
-def _evaluate(target: LocalTarget, z: Parameters) -> tuple[Evaluation, dict[str, jax.Array]]:
+@partial(jax.jit, static_argnums=0)
+def _evaluate(
+    with_slope: bool, target: LocalTarget, z: Parameters
+) -> tuple[Evaluation, dict[str, jax.Array]]:
     def one_draw(chains: Parameters) -> tuple[Evaluation, dict[str, jax.Array]]:
+        found = excess_losses(target, chains, None, with_slope=with_slope)
         statistics = jax.vmap(target.displacement)(chains) | excess_by_draws(target, chains, None)
-        return excess_losses(target, chains, None), statistics
+        return found, statistics
 
     by_draw = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 1, 0), z)
     return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, 1), jax.lax.map(one_draw, by_draw))
@@ -40,8 +44,11 @@ def evaluated(
     target: LocalTarget, positions: Parameters, statistics: dict[str, np.ndarray]
 ) -> Draws:
     """Unconstrained draws ``[chain, draw, ...]`` with their losses and distances."""
-    evaluation, evaluated = jax.tree.map(np.asarray, _evaluate(target, positions))
-    excess, by_part, contrasts = (np.asarray(part, np.float64) for part in evaluation)
+    with_slope = is_differentiable(target)
+    seen, evaluated = jax.tree.map(np.asarray, _evaluate(with_slope, target, positions))
+    excess, by_part, contrasts, slope = (np.asarray(part, np.float64) for part in seen)
+    if with_slope:
+        evaluated["virial"] = float(target.inverse_temperature) * slope
     place = np.unravel_index(np.argmin(np.nan_to_num(excess, nan=np.inf)), excess.shape)
     lowest = float(excess[place]), jax.tree.map(lambda leaf: leaf[place], positions)
     return Draws(excess, by_part, contrasts, {**evaluated, **statistics}, positions, lowest)

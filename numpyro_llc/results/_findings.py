@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from numpyro_llc.inference_data import InferenceData, posterior
+from numpyro_llc.results._report import RunReport
 
 
 class Finding(NamedTuple):
@@ -40,6 +41,14 @@ def findings(idata: InferenceData) -> list[Finding]:
         Finding(**{**row, **{name: _number(row[name]) for name in ("value", "threshold")}})
         for row in rows
     ]
+
+
+def is_doubt(finding: Finding, report: RunReport) -> bool:
+    """Whether a finding makes a row of a table doubtful.
+
+    That γ takes much of λ̂ does not where this γ was chosen with that known: λ̂ is then of this γ.
+    """
+    return finding.check != "localization" or report.localization_reason is None
 
 
 def findings_to_json(found: Iterable[Finding]) -> str:

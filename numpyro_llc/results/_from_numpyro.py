@@ -9,7 +9,7 @@ from numpyro.infer import HMCECS, MCMC
 
 from numpyro_llc.inference_data import InferenceData
 from numpyro_llc.kernels import kernel_statistics, name_of
-from numpyro_llc.local import LocalizedModel, LocalTarget, curvature_at_center
+from numpyro_llc.local import LocalizedModel, LocalTarget, curvature_at_center, reason_of
 from numpyro_llc.models import ModelReading, Parameters, constrain, named_leaves
 from numpyro_llc.results._assemble import assemble
 from numpyro_llc.results._draws import check_log_likelihood, evaluated, unconstrained_samples
@@ -72,6 +72,7 @@ def from_numpyro(
     with keeping(draws, target):
         report = RunReport(
             kernel=name_of(mcmc.sampler),
+            localization_reason=reason_of(model.localization),
             num_warmup=mcmc.num_warmup,
             thinning=mcmc.thinning,
             chain_method=str(mcmc.chain_method),

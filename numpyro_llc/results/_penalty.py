@@ -1,8 +1,9 @@
-"""``penalty_of``: how far each draw is from the centre, in nats of the localizing Gaussian."""
+"""How far each draw is from the centre, in nats of the localizing Gaussian, and what that costs."""
 
 import numpy as np
 
-from numpyro_llc.inference_data import Groups, InferenceData, draws_of, statistics
+from numpyro_llc.estimators import Estimate, localization_share
+from numpyro_llc.inference_data import Groups, InferenceData, draws_of, posterior, statistics
 from numpyro_llc.results._report import report_of
 
 
@@ -19,3 +20,20 @@ def penalty_of(idata: InferenceData | Groups) -> tuple[np.ndarray | None, str]:
     if "distance" not in kept:
         return None, "sample_stats must hold `distance`, from the centre in unconstrained space."
     return 0.5 * float(gamma) * draws_of(kept, "distance") ** 2, ""
+
+
+def virial_of(idata: InferenceData | Groups) -> np.ndarray | None:
+    """``β (z - z*)·∇nL(z)`` of each draw; None where it is not known, or has no finite value."""
+    kept = statistics(idata)
+    if "virial" not in kept:
+        return None
+    virial = draws_of(kept, "virial")
+    return virial if np.isfinite(virial).all() else None
+
+
+def share_of(idata: InferenceData | Groups) -> Estimate | None:
+    """The share of λ̂ that γ takes; None where the draws do not tell."""
+    llc, (penalty, _) = draws_of(posterior(idata), "llc"), penalty_of(idata)
+    if penalty is None or not np.isfinite([llc, penalty]).all():
+        return None
+    return localization_share(llc, penalty, virial_of(idata))

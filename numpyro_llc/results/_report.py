@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import jax
 
 from numpyro_llc.inference_data import Groups, InferenceData, attributes, posterior
-from numpyro_llc.local import Curvature
+from numpyro_llc.local import Curvature, reason_of
 from numpyro_llc.models import Fields
 from numpyro_llc.sampling import Finished, Plan, Until
 
@@ -33,6 +33,8 @@ class RunReport:
         β.
     localization : float or dict of str to float
         γ, one for all sites or by site.
+    localization_reason : str
+        Why this γ, where ``choose_localization`` chose it.
     truth : str
         What losses are measured against: "data", or "center".
     center_loss : float
@@ -91,6 +93,7 @@ class RunReport:
     num_parameters: int | None = None
     inverse_temperature: float | None = None
     localization: float | dict[str, float] | None = None
+    localization_reason: str | None = None
     truth: str | None = None
     center_loss: float | None = None
     center_gradient_norm: float | None = None
@@ -192,6 +195,7 @@ def report_of_run(plan: Plan, finished: Finished) -> Fields:
     until = plan.schedule.until or Until()
     return {
         "kernel": plan.kernel,
+        "localization_reason": reason_of(plan.local.localization),
         "chain_method": plan.schedule.chain_method,
         "num_warmup": finished.num_warmup,
         "thinning": finished.thinning,

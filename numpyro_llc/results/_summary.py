@@ -20,7 +20,7 @@ from numpyro_llc.inference_data import (
 )
 from numpyro_llc.results._budget import error_budget
 from numpyro_llc.results._intervals import check_probability, half_width, named, table_of_rows
-from numpyro_llc.results._penalty import penalty_of
+from numpyro_llc.results._penalty import penalty_of, share_of, virial_of
 from numpyro_llc.results.checks import explain_disagreement, standing_still
 
 
@@ -58,7 +58,9 @@ def summary(
     pandas.DataFrame
         Columns ``mean`` (λ̂ in row ``llc``), ``sd`` of the draws, ``mcse_mean``, an interval
         ``ci<percent>_lb`` and ``ci<percent>_ub`` for the mean (normal, from ``mcse_mean``),
-        ``ess_bulk``, ``ess_tail``, ``r_hat``. All but the interval are ArviZ's. Of estimators,
+        ``ess_bulk``, ``ess_tail``, ``r_hat``. All these but the interval are ArviZ's. Then
+        ``localization_share`` and ``mcse_share``, the share of λ̂ that γ takes, and its error, NaN
+        where it is not known: near 1, γ and not the loss bounds the draws. Of estimators,
         ``mean`` is the estimate and the rest is of what each draw contributes to it, without
         ``sd`` and ``ess_tail``; the interval of one that takes a root is not symmetric, and its
         ``mcse_mean`` is half the width of the interval of one standard error. What is doubtful
@@ -100,9 +102,16 @@ def summary(
     place = table.columns.get_loc("mcse_mean")
     table.insert(place + 1, "lower", table["mean"] - half)
     table.insert(place + 2, "upper", table["mean"] + half)
+    share = share_of(idata)
+    of_llc = {
+        "localization_share": np.nan if share is None else share.value,
+        "mcse_share": np.nan if share is None else monte_carlo(share.influence).error,
+    }
     if budget:
-        for source, (value, kind) in error_budget(idata).drop(index="monte_carlo").iterrows():
-            table[f"{source}_{kind}"] = np.where(table.index == "llc", value, np.nan)
+        for source, row in error_budget(idata).drop(index="monte_carlo").iterrows():
+            of_llc[f"{source}_{row['kind']}"] = row["value"]
+    for name, value in of_llc.items():
+        table[name] = np.where(table.index == "llc", value, np.nan)
     return named(table, ci_prob)
 
 
@@ -125,17 +134,17 @@ def _estimates(
 ) -> pd.DataFrame:
     """Rows of the estimators; warns of what is doubtful."""
     penalty, remedy = penalty_of(idata)
-    llc = draws_of(posterior(idata), "llc")
+    llc, virial = draws_of(posterior(idata), "llc"), virial_of(idata)
     rows, findings = rows_of(
         estimators,
         llc,
-        {"penalty": penalty, "multiplicity": multiplicity},
+        {"penalty": penalty, "multiplicity": multiplicity, "virial": virial},
         {"penalty": remedy},
         monte_carlo,
         errors=errors,
     )
     if {"mean", "variance"} <= rows.keys():
-        findings += explain_disagreement(llc, penalty, monte_carlo=monte_carlo)
+        findings += explain_disagreement(llc, penalty, virial, monte_carlo=monte_carlo)
     else:
         findings += standing_still(llc)
     if too_few := few_draws(posterior(idata)):

@@ -12,7 +12,14 @@ from jax.sharding import Mesh, PartitionSpec
 
 from numpyro_llc.errors import warn
 from numpyro_llc.kernels import Sampler
-from numpyro_llc.local import EvaluationRows, LocalTarget, OtherData, excess_by_draws, excess_losses
+from numpyro_llc.local import (
+    EvaluationRows,
+    LocalTarget,
+    OtherData,
+    PosteriorTarget,
+    excess_by_draws,
+    excess_losses,
+)
 from numpyro_llc.models import Fields, Parameters, PyTree
 from numpyro_llc.sampling._schedule import Schedule
 
@@ -80,7 +87,10 @@ def _observe(
     other_data: dict[str, OtherData],
 ) -> tuple[Seen, Parameters]:
     z = sampler.position(state)
-    excess, by_part, contrasts = excess_losses(target, z, rows)
+    has_slope = sampler.uses_gradient and not isinstance(target, PosteriorTarget)
+    found = excess_losses(target, z, rows, with_slope=has_slope)
+    excess, by_part, contrasts, slope = found
+    virial = {"virial": target.inverse_temperature * slope} if has_slope else {}
     chains = excess.shape[0]
     statistics = {
         name: jnp.broadcast_to(value, (chains,))
@@ -95,6 +105,7 @@ def _observe(
         "by_part": by_part if rows is not None and by_part.shape[1] > 1 else by_part[:, :1],
         "contrasts": contrasts,
         **jax.vmap(target.displacement)(z),
+        **virial,
         "z": {name: z[name] for name in sites},
         **statistics,
         **others,

@@ -12,16 +12,44 @@ import numpy as np
 import xarray as xr
 
 from numpyro_llc.errors import CheckpointError, LLCWarning, NonFiniteLossError
-from numpyro_llc.inference_data import Table, attributes, moments, posterior
+from numpyro_llc.inference_data import (
+    InferenceData,
+    Table,
+    attributes,
+    draws_of,
+    moments,
+    monte_carlo,
+    posterior,
+    statistics,
+)
 from numpyro_llc.models import PyTree
-from numpyro_llc.results import findings, one_or_by_site, report_of, result_of, text_of
+from numpyro_llc.results import (
+    findings,
+    is_doubt,
+    one_or_by_site,
+    report_of,
+    result_of,
+    share_of,
+    text_of,
+)
 from numpyro_llc.sampling import Finished, Plan, Run, write_netcdf
 
 Row = dict[str, Any]
 """The cells of a run by column: numbers and texts."""
 MOMENTS = ("llc", "sd", "mcse_mean", "ess_bulk", "ess_tail", "r_hat")
 """ArviZ's names for ArviZ's numbers of ``llc``, whose mean is λ̂."""
-NUMBERS = (*MOMENTS, "center_loss", "step_size_used", "gradient_evaluations", "seconds")
+OF_GAMMA = ("localization_share", "mcse_share", "distance", "reached")
+"""The share of λ̂ that γ takes, and its error; how far the draws lie from the centre (root mean
+square), and which part of the density's spread they have: ``E[β (z - z*)·∇nL + γ |z - z*|²]/d``, 1
+of draws of the density."""
+NUMBERS = (
+    *MOMENTS,
+    *OF_GAMMA,
+    "center_loss",
+    "step_size_used",
+    "gradient_evaluations",
+    "seconds",
+)
 TEXTS = ("status", "findings")
 
 
@@ -39,12 +67,14 @@ def row_of(plan: Plan, run: Run, finished: Finished, rng_key: jax.Array, block: 
     step_size, gradients = report.step_size, report.gradient_evaluations
     return {
         **dict.fromkeys(MOMENTS, np.nan),
+        **dict.fromkeys(OF_GAMMA, np.nan),
         **({} if status else moments_of(moments(posterior(idata), ["llc"]))),
+        **({} if status else of_gamma(idata)),
         "center_loss": report.center_loss,
         "step_size_used": np.nan if step_size is None else step_size,
         "gradient_evaluations": np.nan if gradients is None else gradients,
         "seconds": finished.seconds / run.num_cells,
-        "status": status or ("doubtful" if found else "ok"),
+        "status": status or ("doubtful" if any(is_doubt(one, report) for one in found) else "ok"),
         "findings": text_of(found),
         "found": found,
     }
@@ -54,6 +84,21 @@ def moments_of(table: Table) -> dict[str, float]:
     """The row ``llc`` of a table of moments, as tables of many runs have it."""
     row = table.loc["llc"]
     return {name: float(row["mean" if name == "llc" else name]) for name in MOMENTS}
+
+
+def of_gamma(idata: InferenceData) -> dict[str, float]:
+    """The columns ``OF_GAMMA`` of a result; NaN for what its draws do not tell."""
+    found = dict.fromkeys(OF_GAMMA, np.nan)
+    kept, share, d = statistics(idata), share_of(idata), report_of(idata).num_parameters
+    if share is not None:
+        found["localization_share"] = share.value
+        found["mcse_share"] = monte_carlo(share.influence).error
+    if "distance" in kept:
+        found["distance"] = float(np.sqrt(np.mean(draws_of(kept, "distance") ** 2)))
+    if {"virial", "penalty"} <= set(kept) and d:
+        reached = draws_of(kept, "virial") + 2.0 * draws_of(kept, "penalty")
+        found["reached"] = float(np.mean(reached)) / d
+    return found
 
 
 def failed_row(error: Exception) -> Row:

@@ -9,6 +9,7 @@ import jax
 import xarray as xr
 
 from numpyro_llc.errors import CheckpointError, NonFiniteCenterError, NonFiniteLossError
+from numpyro_llc.local import reason_of
 from numpyro_llc.models import PyTree
 from numpyro_llc.results import RunReport, one_or_by_site
 from numpyro_llc.sampling import Plan, Run, RunKeys, evaluation_rows, finish, run_keys
@@ -165,5 +166,6 @@ def _attrs(plan: Plan, truths: Sequence[str]) -> dict[str, object]:
         num_parameters=plan.target.dimension,
         inverse_temperature=float(plan.target.inverse_temperature),
         localization=one_or_by_site(plan.target.localization),
+        localization_reason=reason_of(plan.local.localization),
         truth=", ".join(truths),
     ).to_attrs()

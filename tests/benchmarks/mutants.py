@@ -41,6 +41,7 @@ TESTS = {
     "local/_growth.py": ["growth"],
     "local/_localize.py": ["handlers"],
     "local/_parts.py": ["refined"],
+    "local/_spectrum.py": ["localization"],
     "local/_starts.py": ["curvature"],
     "local/_target.py": ["known_answers", "handlers", "estimate"],
     "models": ["models", "properties", "batches", "networks", "discrete"],
@@ -48,7 +49,7 @@ TESTS = {
     "results": ["diagnose", "estimators", "inference_data"],
     "results/checks": ["diagnose", "estimators"],
     "sampling": ["checkpoint", "estimate", "limits", "output", "sweep"],
-    "studies": ["sweep", "trajectory", "refined"],
+    "studies": ["sweep", "trajectory", "refined", "localization", "changes"],
 }
 """Files and folders of the package that compute numbers, and the tests that speak for them."""
 OPPOSITE = {

@@ -62,6 +62,13 @@ class CheckInput:
             raise NotMeasured(name)
         return np.asarray(values, np.float64)
 
+    def draws_if_known(self, name: str) -> np.ndarray | None:
+        """A statistic of each draw, or None."""
+        try:
+            return self.draws(name)
+        except NotMeasured:
+            return None
+
     def of_llc(self, name: str) -> float:
         """A column of the summary of `llc`."""
         if not self.row:

@@ -8,7 +8,7 @@ from numpyro_llc._checks import percent
 from numpyro_llc.estimators import (
     RESOLVED,
     Estimate,
-    localization_corrected,
+    localization_pull,
     mean,
     two_temperatures,
     variance,
@@ -25,7 +25,11 @@ Judge = Callable[[np.ndarray], MonteCarlo]
 
 
 def explain_disagreement(
-    llc: np.ndarray, penalty: np.ndarray | None = None, *, monte_carlo: Judge
+    llc: np.ndarray,
+    penalty: np.ndarray | None = None,
+    virial: np.ndarray | None = None,
+    *,
+    monte_carlo: Judge,
 ) -> list[str]:
     r"""What makes the mean differ from the estimators that do not use the centre's loss.
 
@@ -47,6 +51,8 @@ def explain_disagreement(
         ``β [nL(z) - nL(z*)]`` of each draw.
     penalty : array [chain, draw], optional
         ``½ Σ_s γ_s |z_s - z*_s|²`` of each draw; without it γ is not told from multiplicity.
+    virial : array [chain, draw], optional
+        ``β (z - z*)·∇nL(z)`` of each draw, with which what γ takes is known better.
     monte_carlo : callable
         Draws ``[chain, draw]`` to an object with ``error`` (of their mean), ``ess``, ``r_hat``.
 
@@ -80,7 +86,8 @@ def explain_disagreement(
     )
     if gap.value < 0 or np.min(x) < BELOW_CENTER:
         return [said + _center(x)]
-    return [said + _bias(x, penalty, gap, monte_carlo)]
+    taken = None if penalty is None else localization_pull(x, penalty, virial)
+    return [said + _bias(x, taken, gap, monte_carlo)]
 
 
 def standing_still(llc: np.ndarray) -> list[str]:
@@ -128,15 +135,14 @@ def _center(x: np.ndarray) -> str:
     )
 
 
-def _bias(x: np.ndarray, penalty: np.ndarray | None, gap: Estimate, monte_carlo: Judge) -> str:
-    if penalty is None:
+def _bias(x: np.ndarray, taken: Estimate | None, gap: Estimate, monte_carlo: Judge) -> str:
+    if taken is None:
         return (
             "A mean above the variance comes of γ or of a multiplicity above one; which, only the "
             "distances of the draws from the centre tell."
         )
     first = mean(x)
-    without = localization_corrected(x, penalty)
-    pull, error = _with_error(without - first, monte_carlo)
+    pull, error = _with_error(taken, monte_carlo)
     rest, rest_error = _with_error(gap - pull, monte_carlo)
     if rest.value > RESOLVED * rest_error:
         return (
@@ -146,7 +152,8 @@ def _bias(x: np.ndarray, penalty: np.ndarray | None, gap: Estimate, monte_carlo:
         )
     if pull.value > RESOLVED * error:
         return (
-            f"γ holds the draws back: to first order the mean without it is {without.value:.4g} "
+            f"γ holds the draws back: to first order the mean without it is "
+            f"{first.value + pull.value:.4g} "
             f"(from {first.value:.4g}). Lower `localization`. Should the mean go on rising "
             "slowly as γ falls, a multiplicity above one is at work too."
         )

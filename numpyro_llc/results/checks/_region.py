@@ -2,14 +2,16 @@
 
 import numpy as np
 
-from numpyro_llc.estimators import RESOLVED, localization_corrected, mean, variance
+from numpyro_llc._checks import number
+from numpyro_llc.estimators import RESOLVED, localization_share, mean, variance
 from numpyro_llc.results.checks._check import SURE, CheckInput, NotMeasured, Outcome, at_most
 from numpyro_llc.results.checks._explain import explain_disagreement
 
 ABOVE_HALF_D = 1.05
 """λ is at most d/2; the next order in 1/n was seen to add 0.1 % to λ̂ of regular models."""
-PULL_LIMIT = 1 / 3
-"""Share of λ̂ that γ may take, to first order; in the zoo at n = 1000 and γ = 1 at most 29 %."""
+PULL_LIMIT, PULL_SURE = 1 / 3, 2 / 3
+"""Shares of λ̂ that γ may take, to first order: a finding above the first, if that is resolved, and
+where the draws do not exclude the second. In the zoo at n = 1000 and γ = 1 at most 29 %."""
 GAMMA_LAW = (0.5, 1.25)
 """Variance over mean of `llc`; in the zoo at n = 1000 from 0.90 (γ, m > 1) to 1.01 (small n), where
 λ > 0. Below 1/2, λ̂ grows by more than half of itself with each factor e in n."""
@@ -53,20 +55,32 @@ def basin(e: CheckInput) -> Outcome:
 
 
 def localization(e: CheckInput) -> Outcome:
-    """Share of λ̂ that γ takes: ``Cov(llc, penalty) / λ̂``, since it is ``-dλ̂/d ln γ``."""
+    """Share of λ̂ that γ takes, ``-d ln λ̂/d ln γ``; that it cannot be told is a finding too."""
     value = e.of_llc("mean")
     if not value > RESOLVED * e.of_llc("mcse_mean"):
         raise NotMeasured("λ̂ above zero")
-    first = mean(e.llc)
-    pull = localization_corrected(e.llc, e.draws("penalty")) - first
-    share = pull.value / value
-    error = e.error_of((pull - first * share) * (1.0 / value))
+    found = localization_share(e.llc, e.draws("penalty"), e.draws_if_known("virial"))
+    share, error = found.value, RESOLVED * e.error_of(found)
+    what = "The share of λ̂ that γ takes, to first order,"
+    if share <= PULL_LIMIT + error and not share <= PULL_SURE - error:
+        said = (
+            f"{what} is {number(share, 2)} ± {number(error / RESOLVED, 2)}: too few draws to tell "
+            f"whether it is below {number(PULL_LIMIT, 2)}, and whether γ or the loss bounds what "
+            "was sampled."
+        )
+        return Outcome(share, PULL_SURE - error, True, said, "Raise `num_samples`.")
+    remedy = (
+        "Lower `localization`, as far as nllc.choose_localization finds that chains arrive, or see "
+        "summary(idata, estimators='localization_corrected')."
+    )
+    if e.report.localization_reason is not None:
+        remedy = "Compare it with λ̂ at the same γ alone; why it was chosen is in the attributes."
     return at_most(
         share,
-        PULL_LIMIT + RESOLVED * error,
-        "The share of λ̂ that γ takes, to first order,",
-        "γ and not the loss bounds much of what was sampled",
-        "Lower `localization`, or see summary(idata, estimators='localization_corrected').",
+        PULL_LIMIT + error,
+        what,
+        "γ and not the loss bounds much of what was sampled, and λ̂ is of this γ alone",
+        remedy,
     )
 
 
@@ -86,6 +100,11 @@ def gamma_law(e: CheckInput) -> Outcome:
     said = f"The variance of `llc` over its mean is {ratio:.3g} (want {low:g} to {high:g})"
     if not found:
         return Outcome(ratio, limit, False, f"{said}.", "")
-    causes = explain_disagreement(e.llc, e.statistics.get("penalty"), monte_carlo=e.monte_carlo)
+    causes = explain_disagreement(
+        e.llc,
+        e.statistics.get("penalty"),
+        e.draws_if_known("virial"),
+        monte_carlo=e.monte_carlo,
+    )
     meaning = f"{said}: it is not nearly Gamma(λ, 1), whose ratio is 1, as it is for large n."
     return Outcome(ratio, limit, True, meaning, " ".join(causes))

@@ -1,0 +1,164 @@
+"""From what a grid of γ gave to one γ and the reason for it."""
+
+import numpy as np
+import xarray as xr
+
+from numpyro_llc._checks import number, percent
+from numpyro_llc.studies._plateau import plateau
+
+R_HAT_LIMIT = 1.05
+"""R-hat of a look, which is shorter than a run."""
+REACHED = 0.1
+"""By how much the spread that the draws have may differ from that of the density, relative."""
+FLATTEST = 1 / 3
+"""Share of λ̂ that γ may take on a plateau: across a decade λ̂ then changes by a factor 2."""
+
+
+def choose(grid: xr.Dataset, dimension: int, steps: int) -> xr.Dataset:
+    """The grid with ``on_plateau`` and ``is_usable``, and the choice and its reason in the attrs.
+
+    Parameters
+    ----------
+    grid : xarray.Dataset [center, localization]
+    dimension : int
+        d.
+    steps : int
+        Steps of each chain.
+    """
+    grid = grid.transpose("center", "localization", ...)
+    dims, arrived, near = ("center", "localization"), _has_arrived(grid), _is_near(grid)
+    flat = np.stack([_plateau(grid.isel(center=k), arrived[k]) for k in range(len(arrived))])
+    usable = arrived & near
+    grid = grid.assign(on_plateau=(dims, flat), is_usable=(dims, usable))
+    gammas = grid["localization"].to_numpy()
+    both, everywhere = (flat & near).all(axis=0), usable.all(axis=0)
+    if both.any():
+        places = np.flatnonzero(both)
+        cell = int(places[len(places) // 2])
+        why = _on_plateau(grid, both, cell)
+    elif everywhere.any():
+        cell = int(np.argmax(everywhere))
+        why = f"{_no_plateau(grid)} {_smallest(grid, arrived, near, cell, dimension, steps)}"
+    else:
+        cell = len(gammas) - 1
+        why = f"{_no_plateau(grid)} {_none_usable(grid, arrived, cell, steps)}"
+    attrs = {
+        "chosen": float(gammas[cell]),
+        "has_plateau": int(both.any()),
+        "reason": f"γ = {number(gammas[cell])}. {why}",
+        "num_parameters": dimension,
+    }
+    return grid.assign_attrs({**_without_recommendation(grid.attrs), **attrs})
+
+
+def _without_recommendation(attrs: dict[str, object]) -> dict[str, object]:
+    return {k: v for k, v in attrs.items() if not k.startswith("recommend")}
+
+
+def _has_arrived(grid: xr.Dataset) -> np.ndarray:
+    """Whether the chains agree and have spread as far as the density, ``[center, γ]``."""
+    agree = (grid["r_hat"] <= R_HAT_LIMIT).to_numpy()
+    reached = grid["reached"].to_numpy()
+    # Where it is not known, as of a kernel without gradients, R-hat alone tells.
+    return agree & ~(np.abs(reached - 1.0) > REACHED)
+
+
+def _is_near(grid: xr.Dataset) -> np.ndarray:
+    """Whether the draws lie no further from the centre than that from zero, ``[center, γ]``."""
+    norm = grid["center_norm"].to_numpy()[:, None]
+    return (grid["distance"].to_numpy() <= norm) | (norm == 0)
+
+
+def _plateau(row: xr.Dataset, arrived: np.ndarray) -> np.ndarray:
+    share = row["localization_share"].to_numpy()
+    is_flat = ~(share > FLATTEST)
+    return plateau(row["llc"].to_numpy(), row["mcse_mean"].to_numpy(), arrived & is_flat)
+
+
+def _range(values: np.ndarray, digits: int = 3) -> str:
+    low, high = (number(end, digits) for end in (np.nanmin(values), np.nanmax(values)))
+    return low if low == high else f"{low} to {high}"
+
+
+def _shares(values: np.ndarray) -> str:
+    known = values[np.isfinite(values)]
+    if not known.size:
+        return "an unknown share"
+    low, high = (percent(max(end, 0.0), 2) for end in (known.min(), known.max()))
+    return low if low == high else f"{low.removesuffix(' %')} to {high}"
+
+
+def _on_plateau(grid: xr.Dataset, flat: np.ndarray, cell: int) -> str:
+    on, here = grid.isel(localization=flat), grid.isel(localization=cell)
+    gammas = on["localization"].to_numpy()
+    return (
+        f"It is in the middle of a plateau: for γ from {number(gammas.min())} to "
+        f"{number(gammas.max())} λ̂ does not change beyond 5 % and its errors at any of "
+        f"{grid.sizes['center']} centre(s) (λ̂ at this γ: {_range(here['llc'].to_numpy())}), and γ "
+        f"takes {_shares(on['localization_share'].to_numpy())} of it. The draws lie "
+        f"{_range(here['distance'].to_numpy())} from a centre of length "
+        f"{_range(here['center_norm'].to_numpy())}."
+    )
+
+
+def _no_plateau(grid: xr.Dataset) -> str:
+    gammas, llc = grid["localization"].to_numpy(), grid["llc"].to_numpy()
+    known = np.isfinite(llc).any(axis=0)
+    if not known.any():
+        return "At no γ of the grid did chains give a λ̂."
+    ends = np.flatnonzero(known)[[0, -1]]
+    return (
+        f"λ̂ has no plateau: from γ = {number(gammas[ends[0]])} to {number(gammas[ends[1]])} it "
+        f"goes from {_range(llc[:, ends[0]])} to {_range(llc[:, ends[1]])}, and γ takes "
+        f"{_shares(grid['localization_share'].to_numpy())} of it. So λ̂ is no learning coefficient "
+        "at any of these γ: it counts the directions that the data determine better than γ does. "
+        "Compare it at one γ only."
+    )
+
+
+def _smallest(
+    grid: xr.Dataset,
+    arrived: np.ndarray,
+    near: np.ndarray,
+    cell: int,
+    dimension: int,
+    steps: int,
+) -> str:
+    here, gammas = grid.isel(localization=cell), grid["localization"].to_numpy()
+    said = (
+        f"This γ is the smallest at which chains arrive in {steps} steps and draws stay nearer to "
+        f"the centre ({_range(here['distance'].to_numpy())}; √(d/γ) is "
+        f"{number((dimension / gammas[cell]) ** 0.5, 3)}) than that is long "
+        f"({_range(here['center_norm'].to_numpy())}); γ takes "
+        f"{_shares(here['localization_share'].to_numpy())} of λ̂ there."
+    )
+    if cell == 0:
+        return f"{said} It is the first of the grid: smaller ones may do too."
+    below = grid.isel(localization=cell - 1)
+    if not near[:, cell - 1].all():
+        why = f"draws lie {_range(below['distance'].to_numpy())} away"
+    else:
+        why = f"chains do not arrive ({_arrival(below)})"
+    return f"{said} At γ = {number(gammas[cell - 1])} {why}."
+
+
+def _arrival(here: xr.Dataset) -> str:
+    return (
+        f"R-hat {_range(here['r_hat'].to_numpy())}, and "
+        f"{_shares(here['reached'].to_numpy())} of the spread that the density has"
+    )
+
+
+def _none_usable(grid: xr.Dataset, arrived: np.ndarray, cell: int, steps: int) -> str:
+    here = grid.isel(localization=cell)
+    if not arrived[:, cell].all():
+        return (
+            f"At no γ of the grid do the chains arrive in {steps} steps at all centres; this is "
+            f"the largest ({_arrival(here)}). Raise `num_warmup` and `num_samples`, or give a "
+            "larger `localization`."
+        )
+    return (
+        f"At no γ of the grid do the draws stay nearer to the centre than that is long; this is "
+        f"the largest ({_range(here['distance'].to_numpy())} from a centre of length "
+        f"{_range(here['center_norm'].to_numpy())}). Give a larger `localization`."
+    )

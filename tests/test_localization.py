@@ -1,0 +1,223 @@
+"""``choose_localization``: against exact λ̂ and shares; the spectrum; what is chosen, and why."""
+
+import json
+import pickle
+
+import jax
+import numpy as np
+import pytest
+import regression
+import xarray as xr
+from targets import target_of
+
+import numpyro_llc as nllc
+from numpyro_llc import plots
+from numpyro_llc.local import ChosenLocalization, all_rows, spectrum_at_center
+from numpyro_llc.studies import LocalizationChoice
+from numpyro_llc.studies._chosen_gamma import choose
+
+BETA = 1 / np.log(500)
+VALUES = np.linalg.eigvalsh(regression.X.T @ regression.X)
+GAMMAS = [1e-3, 1e-2, 0.1, 10.0, 1000.0, 1e5]
+ARGUMENTS = regression.model, (regression.X, regression.Y)
+
+
+def shares_of(gamma):
+    """``s = βh/(βh + γ)`` of each direction."""
+    return BETA * VALUES / (BETA * VALUES + gamma)
+
+
+@pytest.fixture(scope="module")
+def choice():
+    return nllc.choose_localization(
+        jax.random.key(0),
+        *ARGUMENTS,
+        center={"w": regression.OLS},
+        localization=GAMMAS[::-1],
+        num_warmup=300,
+        num_samples=500,
+        progress_bar=False,
+    )
+
+
+def test_each_gamma_has_its_exact_numbers(choice):
+    data = choice.data.isel(center=0)
+    np.testing.assert_array_equal(data["localization"], GAMMAS)
+    for gamma in GAMMAS:
+        s, row = shares_of(gamma), data.sel(localization=gamma)
+        assert abs(row["llc"] - s.sum() / 2) < 4 * row["mcse_mean"]
+        share = np.sum(s * (1 - s)) / np.sum(s)
+        assert abs(row["localization_share"] - share) < 4 * row["mcse_share"]
+        assert row["mcse_share"] < 0.06
+        assert row["expected_llc"] == pytest.approx(s.sum() / 2, rel=1e-3)
+        limit = 0.5 * BETA * VALUES.sum() / gamma
+        assert row["large_localization_limit"] == pytest.approx(limit, rel=1e-3)
+        square = np.sum(1 / (BETA * VALUES + gamma))
+        assert row["distance"] == pytest.approx(square**0.5, rel=0.15)
+        assert row["reached"] == pytest.approx(1.0, abs=0.1)
+    assert data["center_norm"] == pytest.approx(np.linalg.norm(regression.OLS), rel=1e-5)
+    last = data.sel(localization=1e5)
+    wanted = last["large_localization_limit"].item()
+    assert last["expected_llc"] == pytest.approx(wanted, rel=0.01)
+
+
+def test_the_middle_of_the_plateau_is_chosen(choice):
+    assert choice.has_plateau
+    assert choice.localization == 1e-2
+    flat = choice.data["on_plateau"].isel(center=0).to_numpy()
+    np.testing.assert_array_equal(flat, [True, True, True, False, False, False])
+    assert str(choice) == choice.reason == choice.localization.reason
+    assert choice.reason.startswith("γ = 0.01. It is in the middle of a plateau: for γ from 0.001")
+    assert choice.table.shape == (6, 10)
+    row = choice.table.loc[(0, 0.01)]
+    assert row["llc"] == choice.data["llc"].sel(localization=0.01).item()
+
+
+def test_results_keep_the_reason(choice, tmp_path):
+    settings = {"num_warmup": 50, "num_samples": 50, "progress_bar": False}
+    center = {"w": regression.OLS}
+    with pytest.warns(nllc.LLCWarning):  # it is short
+        idata = nllc.estimate_llc(
+            jax.random.key(0),
+            *ARGUMENTS,
+            center=center,
+            localization=choice.localization,
+            **settings,
+        )
+    assert idata.posterior.attrs["localization"] == 0.01
+    assert idata.posterior.attrs["localization_reason"] == choice.reason
+    local = nllc.localize(ARGUMENTS[0], center=None, localization=choice.localization)
+    run = nllc.llc_trajectory(jax.random.key(0), local, [center], ARGUMENTS[1], **settings)
+    assert run.attrs["localization_reason"] == choice.reason
+    again = pickle.loads(pickle.dumps(choice.localization))
+    assert (again, again.reason) == (0.01, choice.reason)
+    choice.data.to_netcdf(tmp_path / "choice.nc", engine="h5netcdf")
+    read = LocalizationChoice(xr.load_dataset(tmp_path / "choice.nc", engine="h5netcdf"))
+    assert (read.localization, read.reason) == (0.01, choice.reason)
+
+
+def test_the_picture_shows_what_was_found(choice):
+    axes = plots.plot_localization(choice)
+    labels = axes.get_legend_handles_labels()[1]
+    for wanted in ("λ̂ ± 2 mcse", "quadratic loss", "β tr H/(2γ)", "plateau", "chosen: γ = 0.01"):
+        assert wanted in labels
+    with pytest.raises(ValueError, match="`choice` must be what `choose_localization` returns"):
+        plots.plot_localization(xr.Dataset())
+
+
+@pytest.mark.parametrize("with_rows", [True, False])
+def test_the_spectrum_of_many_parameters_gives_traces(with_rows):
+    """d = 200 of a power law: the quadrature against the eigenvalues themselves."""
+    rng, d = np.random.default_rng(0), 200
+    x = rng.normal(size=(300, d)) * np.arange(1, d + 1.0) ** -1.0
+    target = target_of(regression.model, (x, x @ np.ones(d)), {"w": np.ones(d)}, batches=with_rows)
+    values = np.linalg.eigvalsh(x.T @ x)
+    rows = all_rows(target) if with_rows else None
+    found = spectrum_at_center(target, jax.random.key(0), rows)
+    np.testing.assert_allclose(found.weights.sum(axis=1), d, rtol=1e-4)
+    trace, error = found.trace()
+    assert abs(trace - values.sum()) < 4 * error + 1e-3 * values.sum()
+    for gamma in (0.01, 1.0, 100.0):
+        wanted = 0.5 * np.sum(0.2 * values / (0.2 * values + gamma))
+        llc, error = found.expected_llc(0.2, gamma)
+        assert abs(llc - wanted) < 4 * error + 0.01 * wanted
+        assert error < 0.15 * wanted
+    assert np.isnan(type(found)(-found.values, found.weights).expected_llc(0.2, 1e-3)).all()
+
+
+# --- the choice, from a table -------------------------------------------------------------------
+
+GRID = np.array([0.1, 0.3, 1.0, 3.0, 10.0])
+
+
+def grid_of(llc, **columns):
+    """A table of centres ``[center, γ]``; all else is as of a healthy run."""
+    llc = np.atleast_2d(np.asarray(llc, float))
+    usual = {
+        "llc": llc,
+        "mcse_mean": 0.01 * llc,
+        "localization_share": np.full(llc.shape, 0.6),
+        "distance": np.broadcast_to(10 / GRID**0.5, llc.shape),
+        "reached": np.ones(llc.shape),
+        "r_hat": np.ones(llc.shape),
+    }
+    usual |= {name: np.broadcast_to(value, llc.shape) for name, value in columns.items()}
+    norm = usual.pop("center_norm")[:, 0] if "center_norm" in usual else np.full(len(llc), 12.0)
+    dims = ("center", "localization")
+    variables = {name: (dims, value.astype(float)) for name, value in usual.items()}
+    coords = {"center": np.arange(len(llc)), "localization": GRID}
+    return xr.Dataset({**variables, "center_norm": ("center", norm)}, coords=coords)
+
+
+def chosen(grid):
+    return LocalizationChoice(choose(grid, 100, 3000))
+
+
+FALLING = 50 / GRID
+
+
+def test_without_a_plateau_the_smallest_usable_gamma_is_chosen_and_that_is_said():
+    found = chosen(grid_of(FALLING))
+    assert not found.has_plateau
+    assert found.localization == 1.0  # at 0.3 the draws are 18 from a centre 12 long
+    assert "λ̂ has no plateau: from γ = 0.1 to 10 it goes from 500 to 5" in found.reason
+    assert "no learning coefficient" in found.reason
+    assert "At γ = 0.3 draws lie 18.3 away" in found.reason
+    assert json.dumps(found.attrs)
+    slow = chosen(grid_of(FALLING, reached=[0.2, 0.4, 0.7, 1.0, 1.0]))
+    assert slow.localization == 3.0
+    assert "At γ = 1 chains do not arrive (R-hat 1, and 70 % of the spread" in slow.reason
+    apart = chosen(grid_of(FALLING, r_hat=[1.2, 1.2, 1.1, 1.06, 1.0]))
+    assert apart.localization == 10.0
+    unknown = chosen(grid_of(FALLING, reached=np.nan, center_norm=0.0))
+    assert unknown.localization == 0.1
+    assert "the first of the grid" in unknown.reason
+
+
+def test_one_gamma_is_chosen_for_all_centres():
+    both = grid_of([FALLING, FALLING], center_norm=[[12.0], [5.0]])
+    assert chosen(both).localization == 10.0
+    flat = np.array([[5.0, 5.0, 5.0, 5.0, 2.0], [9.0, 9.0, 9.0, 4.0, 2.0]])
+    share = np.array([[0, 0, 0, 0, 0.6], [0, 0, 0, 0.5, 0.6]])
+    found = chosen(grid_of(flat, localization_share=share, distance=1.0))
+    assert found.has_plateau
+    assert found.localization == 0.3
+    assert "λ̂ at this γ: 5 to 9" in found.reason
+
+
+def test_a_plateau_of_which_gamma_takes_much_is_none():
+    found = chosen(grid_of([5.0] * 5, localization_share=0.5))
+    assert not found.has_plateau
+
+
+def test_where_no_gamma_is_usable_the_largest_is_chosen_and_the_remedy_said():
+    slow = chosen(grid_of(FALLING, reached=0.5))
+    assert slow.localization == 10.0
+    assert "Raise `num_warmup` and `num_samples`" in slow.reason
+    far = chosen(grid_of(FALLING, center_norm=1.0))
+    assert far.localization == 10.0
+    assert "Give a larger `localization`" in far.reason
+    assert "gave a λ̂" in chosen(grid_of(np.nan * GRID)).reason
+
+
+def test_the_grid_of_its_own_is_around_the_length_of_the_centre():
+    found = nllc.choose_localization(
+        jax.random.key(0),
+        nllc.localize(ARGUMENTS[0], center={"w": regression.OLS}),
+        ARGUMENTS[1],
+        kernel="sgld",
+        num_warmup=20,
+        num_samples=40,
+        progress_bar=False,
+    )
+    gammas = found.data["localization"].to_numpy()
+    np.testing.assert_allclose(gammas, [0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100])
+
+
+def test_bad_arguments_are_named():
+    settings = {"center": {"w": regression.OLS}, "progress_bar": False}
+    with pytest.raises(TypeError, match="`localization` must be a sequence"):
+        nllc.choose_localization(jax.random.key(0), *ARGUMENTS, localization=1.0, **settings)
+    with pytest.raises(ValueError, match="`localization` must be finite and positive"):
+        nllc.choose_localization(jax.random.key(0), *ARGUMENTS, localization=[0.0, 1], **settings)
+    assert ChosenLocalization(2.0, "so").reason == "so"
