@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import jax
+from jax.sharding import Mesh
 from numpyro.infer.mcmc import MCMCKernel
 
 from numpyro_llc._checks import check_key
@@ -47,6 +48,7 @@ def estimate_llc(
     thinning: int | None = None,
     until: float | Mapping[str, float] | None = None,
     chain_method: str = "vectorized",
+    mesh: Mesh | None = None,
     output: str | Path | None = None,
     progress_bar: bool = True,
     store_sites: bool | Sequence[str] | None = None,
@@ -161,7 +163,7 @@ def estimate_llc(
         num_data=num_data,
     )
     schedule = check_schedule(
-        num_warmup, num_samples, num_chains, thinning, chain_method, progress_bar, until
+        num_warmup, num_samples, num_chains, thinning, chain_method, progress_bar, until, mesh
     )
     keys = run_keys(rng_key)
     plan = make_plan(

@@ -26,10 +26,12 @@ from numpyro_llc.local._gradients import (
     SLICE_ROWS,
     Anchor,
     curvature_product,
+    draw_batch,
     draw_rows,
     make_anchor,
     noise_product,
     noise_sample,
+    part_of,
     potential_gradient,
     square_norm,
 )
@@ -43,6 +45,7 @@ from numpyro_llc.local._localize import (
 )
 from numpyro_llc.local._notices import without_effect_text
 from numpyro_llc.local._parts import Fixed, Sites, split
+from numpyro_llc.local._shards import CHAINS, DATA, chains_on, over_devices
 from numpyro_llc.local._slope import (
     bad_gradient,
     check_differentiable,
@@ -55,8 +58,10 @@ from numpyro_llc.local._target import LocalTarget, PosteriorTarget, make_target,
 __all__ = [
     "AT_THE_EDGE",
     "Anchor",
+    "CHAINS",
     "Center",
     "Curvature",
+    "DATA",
     "DENSE_LIMIT",
     "OtherData",
     "Evaluation",
@@ -73,12 +78,14 @@ __all__ = [
     "all_rows",
     "as_localized",
     "bad_gradient",
+    "chains_on",
     "check_differentiable",
     "check_finite",
     "check_localized",
     "check_start",
     "curvature_at_center",
     "curvature_product",
+    "draw_batch",
     "draw_rows",
     "edge_of",
     "excess_losses",
@@ -92,6 +99,8 @@ __all__ = [
     "make_target",
     "noise_product",
     "noise_sample",
+    "over_devices",
+    "part_of",
     "potential_gradient",
     "rounding",
     "rows_to_evaluate",

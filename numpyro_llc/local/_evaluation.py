@@ -1,13 +1,15 @@
 """The loss of chains, centred datum by datum, over the full data or a large fixed part of it."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from numpyro_llc.local._gradients import row_slices
+from numpyro_llc.local._shards import over_devices
 from numpyro_llc.local._target import LocalTarget
-from numpyro_llc.models import Parameters
+from numpyro_llc.models import Parameters, PyTree
 
 NUM_PARTS = 16
 """Parts of a fixed batch, whose disagreement tells its error."""
@@ -33,11 +35,17 @@ def all_rows(target: LocalTarget) -> EvaluationRows | None:
 
 
 def some_rows(target: LocalTarget, count: int, rng_key: jax.Array) -> EvaluationRows:
-    """About `count` rows without repetition, in ``NUM_PARTS`` slices."""
-    length = max(1, count // NUM_PARTS)
-    chosen = jax.random.choice(rng_key, target.num_rows, (NUM_PARTS, length), replace=False)
-    weight = target.num_rows / (NUM_PARTS * length)
-    return EvaluationRows(chosen, jnp.full(chosen.shape, weight))
+    """About `count` rows without repetition, in ``NUM_PARTS`` slices, as many of each shard."""
+    shards = target.num_shards
+    size, length = target.num_rows // shards, max(1, count // (NUM_PARTS * shards))
+
+    def of_shard(key: jax.Array, first: jax.Array) -> jax.Array:
+        return first + jax.random.choice(key, size, (NUM_PARTS, length), replace=False)
+
+    keys = rng_key[None] if shards == 1 else jax.random.split(rng_key, shards)
+    by_shard = jax.vmap(of_shard, out_axes=1)(keys, size * jnp.arange(shards))
+    chosen = by_shard.reshape(NUM_PARTS, -1)
+    return EvaluationRows(chosen, jnp.full(chosen.shape, target.num_rows / chosen.size))
 
 
 ROWS_ALWAYS_AFFORDABLE = 65_536
@@ -87,13 +95,22 @@ class Evaluation(NamedTuple):
 def excess_losses(target: LocalTarget, z: Parameters, rows: EvaluationRows | None) -> Evaluation:
     """Evaluate the stacked points `z` on `rows`, or on the full data (None).
 
-    The centre is evaluated beside the chains by the same compiled code on the same rows, so that a
-    chain that stands at the centre gives exactly 0, in every precision.
+    The centre is evaluated beside the chains, on each device beside its own, by the same compiled
+    code on the same rows, so that a chain that stands at the centre gives exactly 0, in every
+    precision.
     """
-    points = jax.tree.map(lambda a, c: jnp.concatenate([a, c[None]]), z, target.center)
+
+    def less_center(losses: Callable[[Parameters], PyTree]) -> PyTree:
+        """Losses of the chains, one after the other, less those of the centre."""
+
+        def of_some(z: Parameters) -> PyTree:
+            points = jax.tree.map(lambda a, c: jnp.concatenate([a, c[None]]), z, target.center)
+            return jax.tree.map(_less_last, jax.lax.map(losses, points))
+
+        return over_devices(of_some, z)
+
     if rows is None:
-        losses = jax.lax.map(target.losses, points)
-        sites = [_less_last(x).reshape(len(x) - 1, -1) for x in losses.values()]
+        sites = [x.reshape(len(x), -1) for x in less_center(target.losses).values()]
         total = sum((x.sum(axis=1) for x in sites), jnp.zeros(()))
         return Evaluation(total, total[:, None], sum(map(_contrasts, sites), jnp.zeros(())))
 
@@ -103,7 +120,7 @@ def excess_losses(target: LocalTarget, z: Parameters, rows: EvaluationRows | Non
         def losses_at(one: Parameters) -> jax.Array:
             return target.row_losses(one, numbers)
 
-        excess = _less_last(jax.lax.map(losses_at, points))
+        excess = less_center(losses_at)
         # A row that stands for w rows adds w times its variance, not w² times.
         return excess @ weights, _contrasts(excess * jnp.sqrt(weights), slice_number)
 
