@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from numpyro_llc.local import over_devices
+from numpyro_llc.local import over_devices, whole
 from numpyro_llc.models import Parameters, PyTree
 
 LARGE = 65_536
@@ -56,7 +56,7 @@ def standard_noise(keys: jax.Array, like: Parameters) -> Parameters:
         return (ones.astype(dtype) - 16.0) * (8.0**-0.5)
 
     # One vector for all leaves: a generator for each takes seconds to compile.
-    parts = jnp.split(chain_map(draw, keys, size), ends[:-1], axis=1)
+    parts = map(whole, jnp.split(whole(chain_map(draw, keys, size)), ends[:-1], axis=1))
     noise = [
         x.reshape(leaf.shape).astype(leaf.dtype) for x, leaf in zip(parts, leaves, strict=True)
     ]

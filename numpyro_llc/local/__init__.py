@@ -45,7 +45,7 @@ from numpyro_llc.local._localize import (
 )
 from numpyro_llc.local._notices import without_effect_text
 from numpyro_llc.local._parts import Fixed, Sites, split
-from numpyro_llc.local._shards import CHAINS, DATA, chains_on, over_devices
+from numpyro_llc.local._shards import CHAINS, DATA, chains_on, over_devices, whole
 from numpyro_llc.local._slope import (
     bad_gradient,
     check_differentiable,
@@ -109,5 +109,6 @@ __all__ = [
     "spread_starts",
     "square_norm",
     "total_loss",
+    "whole",
     "without_effect_text",
 ]

@@ -48,3 +48,16 @@ def over_devices(function: Callable[[PyTree], PyTree], stacked: PyTree) -> PyTre
 
     done = jax.vmap(function)(jax.tree.map(split, stacked))
     return jax.tree.map(lambda leaf: jax.lax.collapse(leaf, 0, 2)[:chains], done)
+
+
+def whole(stacked: jax.Array) -> jax.Array:
+    """An array ``[chain, ...]`` of which each device holds all numbers of its chains.
+
+    Noise is made so: a device that holds some of the parameters makes the noise of all, which takes
+    no messages between devices.
+    """
+    mesh = _mesh.get()
+    if mesh is None:
+        return stacked
+    spec = PartitionSpec(CHAINS if CHAINS in mesh.shape else None)
+    return jax.lax.with_sharding_constraint(stacked, NamedSharding(mesh, spec))
