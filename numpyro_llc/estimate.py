@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import jax
+from jax.sharding import Mesh
 from numpyro.infer.mcmc import MCMCKernel
 
 from numpyro_llc._checks import check_key
@@ -47,6 +48,7 @@ def estimate_llc(
     thinning: int | None = None,
     until: float | Mapping[str, float] | None = None,
     chain_method: str = "vectorized",
+    mesh: Mesh | None = None,
     output: str | Path | None = None,
     progress_bar: bool = True,
     store_sites: bool | Sequence[str] | None = None,
@@ -98,14 +100,21 @@ def estimate_llc(
         attribute ``compilation_time``, is not counted, and a step under way is ended. What ended
         the run is the attribute ``ended_by``. Not with `num_samples`.
     chain_method : {"vectorized", "sequential", "parallel"}
-        "parallel" spreads chains over the devices JAX has, on any number of them with the draws of
-        "sequential", up to rounding. NumPyro's kernels draw the same with "vectorized" too. The
-        chains of a stochastic-gradient kernel share their batches and what the warm-up learns with
-        "vectorized" and do not with the others: the draws differ, their density does not.
+        "parallel" spreads chains over the devices of `mesh`, or those of this process, on any
+        number of them with the draws of "sequential", up to rounding. NumPyro's kernels draw the
+        same with "vectorized" too. The chains of a stochastic-gradient kernel share their batches
+        and what the warm-up learns with "vectorized" and do not with the others: the draws differ,
+        their density does not.
+    mesh : jax.sharding.Mesh, optional
+        Devices to run on, such as ``jax.make_mesh((4, 2), ("chain", "data"))``: chains lie along an
+        axis "chain" and rows of the data along an axis "data", if there is such an axis, and
+        parameters as the arrays of `center` do. Left out, data and centre stay on the devices where
+        they are. Draws do not depend on the mesh, up to rounding, but for minibatches of data on
+        several devices, each of which draws its share from its own rows.
     output : path, optional
         A folder to which the run is written as it goes. The same call again goes on from there, to
-        the same draws bit for bit; a folder of another model, data or setting is refused, and so
-        is one that another process writes to.
+        the same draws bit for bit, or on another `mesh` up to rounding; a folder of another model,
+        data or setting is refused, and so is one that another process writes to.
     progress_bar : bool
     store_sites : bool or sequence of str
         Which sites to keep in the posterior, constrained: all parameters (True), none (False), or
@@ -172,7 +181,7 @@ def estimate_llc(
     )
     check_log_likelihood(log_likelihood, local)
     schedule = check_schedule(
-        num_warmup, num_samples, num_chains, thinning, chain_method, progress_bar, until
+        num_warmup, num_samples, num_chains, thinning, chain_method, progress_bar, until, mesh
     )
     keys = run_keys(rng_key)
     plan = make_plan(

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import xarray as xr
+from jax.sharding import Mesh
 from numpyro.infer.mcmc import MCMCKernel
 
 from numpyro_llc._checks import check_key, percent
@@ -87,6 +88,7 @@ def temperature_ladder(
     num_samples: int = 1000,
     num_chains: int = 4,
     chain_method: str = "vectorized",
+    mesh: Mesh | None = None,
     progress_bar: bool = True,
 ) -> TemperatureLadder:
     r"""Sample ``p(z) ∝ exp(-β nL(z)) φ(z)`` at many β at once, down to β = 0.
@@ -112,6 +114,8 @@ def temperature_ladder(
         Of each rung.
     chain_method : {"vectorized", "sequential"}
         Rungs side by side, or one after the other; in both cases compiled once.
+    mesh : jax.sharding.Mesh, optional
+        As in ``estimate_llc``.
     progress_bar : bool
 
     Returns
@@ -134,7 +138,9 @@ def temperature_ladder(
     if prior not in PRIORS:
         raise ValueError(f"`prior` must be one of {PRIORS}; got {prior!r}.")
     schedule = with_defaults(
-        check_schedule(num_warmup, num_samples, num_chains, 1, chain_method, progress_bar)
+        check_schedule(
+            num_warmup, num_samples, num_chains, 1, chain_method, progress_bar, mesh=mesh
+        )
     )
     local = replace(check_localized(model), inverse_temperature=1.0)
     plan = make_plan(local, model_args, model_kwargs, kernel_of(kernel), schedule)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from numpyro_llc.local import over_devices, whole
 from numpyro_llc.models import Parameters, PyTree
 
 LARGE = 65_536
@@ -25,14 +26,16 @@ def fold(keys: jax.Array, i: int | jax.Array, k: int | jax.Array) -> jax.Array:
 def chain_map(
     function: Callable[[PyTree], PyTree], stacked: PyTree, size: int | None = None
 ) -> PyTree:
-    """`function` of each chain: of all at once, or of one after the other where they are large.
+    """`function` of each chain: of all at once, or, where they are large, of one after the other.
 
     Random bits and products of the noise take several times the memory of what comes out.
     `size` is the number of coordinates of a chain, that of `stacked` if left out.
     """
     if size is None:
         size = sum(leaf[0].size for leaf in jax.tree.leaves(stacked))
-    return (jax.vmap(function) if size <= LARGE else partial(jax.lax.map, function))(stacked)
+    if size <= LARGE:
+        return jax.vmap(function)(stacked)
+    return over_devices(partial(jax.lax.map, function), stacked)
 
 
 def standard_noise(keys: jax.Array, like: Parameters) -> Parameters:
@@ -53,7 +56,7 @@ def standard_noise(keys: jax.Array, like: Parameters) -> Parameters:
         return (ones.astype(dtype) - 16.0) * (8.0**-0.5)
 
     # One vector for all leaves: a generator for each takes seconds to compile.
-    parts = jnp.split(chain_map(draw, keys, size), ends[:-1], axis=1)
+    parts = map(whole, jnp.split(whole(chain_map(draw, keys, size)), ends[:-1], axis=1))
     noise = [
         x.reshape(leaf.shape).astype(leaf.dtype) for x, leaf in zip(parts, leaves, strict=True)
     ]

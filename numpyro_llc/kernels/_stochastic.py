@@ -34,6 +34,7 @@ from numpyro_llc.local import (
     draw_rows,
     make_anchor,
     noise_product,
+    part_of,
     potential_gradient,
     square_norm,
 )
@@ -222,9 +223,10 @@ class StochasticSampler:
 
         def product(z: Parameters, v: Parameters, share: jax.Array) -> Parameters:
             nothing = jax.tree.map(jnp.zeros_like, v)
-            if rows is None or rows.size < 2 or not self.is_adaptive:
+            if rows is None or rows.size < 2 * target.num_shards or not self.is_adaptive:
                 return nothing
-            some = rows[: max(2, rows.size // 4)]
+            count = max(2, rows.size // (4 * target.num_shards))
+            some = part_of(target, rows, 0, count)
 
             def one(chain: tuple[Parameters, Parameters]) -> Parameters:
                 z, v = chain

@@ -12,6 +12,7 @@ from numpyro_llc.local import (
     Anchor,
     LocalTarget,
     curvature_product,
+    draw_batch,
     draw_rows,
     inner,
     noise_sample,
@@ -228,8 +229,9 @@ def _noise(
     """``tr V`` of a batch with and without control variates, ``[chain]``."""
     if point.batch_size is None:
         return jnp.zeros(()), jnp.zeros(())
-    size = 2 * max(1, point.batch_size // 2)
-    rows = jax.random.randint(key, (size,), 0, point.target.num_rows)
+    shards = point.target.num_shards
+    size = 2 * shards * max(1, point.batch_size // (2 * shards))
+    rows = draw_batch(key, point.target, size)
     share = size / point.batch_size
 
     def variance(use_anchor: jax.Array) -> jax.Array:

@@ -29,10 +29,12 @@ from numpyro_llc.local._gradients import (
     SLICE_ROWS,
     Anchor,
     curvature_product,
+    draw_batch,
     draw_rows,
     make_anchor,
     noise_product,
     noise_sample,
+    part_of,
     potential_gradient,
     square_norm,
 )
@@ -47,6 +49,7 @@ from numpyro_llc.local._localize import (
 )
 from numpyro_llc.local._notices import without_effect_text
 from numpyro_llc.local._parts import Fixed, Sites, split
+from numpyro_llc.local._shards import CHAINS, DATA, chains_on, over_devices, whole
 from numpyro_llc.local._slope import (
     bad_gradient,
     check_differentiable,
@@ -60,9 +63,11 @@ from numpyro_llc.local._target import LocalTarget, PosteriorTarget, make_target,
 __all__ = [
     "AT_THE_EDGE",
     "Anchor",
+    "CHAINS",
     "Center",
     "ChosenLocalization",
     "Curvature",
+    "DATA",
     "DENSE_LIMIT",
     "OtherData",
     "Evaluation",
@@ -82,12 +87,14 @@ __all__ = [
     "all_rows",
     "as_localized",
     "bad_gradient",
+    "chains_on",
     "check_differentiable",
     "check_finite",
     "check_localized",
     "check_start",
     "curvature_at_center",
     "curvature_product",
+    "draw_batch",
     "draw_rows",
     "edge_of",
     "excess_by_draws",
@@ -102,6 +109,8 @@ __all__ = [
     "make_target",
     "noise_product",
     "noise_sample",
+    "over_devices",
+    "part_of",
     "potential_gradient",
     "reason_of",
     "rounding",
@@ -112,5 +121,6 @@ __all__ = [
     "spread_starts",
     "square_norm",
     "total_loss",
+    "whole",
     "without_effect_text",
 ]

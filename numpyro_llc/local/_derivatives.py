@@ -76,4 +76,6 @@ def central_difference(function: Function, z: Vector, v: Vector) -> Vector:
 
 def inner(a: Vector, b: Vector) -> jax.Array:
     """The scalar product of two pytrees."""
-    return sum(jax.tree.leaves(jax.tree.map(jnp.vdot, a, b)), jnp.zeros(()))
+    # Not `vdot`, whose arrays of one axis would gather parameters that lie on several devices.
+    products = jax.tree.map(lambda one, other: jnp.sum(one * other), a, b)
+    return sum(jax.tree.leaves(products), jnp.zeros(()))

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 
 from numpyro_llc.local._derivatives import Function, Vector, value_and_slope
 from numpyro_llc.local._gradients import row_slices
+from numpyro_llc.local._shards import over_devices
 from numpyro_llc.local._target import LocalTarget
-from numpyro_llc.models import DRAW_PARTS, Parameters, divergence_parts
+from numpyro_llc.models import DRAW_PARTS, Parameters, PyTree, divergence_parts
 
 NUM_PARTS = 16
 """Parts of a fixed batch, whose disagreement tells its error."""
@@ -34,11 +35,17 @@ def all_rows(target: LocalTarget) -> EvaluationRows | None:
 
 
 def some_rows(target: LocalTarget, count: int, rng_key: jax.Array) -> EvaluationRows:
-    """About `count` rows without repetition, in ``NUM_PARTS`` slices."""
-    length = max(1, count // NUM_PARTS)
-    chosen = jax.random.choice(rng_key, target.num_rows, (NUM_PARTS, length), replace=False)
-    weight = target.num_rows / (NUM_PARTS * length)
-    return EvaluationRows(chosen, jnp.full(chosen.shape, weight))
+    """About `count` rows without repetition, in ``NUM_PARTS`` slices, as many of each shard."""
+    shards = target.num_shards
+    size, length = target.num_rows // shards, max(1, count // (NUM_PARTS * shards))
+
+    def of_shard(key: jax.Array, first: jax.Array) -> jax.Array:
+        return first + jax.random.choice(key, size, (NUM_PARTS, length), replace=False)
+
+    keys = rng_key[None] if shards == 1 else jax.random.split(rng_key, shards)
+    by_shard = jax.vmap(of_shard, out_axes=1)(keys, size * jnp.arange(shards))
+    chosen = by_shard.reshape(NUM_PARTS, -1)
+    return EvaluationRows(chosen, jnp.full(chosen.shape, target.num_rows / chosen.size))
 
 
 ROWS_ALWAYS_AFFORDABLE = 65_536
@@ -97,38 +104,43 @@ def excess_losses(
 ) -> Evaluation:
     """Evaluate the stacked points `z` on `rows`, or on the full data (None).
 
-    The centre is evaluated beside the chains by the same compiled code on the same rows, so that a
-    chain that stands at the centre gives exactly 0, in every precision.
+    The centre is evaluated beside the chains, on each device beside its own, by the same compiled
+    code on the same rows, so that a chain that stands at the centre gives exactly 0, in every
+    precision.
     """
-    points = jax.tree.map(lambda a, c: jnp.concatenate([a, c[None]]), z, target.center)
 
-    def at_points(function: Function, weights: Vector) -> tuple[Vector, jax.Array]:
+    def less_center(losses: Function, weights: Vector) -> tuple[PyTree, jax.Array]:
+        """Losses of the chains, one after the other, less those of the centre; their slopes."""
+
         def one(point: Parameters) -> tuple[Vector, jax.Array]:
             if not with_slope:
-                return function(point), jnp.zeros(())
+                return losses(point), jnp.zeros(())
             offset = jax.tree.map(jnp.subtract, point, target.center)
             forward = target.program.has_forward_mode
-            return value_and_slope(function, point, offset, weights, forward=forward)
+            return value_and_slope(losses, point, offset, weights, forward=forward)
 
-        return jax.lax.map(one, points)
+        def of_some(z: Parameters) -> PyTree:
+            points = jax.tree.map(lambda a, c: jnp.concatenate([a, c[None]]), z, target.center)
+            return jax.tree.map(_less_last, jax.lax.map(one, points))
+
+        return over_devices(of_some, z)
 
     if rows is None:
         losses_at = target.loss_function()
         shapes = jax.eval_shape(losses_at, target.center)
         ones = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), shapes)
-        losses, slope = at_points(losses_at, ones)
-        sites = [_less_last(x).reshape(len(x) - 1, -1) for x in losses.values()]
+        losses, slope = less_center(losses_at, ones)
+        sites = [x.reshape(len(x), -1) for x in losses.values()]
         total = sum((x.sum(axis=1) for x in sites), jnp.zeros(()))
         contrasts = sum(map(_contrasts, sites), jnp.zeros(()))
-        return Evaluation(total, total[:, None], contrasts, slope[:-1])
+        return Evaluation(total, total[:, None], contrasts, slope)
 
     def one_slice(part: tuple[EvaluationRows, jax.Array]) -> tuple[jax.Array, ...]:
         (numbers, weights), slice_number = part
-        losses, slope = at_points(target.row_loss_function(numbers), weights)
-        excess = _less_last(losses)
+        excess, slope = less_center(target.row_loss_function(numbers), weights)
         # A row that stands for w rows adds w times its variance, not w² times.
         contrasts = _contrasts(excess * jnp.sqrt(weights), slice_number)
-        return excess @ weights, contrasts, slope[:-1]
+        return excess @ weights, contrasts, slope
 
     by_slice, contrasts, slope = jax.lax.map(one_slice, (rows, jnp.arange(len(rows.rows))))
     return Evaluation(by_slice.sum(axis=0), by_slice.T, contrasts.sum(axis=0), slope.sum(axis=0))

@@ -49,19 +49,37 @@ SLICE_ROWS = 8192
 def row_slices(target: LocalTarget, rows: jax.Array | None) -> tuple[jax.Array, jax.Array]:
     """`rows` (None: all) cut into slices, and their weights: two arrays ``[slices, rows]``."""
     rows = jnp.arange(target.num_rows) if rows is None else rows
+    parts = rows.reshape(target.num_shards, -1)
     count = -(-rows.size // SLICE_ROWS)
-    length = -(-rows.size // count)
-    pad = count * length - rows.size
-    padded = jnp.concatenate([rows, jnp.broadcast_to(rows[-1:], (pad,))])
-    weights = jnp.concatenate([jnp.ones(rows.size), jnp.zeros(pad)])
-    return padded.reshape(count, length), weights.reshape(count, length)
+    length = -(-parts.shape[1] // count)
+    pad = (0, 0), (0, count * length - parts.shape[1])
+    padded, weights = jnp.pad(parts, pad, mode="edge"), jnp.pad(jnp.ones(parts.shape), pad)
+
+    def slices(of_parts: jax.Array) -> jax.Array:
+        return jnp.moveaxis(of_parts.reshape(-1, count, length), 1, 0).reshape(count, -1)
+
+    return slices(padded), slices(weights)
 
 
 def draw_rows(key: jax.Array, target: LocalTarget, batch_size: int | None) -> jax.Array | None:
-    """`batch_size` row numbers, with replacement, in O(`batch_size`); None for the full data."""
-    if batch_size is None:
-        return None
-    return jax.random.randint(key, (batch_size,), 0, target.num_rows)
+    """`batch_size` row numbers, with replacement, in O(`batch_size`); None for the full data.
+
+    As many of each shard of the rows, that is, a stratified sample.
+    """
+    return None if batch_size is None else draw_batch(key, target, batch_size)
+
+
+def draw_batch(key: jax.Array, target: LocalTarget, size: int) -> jax.Array:
+    """:func:`draw_rows` of a batch that is not the full data."""
+    shards = target.num_shards
+    length = target.num_rows // shards
+    places = jax.random.randint(key, (shards, size // shards), 0, length)
+    return (places + length * jnp.arange(shards)[:, None]).reshape(-1)
+
+
+def part_of(target: LocalTarget, rows: jax.Array, first: int, last: int) -> jax.Array:
+    """Those of a batch from place `first` to before `last` in each shard."""
+    return rows.reshape(target.num_shards, -1)[:, first:last].reshape(-1)
 
 
 def potential_gradient(
@@ -95,11 +113,15 @@ def noise_product(
 
     ``V = Cov_i[β N ∇ℓ_i] / batch_size`` (with control variates, of the differences from the
     centre); its product with `direction` takes one Jacobian-vector product, which gives
-    ``s_i = β N ∇ℓ_i · v``, and one vector-Jacobian product with the centred `s`.
+    ``s_i = β N ∇ℓ_i · v``, and one vector-Jacobian product with the centred `s`. Of a batch with
+    as many rows of each of k shards, V is ``Σ_s Cov_s / (k batch_size)``, s the shards.
     """
+    shards = target.num_shards
 
     def weighted(value: jax.Array) -> jax.Array:
-        return (value - jnp.mean(value)) / ((rows.size - 1) * batch_size)
+        parts = value.reshape(shards, -1)
+        centered = parts - jnp.mean(parts, axis=1, keepdims=True)
+        return centered.reshape(-1) / ((parts.shape[1] - 1) * shards * batch_size)
 
     def plain(z: Parameters, v: Parameters) -> Parameters:
         along, back = push_and_pull(
@@ -137,10 +159,10 @@ def noise_sample(
     use_anchor: bool | jax.Array,
 ) -> Parameters:
     """A draw of zero mean whose covariance is V of a gradient from this many rows."""
-    half = rows.size // 2
+    half = rows.size // (2 * target.num_shards)
     one, two = (
-        potential_gradient(target, z, part, anchor, use_anchor)
-        for part in (rows[:half], rows[half : 2 * half])
+        potential_gradient(target, z, part_of(target, rows, k, k + half), anchor, use_anchor)
+        for k in (0, half)
     )
     return jax.tree.map(lambda a, b: 0.5 * (a - b), one, two)
 

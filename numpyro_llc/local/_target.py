@@ -133,6 +133,11 @@ class LocalTarget:
         """Rows of the data that batches are drawn from; 0 if the program has no batching."""
         return 0 if self.program.batching is None else self.program.batching.num_rows
 
+    @property
+    def num_shards(self) -> int:
+        """Parts that the rows are cut into: of each a batch holds as many."""
+        return 1 if self.program.batching is None else self.program.batching.shards
+
     def row_terms(self, z: Parameters, rows: jax.Array) -> jax.Array:
         """``β N ℓ_i(z)`` of `rows`, ``[len(rows)]``; its expectation over random rows is β nL."""
         scale = self.inverse_temperature * self.num_rows

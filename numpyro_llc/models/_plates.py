@@ -55,6 +55,9 @@ class Batching:
     site_axes : tuple of (str, int)
         The likelihood sites and the axis of their per-datum losses that holds the rows, from the
         right.
+    shards : int
+        Parts of equal size that the rows are cut into, as they lie on devices. Where these are more
+        than one, `rows` hold as many numbers of each part, those of the first part first.
     """
 
     num_rows: int
@@ -62,13 +65,24 @@ class Batching:
     indexed: bool
     axes: tuple[int | None, ...]
     site_axes: tuple[tuple[str, int], ...] = ()
+    shards: int = 1
 
     def take(self, arrays: Sequence[jax.Array], rows: jax.Array) -> list[jax.Array]:
         """The arguments with only `rows` of those that are sliced."""
         return [
-            array if axis is None else jnp.take(array, rows, axis=axis)
+            array if axis is None else self._taken(array, rows, axis)
             for array, axis in zip(arrays, self.axes, strict=True)
         ]
+
+    def _taken(self, array: jax.Array, rows: jax.Array, axis: int) -> jax.Array:
+        """Some rows of an array, of each part those in it: no row changes its device."""
+        if self.shards == 1:
+            return jnp.take(array, rows, axis=axis)
+        array = jnp.moveaxis(array, axis, 0)
+        parts = array.reshape(self.shards, -1, *array.shape[1:])
+        places = rows.reshape(self.shards, -1) % parts.shape[1]
+        taken = jax.vmap(lambda part, own: jnp.take(part, own, axis=0))(parts, places)
+        return jnp.moveaxis(jax.lax.collapse(taken, 0, 2), 0, axis)
 
     def plates(self, rows: jax.Array) -> FullPlates:
         """Puts `rows` (or, of sliced arguments, their places) into the plate."""

@@ -7,7 +7,7 @@ one: ``_lock`` keeps others out of it, and ``_files`` writes files that are whol
 """
 
 from numpyro_llc.sampling._clock import Clock
-from numpyro_llc.sampling._compiled import OTHER_DATA, Layout, advance, forget_compiled, start
+from numpyro_llc.sampling._compiled import OTHER_DATA, advance, forget_compiled, start
 from numpyro_llc.sampling._draws import Draws, Finished, NonFiniteDraw
 from numpyro_llc.sampling._files import (
     damaged,
@@ -19,6 +19,7 @@ from numpyro_llc.sampling._files import (
 )
 from numpyro_llc.sampling._folder import RunFolder
 from numpyro_llc.sampling._identity import fingerprint, plain
+from numpyro_llc.sampling._layout import Layout
 from numpyro_llc.sampling._lengths import evaluation_rows, finish
 from numpyro_llc.sampling._output import OutputFolder, check_output
 from numpyro_llc.sampling._plan import Plan, RunKeys, make_plan, run_keys

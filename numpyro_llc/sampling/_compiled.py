@@ -1,16 +1,12 @@
 """What is compiled: chunks of steps and draws of chains in blocks."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.sharding import Mesh, PartitionSpec
 
-from numpyro_llc.errors import warn
 from numpyro_llc.kernels import Sampler
 from numpyro_llc.local import (
     EvaluationRows,
@@ -21,7 +17,8 @@ from numpyro_llc.local import (
     excess_losses,
 )
 from numpyro_llc.models import Fields, Parameters, PyTree
-from numpyro_llc.sampling._schedule import Schedule
+from numpyro_llc.sampling._devices import Placement
+from numpyro_llc.sampling._layout import Layout, over_blocks
 
 Seen = dict[str, PyTree]
 """What is recorded of a draw, by name: arrays, and under ``z`` the positions by site."""
@@ -32,37 +29,6 @@ CHUNK_DRAWS = 64
 """Most draws between two visits to Python: the length of the compiled buffer."""
 OTHER_DATA = "excess_loss on "
 """What stands before the name of other data, among a draw's statistics."""
-
-
-class Layout(NamedTuple):
-    """How blocks of chains go through the compiled code.
-
-    `method` is "map" (one block after the other), "vmap" (all at once) or "devices" (a share of the
-    blocks on each of `num_devices`, there all at once).
-    """
-
-    method: str
-    num_blocks: int
-    num_devices: int = 1
-
-
-def layout_of(sampler: Sampler, schedule: Schedule, cells: list[jax.Array]) -> Layout:
-    """The layout that a schedule asks for; each of the `cells`, if there are any, is a block."""
-    method, chains = schedule.chain_method, schedule.num_chains
-    if cells:
-        return Layout("vmap" if method == "vectorized" else "map", cells[0].shape[0])
-    if sampler.is_ensemble or method == "vectorized":
-        return Layout("map", 1)
-    if method == "sequential":
-        return Layout("map", chains)
-    available = min(len(jax.devices()), chains)
-    devices = max(k for k in range(1, available + 1) if chains % k == 0)
-    if devices < chains:
-        warn(
-            f"`chain_method='parallel'` spreads {chains} chains over {devices} device(s). On CPUs "
-            f"call numpyro.set_host_device_count({chains}) first."
-        )
-    return Layout("devices", chains, devices)
 
 
 class Progress(NamedTuple):
@@ -117,12 +83,18 @@ def _observe(
 def _lower(lowest: Lowest, excess: jax.Array, z: Parameters) -> Lowest:
     """The lower of `lowest` and the lowest of the chains."""
     chain = jnp.argmin(jnp.where(jnp.isnan(excess), jnp.inf, excess))
-    new = excess[chain], jax.tree.map(lambda leaf: leaf[chain], z)
+
+    def at_chain(leaf: jax.Array) -> jax.Array:  # a sum, which chains on several devices add up
+        chosen = (jnp.arange(leaf.shape[0]) == chain).reshape(-1, *(1,) * (leaf.ndim - 1))
+        return jnp.sum(jnp.where(chosen, leaf, 0), axis=0)
+
+    new = jax.tree.map(at_chain, (excess, z))
     return jax.tree.map(partial(jnp.where, new[0] < lowest[0]), new, lowest)
 
 
 def _chunk(
     sampler: Sampler,
+    placement: Placement | None,
     sites: tuple[str, ...],
     progress: Progress,
     target: LocalTarget,
@@ -137,13 +109,16 @@ def _chunk(
 
     Without `observes` they are not looked at; without `counts` they may not be the lowest point.
     """
+    chains = jax.tree.leaves(sampler.position(progress.state))[0].shape[0]
+    laid = partial(_laid, placement, target.center, chains)
+    progress = laid(progress)
     shapes, _ = jax.eval_shape(
         partial(_observe, sampler, sites), progress.state, target, rows, other_data
     )
 
     def body(i: jax.Array, carry: tuple[Progress, Seen]) -> tuple[Progress, Seen]:
         (state, lowest), buffer = carry
-        state = jax.lax.fori_loop(0, thinning, lambda _, s: sampler.step(s, target), state)
+        state = jax.lax.fori_loop(0, thinning, lambda _, s: laid(sampler.step(s, target)), state)
 
         def look() -> tuple[Lowest, Seen]:
             seen, z = _observe(sampler, sites, state, target, rows, other_data)
@@ -153,6 +128,7 @@ def _chunk(
             return lowest, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
 
         lowest, seen = jax.lax.cond(observes, look, look_away)
+        lowest = laid(lowest)
         buffer = jax.tree.map(lambda kept, new: kept.at[:, i].set(new), buffer, seen)
         return Progress(state, lowest), buffer
 
@@ -162,46 +138,11 @@ def _chunk(
     return jax.lax.fori_loop(0, num_draws, body, (progress, buffer))
 
 
-def _over_blocks(function: Callable, layout: Layout, axes: tuple[PyTree, PyTree]) -> Callable:
-    """Map ``function(a block's part, *shared)`` over the leading axis of its first argument.
-
-    `axes` are those of the first argument and of the result, where blocks run side by side.
-    """
-    in_axes, out_axes = axes
-    if layout.method == "map":
-        return partial(_one_by_one, function)
-
-    def side_by_side(mapped: PyTree, *shared: PyTree) -> PyTree:
-        return jax.vmap(lambda one: function(one, *shared), in_axes=(in_axes,), out_axes=out_axes)(
-            mapped
-        )
-
-    if layout.method == "vmap":
-        return side_by_side
-    mesh = Mesh(np.array(jax.devices()[: layout.num_devices]), ("chain",))
-    return lambda mapped, *shared: jax.shard_map(
-        side_by_side,
-        mesh=mesh,
-        in_specs=(_specs(in_axes), *(PartitionSpec() for _ in shared)),
-        out_specs=_specs(out_axes),
-        check_vma=False,
-    )(mapped, *shared)
-
-
-def _one_by_one(function: Callable, mapped: PyTree, *shared: PyTree) -> PyTree:
-    if jax.tree.leaves(mapped)[0].shape[0] == 1:
-        one = function(jax.tree.map(lambda leaf: leaf[0], mapped), *shared)
-        return jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], one)
-    return jax.lax.map(lambda one: function(one, *shared), mapped)
-
-
-def _specs(axes: PyTree) -> PyTree:
-    """Where blocks go, from the axis that they are along: to devices, and what has none to all."""
-    return jax.tree.map(
-        lambda axis: PartitionSpec() if axis is None else PartitionSpec("chain"),
-        axes,
-        is_leaf=lambda axis: axis is None,
-    )
+def _laid(placement: Placement | None, center: Parameters, chains: int, part: PyTree) -> PyTree:
+    """A part of the progress of a block where it should lie."""
+    if placement is None:
+        return part
+    return placement.laid(part, center, chains, placement.along_chains(chains))
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -218,11 +159,15 @@ def start(
     def one(block: PyTree, target: LocalTarget) -> Progress:
         keys, z, own = block
         target = replace(target, **own)
+        keys, z = _laid(layout.within, target.center, chains, (keys, z))
         return Progress(sampler.init(keys, z, target), (jnp.zeros(()), target.center))
 
-    shape = (layout.num_blocks, keys.shape[0] // layout.num_blocks)  # a site may be empty
+    chains = keys.shape[0] // layout.num_blocks
+    shape = (layout.num_blocks, chains)  # a site may be empty
     blocks = jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), (keys, z))
-    return _over_blocks(one, layout, (0, _axes(sampler)))((*blocks, own), target)
+    with layout.tracing():
+        progress = over_blocks(one, layout, (0, _axes(sampler)))((*blocks, own), target)
+    return layout.between_calls(progress, target.center, chains)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=3)
@@ -244,12 +189,15 @@ def advance(
 
     def one(block: PyTree, target: LocalTarget, *shared: PyTree) -> tuple[Progress, Seen]:
         progress, own = block
-        return _chunk(sampler, sites, progress, replace(target, **own), *shared)
+        return _chunk(sampler, layout.within, sites, progress, replace(target, **own), *shared)
 
     axes = (_axes(sampler), 0)
-    run = _over_blocks(one, layout, (axes, axes))
+    run = over_blocks(one, layout, (axes, axes))
     shared = target, rows, other_data, num_draws, thinning, observes, counts
-    progress, buffer = run((progress, own), *shared)
+    with layout.tracing():
+        progress, buffer = run((progress, own), *shared)
+    chains = buffer["excess_loss"].shape[1]
+    progress = layout.between_calls(progress, target.center, chains)
     return progress, jax.tree.map(lambda leaf: jax.lax.collapse(leaf, 0, 2), buffer)
 
 

@@ -163,7 +163,8 @@ def _plain(leaf: np.ndarray | jax.Array) -> np.ndarray:
 
 def _restored(like: jax.Array, saved: np.ndarray) -> jax.Array:
     if jnp.issubdtype(like.dtype, jax.dtypes.prng_key):
-        return jax.random.wrap_key_data(jnp.asarray(saved), impl=jax.random.key_impl(like))
+        keys = jax.random.wrap_key_data(jnp.asarray(saved), impl=jax.random.key_impl(like))
+        return jax.device_put(keys, like.sharding)
     return jax.device_put(saved, like.sharding)
 
 

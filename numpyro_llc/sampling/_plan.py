@@ -36,6 +36,14 @@ from numpyro_llc.models import (
     check_rows_apart,
     with_batches,
 )
+from numpyro_llc.sampling._devices import (
+    Placement,
+    automatic,
+    check_shares,
+    moved_as,
+    placed,
+    placement_of,
+)
 from numpyro_llc.sampling._identity import fingerprint
 from numpyro_llc.sampling._schedule import DEFAULT_STEPS, Schedule, with_defaults
 
@@ -59,6 +67,8 @@ class Plan:
     schedule : Schedule
     other_data : dict of str to OtherData
         Other data on which the draws are evaluated, by name.
+    placement : Placement or None
+        Where it lies, if on several devices.
     """
 
     local: LocalizedModel
@@ -69,6 +79,7 @@ class Plan:
     sampler: Sampler
     schedule: Schedule
     other_data: dict[str, OtherData]
+    placement: Placement | None = None
 
     @property
     def is_stochastic(self) -> bool:
@@ -99,14 +110,14 @@ class Plan:
 
     def run_identity(self, rng_key: jax.Array) -> dict[str, object]:
         """What the draws of a run depend on beside its centre, by name."""
-        target = self.target
+        target, schedule = self.target, self.schedule._replace(progress_bar=False)
         return {
             **self.identity,
             "inverse_temperature": float(target.inverse_temperature),
             "localization": {name: float(gamma) for name, gamma in target.localization.items()},
             "kernel": self.sampler.description,
             "kernel settings": fingerprint(getattr(self.sampler, "settings", None)),
-            **self.schedule._replace(progress_bar=False)._asdict(),
+            **{k: v for k, v in schedule._asdict().items() if k != "mesh"},
             "rng_key": jax.random.key_data(rng_key).tolist(),
             "x64": bool(jax.config.read("jax_enable_x64")),
         }
@@ -122,6 +133,8 @@ class Plan:
         reading = self.reading
         if "center" in changes:
             reading = reading.at(local.center)
+            if self.placement is not None:
+                reading = moved_as(reading, self.reading)
         target, _ = local.target(reading)
         return replace(self, local=local, reading=reading, target=target)
 
@@ -187,15 +200,20 @@ def make_plan(
     if not isinstance(kernel, StochasticKernel):
         schedule = with_defaults(schedule)
     others = check_other_data(evaluate_on)
+    model_args, model_kwargs = automatic((model_args, model_kwargs))
+    local = replace(local, center=automatic(local.center))
     reading = local.read(model_args, model_kwargs)
     if isinstance(kernel, StochasticKernel) and kernel.sampler.batch_size is not None:
         reading = kernel.batched(reading)
     elif isinstance(reading.program.model, NetworkModel):
         check_rows_apart(reading, getattr(kernel, "in_axes", None))
+    reading, mesh = placed(reading, schedule.mesh)
     target, num_data = local.target(reading)
     if sampler.uses_gradient:
         check_differentiable(target)
-    plan = Plan(local, reading, target, num_data, name_of(kernel), sampler, schedule, {})
+    placement = None if mesh is None else placement_of(target.center, target.arrays, mesh)
+    check_shares(getattr(sampler, "batch_size", None), target.num_shards)
+    plan = Plan(local, reading, target, num_data, name_of(kernel), sampler, schedule, {}, placement)
     axes = getattr(kernel, "in_axes", None)
     found = {}
     for place, (name, data) in enumerate(others.items()):
@@ -226,7 +244,7 @@ def _read_other(
     except (ValueError, TypeError, IndexError, AssertionError) as error:
         raise ValueError(f"`evaluate_on[{name!r}]` does not fit the model: {error}") from error
     check_finite(other, f"on the data of `evaluate_on[{name!r}]`")
-    return other
+    return placed(other, plan.placement.mesh, evenly=False)[0] if plan.placement else other
 
 
 def _other_data(plan: Plan, other: ModelReading, rng_key: jax.Array) -> OtherData:

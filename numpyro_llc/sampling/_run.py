@@ -11,10 +11,11 @@ from numpyro_llc.errors import CheckpointError
 from numpyro_llc.local import EvaluationRows, check_start
 from numpyro_llc.models import Fields, Parameters, PyTree
 from numpyro_llc.sampling._clock import Clock, Pace
-from numpyro_llc.sampling._compiled import CHUNK_DRAWS, Seen, advance, layout_of, start
+from numpyro_llc.sampling._compiled import CHUNK_DRAWS, Seen, advance, start
 from numpyro_llc.sampling._draws import Draws, NonFiniteDraw, chunk_of, flat
 from numpyro_llc.sampling._folder import Entry, RunFolder
 from numpyro_llc.sampling._interrupts import interrupts_after
+from numpyro_llc.sampling._layout import layout_of
 from numpyro_llc.sampling._plan import Plan
 
 
@@ -51,11 +52,11 @@ class Run:
         folder: RunFolder | None = None,
         clock: Clock | None = None,
     ) -> None:
-        self.plan, self.rows, self.sites = plan, rows, sites
+        self.plan, self.rows, self.sites, self.folder = plan, rows, sites, folder
         self.sampler, self.target = plan.sampler, plan.target
         self.own = cells or {}
         self.num_chains = jax.tree.leaves(starts)[0].shape[0]
-        self.layout = layout_of(plan.sampler, plan.schedule, jax.tree.leaves(self.own))
+        self.layout = layout_of(plan, jax.tree.leaves(self.own))
         self.chunks: list[Seen] = []
         self.steps, self.since_draw, self.dropped = 0, 0, 1
         self.clock, self.pace = clock or Clock(), Pace()
@@ -64,7 +65,6 @@ class Run:
         self.progress = start(plan.sampler, self.layout, keys, starts, self.own, plan.target)
         check_start(self.sampler.gradient(self.progress.state), self.target.center)
         self.form = jax.tree.structure({name: starts[name] for name in sites})
-        self.folder = folder
         self.saved: list[Entry] = []
         self.is_sampling, self.warmed = False, -1
         self.thinning, self.step_scale = 0, 1.0

@@ -3,7 +3,10 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from jax.sharding import Mesh
+
 from numpyro_llc._checks import check_integer, check_positive
+from numpyro_llc.sampling._devices import check_mesh, mesh_of_chains
 
 CHAIN_METHODS = ("vectorized", "sequential", "parallel")
 DEFAULT_STEPS = 1000
@@ -39,6 +42,7 @@ class Schedule(NamedTuple):
     chain_method: str
     progress_bar: bool
     until: Until | None = None
+    mesh: Mesh | None = None
 
 
 def check_until(
@@ -75,6 +79,7 @@ def check_schedule(
     chain_method: str,
     progress_bar: object,
     until: float | Mapping[str, float] | None = None,
+    mesh: Mesh | None = None,
 ) -> Schedule:
     """Refuse what cannot be run, by name."""
     steps, chains = "It counts steps of one chain.", "R-hat wants at least 2, better 4."
@@ -101,7 +106,10 @@ def check_schedule(
         )
     if chain_method not in CHAIN_METHODS:
         raise ValueError(f"`chain_method` must be one of {CHAIN_METHODS}; got {chain_method!r}.")
-    return schedule
+    mesh = check_mesh(mesh, chain_method, schedule.num_chains)
+    if chain_method == "parallel" and mesh is None:
+        mesh = mesh_of_chains(schedule.num_chains)
+    return schedule._replace(mesh=mesh)
 
 
 def with_defaults(schedule: Schedule) -> Schedule:

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 import xarray as xr
+from jax.sharding import Mesh
 from numpyro.infer.mcmc import MCMCKernel
 
 from numpyro_llc.errors import CheckpointError, LLCWarning
@@ -42,6 +43,7 @@ def refined_llc(
     thinning: int | None = None,
     until: float | Mapping[str, float] | None = None,
     chain_method: str = "vectorized",
+    mesh: Mesh | None = None,
     output: str | Path | None = None,
     progress_bar: bool = True,
 ) -> xr.Dataset:
@@ -58,7 +60,7 @@ def refined_llc(
         sites or of parts of a network, or masks; None is all parameters.
     model_args, model_kwargs, evaluate_on, kernel, batch_size, num_warmup, num_samples, num_chains
         As in ``estimate_llc``.
-    thinning, until, chain_method, progress_bar
+    thinning, until, chain_method, mesh, progress_bar
         Likewise.
     output : path, optional
         A folder with one for each refinement, by its place in `sites`: the same call again goes on
@@ -117,6 +119,7 @@ def refined_llc(
                     thinning=thinning,
                     until=until,
                     chain_method=chain_method,
+                    mesh=mesh,
                     output=None if output is None else Path(output) / str(place),
                     progress_bar=progress_bar,
                     store_sites=False,

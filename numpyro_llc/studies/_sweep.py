@@ -9,6 +9,7 @@ from typing import cast
 
 import jax
 import xarray as xr
+from jax.sharding import Mesh
 from numpyro.infer.mcmc import MCMCKernel
 from tqdm.auto import tqdm
 
@@ -45,6 +46,7 @@ def sweep(
     thinning: int | None = None,
     until: float | Mapping[str, float] | None = None,
     chain_method: str = "vectorized",
+    mesh: Mesh | None = None,
     max_memory: float = MAX_MEMORY,
     output: str | Path | None = None,
     progress_bar: bool = True,
@@ -71,6 +73,8 @@ def sweep(
     chain_method : {"vectorized", "sequential"}
         "vectorized" runs as many cells at once as `max_memory` allows, of stochastic-gradient
         kernels whose lengths are given; "sequential" one after the other.
+    mesh : jax.sharding.Mesh, optional
+        As in ``estimate_llc``; cells that run side by side all lie on it.
     max_memory : float
         Bytes that cells under way may take: about 16 times the parameters of their chains.
     output : path, optional
@@ -105,7 +109,7 @@ def sweep(
     check_positive("max_memory", max_memory, meaning="It is a number of bytes.")
     local = check_localized(model)
     schedule = check_schedule(
-        num_warmup, num_samples, num_chains, thinning, chain_method, False, until
+        num_warmup, num_samples, num_chains, thinning, chain_method, False, until, mesh
     )
     given = dict(
         zip(AXES, (center, batch_size, step_size, localization, inverse_temperature), strict=True)

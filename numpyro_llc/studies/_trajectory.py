@@ -6,6 +6,7 @@ from pathlib import Path
 
 import jax
 import xarray as xr
+from jax.sharding import Mesh
 from numpyro.infer.mcmc import MCMCKernel
 from tqdm.auto import tqdm
 
@@ -36,6 +37,7 @@ def llc_trajectory(
     thinning: int | None = None,
     until: float | Mapping[str, float] | None = None,
     chain_method: str = "vectorized",
+    mesh: Mesh | None = None,
     warm_start: bool = True,
     truth: str | Sequence[str] | None = None,
     output: str | Path | None = None,
@@ -61,7 +63,7 @@ def llc_trajectory(
         ``lambda state: {"net": state["params"]}``.
     model_args, model_kwargs, kernel, batch_size
         As in ``estimate_llc``, for every checkpoint.
-    num_warmup, num_samples, num_chains, thinning, until, chain_method
+    num_warmup, num_samples, num_chains, thinning, until, chain_method, mesh
         Likewise; left out, each checkpoint runs until it is known well enough.
     warm_start : bool
         Start chains at the offsets from the centre where those of the checkpoint before ended,
@@ -109,7 +111,7 @@ def llc_trajectory(
     truths = _truths(local.truth if truth is None else truth)
     local = replace(local, truth=truths[0])
     schedule = check_schedule(
-        num_warmup, num_samples, num_chains, thinning, chain_method, False, until
+        num_warmup, num_samples, num_chains, thinning, chain_method, False, until, mesh
     )
     chosen = kernel_of(kernel, batch_size)
     given = Centers(centers, steps, center_of)
