@@ -32,7 +32,7 @@ ROOMS = [
     "__init__",
     "__main__",
 ]
-"""In the order of docs/design.md: a room imports from those before it alone."""
+"""In the order of docs/explanation/design.md: a room imports from those before it alone."""
 MOST_ARROWS, MOST_FLOORS = 90, 12
 MOST_LINES, MOST_LINES_OF_A_FUNCTION = 300, 50
 

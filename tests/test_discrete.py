@@ -650,7 +650,7 @@ def test_the_package_does_not_import_funsor():
 
 @pytest.mark.slow
 def test_the_page_runs():
-    page = (Path(__file__).parents[1] / "docs" / "discrete.md").read_text()
+    page = (Path(__file__).parents[1] / "docs" / "how-to" / "discrete.md").read_text()
     names = {}
     exec(page.split("```python")[1].split("```")[0], names)
     assert "llc" in nllc.summary(names["idata"]).index

@@ -10,7 +10,7 @@ import pytest
 from numpyro_llc import exact
 from numpyro_llc.inference_data import posterior
 
-PAGE = (Path(__file__).parents[1] / "docs" / "workflow.md").read_text()
+PAGE = (Path(__file__).parents[1] / "docs" / "how-to" / "workflow.md").read_text()
 NAMES = ["rank 1", "rank 2", "rank 3"]
 
 

@@ -19,7 +19,7 @@ to λ̂ if it were not corrected (``noise_share``). ``tests/benchmarks/minibatch
 ``deep_linear_networks.py`` check all three by the λ̂ that comes out."""
 REMAINING_BIAS = 0.2
 """Share of Euler's bias that the corrected scheme may leave, at a curvature spread of 1 or more: an
-upper limit of the shifts seen on singular models with short and long steps (docs/kernels.md)."""
+upper limit of the shifts seen on singular models with short and long steps (docs: Kernels)."""
 
 
 @dataclass(frozen=True)
