@@ -22,6 +22,10 @@ import regression  # noqa: E402
 import numpyro_llc as nllc  # noqa: E402
 
 pytest_plugins = ["compilations"]
+# Tracing makes many small objects that stay: Python's default looks at all of them again and again,
+# which took a tenth of the time of a run with a full cache.
+gc.set_threshold(50_000, 20, 100)
+gc.freeze()
 MAPPINGS = Path("/proc/self/maps")
 MOST_MAPPINGS = 30_000
 """Each compiled program maps memory, and Linux ends a process that has 65 530 mappings."""

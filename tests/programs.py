@@ -18,7 +18,7 @@ from numpyro.infer.reparam import LocScaleReparam
 RNG = np.random.default_rng(7)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ModelProgram:
     """A program, its data and the point of interest; `settings` are keywords of ``localize``."""
 

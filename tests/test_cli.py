@@ -82,11 +82,14 @@ def test_bad_arguments_are_said_without_a_traceback(tmp_path, capsys):
         assert last.startswith("numpyro-llc calibrate: error: `")
 
 
-def test_the_module_runs_and_unknown_words_are_refused(capsys):
-    command = [sys.executable, "-m", "numpyro_llc", "--help"]
+def test_the_module_runs_without_what_is_optional_and_refuses_unknown_words(capsys):
+    command = [sys.executable, "-X", "importtime", "-m", "numpyro_llc", "--help"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0
     assert "demo" in done.stdout
+    imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
+    assert {"numpyro_llc.models", "numpyro"} <= imported
+    assert not {"funsor", "sklearn"} & imported
     with pytest.raises(SystemExit, match="2"):
         main(["dmeo"])
     assert "invalid choice: 'dmeo'" in capsys.readouterr().err

@@ -10,7 +10,7 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 from metropolis import Metropolis
-from numpyro.infer import MCMC, NUTS
+from numpyro.infer import HMC, MCMC
 
 import numpyro_llc as nllc
 from numpyro_llc.inference_data import monte_carlo, posterior
@@ -127,8 +127,9 @@ def by_ladder(local):
     return found.mean, found.error, ladder.attrs
 
 
-def by_nuts(local):
-    return of_result(nllc.from_numpyro(under_mcmc(NUTS(local), num_warmup=300, num_samples=500)))
+def by_hmc(local):
+    kernel = HMC(local, trajectory_length=1.5)
+    return of_result(nllc.from_numpyro(under_mcmc(kernel, num_warmup=300, num_samples=1000)))
 
 
 def by_steps(local):
@@ -146,7 +147,7 @@ DOORS = {
     "sweep": by_sweep,
     "refined_llc": by_refinement,
     "temperature_ladder": by_ladder,
-    "NUTS under MCMC": by_nuts,
+    "HMC under MCMC": by_hmc,
     "SGLD under MCMC": by_steps,
 }
 IN_STEPS = ("sweep", "SGLD under MCMC")
@@ -282,7 +283,7 @@ def test_a_model_without_a_centre_is_for_trajectories(door):
         EVERY_DOOR[door](replace(LOCAL, center=None))
 
 
-@pytest.mark.parametrize("door", ["temperature_ladder", "volume_scaling", "NUTS under MCMC"])
+@pytest.mark.parametrize("door", ["temperature_ladder", "volume_scaling", "HMC under MCMC"])
 def test_a_gaussian_of_no_precision_is_refused_by(door):
     """By those that draw from it; of what is sampled alone."""
     with pytest.raises(ValueError, match="`localization` must be positive for every site"):
@@ -292,7 +293,7 @@ def test_a_gaussian_of_no_precision_is_refused_by(door):
 def test_masks_of_parts_of_a_site_need_the_package_to_sample():
     masked = replace(LOCAL, sites={"b": np.array([True, False])})
     with pytest.raises(ValueError, match="`sites` masks parts of an array"):
-        by_nuts(masked)
+        by_hmc(masked)
 
 
 def test_the_prior_of_all_parameters_has_no_sites_for_a_ladder():

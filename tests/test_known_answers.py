@@ -9,6 +9,7 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 import regression
+from metropolis import METROPOLIS
 
 import numpyro_llc as nllc
 from numpyro_llc import zoo
@@ -162,7 +163,9 @@ def test_localization_by_site_and_inverse_temperature(llc_of):
         center={"a": regression.OLS[:3], "b": regression.OLS[3:]},
         localization={"a": 1.0, "b": 50.0},
         inverse_temperature=0.7,
-        num_samples=2000,
+        kernel=METROPOLIS,
+        num_samples=40_000,
+        thinning=20,
         progress_bar=False,
     )
     mean, error = llc_of(idata)

@@ -56,7 +56,7 @@ def slow(monkeypatch):
     [
         ({**WALK, "num_warmup": 5000}, 0.004, 1.5),
         ({**WALK, "num_warmup": 20, "thinning": 100_000}, 0.004, 1.0),
-        (SGNHT, 0.02, 3.0),
+        (SGNHT, 0.02, 1.5),
     ],
     ids=["a long warm-up", "a long way between draws", "a round of the warm-up"],
 )

@@ -7,6 +7,7 @@ import numpy as np
 import numpyro
 import pytest
 import regression
+from metropolis import Metropolis
 
 import numpyro_llc as nllc
 from numpyro_llc import zoo
@@ -29,7 +30,8 @@ def estimate(model, data=DATA, center=CENTER, **settings):
 
 def test_squares_have_the_llc_of_the_regression_with_and_without_batches(llc_of):
     exact = regression.exact(regression.OLS, 1.0)
-    for settings in ({}, {"kernel": "sgnht", "batch_size": 50, "num_samples": 8000}):
+    walk = {"kernel": Metropolis(0.08), "num_samples": 80_000, "thinning": 40}
+    for settings in (walk, {"kernel": "sgnht", "batch_size": 50, "num_samples": 8000}):
         idata = estimate(MODEL, num_warmup=1000, **settings)
         mean, error = llc_of(idata)
         assert idata.attrs["num_data"] == 500
@@ -53,7 +55,8 @@ def test_a_potential_without_data_has_its_llc(llc_of):
     problem = zoo.load("fourth_power", 1000)
     model = nllc.loss_model(lambda w: 1000 * w**4, np.zeros(()))
     assert problem.expectation().mean == pytest.approx(0.239, abs=0.01)
-    idata = estimate(model, (), {"params": 0.0}, num_data=1000, num_warmup=300)
+    walk = {"kernel": Metropolis(0.3), "num_warmup": 300, "num_samples": 8000, "thinning": 4}
+    idata = estimate(model, (), {"params": 0.0}, num_data=1000, **walk)
     mean, error = llc_of(idata)
     assert abs(mean - problem.expectation().mean) < 4 * error
     assert error < 0.05

@@ -249,6 +249,6 @@ def plain(y):
 def test_data_without_rows_are_refused_as_such(model):
     local = nllc.localize(model, center={"w": 1.0})
     with pytest.raises(ValueError, match="hold.* no (data|rows)"):
-        nllc.estimate_llc(KEY, local, (np.zeros(0),))
+        nllc.estimate_llc(KEY, local, (np.zeros(0),), kernel=WALK)
     with pytest.raises(ValueError, match=r"`evaluate_on\['none'\]`.*hold.* no (data|rows)"):
-        nllc.estimate_llc(KEY, local, (Y,), evaluate_on={"none": (Y[Y > 99],)})
+        nllc.estimate_llc(KEY, local, (Y,), kernel=WALK, evaluate_on={"none": (Y[Y > 99],)})

@@ -199,8 +199,10 @@ def test_a_table_of_refinements_agrees_with_single_runs():
         (X, Y),
         sites={"w": "w", "some": {"v": np.array([True, False, True])}},
         evaluate_on={"half": (X[:250], Y[:250])},
+        kernel=Metropolis(0.3),
         progress_bar=False,
-        num_samples=2000,
+        num_samples=40_000,
+        thinning=20,
     )
     assert dict(table.sizes) == {"sites": 2, "data": 2}
     assert table["num_parameters"].to_numpy().tolist() == [2, 2]
