@@ -638,15 +638,15 @@ def along_the_path():
 @pytest.mark.slow
 def test_along_training_llc_is_that_of_student_less_teacher(along_the_path):
     centers, table = along_the_path
-    mcmc = numpyro.infer.MCMC(
-        numpyro.infer.NUTS(student_less_teacher),
-        num_warmup=500,
-        num_samples=4000,
-        num_chains=4,
-        chain_method="vectorized",
-        progress_bar=False,
-    )
     for k, center in enumerate(centers):
+        mcmc = numpyro.infer.MCMC(
+            numpyro.infer.NUTS(student_less_teacher),
+            num_warmup=500,
+            num_samples=4000,
+            num_chains=4,
+            chain_method="vectorized",
+            progress_bar=False,
+        )
         mcmc.run(jax.random.key(k), center["params"], product(center["params"], X3))
         draws = np.asarray(mcmc.get_samples(group_by_chain=True)["llc"], np.float64)
         ess = float(numpyro.diagnostics.effective_sample_size(draws))
@@ -664,7 +664,7 @@ def test_at_the_end_of_training_the_two_truths_agree(along_the_path):
     _, table = along_the_path
     last = table.isel(checkpoint=-1)
     assert last["status"].to_numpy().tolist() == ["ok", "ok"]
-    difference = float(last["llc"].diff("truth"))
+    difference = np.subtract(*last["llc"].to_numpy())
     assert abs(difference) < 4 * np.hypot(*last["mcse_mean"].to_numpy())
 
 
