@@ -12,6 +12,7 @@ from numpyro.distributions import biject_to, constraints
 
 from numpyro_llc.models import _enumeration
 from numpyro_llc.models._arguments import StaticArguments
+from numpyro_llc.models._convolutions import by_products
 from numpyro_llc.models._discrete import Enumeration
 from numpyro_llc.models._plates import Batching, FullPlates
 from numpyro_llc.models._types import Losses, Parameters, PyTree, Site, Trace
@@ -98,7 +99,8 @@ class Program:
     value, `arrays` are the model's array arguments in order. `parameters` are the latent sample
     sites (`latents`) and the param sites; `likelihood` are the sites that the loss sums.
     `fingerprint` tells programs apart whose `model` is one object but reads other numbers;
-    `has_forward_mode` is False where a function of the model has a reverse rule of its own.
+    `has_forward_mode` is False where a function of the model has a reverse rule of its own;
+    `has_convolutions` says whether it has any.
     `enumeration` says how discrete latent sites, which are no parameters, are summed out.
     """
 
@@ -111,6 +113,7 @@ class Program:
     fingerprint: str = ""
     batching: Batching | None = None
     has_forward_mode: bool = True
+    has_convolutions: bool = False
     enumeration: Enumeration | None = None
 
     def require_batching(self) -> Batching:
@@ -166,6 +169,7 @@ class Program:
             raise
         return trace
 
+    @by_products
     def losses(
         self, z: Parameters, arrays: Sequence[jax.Array], seed: int | jax.Array = 0
     ) -> Losses:
@@ -205,6 +209,7 @@ class Program:
         """How many data each marginal loss counts as, from a plain trace."""
         return {} if self.enumeration is None else self.enumeration.weights(trace, losses)
 
+    @by_products
     def batch_losses(self, z: Parameters, arrays: Sequence[jax.Array], rows: jax.Array) -> Losses:
         """Per-datum losses of the rows `rows` alone, at a cost that does not grow with the data."""
         batching, values = self.require_batching(), partial(place, z)

@@ -12,6 +12,7 @@ from numpyro_llc.models import _center_rules, _data, _data_rules, _rules
 from numpyro_llc.models._arguments import check_model, split_arguments
 from numpyro_llc.models._axis_names import axis_names
 from numpyro_llc.models._center_values import CenterValues, CountKeys, as_values
+from numpyro_llc.models._convolutions import CONVOLUTION
 from numpyro_llc.models._discrete_sites import read_enumeration, say_once
 from numpyro_llc.models._enumeration import without_enum
 from numpyro_llc.models._fingerprint import calls, fingerprint, unused_leaves
@@ -231,6 +232,8 @@ def _structure(
     if "error" in found:
         raise found["error"]
     found["fingerprint"] = fingerprint(jaxpr)
+    has_any = calls(jaxpr, CONVOLUTION)
+    found["program"] = replace(found["program"], has_convolutions=has_any)
     return found
 
 
