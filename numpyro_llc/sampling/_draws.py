@@ -39,6 +39,15 @@ class Draws:
     positions: Parameters
     lowest: tuple[float, Parameters | None]
 
+    def part(self, k: int, num_parts: int) -> "Draws":
+        """Part `k` of the chains, cut into equal parts, without the lowest point."""
+
+        def cut(leaf: np.ndarray) -> np.ndarray:
+            return np.split(leaf, num_parts)[k]
+
+        fields = {name: value for name, value in vars(self).items() if name != "lowest"}
+        return Draws(**jax.tree.map(cut, fields), lowest=(0.0, None))
+
 
 @dataclass(frozen=True)
 class Finished:

@@ -157,7 +157,7 @@ def _warm_up(run: Run, schedule: Schedule, budget: int) -> tuple[float, float, b
     An automatic warm-up runs in rounds, each twice as long as the last, until the loss of a round
     shows no drift: its halves agree, the chains agree, and it agrees with the round before.
     """
-    run.describe("warm-up", schedule.num_warmup)
+    run.bar.describe("warm-up", schedule.num_warmup)
     seconds = (schedule.until or Until()).seconds
     deadline = np.inf if seconds is None else WARMUP_SHARE * seconds
     if schedule.num_warmup is not None:
@@ -210,7 +210,7 @@ def _sample(run: Run, schedule: Schedule, thinning: int, last_step: int) -> tupl
     half as many are kept from then on.
     """
     if schedule.num_samples is not None:
-        run.describe("sampling", run.steps + schedule.num_samples)
+        run.bar.describe("sampling", run.steps + schedule.num_samples)
         run.draw(schedule.num_samples // thinning, thinning)
         return thinning, "num_samples", True
     until, most = schedule.until or Until(), MAX_DRAWS * (MORE_DRAWS if schedule.until else 1)
@@ -219,9 +219,10 @@ def _sample(run: Run, schedule: Schedule, thinning: int, last_step: int) -> tupl
     drawn, more = 0, FIRST_DRAWS
     while True:
         more = max(min(more, most - drawn, (last_step - run.steps) // thinning), 1)
-        run.describe("sampling", run.steps + more * thinning)
+        run.bar.describe("sampling", run.steps + more * thinning)
         drawn += run.draw(more, thinning, deadline=deadline)
-        result = monte_carlo(run.collect().excess_loss)
+        result = run.llc()
+        run.bar.show(result)
         missing = _missing(result, until)
         if missing <= 1.0:
             return thinning, "relative_error", True

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm.auto import tqdm
 
 from numpyro_llc.errors import CheckpointError
+from numpyro_llc.inference_data import MonteCarlo, monte_carlo
 from numpyro_llc.local import EvaluationRows, check_start
 from numpyro_llc.models import Fields, Parameters, PyTree
+from numpyro_llc.sampling._bar import Bar
 from numpyro_llc.sampling._clock import Clock, Pace
 from numpyro_llc.sampling._compiled import CHUNK_DRAWS, Seen, advance, start
 from numpyro_llc.sampling._draws import Draws, NonFiniteDraw, chunk_of, flat
@@ -60,7 +61,7 @@ class Run:
         self.chunks: list[Seen] = []
         self.steps, self.since_draw, self.dropped = 0, 0, 1
         self.clock, self.pace = clock or Clock(), Pace()
-        self.bar = tqdm(disable=not plan.schedule.progress_bar, unit="step")
+        self.bar = Bar(is_shown=plan.schedule.progress_bar, has_llc=not self.own)
         keys = jax.random.split(rng_key, self.num_chains)
         self.progress = start(plan.sampler, self.layout, keys, starts, self.own, plan.target)
         check_start(self.sampler.gradient(self.progress.state), self.target.center)
@@ -187,16 +188,18 @@ class Run:
             self.progress, self.warmed = self.progress._replace(state=state), self.steps
         self.chunks, self.since_draw, self.is_sampling = [], 0, True
 
-    def describe(self, phase: str, total: int | None) -> None:
-        """Name the phase on the progress bar, and the steps it will have at its end."""
-        self.bar.set_description(phase, refresh=False)
-        self.bar.total = total
+    def llc(self) -> MonteCarlo:
+        """λ̂ of the draws so far, its Monte Carlo error, effective sample size and R-hat."""
+        excess = np.concatenate([chunk["excess_loss"] for chunk in self.chunks], axis=1)
+        return monte_carlo(float(self.target.inverse_temperature) * excess.astype(np.float64))
 
     def close(self, failure: CheckpointError | None = None) -> CheckpointError | None:
         """End the progress bar, and write what the folder lacks; returns why that failed.
 
         After a `failure` to write nothing more is.
         """
+        if self.is_sampling and self.chunks:
+            self.bar.tell(self.llc, is_last=True)
         self.bar.close()
         if failure is None and self.folder is not None and self.folder.pending:
             try:
@@ -219,12 +222,7 @@ class Run:
 
     def of_block(self, draws: Draws, block: int) -> Draws:
         """The draws of one block of chains, without the lowest point."""
-
-        def part(leaf: np.ndarray) -> np.ndarray:
-            return np.split(leaf, self.layout.num_blocks)[block]
-
-        fields = {name: value for name, value in vars(draws).items() if name != "lowest"}
-        return Draws(**jax.tree.map(part, fields), lowest=(0.0, None))
+        return draws.part(block, self.layout.num_blocks)
 
     def state_of_block(self, block: int) -> PyTree:
         """The sampler's state of one block, with a leading axis of length 1."""
@@ -280,6 +278,8 @@ class Run:
         self.chunks.append(chunk)
         if not np.isfinite(chunk["excess_loss"]).all() and self.is_broken.all():
             raise NonFiniteDraw
+        if self.is_sampling:
+            self.bar.tell(self.llc)
 
     def _take_saved(self) -> tuple[int, int]:
         """Hand out the next entry of the folder; returns its steps and draws."""
