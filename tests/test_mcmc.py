@@ -43,7 +43,8 @@ def assert_exact(mcmc, share=0.0):
 def stepped():
     """A kernel, its state after three steps of which two are warm-up, and a compiled step."""
     kernel, args = nllc.SGLD(LOCAL, batch_size=50), (regression.X, regression.Y)
-    state = kernel.init(jax.random.key(3), 2, None, args, {})
+    start = jax.jit(lambda key: kernel.init(key, 2, None, args, {}))
+    state = start(jax.random.key(3))
     step = jax.jit(lambda state: kernel.sample(state, args, {}))
     states = [state]
     for _ in range(3):

@@ -157,12 +157,10 @@ def test_a_diverged_cell_is_marked_and_the_others_go_on(grid):
     np.testing.assert_array_equal(found["llc"].isel(kept), grid["llc"].isel(kept))
 
 
-def test_centres_are_an_axis_too():
+@pytest.mark.slow
+def test_centres_have_their_exact_values_in_all_parameters():
     centers = [{"w": OLS}, {"w": OLS + np.array([0.1, 0.2])}]
     grid = sweep(center=centers)
-    assert dict(grid.sizes) == {"center": 2}
-    assert grid["center"].to_numpy().tolist() == [0, 1]
-    assert "recommendation" not in grid.attrs
     for k, point in enumerate(centers):
         cell, residual = grid.isel(center=k), Y - X @ point["w"]
         assert abs(cell["llc"] - euler(STEP, center=point["w"])) < 4 * cell["mcse_mean"]
@@ -178,7 +176,7 @@ def two_sites(x, y):
         numpyro.sample("y", dist.Normal(a * x[:, 0] + x[:, 1:] @ b, 1.0), obs=y)
 
 
-def test_what_is_not_sampled_stays_at_the_centre_of_each_cell():
+def test_centres_are_an_axis_and_what_is_not_sampled_stays_at_that_of_each_cell():
     """Cells side by side, of a site that is fixed and one of which a coordinate is."""
     x = regression.X[:, :3]
     best = np.linalg.lstsq(x, Y, rcond=None)[0]
@@ -195,6 +193,9 @@ def test_what_is_not_sampled_stays_at_the_centre_of_each_cell():
         thinning=10,
         progress_bar=False,
     )
+    assert dict(grid.sizes) == {"center": 2}
+    assert grid["center"].to_numpy().tolist() == [0, 1]
+    assert "recommendation" not in grid.attrs
     beta, hessian = 1 / np.log(len(x)), np.sum(x[:, 1] ** 2)
     curved = beta * hessian + 1.0
 
