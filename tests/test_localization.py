@@ -84,7 +84,7 @@ def test_results_keep_the_reason(choice, tmp_path):
             localization=choice.localization,
             **settings,
         )
-    assert idata.posterior.attrs["localization"] == 0.01
+    assert idata.posterior.attrs["localization"] == pytest.approx(0.01)
     assert idata.posterior.attrs["localization_reason"] == choice.reason
     local = nllc.localize(ARGUMENTS[0], center=None, localization=choice.localization)
     run = nllc.llc_trajectory(jax.random.key(0), local, [center], ARGUMENTS[1], **settings)

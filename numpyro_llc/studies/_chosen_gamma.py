@@ -31,10 +31,10 @@ def choose(grid: xr.Dataset, dimension: int, steps: int) -> xr.Dataset:
     usable = arrived & near
     grid = grid.assign(on_plateau=(dims, flat), is_usable=(dims, usable))
     gammas = grid["localization"].to_numpy()
-    both, everywhere = (flat & near).all(axis=0), usable.all(axis=0)
+    both, everywhere = flat.all(axis=0), usable.all(axis=0)
     if both.any():
-        places = np.flatnonzero(both)
-        cell = int(places[len(places) // 2])
+        places = np.flatnonzero(both & everywhere if (both & everywhere).any() else both)
+        cell = int(places[(len(places) - 1) // 2])
         why = _on_plateau(grid, both, cell)
     elif everywhere.any():
         cell = int(np.argmax(everywhere))
@@ -57,7 +57,7 @@ def _without_recommendation(attrs: dict[str, object]) -> dict[str, object]:
 
 def _has_arrived(grid: xr.Dataset) -> np.ndarray:
     """Whether the chains agree and have spread as far as the density, ``[center, γ]``."""
-    agree = (grid["r_hat"] <= R_HAT_LIMIT).to_numpy()
+    agree = ((grid["r_hat"] <= R_HAT_LIMIT) & np.isfinite(grid["llc"])).to_numpy()
     reached = grid["reached"].to_numpy()
     # Where it is not known, as of a kernel without gradients, R-hat alone tells.
     return agree & ~(np.abs(reached - 1.0) > REACHED)
