@@ -99,9 +99,10 @@ def estimate_llc(
         the run is the attribute ``ended_by``. Not with `num_samples`.
     chain_method : {"vectorized", "sequential", "parallel"}
         "parallel" spreads chains over the devices of `mesh`, or those of this process, on any
-        number of them with the draws of "sequential", up to rounding. NumPyro's kernels draw the same with "vectorized" too. The
-        chains of a stochastic-gradient kernel share their batches and what the warm-up learns with
-        "vectorized" and do not with the others: the draws differ, their density does not.
+        number of them with the draws of "sequential", up to rounding. NumPyro's kernels draw the
+        same with "vectorized" too. The chains of a stochastic-gradient kernel share their batches
+        and what the warm-up learns with "vectorized" and do not with the others: the draws differ,
+        their density does not.
     mesh : jax.sharding.Mesh, optional
         Devices to run on, such as ``jax.make_mesh((4, 2), ("chain", "data"))``: chains lie along an
         axis "chain" and rows of the data along an axis "data", if there is such an axis, and
