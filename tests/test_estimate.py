@@ -26,7 +26,6 @@ from numpyro_llc.local._curvature import curvature_at_center
 from numpyro_llc.local._starts import spread_starts
 from numpyro_llc.local._target import make_target
 from numpyro_llc.models import read_model
-from numpyro_llc.sampling._compiled import layout_of
 from numpyro_llc.sampling._lengths import recording_interval
 
 DATA = (regression.X, regression.Y)
@@ -591,17 +590,6 @@ def test_chains_that_learn_draw_the_same_on_any_number_of_devices(tmp_path, monk
     with monkeypatch.context() as patched:
         patched.setattr(sampling._run, "advance", None)  # nothing is computed
         np.testing.assert_allclose(batches(tmp_path / "a"), there, rtol=1e-6)
-
-
-@pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
-@pytest.mark.parametrize("devices", [1, 2, 3, 4, 8])
-def test_what_runs_apart_does_not_depend_on_the_devices(devices, monkeypatch):
-    schedule = sampling.check_schedule(10, 10, 4, 1, "parallel", False)
-    sampler = sampler_of(kernel_of("sgld", 10), num_warmup=10, num_chains=4)
-    monkeypatch.setattr(jax, "devices", lambda: [None] * devices)
-    layout = layout_of(sampler, schedule, [])
-    assert layout.num_blocks == 4
-    assert layout.num_devices == {1: 1, 2: 2, 3: 2, 4: 4, 8: 4}[devices]
 
 
 def test_parallel_chains_use_the_devices_and_draw_the_same(reference):

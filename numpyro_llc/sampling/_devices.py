@@ -163,6 +163,13 @@ def placed(
                 f"`mesh` {dict(mesh.shape)} has other devices than those on which arguments of the "
                 f"model or `center` lie, {dict(sharding.mesh.shape)}. Make one mesh for all."
             )
+    used = {CHAINS, DATA}.union(*(_names(sharding.spec) for sharding in own))
+    if unused := [name for name, size in mesh.shape.items() if name not in used and size > 1]:
+        raise ValueError(
+            f"`mesh` has the axes {unused}, along which nothing lies: {CHAINS!r} is of the chains, "
+            f"{DATA!r} of the rows of the data, and others of the parameters, by the sharding of "
+            "the arrays of `center` (jax.device_put(center, ...))."
+        )
     axes = row_axes(reading)
     arrays = tuple(
         _laid_rows(array, axis, mesh, evenly)
@@ -228,26 +235,18 @@ def _kept(leaf: jax.Array, mesh: Mesh) -> jax.Array:
     return jax.device_put(leaf, NamedSharding(mesh, PartitionSpec()))
 
 
-def placement_of(center: Parameters, arrays: tuple[jax.Array, ...], mesh: Mesh) -> Placement:
+def placement_of(center: Parameters, mesh: Mesh) -> Placement:
     """How a run lies on a mesh, once what it is given lies there.
 
     Raises
     ------
     ValueError
-        If nothing lies along an axis of the mesh.
+        If parameters lie along an axis that the mesh does not have.
     """
     specs = []
     for leaf in jax.tree.leaves(center):
         own = sharding_of(leaf)
         specs.append(PartitionSpec() if own is None else own.spec)
-    of_arrays = [own.spec for own in map(sharding_of, arrays) if own is not None]
-    used = {CHAINS, DATA}.union(*map(_names, (*specs, *of_arrays)))
-    if unused := [name for name, size in mesh.shape.items() if name not in used and size > 1]:
-        raise ValueError(
-            f"`mesh` has the axes {unused}, along which nothing lies: {CHAINS!r} is of the chains, "
-            f"{DATA!r} of the rows of the data, and others of the parameters, by the sharding of "
-            "the arrays of `center` (jax.device_put(center, ...))."
-        )
     if missing := set().union(*map(_names, specs)) - set(mesh.shape):
         raise ValueError(
             f"`center` lies along {sorted(missing)}, which `mesh` {dict(mesh.shape)} does not have."

@@ -211,7 +211,7 @@ def make_plan(
     target, num_data = local.target(reading)
     if sampler.uses_gradient:
         check_differentiable(target)
-    placement = None if mesh is None else placement_of(target.center, target.arrays, mesh)
+    placement = None if mesh is None else placement_of(target.center, mesh)
     check_shares(getattr(sampler, "batch_size", None), target.num_shards)
     plan = Plan(local, reading, target, num_data, name_of(kernel), sampler, schedule, {}, placement)
     axes = getattr(kernel, "in_axes", None)

@@ -1,0 +1,116 @@
+"""What `test_devices.py` runs on four devices, in a process of its own; prints JSON."""
+
+import json
+import re
+import sys
+import warnings
+
+import numpyro
+
+numpyro.set_host_device_count(4)
+
+import jax  # noqa: E402
+import numpy as np  # noqa: E402
+import numpyro.distributions as dist  # noqa: E402
+import regression  # noqa: E402
+from jax.sharding import NamedSharding, PartitionSpec  # noqa: E402
+from metropolis import METROPOLIS  # noqa: E402
+
+import numpyro_llc as nllc  # noqa: E402
+from numpyro_llc import sampling  # noqa: E402
+from numpyro_llc.kernels import kernel_of  # noqa: E402
+
+warnings.simplefilter("ignore")
+LENGTHS = {"num_warmup": 30, "num_samples": 20, "thinning": 1, "progress_bar": False}
+DATA = regression.X, regression.Y
+CENTER = {"w": regression.OLS}
+
+
+def mesh(**axes):
+    count = int(np.prod(list(axes.values())))
+    return jax.make_mesh(tuple(axes.values()), tuple(axes), devices=jax.devices()[:count])
+
+
+def put(array, on, *spec):
+    return jax.device_put(array, NamedSharding(on, PartitionSpec(*spec)))
+
+
+def draws(on=None, data=DATA, center=CENTER, **settings):
+    settings = {"kernel": "sgld", "num_chains": 3, **LENGTHS, **settings}
+    local = nllc.localize(regression.model, center=center)
+    idata = nllc.estimate_llc(jax.random.key(0), local, data, mesh=on, **settings)
+    return idata["posterior"]["llc"].to_numpy().tolist()
+
+
+def network(x, y=None):
+    first = numpyro.sample("first", dist.Normal(0.0, 1.0).expand([5, 8]).to_event(2))
+    last = numpyro.sample("last", dist.Normal(0.0, 1.0).expand([8]).to_event(1))
+    with numpyro.plate("N", x.shape[0]):
+        numpyro.sample("y", dist.Normal(jax.numpy.tanh(x @ first) @ last, 1.0), obs=y)
+
+
+def run_of(model, center, data, on=None, batch_size=None):
+    """A run at its start, and what its program sends between devices: kinds and sizes."""
+    schedule = sampling.check_schedule(10, 10, 4, 1, "vectorized", False, None, on)
+    local = nllc.localize(model, center=center)
+    plan = sampling.make_plan(local, data, None, kernel_of("sgld", batch_size), schedule)
+    rows = sampling.evaluation_rows(plan, jax.random.key(3))
+    run = sampling.Run(plan, plan.starts(None, jax.random.key(1)), jax.random.key(2), rows=rows)
+    given = run.progress, {}, plan.target, rows, {}, 4, 2, True, True
+    compiled = sampling.advance.lower(plan.sampler, run.layout, (), *given).compile()
+    found = re.findall(
+        r"= \(?\w+\[([\d,]*)\].* (all-\w+|collective-\w+|reduce-\w+)\(", compiled.as_text()
+    )
+    return run, [
+        (kind, int(np.prod([int(k) for k in shape.split(",") if k]))) for shape, kind in found
+    ]
+
+
+def messages():
+    on = mesh(chain=2, data=2)
+    run, found = run_of(regression.model, CENTER, DATA, on, batch_size=20)
+    rows = [shard.data.shape[0] for shard in run.target.arrays[0].addressable_shards]
+    chains = [shard.data.shape[1] for shard in run.state.z["w"].addressable_shards]
+    return {"found": found, "rows": rows, "chains": chains}
+
+
+def parameters():
+    on = mesh(data=2, model=2)
+    first = jax.random.normal(jax.random.key(4), (5, 8))
+    center = {"first": put(first, on, None, "model"), "last": put(first[0], on, "model")}
+    data = [put(part, on, "data") for part in DATA]
+    run, found = run_of(network, center, data, batch_size=20)
+    held = jax.tree.map(
+        lambda leaf: leaf.addressable_shards[0].data.shape,
+        (run.state.z, run.state.anchor.gradient),
+    )
+    return {"found": found, "held": held}
+
+
+def cases(folder):
+    """What can be asked for, by claim."""
+    on, begun = mesh(chain=2, data=2), f"{folder}/begun"
+    explicit = mesh(rows=2)
+    return {
+        "alone": lambda: draws(kernel=METROPOLIS, output=begun),
+        "both": lambda: draws(on, kernel=METROPOLIS),
+        "gone on": lambda: draws(on, kernel=METROPOLIS, output=begun),
+        "batches": lambda: draws(on, batch_size=20, num_chains=4, num_samples=600),
+        "messages": messages,
+        "parameters": parameters,
+        "sgld alone": draws,
+        "sgld over chains": lambda: draws(mesh(chain=2)),
+        "sgld over rows": lambda: draws(mesh(data=4)),
+        "sgld on data that lie on devices": lambda: draws(
+            data=[put(x, explicit, "rows") for x in DATA]
+        ),
+        "nuts alone": lambda: draws(kernel="nuts"),
+        "nuts": lambda: draws(on, kernel="nuts"),
+        "sequential": lambda: draws(chain_method="sequential", batch_size=20),
+        "parallel": lambda: draws(mesh(chain=2), chain_method="parallel", batch_size=20),
+    }
+
+
+if __name__ == "__main__":
+    known = cases(sys.argv[1])
+    print(json.dumps({name: known[name]() for name in sys.argv[2:]}))
