@@ -50,15 +50,17 @@ def test_a_change_is_found_where_it_is():
 
 
 def test_numbers_of_a_run_by_hand():
-    table = nllc.llc_changes(
-        trajectory([1.0, 1.5, 1.4], [0.1, 0.2, 0.05]), pairs="all", ci_prob=0.9
-    )
+    run = trajectory([1.0, 1.5, 1.4], [0.1, 0.2, 0.05])
+    table = nllc.llc_changes(run, pairs="all", ci_prob=0.9)
     assert list(table.index) == [(0, 100), (0, 200), (100, 200)]
     np.testing.assert_allclose(table["change"], [0.5, 0.4, -0.1])
     np.testing.assert_allclose(table["error"], np.sqrt([0.05, 0.0125, 0.0425]))
     width = stats.norm.ppf(0.5 + 0.5 * 0.9 ** (1 / 3)) * table["error"]
     np.testing.assert_allclose(table["ci90_ub"] - table["change"], width)
     np.testing.assert_allclose(table["change"] - table["ci90_lb"], width)
+    wide = nllc.llc_changes(run, pairs="all", ci_prob=0.9, error_factor=2.0)
+    np.testing.assert_allclose(wide["error"], 2 * table["error"])
+    np.testing.assert_allclose(wide["ci90_ub"] - wide["change"], 2 * width)
     alone = 2 * stats.norm.sf(np.abs(table["change"] / table["error"]))
     third, first, second = alone[1], alone[0], alone[2]  # from the smallest on
     wanted = [1 - (1 - first) ** 2, 1 - (1 - third) ** 3, second]

@@ -61,16 +61,16 @@ def test_each_gamma_has_its_exact_numbers(choice):
     assert last["expected_llc"] == pytest.approx(wanted, rel=0.01)
 
 
-def test_the_middle_of_the_plateau_is_chosen(choice):
+def test_a_gamma_of_the_plateau_is_chosen_at_which_draws_stay_near(choice):
     assert choice.has_plateau
-    assert choice.localization == 1e-2
+    assert choice.localization == 0.1  # below, the draws lie further away than the centre is long
     flat = choice.data["on_plateau"].isel(center=0).to_numpy()
     np.testing.assert_array_equal(flat, [True, True, True, False, False, False])
     assert str(choice) == choice.reason == choice.localization.reason
-    assert choice.reason.startswith("γ = 0.01. It is in the middle of a plateau: for γ from 0.001")
+    assert choice.reason.startswith("γ = 0.1. It is on a plateau: for γ from 0.001 to 0.1")
     assert choice.table.shape == (6, 10)
-    row = choice.table.loc[(0, 0.01)]
-    assert row["llc"] == choice.data["llc"].sel(localization=0.01).item()
+    row = choice.table.loc[(0, 0.1)]
+    assert row["llc"] == choice.data["llc"].sel(localization=0.1).item()
 
 
 def test_results_keep_the_reason(choice, tmp_path):
@@ -84,22 +84,22 @@ def test_results_keep_the_reason(choice, tmp_path):
             localization=choice.localization,
             **settings,
         )
-    assert idata.posterior.attrs["localization"] == pytest.approx(0.01)
+    assert idata.posterior.attrs["localization"] == pytest.approx(0.1)
     assert idata.posterior.attrs["localization_reason"] == choice.reason
     local = nllc.localize(ARGUMENTS[0], center=None, localization=choice.localization)
     run = nllc.llc_trajectory(jax.random.key(0), local, [center], ARGUMENTS[1], **settings)
     assert run.attrs["localization_reason"] == choice.reason
     again = pickle.loads(pickle.dumps(choice.localization))
-    assert (again, again.reason) == (0.01, choice.reason)
+    assert (again, again.reason) == (0.1, choice.reason)
     choice.data.to_netcdf(tmp_path / "choice.nc", engine="h5netcdf")
     read = LocalizationChoice(xr.load_dataset(tmp_path / "choice.nc", engine="h5netcdf"))
-    assert (read.localization, read.reason) == (0.01, choice.reason)
+    assert (read.localization, read.reason) == (0.1, choice.reason)
 
 
 def test_the_picture_shows_what_was_found(choice):
     axes = plots.plot_localization(choice)
     labels = axes.get_legend_handles_labels()[1]
-    for wanted in ("λ̂ ± 2 mcse", "quadratic loss", "β tr H/(2γ)", "plateau", "chosen: γ = 0.01"):
+    for wanted in ("λ̂ ± 2 mcse", "quadratic loss", "β tr H/(2γ)", "plateau", "chosen: γ = 0.1"):
         assert wanted in labels
     with pytest.raises(ValueError, match="`choice` must be what `choose_localization` returns"):
         plots.plot_localization(xr.Dataset())
@@ -197,7 +197,7 @@ def test_where_no_gamma_is_usable_the_largest_is_chosen_and_the_remedy_said():
     far = chosen(grid_of(FALLING, center_norm=1.0))
     assert far.localization == 10.0
     assert "Give a larger `localization`" in far.reason
-    assert "gave a λ̂" in chosen(grid_of(np.nan * GRID)).reason
+    assert "give a λ̂" in chosen(grid_of(np.nan * GRID)).reason
 
 
 def test_the_grid_of_its_own_is_around_the_length_of_the_centre():

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from numpyro_llc._checks import check_positive
 from numpyro_llc.results import check_probability
 
 PAIRS = ("neighbors", "all")
@@ -14,7 +15,11 @@ _NORMAL = NormalDist()
 
 
 def llc_changes(
-    trajectory: xr.Dataset, *, pairs: str = "neighbors", ci_prob: float = 0.95
+    trajectory: xr.Dataset,
+    *,
+    pairs: str = "neighbors",
+    ci_prob: float = 0.95,
+    error_factor: float = 1.0,
 ) -> pd.DataFrame:
     r"""Test between which checkpoints of a training run λ̂ changes.
 
@@ -31,6 +36,8 @@ def llc_changes(
         Each checkpoint with the next, or with every later one.
     ci_prob : float in (0, 1)
         Probability that all intervals hold.
+    error_factor : float
+        What to multiply the errors by, where repeats of one checkpoint scatter more than they say.
 
     Returns
     -------
@@ -59,6 +66,8 @@ def llc_changes(
             f"`trajectory` must be what `llc_trajectory` returns; it lacks {sorted(missing)}."
         )
     step, llc, error = (trajectory[name].to_numpy() for name in ("step", "llc", "mcse_mean"))
+    meaning = "It multiplies the errors of λ̂."
+    error = error * check_positive("error_factor", error_factor, meaning=meaning)
     known = np.flatnonzero(np.isfinite(llc) & np.isfinite(error))
     if len(known) < 2:
         raise ValueError(

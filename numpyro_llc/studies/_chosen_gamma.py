@@ -92,7 +92,7 @@ def _on_plateau(grid: xr.Dataset, flat: np.ndarray, cell: int) -> str:
     on, here = grid.isel(localization=flat), grid.isel(localization=cell)
     gammas = on["localization"].to_numpy()
     return (
-        f"It is in the middle of a plateau: for γ from {number(gammas.min())} to "
+        f"It is on a plateau: for γ from {number(gammas.min())} to "
         f"{number(gammas.max())} λ̂ does not change beyond 5 % and its errors at any of "
         f"{grid.sizes['center']} centre(s) (λ̂ at this γ: {_range(here['llc'].to_numpy())}), and γ "
         f"takes {_shares(on['localization_share'].to_numpy())} of it. The draws lie "

@@ -128,9 +128,9 @@ def choose_localization(
     Notes
     -----
     A γ is usable at a centre where chains agree (R-hat), have arrived (``reached``), and the draws
-    lie no further from the centre than that from zero. The choice is the middle of the plateau,
-    neighbours within 5 % and their errors, if there is one at all centres; else the smallest
-    usable γ, of which γ takes the smallest share. Without a plateau λ̂ is no learning coefficient,
+    lie no further from the centre than that from zero. If there is a plateau at all centres,
+    neighbours within 5 % and their errors, the choice is in the middle of its usable part; else it
+    is the smallest usable γ, of which γ takes the smallest share. Without a plateau λ̂ is no learning coefficient,
     whatever γ: it counts the directions that the data determine better than γ does.
     """
     centers = list(center) if is_axis(center) else [center]
