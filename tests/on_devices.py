@@ -4,6 +4,7 @@ import json
 import re
 import sys
 import warnings
+from pathlib import Path
 
 import numpyro
 
@@ -87,6 +88,19 @@ def parameters():
     return {"found": found, "held": held}
 
 
+def example():
+    """The first example of the page of docs."""
+    page = (Path(__file__).parents[1] / "docs" / "devices.md").read_text()
+    names = {}
+    exec(
+        page.split("```python\n")[1]
+        .split("```")[0]
+        .replace("mesh=mesh", f"mesh=mesh, **{LENGTHS}"),
+        names,
+    )
+    return names["idata"]["posterior"]["llc"].to_numpy().tolist()
+
+
 def cases(folder):
     """What can be asked for, by claim."""
     on, begun = mesh(chain=2, data=2), f"{folder}/begun"
@@ -95,9 +109,9 @@ def cases(folder):
         "alone": lambda: draws(kernel=METROPOLIS, output=begun),
         "both": lambda: draws(on, kernel=METROPOLIS),
         "gone on": lambda: draws(on, kernel=METROPOLIS, output=begun),
-        "batches": lambda: draws(on, batch_size=20, num_chains=4, num_samples=600),
         "messages": messages,
         "parameters": parameters,
+        "example": example,
         "sgld alone": draws,
         "sgld over chains": lambda: draws(mesh(chain=2)),
         "sgld over rows": lambda: draws(mesh(data=4)),
