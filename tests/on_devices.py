@@ -90,7 +90,7 @@ def parameters():
 
 def example():
     """The first example of the page of docs."""
-    page = (Path(__file__).parents[1] / "docs" / "devices.md").read_text()
+    page = (Path(__file__).parents[1] / "docs" / "how-to" / "devices.md").read_text()
     names = {}
     exec(
         page.split("```python\n")[1]

@@ -44,7 +44,7 @@ TESTS = {
     "local/_spectrum.py": ["localization"],
     "local/_starts.py": ["curvature"],
     "local/_target.py": ["known_answers", "handlers", "estimate"],
-    "models": ["models", "properties", "batches", "networks", "discrete"],
+    "models": ["models", "properties", "batches", "networks", "discrete", "truth"],
     "pointwise": ["pointwise"],
     "results": ["diagnose", "estimators", "inference_data"],
     "results/checks": ["diagnose", "estimators"],
