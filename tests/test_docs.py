@@ -146,3 +146,46 @@ def test_a_call_that_does_not_fit_is_noticed():
         _check_call(ast.parse("nllc.summary(idata, prob=0.9)").body[0].value)
     with pytest.raises(AttributeError):
         _check_call(ast.parse("nllc.sumary(idata)").body[0].value)
+
+
+SMALL = """
+import jax, jax.numpy as jnp, numpy as np, numpyro, numpyro.distributions as dist, optax
+import numpyro_llc as nllc
+from numpyro_llc import plots
+
+def model(x, y):
+    slope = numpyro.sample("slope", dist.Normal(0.0, 1.0))
+    log_scale = numpyro.sample("log_scale", dist.Normal(0.0, 1.0))
+    with numpyro.plate("data", len(x)):
+        numpyro.sample("y", dist.Normal(slope * x, jnp.exp(log_scale)), obs=y)
+
+def apply(params, x):
+    return x * params
+
+x = np.linspace(-1.0, 1.0, 1000)
+y = x + np.random.default_rng(0).normal(size=1000)
+key, params, n, k = jax.random.key(0), jnp.asarray(1.0), 1000, 1
+center = nllc.find_center(key, model, (x, y))
+local = nllc.localize(model, center=center)
+idata = nllc.estimate_llc(key, local, (x, y), progress_bar=False)
+"""
+RUN = ("localization", "loss", "findings", "report", "resume")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
+@pytest.mark.parametrize("page", RUN)
+def test_the_code_of_a_how_to_page_runs(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(SMALL, names)
+    for block in _blocks(DOCS / "how-to" / f"{page}.md"):
+        exec(block, names)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
+def test_the_example_of_the_readme_runs(capsys):
+    for block in _blocks(ROOT / "README.md"):
+        exec(block, {})
+    assert "mcse_mean" in capsys.readouterr().out
