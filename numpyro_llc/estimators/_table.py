@@ -100,7 +100,7 @@ def rows_of(
     Parameters
     ----------
     names : str or sequence of str
-        As in :func:`choose`.
+        "all" (those whose needs are `known`), one name or several.
     llc : array [chain, draw]
     known : dict
         ``penalty``, ``multiplicity`` and ``virial``, or None for what is not known.

@@ -35,8 +35,9 @@ def compare(
     ----------
     results : dict
         By name, what :func:`~numpyro_llc.estimate_llc` or ``from_numpyro`` returned, of different
-        models or of different centres of one model; or a :class:`FreeEnergy` each, as of
-        ``free_energy``, in which case `criterion` is theirs.
+        models or of different centres of one model; or a
+        :class:`~numpyro_llc.evidence.FreeEnergy` each, as of ``free_energy``, in which case
+        `criterion` is theirs.
     criterion : {"local_free_energy", "wbic", "bic"}
     multiplicity : int or dict of str to int, optional
         m of all, or by name, for "local_free_energy".

@@ -103,7 +103,8 @@ def local_free_energy(
     The leading terms of the expansion in n (Watanabe 2009, Main Theorem 6.2). Not covered, neither
     by `value` nor by `error`: the constant of order 1, in which prior, curvature and the volume of
     the set of minima stand, and which the data shift. Differences below a few nats may be due to
-    it, whatever their error. ``free_energy`` of a :func:`~numpyro_llc.temperature_ladder` has it.
+    it, whatever their error. ``free_energy`` of a
+    :func:`~numpyro_llc.evidence.temperature_ladder` has it.
     A mean λ̂ is low by ``(m - 1)/log(nβ)`` where m exceeds one, which is of order 1 here too.
     """
     if multiplicity is not None:

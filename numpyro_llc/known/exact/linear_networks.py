@@ -123,7 +123,7 @@ def matrix_factorization(
 
 
 def deep_linear_network(widths: Sequence[int], rank: int = 0) -> LearningCoefficient:
-    r"""Return λ of ``y = W_L ... W_1 x + noise`` at an aligned point.
+    r"""Return λ of ``y = W_L ⋯ W_1 x + noise`` at an aligned point.
 
     With ``M_s = H_s - r`` for the widths H_0, ..., H_L and true rank r, there is a set Σ of l + 1
     smallest M_s with ``sum Σ >= l max Σ`` and ``sum Σ < l M`` for each M outside. With its sum S,

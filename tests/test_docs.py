@@ -1,0 +1,191 @@
+"""The pages of docs/: links, reach, the reference of public names, and code that fits the API."""
+
+import ast
+import inspect
+import re
+import types
+from pathlib import Path
+
+import pytest
+
+import numpyro_llc as nllc
+from numpyro_llc import plots
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = [
+    page
+    for page in sorted(DOCS.rglob("*"))
+    if page.suffix in (".md", ".rst") and not {"_build", "_templates", "generated"} & {*page.parts}
+]
+MARKDOWN = [ROOT / "README.md", *(page for page in PAGES if page.suffix == ".md")]
+ROOMS = ("evidence", "pointwise", "exact", "zoo", "estimators", "plots")
+
+
+def _names(pages):
+    return [str(page.relative_to(ROOT)) for page in pages]
+
+
+def _anchors(page):
+    """Anchors of the headings of a page, as MyST and Git hosts make them."""
+    titles = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    texts = [re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", title).lower() for title in titles]
+    return {re.sub(r"[^\w\- ]", "", text).replace(" ", "-") for text in texts}
+
+
+@pytest.mark.parametrize("page", MARKDOWN, ids=_names(MARKDOWN))
+def test_links_lead_somewhere(page):
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    for target, anchor in re.findall(r"\]\(([^)\s#]*)(?:#([^)\s]*))?\)", text):
+        if target.startswith("http"):
+            continue
+        path = page if target == "" else (page.parent / target)
+        assert path.exists(), f"{target} of {page.name}"
+        assert not anchor or anchor in _anchors(path), f"{target}#{anchor} of {page.name}"
+
+
+def _entries(page):
+    """Pages that the toctrees of a page list."""
+    for block in re.findall(r"```\{toctree\}\n(.*?)```", page.read_text(), re.DOTALL):
+        for entry in block.split():
+            if not entry.startswith(":"):
+                yield from page.parent.glob(entry if entry.endswith("*") else f"{entry}.*")
+
+
+def test_every_page_is_reachable_from_the_first():
+    seen, new = set(), {DOCS / "index.md"}
+    while new:
+        seen |= new
+        new = {entry for page in new for entry in _entries(page) if entry in PAGES} - seen
+    assert set(PAGES) - seen == set()
+
+
+def _documented():
+    """Every object that the reference lists, by its full name."""
+    module, found = "", {}
+    for line in (DOCS / "reference" / "api.rst").read_text().splitlines():
+        if line.startswith(".. currentmodule:: numpyro_llc"):
+            module = line.split("numpyro_llc")[1].strip(".")
+        elif re.fullmatch(r"   [A-Za-z_.]+", line):
+            name = f"{module}.{line.strip()}".strip(".")
+            value = nllc
+            for part in name.split("."):
+                value = getattr(value, part)
+            found[name] = value
+    return found
+
+
+def test_every_public_name_is_in_the_reference():
+    found = _documented()
+    objects = {id(value) for value in found.values()}
+    for room in ("", *ROOMS):
+        module = getattr(nllc, room) if room else nllc
+        for name in module.__all__:
+            value = getattr(module, name)
+            full = f"{room}.{name}".strip(".")
+            is_known = full in found or (callable(value) and id(value) in objects)
+            assert is_known or isinstance(value, types.ModuleType), full
+
+
+def _blocks(page):
+    for block in re.findall(r"```(?:python|\{code-cell\})\n(.*?)```", _unindented(page), re.DOTALL):
+        yield "\n".join(line for line in block.splitlines() if not line.startswith(":"))
+
+
+def _unindented(page):
+    """The text of a page, with code blocks of list items at the margin."""
+    text = page.read_text()
+    return re.sub(
+        r"^( +)```python\n(.*?)^\1```",
+        lambda found: re.sub(rf"^{found[1]}", "", found[0], flags=re.MULTILINE),
+        text,
+        flags=re.DOTALL | re.MULTILINE,
+    )
+
+
+def _dotted(node):
+    if isinstance(node, ast.Name):
+        return node.id
+    if isinstance(node, ast.Attribute):
+        return f"{_dotted(node.value)}.{node.attr}"
+    return ""
+
+
+def _check_call(call):
+    """A call of this package takes the arguments that a page gives it."""
+    root, *parts = _dotted(call.func).split(".")
+    known = {"nllc": nllc, "plots": plots}
+    if root not in known or not parts:
+        return
+    function = known[root]
+    for part in parts:
+        function = getattr(function, part)
+    is_open = any(isinstance(value, ast.Starred) for value in call.args)
+    names = {keyword.arg for keyword in call.keywords}
+    if is_open or None in names or any(_is_dots(value) for value in call.args):
+        return
+    inspect.signature(function).bind(*call.args, **dict.fromkeys(names))
+
+
+def _is_dots(node):
+    return isinstance(node, ast.Constant) and node.value is Ellipsis
+
+
+@pytest.mark.parametrize("page", MARKDOWN, ids=_names(MARKDOWN))
+def test_code_on_a_page_fits_the_public_names(page):
+    for block in _blocks(page):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.Call):
+                _check_call(node)
+
+
+def test_a_call_that_does_not_fit_is_noticed():
+    with pytest.raises(TypeError, match="missing"):
+        _check_call(ast.parse("nllc.summary()").body[0].value)
+    with pytest.raises(TypeError, match="unexpected keyword"):
+        _check_call(ast.parse("nllc.summary(idata, prob=0.9)").body[0].value)
+    with pytest.raises(AttributeError):
+        _check_call(ast.parse("nllc.sumary(idata)").body[0].value)
+
+
+SMALL = """
+import jax, jax.numpy as jnp, numpy as np, numpyro, numpyro.distributions as dist, optax
+import numpyro_llc as nllc
+from numpyro_llc import plots
+
+def model(x, y):
+    slope = numpyro.sample("slope", dist.Normal(0.0, 1.0))
+    log_scale = numpyro.sample("log_scale", dist.Normal(0.0, 1.0))
+    with numpyro.plate("data", len(x)):
+        numpyro.sample("y", dist.Normal(slope * x, jnp.exp(log_scale)), obs=y)
+
+def apply(params, x):
+    return x * params
+
+x = np.linspace(-1.0, 1.0, 1000)
+y = x + np.random.default_rng(0).normal(size=1000)
+key, params, n, k = jax.random.key(0), jnp.asarray(1.0), 1000, 1
+center = nllc.find_center(key, model, (x, y))
+local = nllc.localize(model, center=center)
+idata = nllc.estimate_llc(key, local, (x, y), progress_bar=False)
+"""
+RUN = ("localization", "loss", "findings", "report", "resume")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
+@pytest.mark.parametrize("page", RUN)
+def test_the_code_of_a_how_to_page_runs(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(SMALL, names)
+    for block in _blocks(DOCS / "how-to" / f"{page}.md"):
+        exec(block, names)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
+def test_the_example_of_the_readme_runs(capsys):
+    for block in _blocks(ROOT / "README.md"):
+        exec(block, {})
+    assert "mcse_mean" in capsys.readouterr().out
