@@ -31,11 +31,11 @@ def choose(grid: xr.Dataset, dimension: int, steps: int) -> xr.Dataset:
     usable = arrived & near
     grid = grid.assign(on_plateau=(dims, flat), is_usable=(dims, usable))
     gammas = grid["localization"].to_numpy()
-    both, everywhere = flat.all(axis=0), usable.all(axis=0)
+    both, everywhere = np.all(flat, axis=0), np.all(usable, axis=0)
     if both.any():
         places = np.flatnonzero(both & everywhere if (both & everywhere).any() else both)
         cell = int(places[(len(places) - 1) // 2])
-        why = _on_plateau(grid, both, cell)
+        why = _on_plateau(grid, np.asarray(both), cell)
     elif everywhere.any():
         cell = int(np.argmax(everywhere))
         why = f"{_no_plateau(grid)} {_smallest(grid, arrived, near, cell, dimension, steps)}"

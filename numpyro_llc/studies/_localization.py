@@ -130,19 +130,17 @@ def choose_localization(
     A γ is usable at a centre where chains agree (R-hat), have arrived (``reached``), and the draws
     lie no further from the centre than that from zero. If there is a plateau at all centres,
     neighbours within 5 % and their errors, the choice is in the middle of its usable part; else it
-    is the smallest usable γ, of which γ takes the smallest share. Without a plateau λ̂ is no learning coefficient,
-    whatever γ: it counts the directions that the data determine better than γ does.
+    is the smallest usable γ, at which γ takes the smallest share. Without a plateau λ̂ is no
+    learning coefficient, whatever γ: it counts the directions that the data determine better than γ
+    does.
     """
     centers = list(center) if is_axis(center) else [center]
     local = as_localized(model, center=centers[0])
     if center is not None:
         local = replace(local, center=centers[0])
-    lengths = {
-        "num_warmup": NUM_WARMUP if num_warmup is None else num_warmup,
-        "num_samples": NUM_SAMPLES if num_samples is None else num_samples,
-        "num_chains": num_chains,
-    }
-    schedule = check_schedule(*lengths.values(), None, "vectorized", False, None)
+    num_warmup = NUM_WARMUP if num_warmup is None else num_warmup
+    num_samples = NUM_SAMPLES if num_samples is None else num_samples
+    schedule = check_schedule(num_warmup, num_samples, num_chains, None, "vectorized", False, None)
     chosen = kernel_of(kernel, batch_size)
     plan = make_plan(local, model_args, model_kwargs, chosen, schedule)
     centers = [local.center] if center is None else centers
@@ -157,12 +155,14 @@ def choose_localization(
         localization=grid,
         kernel=kernel,
         batch_size=batch_size,
+        num_warmup=num_warmup,
+        num_samples=num_samples,
+        num_chains=num_chains,
         progress_bar=progress_bar,
-        **lengths,
     )
     key = run_keys(rng_key).curvature
     found = xr.merge([found, _curves(key, plans, grid)], combine_attrs="override")
-    return LocalizationChoice(choose(found, plan.target.dimension, sum(list(lengths.values())[:2])))
+    return LocalizationChoice(choose(found, plan.target.dimension, num_warmup + num_samples))
 
 
 def _checked(localization: Sequence[float]) -> list[float]:
