@@ -405,6 +405,29 @@ def test_a_picture_shows_the_rows(table):
         plots.plot_trajectory(table.drop_vars("mcse_mean"))
 
 
+def test_a_picture_of_both_truths_keeps_those_above_zero_readable(table):
+    """Of -418 and -150 000, far below, the curve from 14 to 43 keeps most of the axis."""
+    both = xr.concat([table, table], "truth").assign_coords(truth=["data", "center"])
+    both["llc"] = ("truth", "checkpoint"), [[-150_000.0, -418.0, 14.0, 15.0], [30.0, 43, 20, 14]]
+    left, right = plots.plot_trajectory(both.assign_attrs(num_data=500))
+    assert len(left.lines) == 1
+    names = [text.get_text() for text in right.get_legend().get_texts()]
+    assert {name.removesuffix(", with findings") for name in names} == {
+        "loss",
+        "λ̂ by the data",
+        "λ̂ by the center",
+    }
+    place = [
+        right.transAxes.inverted().transform(right.transData.transform((0.0, y)))[1]
+        for y in (-150_000.0, -418.0, 0.0, 14.0, 43.0)
+    ]
+    assert 0.0 <= place[0] < place[1] - 0.05
+    assert place[1] < place[2] - 0.05
+    assert 0.35 < place[2] < 0.4  # what is above zero has 1/1.6 of the axis
+    assert place[4] - place[3] > 0.3
+    assert len(right.get_yticks()) >= 6
+
+
 def test_rows_on_disk_are_plain_json(tmp_path):
     found = trajectory(CENTERS[:1], output=tmp_path)
     (line,) = map(json.loads, (tmp_path / "trajectory.jsonl").read_text().splitlines())
