@@ -1,4 +1,4 @@
-"""The demo: how complex Gaussian mixtures of the galaxies are, at their best fit."""
+"""The demo: what hidden units add to a linear network of Fisher's irises, and what BIC charges."""
 
 from importlib.resources import files
 from pathlib import Path
@@ -9,78 +9,171 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pandas as pd
+from numpyro.infer import NUTS
 
 from numpyro_llc.estimate import estimate_llc
-from numpyro_llc.local import find_center
-from numpyro_llc.plots import plot_traces
+from numpyro_llc.evidence import local_free_energy, temperature_ladder
+from numpyro_llc.inference_data import InferenceData
+from numpyro_llc.known import exact
+from numpyro_llc.local import localize
+from numpyro_llc.plots import plot_complexity
 from numpyro_llc.results import summary
 
+MOST_UNITS = 6
+FLOWERS_OF_A_SPECIES = 50
+RUNGS = tuple(np.geomspace(3e-4, 1.0, 12).tolist())
+"""Inverse temperatures of the ladder: neighbours overlap where λ is about 6."""
 
-def galaxies() -> np.ndarray:
-    """Velocities of 82 galaxies (Postman et al. 1986; Roeder 1990), standardized, an array [82].
 
-    The 78th is 26960 km/s; common copies of the data have 26690 by a slip.
+LADDER_STEPS = 100
+"""Steps of the warm-up, and draws, of a chain on each rung."""
+
+
+def irises() -> tuple[np.ndarray, np.ndarray]:
+    """Species and measurements of 150 irises (Anderson 1935; Fisher 1936).
+
+    Returns
+    -------
+    species : array [150, 3]
+        1 for the flower's own of setosa, versicolor and virginica, 50 flowers each.
+    measurements : array [150, 4]
+        Length and width of sepals and petals, less their means over all flowers, in units of their
+        standard deviations within a species.
     """
-    path = files("numpyro_llc") / "data" / "galaxies.csv"
-    velocity = np.loadtxt(path.read_text().splitlines(), skiprows=1)
-    return (velocity - velocity.mean()) / velocity.std()
+    path = files("numpyro_llc") / "data" / "iris.csv"
+    rows = np.loadtxt(path.read_text().splitlines(), skiprows=1, delimiter=",", usecols=range(4))
+    by_species = rows.reshape(3, FLOWERS_OF_A_SPECIES, 4)
+    spread = np.sqrt(by_species.var(axis=1).mean(axis=0))
+    return np.repeat(np.eye(3), FLOWERS_OF_A_SPECIES, axis=0), (rows - rows.mean(axis=0)) / spread
 
 
-MAX_COMPONENTS = 4
+def network(species: jax.Array, used: jax.Array, measurements: jax.Array) -> None:
+    """A linear network from species to measurements, of the hidden units that are `used`.
 
-
-def mixture(velocity: jax.Array, active: jax.Array) -> None:
-    """A mixture of Gaussians of one common scale, of the components that are `active`.
-
-    One program for every number of components, so that it compiles once: the loss does not depend
-    on the parameters of an inactive component, which therefore add nothing to λ̂.
+    One program for every number of units, so that it compiles once: the loss does not depend on the
+    weights of a unit that is not used, which therefore add nothing to λ̂.
     """
-    k = active.shape[0]
-    weights = numpyro.sample("weights", dist.Dirichlet(jnp.ones(k)))
-    means = numpyro.sample("means", dist.Normal(0.0, 1.5).expand([k]).to_event(1))
-    scale = numpyro.sample("scale", dist.HalfNormal(1.0))
-    component = dist.Categorical(logits=jnp.where(active, jnp.log(weights), -jnp.inf))
-    with numpyro.plate("galaxies", velocity.shape[0]):
-        likelihood = dist.MixtureSameFamily(component, dist.Normal(means, scale))
-        numpyro.sample("velocity", likelihood, obs=velocity)
+    (num_flowers, inputs), units, outputs = species.shape, len(used), measurements.shape[1]
+    into = numpyro.sample("into", dist.Normal().expand([inputs, units]).to_event(2))
+    out = numpyro.sample("out", dist.Normal().expand([units, outputs]).to_event(2))
+    with numpyro.plate("flowers", num_flowers):
+        mean = (species @ (into * used)) @ out
+        numpyro.sample("measurements", dist.Normal(mean, 1.0).to_event(1), obs=measurements)
+
+
+LADDER_KERNEL = NUTS(network, target_accept_prob=0.8)
+"""One object, so that its program is compiled once."""
+
+
+def best_fit(species: np.ndarray, measurements: np.ndarray, units: int) -> dict[str, np.ndarray]:
+    """Weights of a maximum of the likelihood with that many units, from the means of the species.
+
+    Eckart & Young (1936): the largest singular values and their vectors. The third singular value
+    is 0, since the means, less that of all flowers, lie on a plane: so are the weights of all units
+    but two.
+    """
+    means = species.T @ measurements / FLOWERS_OF_A_SPECIES
+    left, values, right = np.linalg.svd(means, full_matrices=False)
+    values[min(units, 2) :] = 0.0
+    into, out = np.zeros((3, MOST_UNITS)), np.zeros((MOST_UNITS, 4))
+    into[:, :3], out[:3] = left * np.sqrt(values), np.sqrt(values)[:, None] * right
+    return {"into": into, "out": out}
 
 
 def run_demo(
     output: Path, *, seed: int, num_samples: int, num_warmup: int, progress_bar: bool
 ) -> pd.DataFrame:
-    """Estimate λ̂ of one to four components; write traces and a picture; return the table.
+    """Estimate λ̂ and the evidence of one to six hidden units; write results and a picture.
 
     Parameters
     ----------
     output : pathlib.Path
-        Folder for ``mixture_<k>.nc`` and ``traces.png``; made if absent.
+        Folder for ``units_<k>.nc``, ``table.csv`` and ``demo.png``; made if absent.
 
     Returns
     -------
     pandas.DataFrame
-        A row for each model: number of parameters halved, loss at the centre (nats), and the row
-        ``llc`` of its summary.
+        A row for each number of hidden units: ``d/2``, the exact ``λ``, λ̂ (``llc``) and λ̂
+        extrapolated to γ = 0 (``corrected``), the criteria ``bic``, ``local_free_energy`` and
+        ``evidence`` in nats, Monte Carlo errors behind each (``..._se``), and R-hat.
     """
     output.mkdir(parents=True, exist_ok=True)
-    velocity, results, rows = galaxies(), {}, {}
-    for k in range(1, MAX_COMPONENTS + 1):
-        name = f"{k} component" + "s" * (k > 1)
-        arguments = (velocity, np.arange(MAX_COMPONENTS) < k)
-        key_center, key_chains = jax.random.split(jax.random.key(seed + k))
-        center = find_center(key_center, mixture, arguments)
-        results[name] = estimate_llc(
-            key_chains,
-            mixture,
-            arguments,
-            center=center,
-            num_warmup=num_warmup,
-            num_samples=num_samples,
-            progress_bar=progress_bar,
-        )
-        results[name].to_netcdf(str(output / f"mixture_{k}.nc"))
-        # k means, k - 1 free weights and one scale are 2k parameters: d/2 = k.
-        rows[name] = {"d/2": float(k), "loss": center.loss, **summary(results[name]).loc["llc"]}
-    table = pd.DataFrame.from_dict(rows, orient="index")
-    axes = plot_traces(results, half_dimensions=table["d/2"])
-    axes[0, 0].figure.savefig(output / "traces.png", dpi=120)
+    settings = {
+        "num_samples": num_samples,
+        "num_warmup": num_warmup,
+        "progress_bar": progress_bar,
+    }
+    rows = {}
+    for units in range(1, MOST_UNITS + 1):
+        idata, rows[units] = _row(units, jax.random.key(seed + units), settings)
+        idata.to_netcdf(str(output / f"units_{units}.nc"))
+    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("hidden units")
+    table.to_csv(output / "table.csv")
+    plot_complexity(table)[0].figure.savefig(output / "demo.png", dpi=120)
     return table
+
+
+def _row(
+    units: int, rng_key: jax.Array, settings: dict[str, int | bool]
+) -> tuple[InferenceData, dict[str, float]]:
+    """The result and the row of the table of one number of hidden units."""
+    species, measurements = irises()
+    arguments = (species, jnp.arange(MOST_UNITS) < units, measurements)
+    local = localize(network, center=best_fit(species, measurements, units))
+    key_llc, key_ladder = jax.random.split(rng_key)
+    idata = estimate_llc(key_llc, local, arguments, **settings)
+    estimates = summary(idata, estimators=("mean", "localization_corrected"))
+    ladder = temperature_ladder(
+        key_ladder,
+        local,
+        arguments,
+        prior="model",
+        inverse_temperatures=RUNGS,
+        kernel=LADDER_KERNEL,
+        num_warmup=LADDER_STEPS,
+        num_samples=LADDER_STEPS,
+        chain_method="sequential",  # of NUTS, rungs side by side wait for the longest tree
+        progress_bar=bool(settings["progress_bar"]),
+    )
+    local_energy, evidence = local_free_energy(idata), ladder.free_energy()
+    half = 0.5 * units * (species.shape[1] + measurements.shape[1])
+    known = exact.reduced_rank_regression(3, units, 4, rank=min(units, 2))
+    return idata, {
+        "d/2": half,
+        "λ": float(known.value),
+        "llc": estimates.loc["mean", "mean"],
+        "llc_se": estimates.loc["mean", "mcse_mean"],
+        "corrected": estimates.loc["localization_corrected", "mean"],
+        "corrected_se": estimates.loc["localization_corrected", "mcse_mean"],
+        "r_hat": estimates.loc["mean", "r_hat"],
+        "bic": local_energy.loss + half * np.log(len(species)),
+        "local_free_energy": local_energy.value,
+        "local_free_energy_se": local_energy.error,
+        "evidence": evidence.value,
+        "evidence_se": evidence.error,
+    }
+
+
+def table_text(table: pd.DataFrame) -> str:
+    """The table as it is printed: numbers with their errors in one column."""
+    columns = {
+        "d/2": "d/2",
+        "λ": "λ",
+        "llc": "λ̂",
+        "corrected": "γ-corrected",
+        "r_hat": "R-hat",
+        "bic": "BIC",
+        "local_free_energy": "local free energy",
+        "evidence": "-log evidence",
+    }
+    digits = {"r_hat": 3, "llc": 2, "corrected": 2}
+    shown = {}
+    for name, label in columns.items():
+        places = digits.get(name, 1)
+        shown[label] = [f"{value:.{places}f}" for value in table[name]]
+        if f"{name}_se" in table:
+            errors = table[f"{name}_se"]
+            shown[label] = [
+                f"{value} ± {error:.2f}" for value, error in zip(shown[label], errors, strict=True)
+            ]
+    return pd.DataFrame(shown, index=table.index).to_string()

@@ -6,12 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import arviz as az
-import numpy as np
 import pytest
 import toy_network
 
-import numpyro_llc as nllc
 from numpyro_llc.cli import main
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -19,59 +16,6 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 
 def is_picture(path):
     return path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size > 10_000
-
-
-def exact_llc_of_one_gaussian(gamma=1.0):
-    """At mean 0 and log scale 0 of 82 standardized values; given the scale, the mean is normal."""
-    u = np.linspace(-1.5, 3.0, 20_001)
-    c = 82 / np.log(82)
-    stiff = c * np.exp(-2 * u) + gamma
-    apart = c * (u + 0.5 * np.exp(-2 * u) - 0.5)
-    weights = np.exp(-apart - 0.5 * gamma * u**2) / np.sqrt(stiff)
-    return np.average(apart + 0.5 * (1 - gamma / stiff), weights=weights)
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
-def test_demo_prints_the_table_and_saves_what_it_shows(tmp_path, capsys):
-    main(
-        ["demo", "--num-samples=200", "--num-warmup=200", "--no-progress-bar"]
-        + [f"--output={tmp_path}"]
-    )
-    printed = capsys.readouterr().out
-    header = next(line for line in printed.splitlines() if "mcse_mean" in line).split()
-    assert header == "d/2 loss mean sd mcse_mean ci90_lb ci90_ub ess_bulk ess_tail r_hat".split()
-    rows = [line for line in printed.splitlines() if " component" in line and "." in line]
-    assert len(rows) == 4
-    assert is_picture(tmp_path / "traces.png")
-    losses = []
-    for k, row in enumerate(rows, start=1):
-        half, loss, mean, *_ = map(float, row.split()[2:])
-        saved = az.from_netcdf(str(tmp_path / f"mixture_{k}.nc"))
-        assert half == k
-        assert mean == pytest.approx(nllc.summary(saved).loc["llc", "mean"], abs=6e-4)
-        assert 0.5 * k < mean < 1.2 * k
-        if k == 1:
-            error = nllc.summary(saved).loc["llc", "mcse_mean"]
-            assert abs(mean - exact_llc_of_one_gaussian()) < 4 * error
-            assert error < 0.1
-        losses.append(loss)
-    # One Gaussian at its best fit to n standardized values: n/2 (log 2π + 1).
-    assert losses[0] == pytest.approx(41 * (np.log(2 * np.pi) + 1), abs=2e-3)
-    assert losses == sorted(losses, reverse=True)
-
-    example = runpy.run_path(str(EXAMPLES / "galaxies.py"))
-    picture = tmp_path / "picture.png"
-    example["main"](
-        [
-            "--num-samples=200",
-            "--num-warmup=200",
-            f"--output={tmp_path / 'again'}",
-            f"--picture={picture}",
-        ]
-    )
-    assert capsys.readouterr().out.splitlines()[1:] == rows
-    assert is_picture(picture)
 
 
 def test_bad_arguments_are_said_without_a_traceback(tmp_path, capsys):

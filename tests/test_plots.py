@@ -6,6 +6,7 @@ from pathlib import Path
 import arviz as az
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 import toy_network
 import xarray as xr
@@ -524,3 +525,38 @@ def test_sweep_example(tmp_path, capsys):
     assert dict(grid.sizes) == {"localization": 3, "inverse_temperature": 2}
     assert grid.attrs["recommendation"] in capsys.readouterr().out
     assert {path.name for path in tmp_path.iterdir()} == {"plot_sweep.png", "plot_sweep_line.png"}
+
+
+def complexity_table():
+    columns = {
+        "d/2": [2.0, 4.0],
+        "λ": [2.0, 2.5],
+        "llc": [1.9, 2.4],
+        "llc_se": [0.1, 0.2],
+        "bic": [110.0, 120.0],
+        "evidence": [105.0, 103.0],
+        "evidence_se": [0.5, 0.3],
+    }
+    return pd.DataFrame(columns, index=pd.Index([1, 2], name="units"))
+
+
+def test_complexity_shows_the_table():
+    table = complexity_table()
+    left, right = plots.plot_complexity(table, criteria=("bic", "evidence"))
+    half, exact, llc = (line.get_ydata() for line in left.lines[:3])
+    assert (list(half), list(exact), list(llc)) == ([2, 4], [2, 2.5], [1.9, 2.4])
+    (bars,) = left.containers
+    ends = np.array(bars.lines[2][0].get_segments())[:, :, 1]
+    np.testing.assert_allclose(ends, [[1.7, 2.1], [2.0, 2.8]])
+    bic, evidence = (container.lines[0].get_ydata() for container in right.containers)
+    assert (list(bic), list(evidence)) == ([0, 10], [2, 0])
+    ends = np.array(right.containers[1].lines[2][0].get_segments())[:, :, 1]
+    np.testing.assert_allclose(ends, [[1.0, 3.0], [-0.6, 0.6]])
+    assert right.get_xlabel() == "units"
+    legend = [text.get_text() for text in right.get_legend().get_texts()]
+    assert legend == ["BIC: d/2 log n", "minus the log evidence"]
+
+
+def test_complexity_needs_its_columns():
+    with pytest.raises(ValueError, match=r"must have the columns \['local_free_energy'\]"):
+        plots.plot_complexity(complexity_table())

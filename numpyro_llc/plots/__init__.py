@@ -5,6 +5,7 @@ majors. matplotlib is imported when the first picture is drawn.
 """
 
 from numpyro_llc.plots.calibration import plot_calibration
+from numpyro_llc.plots.complexity import plot_complexity
 from numpyro_llc.plots.error_budget import plot_error_budget
 from numpyro_llc.plots.gamma import plot_gamma
 from numpyro_llc.plots.landscape import plot_landscape
@@ -18,6 +19,7 @@ from numpyro_llc.plots.trajectory import plot_trajectory
 
 __all__ = [
     "plot_calibration",
+    "plot_complexity",
     "plot_error_budget",
     "plot_gamma",
     "plot_landscape",
