@@ -9,7 +9,7 @@ import numpyro_llc
 # Users write nllc.exact and nllc.zoo, and so does the reference; their files are in `known`.
 sys.modules["numpyro_llc.exact"] = numpyro_llc.exact
 sys.modules["numpyro_llc.zoo"] = numpyro_llc.zoo
-os.environ.setdefault("MPLBACKEND", "agg")  # of what is imported here; notebooks draw inline
+os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"  # of the notebooks
 
 project = "numpyro_llc"
 author = "the numpyro_llc developers"

@@ -40,7 +40,7 @@ class Problem:
         λ and m of the loss at `center`; None where they are not known.
     finite_n : callable, optional
         Called with the keywords ``num_data``, ``localization`` and ``inverse_temperature``, returns
-        the :class:`exact.Expectation` of λ̂.
+        the :class:`~numpyro_llc.exact.Expectation` of λ̂.
     source : str
         Where the values are from.
     name, description : str
