@@ -16,6 +16,7 @@ from numpyro_llc.evidence import local_free_energy, temperature_ladder
 from numpyro_llc.inference_data import InferenceData
 from numpyro_llc.known import exact
 from numpyro_llc.local import localize
+from numpyro_llc.models import Fields
 from numpyro_llc.plots import plot_complexity
 from numpyro_llc.results import summary
 
@@ -98,7 +99,7 @@ def run_demo(
         ``evidence`` in nats, Monte Carlo errors behind each (``..._se``), and R-hat.
     """
     output.mkdir(parents=True, exist_ok=True)
-    settings = {
+    settings: Fields = {
         "num_samples": num_samples,
         "num_warmup": num_warmup,
         "progress_bar": progress_bar,
@@ -114,7 +115,7 @@ def run_demo(
 
 
 def _row(
-    units: int, rng_key: jax.Array, settings: dict[str, int | bool]
+    units: int, rng_key: jax.Array, settings: Fields
 ) -> tuple[InferenceData, dict[str, float]]:
     """The result and the row of the table of one number of hidden units."""
     species, measurements = irises()
