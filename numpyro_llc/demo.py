@@ -11,14 +11,9 @@ import numpyro.distributions as dist
 import pandas as pd
 from numpyro.infer import NUTS
 
-from numpyro_llc.estimate import estimate_llc
-from numpyro_llc.evidence import local_free_energy, temperature_ladder
-from numpyro_llc.inference_data import InferenceData
-from numpyro_llc.known import exact
-from numpyro_llc.local import localize
+import numpyro_llc as nllc
 from numpyro_llc.models import Fields
 from numpyro_llc.plots import plot_complexity
-from numpyro_llc.results import summary
 
 MOST_UNITS = 6
 FLOWERS_OF_A_SPECIES = 50
@@ -106,25 +101,23 @@ def run_demo(
     }
     rows = {}
     for units in range(1, MOST_UNITS + 1):
-        idata, rows[units] = _row(units, jax.random.key(seed + units), settings)
-        idata.to_netcdf(str(output / f"units_{units}.nc"))
+        rows[units] = _row(units, jax.random.key(seed + units), settings, output)
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("hidden units")
     table.to_csv(output / "table.csv")
     plot_complexity(table)[0].figure.savefig(output / "demo.png", dpi=120)
     return table
 
 
-def _row(
-    units: int, rng_key: jax.Array, settings: Fields
-) -> tuple[InferenceData, dict[str, float]]:
-    """The result and the row of the table of one number of hidden units."""
+def _row(units: int, rng_key: jax.Array, settings: Fields, output: Path) -> dict[str, float]:
+    """The row of the table of one number of hidden units; writes the draws of its λ̂."""
     species, measurements = irises()
     arguments = (species, jnp.arange(MOST_UNITS) < units, measurements)
-    local = localize(network, center=best_fit(species, measurements, units))
+    local = nllc.localize(network, center=best_fit(species, measurements, units))
     key_llc, key_ladder = jax.random.split(rng_key)
-    idata = estimate_llc(key_llc, local, arguments, **settings)
-    estimates = summary(idata, estimators=("mean", "localization_corrected"))
-    ladder = temperature_ladder(
+    idata = nllc.estimate_llc(key_llc, local, arguments, **settings)
+    idata.to_netcdf(str(output / f"units_{units}.nc"))
+    estimates = nllc.summary(idata, estimators=("mean", "localization_corrected"))
+    ladder = nllc.evidence.temperature_ladder(
         key_ladder,
         local,
         arguments,
@@ -136,10 +129,10 @@ def _row(
         chain_method="sequential",  # of NUTS, rungs side by side wait for the longest tree
         progress_bar=bool(settings["progress_bar"]),
     )
-    local_energy, evidence = local_free_energy(idata), ladder.free_energy()
+    local_energy, evidence = nllc.local_free_energy(idata), ladder.free_energy()
     half = 0.5 * units * (species.shape[1] + measurements.shape[1])
-    known = exact.reduced_rank_regression(3, units, 4, rank=min(units, 2))
-    return idata, {
+    known = nllc.exact.reduced_rank_regression(3, units, 4, rank=min(units, 2))
+    return {
         "d/2": half,
         "λ": float(known.value),
         "llc": estimates.loc["mean", "mean"],
