@@ -58,11 +58,12 @@ def _rewritten(part: PyTree) -> PyTree:
     """A jaxpr without convolutions, those in its loops, branches and calls included."""
     if type(part) is tuple:
         return tuple(map(_rewritten, part))
-    if isinstance(part, ClosedJaxpr):
-        return part.replace(jaxpr=_rewritten(part.jaxpr))
-    if isinstance(part, Jaxpr):
-        return part.replace(eqns=[new for equation in part.eqns for new in _equations(equation)])
-    return part
+    if not isinstance(part, ClosedJaxpr | Jaxpr):
+        return part
+    inner = getattr(part, "jaxpr", part)
+    if inner is not part:  # closed; in JAX 0.12 the two are one class
+        return part.replace(jaxpr=_rewritten(inner))
+    return part.replace(eqns=[new for equation in part.eqns for new in _equations(equation)])
 
 
 def _equations(equation: JaxprEqn) -> list[JaxprEqn]:
