@@ -72,7 +72,11 @@ def messages():
     run, found = run_of(regression.model, CENTER, DATA, on, batch_size=20)
     rows = [shard.data.shape[0] for shard in run.target.arrays[0].addressable_shards]
     chains = [shard.data.shape[1] for shard in run.state.z["w"].addressable_shards]
-    return {"found": found, "rows": rows, "chains": chains}
+    before = sampling.advance._cache_size()
+    run.walk(3)
+    run.draw(2, 2)
+    programs = sampling.advance._cache_size() - before
+    return {"found": found, "rows": rows, "chains": chains, "programs": programs}
 
 
 def parameters():
@@ -101,6 +105,28 @@ def example():
     return names["idata"]["posterior"]["llc"].to_numpy().tolist()
 
 
+def tables(on):
+    """λ̂ by each function that makes a table or a ladder, with and without a mesh."""
+    local, key = nllc.localize(regression.model, center=CENTER), jax.random.key(0)
+    given = {"num_chains": 4, "mesh": on, "progress_bar": False}
+    lengths = {"num_warmup": 30, "num_samples": 20, **given}
+    walk = {"kernel": METROPOLIS, "thinning": 1, **lengths}
+    centers = [CENTER, {"w": regression.OLS + 0.1}]
+    ladder = nllc.evidence.temperature_ladder(
+        key, local, DATA, inverse_temperatures=[0.1, 1.0], kernel=METROPOLIS, **lengths
+    )
+    return {
+        "sweep": nllc.sweep(
+            key, local, DATA, localization=[1.0, 9.0], **{**walk, "kernel": "sgld"}
+        )["llc"].values.tolist(),
+        "trajectory": nllc.llc_trajectory(key, local, centers, DATA, **walk)["llc"].values.tolist(),
+        "refined": nllc.refined_llc(
+            key, local, DATA, sites={"all": None, "one": {"w": np.arange(5) < 2}}, **walk
+        )["llc"].values.tolist(),
+        "ladder": ladder.data["excess_loss"].values[1:].mean(axis=(1, 2)).tolist(),
+    }
+
+
 def cases(folder):
     """What can be asked for, by claim."""
     on, begun = mesh(chain=2, data=2), f"{folder}/begun"
@@ -121,6 +147,8 @@ def cases(folder):
         "nuts alone": lambda: draws(kernel="nuts"),
         "nuts": lambda: draws(on, kernel="nuts"),
         "sequential": lambda: draws(chain_method="sequential", batch_size=20),
+        "tables alone": lambda: tables(None),
+        "tables": lambda: tables(on),
         "parallel": lambda: draws(mesh(chain=2), chain_method="parallel", batch_size=20),
     }
 

@@ -121,6 +121,7 @@ def test_rows_and_chains_stay_where_they_are(found):
     assert set(kinds) == {"all-reduce", "all-gather"}
     assert kinds["all-gather"] <= 4
     assert kinds["all-reduce"] <= 4 * 5
+    assert given["programs"] == 1
 
 
 def test_parameters_lie_as_those_of_the_centre_and_are_never_gathered(found):
@@ -142,6 +143,13 @@ def test_kernels_draw_the_same_on_any_mesh(tmp_path):
     np.testing.assert_allclose(found["parallel"], found["sequential"], rtol=1e-3, atol=1e-4)
     # The trees of NUTS make rounding large.
     np.testing.assert_allclose(found["nuts"], found["nuts alone"], rtol=0.02, atol=0.02)
+
+
+@pytest.mark.slow
+def test_every_function_that_samples_takes_a_mesh(tmp_path):
+    found = given(tmp_path, "tables alone", "tables")
+    for name, alone in found["tables alone"].items():
+        np.testing.assert_allclose(found["tables"][name], alone, rtol=1e-3, err_msg=name)
 
 
 def mesh(*axes, devices=1):
