@@ -188,7 +188,7 @@ def localize(
     inverse_temperature : float, optional
         β > 0, a multiplier of the summed loss. Default ``1 / log(n)``.
     num_data : int, optional
-        n. Inferred from plates or shapes where the model leaves no doubt. Sets the default of β.
+        n, inferred from plates or shapes where the model leaves no doubt. Sets the default of β.
     sites : str, sequence of str or dict, optional
         What to sample, the rest being fixed at ``w*`` (the weight-refined λ̂): names of sites or of
         parts of a network (``"net$params.Dense_0"``, as results name them), or masks
