@@ -36,11 +36,18 @@ def by_products(method: _Method) -> _Method:
         def function(z: PyTree, arrays: PyTree) -> PyTree:
             return method(program, z, arrays, *args, **kwargs)
 
-        if program.has_convolutions and jax.default_backend() == "cpu":
-            function = without_convolutions(function)
-        return function(z, arrays)
+        return where_slow_by_products(program, function)(z, arrays)
 
     return cast(_Method, chosen)
+
+
+def where_slow_by_products(
+    program: PyTree, function: Callable[..., PyTree]
+) -> Callable[..., PyTree]:
+    """A function of arrays that runs a program, without convolutions where they are slow."""
+    if program.has_convolutions and jax.default_backend() == "cpu":
+        return without_convolutions(function)
+    return function
 
 
 def without_convolutions(function: Callable[..., PyTree]) -> Callable[..., PyTree]:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from numpyro import distributions as dist
 
 from numpyro_llc.models import _data, _rules
+from numpyro_llc.models._convolutions import where_slow_by_products
 from numpyro_llc.models._divergence import divergence, is_known
 from numpyro_llc.models._loss import NegativeLoss
 from numpyro_llc.models._program import Program
@@ -79,7 +80,7 @@ def divergences(
         here = program.observed_sites(z, arrays, rows)
         return {k: site_divergence(there[k], site, draws.get(k)) for k, site in here.items()}
 
-    return at
+    return where_slow_by_products(program, at)
 
 
 def divergence_parts(
