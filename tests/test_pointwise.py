@@ -588,7 +588,12 @@ def test_memory_of_a_block_does_not_grow_with_the_data(tempered):
         assert losses.block_rows == 7
         rows = jnp.arange(losses.block_rows)
         compiled = _losses._block.lower(
-            losses.program, losses.positions, losses.reference, losses.arrays, rows
+            losses.program,
+            losses.positions,
+            losses.reference,
+            losses.arrays,
+            losses.truth,
+            rows,
         ).compile()
         sizes.append(compiled.memory_analysis().temp_size_in_bytes)
     assert sizes[1] <= sizes[0] + 4096
