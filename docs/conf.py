@@ -39,7 +39,7 @@ copybutton_exclude = ".linenos, .gp, .go"
 # Notebooks run at each build, and an error in one fails the build.
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
-nb_execution_timeout = 300
+nb_execution_timeout = 1200  # of a cell: seconds on a machine that does other work
 nb_merge_streams = True
 
 # The reference, from docstrings. Types are in the docstrings, so signatures go without.
