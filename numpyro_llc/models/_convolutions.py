@@ -67,10 +67,10 @@ def _rewritten(part: PyTree) -> PyTree:
         return tuple(map(_rewritten, part))
     if not isinstance(part, ClosedJaxpr | Jaxpr):
         return part
-    inner = getattr(part, "jaxpr", part)
+    inner: PyTree = getattr(part, "jaxpr", part)
     if inner is not part:  # closed; in JAX 0.12 the two are one class
         return part.replace(jaxpr=_rewritten(inner))
-    return part.replace(eqns=[new for equation in part.eqns for new in _equations(equation)])
+    return inner.replace(eqns=[new for equation in inner.eqns for new in _equations(equation)])
 
 
 def _equations(equation: JaxprEqn) -> list[JaxprEqn]:
