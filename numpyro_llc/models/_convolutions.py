@@ -70,7 +70,8 @@ def _rewritten(part: PyTree) -> PyTree:
     inner: PyTree = getattr(part, "jaxpr", part)
     if inner is not part:  # closed; in JAX 0.12 the two are one class
         return part.replace(jaxpr=_rewritten(inner))
-    return inner.replace(eqns=[new for equation in inner.eqns for new in _equations(equation)])
+    replace: PyTree = inner.replace
+    return replace(eqns=[new for equation in inner.eqns for new in _equations(equation)])
 
 
 def _equations(equation: JaxprEqn) -> list[JaxprEqn]:
