@@ -217,7 +217,7 @@ def test_leaves_of_a_network_that_never_reach_the_loss_are_named():
 
 def test_the_result_and_the_center_tell_of_parameters_that_never_reach_the_loss():
     def run(**sites):
-        local = nllc.localize(centred, center=POINT, **sites)
+        local = nllc.localize(centred, center=POINT, localization=0.1, **sites)
         settings = {"kernel": WALK, "num_warmup": 100, "num_samples": 1000, "progress_bar": False}
         return nllc.estimate_llc(KEY, local, (GROUP, Y), **settings)
 
