@@ -79,6 +79,11 @@ def test_checkpoints_without_an_estimate_are_passed_over():
     ("table", "settings", "match"),
     [
         (trajectory([1.0], 0.1), {}, "at least two checkpoints"),
+        (
+            trajectory([1.0, 2.0], 0.1).expand_dims(truth=["data", "center"]),
+            {},
+            r"one truth, and has \['data', 'center'\].*sel\(truth='center'\)",
+        ),
         (xr.Dataset(), {}, r"it lacks \['llc', 'mcse_mean'\]"),
         (trajectory([1.0, 2.0], 0.1), {"pairs": "some"}, "`pairs` must be one of"),
         (trajectory([1.0, 2.0], 0.1), {"ci_prob": 95}, "`ci_prob` must be below 1"),

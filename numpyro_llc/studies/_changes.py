@@ -48,7 +48,8 @@ def llc_changes(
     Raises
     ------
     ValueError
-        For a table without λ̂ and its errors, or with fewer than two checkpoints.
+        For a table without λ̂ and its errors, with more than one truth, or with fewer than two
+        checkpoints.
 
     Notes
     -----
@@ -64,6 +65,12 @@ def llc_changes(
     if missing := {"llc", "mcse_mean"} - set(trajectory):
         raise ValueError(
             f"`trajectory` must be what `llc_trajectory` returns; it lacks {sorted(missing)}."
+        )
+    if "truth" in trajectory.dims:
+        truths = trajectory["truth"].to_numpy().tolist()
+        raise ValueError(
+            f"`trajectory` must have one truth, and has {truths}. Choose one: "
+            f"trajectory.sel(truth={truths[-1]!r})."
         )
     step, llc, error = (trajectory[name].to_numpy() for name in ("step", "llc", "mcse_mean"))
     meaning = "It multiplies the errors of λ̂."
