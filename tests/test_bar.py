@@ -80,20 +80,26 @@ def test_errors_that_are_not_known_are_not_shown(capsys):
     assert bar.bar.postfix == "λ̂ 2.5 ± 0.12, R-hat 1.003"
 
 
-def test_what_is_shown_is_the_summary_of_the_draws_so_far(monkeypatch, capsys):
-    """Every chunk is told: the last text is of the draws that come back, in λ̂'s own unit."""
-    monkeypatch.setattr(_bar, "MOST_SHARE", np.inf)
-    monkeypatch.setattr(_bar, "SECONDS_BETWEEN", 0.0)
-    shown = []
-    monkeypatch.setattr(_run.Bar, "show", lambda self, llc: shown.append(llc))
-    idata = nllc.estimate_llc(
+def run(**settings):
+    """λ̂ of the regression with short chains."""
+    return nllc.estimate_llc(
         jax.random.key(0),
         regression.model,
         (regression.X, regression.Y),
         center={"w": regression.OLS},
         num_warmup=100,
         num_samples=200,
+        **settings,
     )
+
+
+def test_what_is_shown_is_the_summary_of_the_draws_so_far(monkeypatch, capsys):
+    """Every chunk is told: the last text is of the draws that come back, in λ̂'s own unit."""
+    monkeypatch.setattr(_bar, "MOST_SHARE", np.inf)
+    monkeypatch.setattr(_bar, "SECONDS_BETWEEN", 0.0)
+    shown = []
+    monkeypatch.setattr(_run.Bar, "show", lambda self, llc: shown.append(llc))
+    idata = run()
     row = nllc.summary(idata).loc["llc"]
     assert len(shown) >= 4  # chunks of at most 64 draws, and the end
     assert shown[-1].mean == pytest.approx(row["mean"], rel=1e-6)
@@ -105,17 +111,6 @@ def test_what_is_shown_is_the_summary_of_the_draws_so_far(monkeypatch, capsys):
 def test_a_run_that_shows_it_ends_in_the_same_draws(monkeypatch, capsys):
     monkeypatch.setattr(_bar, "MOST_SHARE", np.inf)
     monkeypatch.setattr(_bar, "SECONDS_BETWEEN", 0.0)
-    draws = [
-        nllc.estimate_llc(
-            jax.random.key(0),
-            regression.model,
-            (regression.X, regression.Y),
-            center={"w": regression.OLS},
-            num_warmup=100,
-            num_samples=200,
-            progress_bar=shown,
-        )["posterior"]["llc"].to_numpy()
-        for shown in (True, False)
-    ]
+    draws = [run(progress_bar=shown)["posterior"]["llc"].to_numpy() for shown in (True, False)]
     np.testing.assert_array_equal(*draws)
     assert "λ̂" in capsys.readouterr().err
