@@ -28,16 +28,20 @@ def digits():
     return (images / 16.0).astype(np.float32), labels
 
 
-def trained(x, y, steps, seed=0):
+def initial(hidden, seed=0):
     rng = np.random.default_rng(seed)
     params = {
-        "w1": rng.normal(size=(64, HIDDEN)) / 8.0,
-        "b1": np.zeros(HIDDEN),
-        "w2": rng.normal(size=(HIDDEN, 10)) / np.sqrt(HIDDEN),
+        "w1": rng.normal(size=(64, hidden)) / 8.0,
+        "b1": np.zeros(hidden),
+        "w2": rng.normal(size=(hidden, 10)) / np.sqrt(hidden),
         "b2": np.zeros(10),
     }
-    params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), params)
-    optimizer = optax.adam(1e-3)
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), params)
+
+
+def trained(apply, params, x, y, steps, batch_size, seed=0):
+    """Parameters after as many steps of Adam."""
+    x, y, optimizer = jnp.asarray(x), jnp.asarray(y), optax.adam(1e-3)
 
     def loss(params, rows):
         logits = apply(params, x[rows])
@@ -48,7 +52,7 @@ def trained(x, y, steps, seed=0):
         def one(i, carried):
             params, state = carried
             rows = jax.random.randint(
-                jax.random.fold_in(jax.random.key(seed), i), (256,), 0, len(x)
+                jax.random.fold_in(jax.random.key(seed), i), (batch_size,), 0, len(x)
             )
             updates, state = optimizer.update(jax.grad(loss)(params, rows), state)
             return optax.apply_updates(params, updates), state
@@ -66,7 +70,7 @@ def main():
     parser.add_argument("--relative-error", type=float, default=0.05)
     options = parser.parse_args()
     x, y = digits()
-    params = trained(jnp.asarray(x), jnp.asarray(y), options.training_steps)
+    params = trained(apply, initial(HIDDEN), x, y, options.training_steps, batch_size=256)
     size = sum(leaf.size for leaf in jax.tree.leaves(params))
     accuracy = float(jnp.mean(jnp.argmax(apply(params, x), axis=1) == y))
     print(f"{size} parameters, n = {len(x)}, accuracy {100 * accuracy:.1f} % in training")
