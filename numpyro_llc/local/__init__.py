@@ -49,7 +49,7 @@ from numpyro_llc.local._localize import (
 )
 from numpyro_llc.local._notices import without_effect_text
 from numpyro_llc.local._parts import Fixed, Sites, split
-from numpyro_llc.local._shards import CHAINS, DATA, chains_on, over_devices, whole
+from numpyro_llc.local._shards import CHAINS, DATA, chains_on, over_devices, whole, with_last_again
 from numpyro_llc.local._slope import (
     bad_gradient,
     check_differentiable,
@@ -122,5 +122,6 @@ __all__ = [
     "square_norm",
     "total_loss",
     "whole",
+    "with_last_again",
     "without_effect_text",
 ]

@@ -1,5 +1,6 @@
 """The loss of chains, centred datum by datum, over the full data or a large fixed part of it."""
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -166,24 +167,18 @@ def excess_by_draws(
         against = divergence_parts(target.program, truth, target.arrays, numbers)
 
         def total(one: Parameters) -> jax.Array:
-            losses = against(target.whole(one))
-            return sum((_weighted(target, k, x, part) for k, x in losses.items()), jnp.zeros(()))
+            losses = against(target.whole(one))  # [part of the draws, ...]
+            if part is None:
+                return sum(
+                    (x.reshape(DRAW_PARTS, -1).sum(axis=1) for x in losses.values()), jnp.zeros(())
+                )
+            by_row = partial(target.program.by_row, count=len(part.rows))
+            return jax.vmap(by_row)(losses) @ part.weights
 
         return jax.lax.map(total, z)
 
     found = one_slice(None) if rows is None else jax.lax.map(one_slice, rows).sum(axis=0)
     return {f"{OF_DRAWS}{k}": found[:, k] for k in range(DRAW_PARTS)}
-
-
-def _weighted(
-    target: LocalTarget, name: str, losses: jax.Array, part: EvaluationRows | None
-) -> jax.Array:
-    """The sum of the losses ``[part of the draws, ...]`` of a site, ``[part of the draws]``."""
-    if part is None:
-        return losses.reshape(DRAW_PARTS, -1).sum(axis=1)
-    axis = dict(target.program.require_batching().site_axes)[name]
-    by_row = jnp.moveaxis(losses, axis, 1).reshape(DRAW_PARTS, len(part.rows), -1).sum(axis=2)
-    return by_row @ part.weights
 
 
 def _contrasts(excess: jax.Array, slice_number: int | jax.Array = 0) -> jax.Array:

@@ -40,14 +40,20 @@ def over_devices(function: Callable[[PyTree], PyTree], stacked: PyTree) -> PyTre
     pad = -chains % devices
 
     def split(leaf: jax.Array) -> jax.Array:
-        padded = jnp.concatenate([leaf, jnp.repeat(leaf[-1:], pad, axis=0)]) if pad else leaf
-        parts = padded.reshape(devices, -1, *leaf.shape[1:])
+        parts = with_last_again(leaf, pad).reshape(devices, -1, *leaf.shape[1:])
         rest = (PartitionSpec.UNCONSTRAINED,) * (parts.ndim - 1)
         sharding = NamedSharding(mesh, PartitionSpec(CHAINS, *rest))
         return jax.lax.with_sharding_constraint(parts, sharding)
 
     done = jax.vmap(function)(jax.tree.map(split, stacked))
     return jax.tree.map(lambda leaf: jax.lax.collapse(leaf, 0, 2)[:chains], done)
+
+
+def with_last_again(stacked: jax.Array, count: int) -> jax.Array:
+    """An array with its last item `count` times more, so that devices divide them."""
+    if not count:
+        return stacked
+    return jnp.concatenate([stacked, jnp.repeat(stacked[-1:], count, axis=0)])
 
 
 def whole(stacked: jax.Array) -> jax.Array:

@@ -9,7 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from numpyro_llc.local._parts import Fixed
-from numpyro_llc.models import Arrays, Losses, Parameters, Program, Truth, divergences
+from numpyro_llc.models import (
+    Arrays,
+    Losses,
+    Parameters,
+    Program,
+    Truth,
+    loss_function,
+    row_loss_function,
+)
 
 _FIELDS = [
     "arrays",
@@ -92,10 +100,8 @@ class LocalTarget:
 
     def loss_function(self) -> Callable[[Parameters], Losses]:
         """From z to the losses, whose truth is evaluated once for all z."""
-        if self.truth is None:
-            return lambda z: self.program.losses(self.whole(z), self.arrays)
-        against = divergences(self.program, self.truth, self.arrays)
-        return lambda z: against(self.whole(z))
+        losses = loss_function(self.program, self.arrays, self.truth)
+        return lambda z: losses(self.whole(z))
 
     def row_losses(self, z: Parameters, rows: jax.Array) -> jax.Array:
         """The loss of each of `rows` in nats, ``[len(rows)]``."""
@@ -103,10 +109,8 @@ class LocalTarget:
 
     def row_loss_function(self, rows: jax.Array) -> Callable[[Parameters], jax.Array]:
         """From z to the losses of `rows`, whose truth is evaluated once for all z."""
-        if self.truth is None:
-            return lambda z: self.program.row_losses(self.whole(z), self.arrays, rows)
-        against = divergences(self.program, self.truth, self.arrays, rows)
-        return lambda z: self.program.by_row(against(self.whole(z)), len(rows))
+        losses = row_loss_function(self.program, self.arrays, self.truth, rows)
+        return lambda z: losses(self.whole(z))
 
     def excess_loss(self, z: Parameters) -> jax.Array:
         """``nL(z) - nL(z*)`` in nats, a scalar: per-datum differences first, then their sum."""

@@ -1,6 +1,6 @@
 """Plates: all their rows, or a batch of them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import jax
@@ -88,3 +88,13 @@ class Batching:
         """Puts `rows` (or, of sliced arguments, their places) into the plate."""
         places = rows if self.indexed else jnp.arange(len(rows))
         return FullPlates(self.plate, self.num_rows, places)
+
+
+def batch_given(plates: Mapping[str, int], error: Exception) -> ValueError:
+    """The error for data that do not fill a subsampled plate, which gets all its indices."""
+    sizes = ", ".join(f"{name!r} (size {size})" for name, size in plates.items())
+    return ValueError(
+        f"The data in a plate with subsample_size do not fill it: {sizes}. λ̂ is of the full data: "
+        "pass all rows, and take those of a batch inside the model, by the plate's indices or "
+        f"numpyro.subsample. The error is: {error}"
+    )

@@ -14,7 +14,7 @@ from numpyro_llc.models import _enumeration
 from numpyro_llc.models._arguments import StaticArguments
 from numpyro_llc.models._convolutions import by_products
 from numpyro_llc.models._discrete import Enumeration
-from numpyro_llc.models._plates import Batching, FullPlates
+from numpyro_llc.models._plates import Batching, FullPlates, batch_given
 from numpyro_llc.models._types import Losses, Parameters, PyTree, Site, Trace
 
 READS_VALUES = (
@@ -79,16 +79,6 @@ def site_loss(site: Site) -> jax.Array:
     loss = -site["fn"].log_prob(site["value"])
     loss = loss.astype(jnp.promote_types(loss.dtype, jnp.float32))
     return loss if site["scale"] is None else site["scale"] * loss
-
-
-def _batch_given(plates: Mapping[str, int], error: Exception) -> ValueError:
-    """The error for data that do not fill a subsampled plate, which gets all its indices."""
-    sizes = ", ".join(f"{name!r} (size {size})" for name, size in plates.items())
-    return ValueError(
-        f"The data in a plate with subsample_size do not fill it: {sizes}. λ̂ is of the full data: "
-        "pass all rows, and take those of a batch inside the model, by the plate's indices or "
-        f"numpyro.subsample. The error is: {error}"
-    )
 
 
 @dataclass(frozen=True)
@@ -157,7 +147,7 @@ class Program:
             ) from error
         except (TypeError, ValueError) as error:
             if plates.filled and "broadcast" in str(error):
-                raise _batch_given(plates.filled, error) from error
+                raise batch_given(plates.filled, error) from error
             raise
         except AssertionError as error:  # NumPyro's, of a plate of size zero
             named = self.arguments.names(self.model, arrays)
@@ -177,10 +167,9 @@ class Program:
 
         Observed sites that share discrete latent sites have one array for all of them.
         """
-        values = partial(place, z)
-        trace = self.trace(arrays, values, seed) if self.plain(self.likelihood) else {}
-        losses = {name: site_loss(trace[name]) for name in self.plain(self.likelihood)}
-        return losses | self.marginal_losses(arrays, values, self.likelihood, seed)
+        sites = self.observed_sites(z, arrays, seed=seed)
+        marginal = self.marginal_losses(arrays, partial(place, z), self.likelihood, seed)
+        return {name: site_loss(site) for name, site in sites.items()} | marginal
 
     def plain(self, names: Iterable[str]) -> tuple[str, ...]:
         """Those of the sites whose densities depend on no discrete latent site."""
@@ -214,22 +203,26 @@ class Program:
         """Per-datum losses of the rows `rows` alone, at a cost that does not grow with the data."""
         batching, values = self.require_batching(), partial(place, z)
         taken, plates = batching.take(arrays, rows), batching.plates(rows)
-        losses = self.marginal_losses(taken, values, self.likelihood, plates=plates)
-        if not self.plain(self.likelihood):
-            return losses
+        marginal = self.marginal_losses(taken, values, self.likelihood, plates=plates)
         sites = self.observed_sites(z, arrays, rows)
-        return losses | {name: site_loss(site) for name, site in sites.items()}
+        return marginal | {name: site_loss(site) for name, site in sites.items()}
 
     def observed_sites(
-        self, z: Parameters, arrays: Sequence[jax.Array], rows: jax.Array | None = None
+        self,
+        z: Parameters,
+        arrays: Sequence[jax.Array],
+        rows: jax.Array | None = None,
+        seed: int | jax.Array = 0,
     ) -> Trace:
         """The likelihood sites that depend on no discrete site, of all rows of the data or some."""
         names, values = self.plain(self.likelihood), partial(place, z)
+        if not names:
+            return {}
         if rows is None:
-            trace = self.trace(arrays, values)
+            trace = self.trace(arrays, values, seed)
             return {name: trace[name] for name in names}
         batching = self.require_batching()
-        trace = self.trace(batching.take(arrays, rows), values, plates=batching.plates(rows))
+        trace = self.trace(batching.take(arrays, rows), values, seed, batching.plates(rows))
         return {name: self._unscaled(trace, name, len(rows)) for name in names}
 
     def _unscaled(self, trace: Trace, name: str, count: int) -> Site:
@@ -247,10 +240,11 @@ class Program:
         return self.by_row(self.batch_losses(z, arrays, rows), len(rows))
 
     def by_row(self, losses: Losses, count: int) -> jax.Array:
-        """Losses of `count` rows, summed over sites and inner axes, ``[count]``."""
+        """Losses of `count` rows, of all sites or some, summed over sites and inner axes."""
         by_row = [
             jnp.sum(jnp.moveaxis(losses[name], axis, 0).reshape(count, -1), axis=1)
             for name, axis in self.require_batching().site_axes
+            if name in losses
         ]
         return sum(by_row[1:], by_row[0])
 

@@ -1,5 +1,6 @@
 """The model's own distributions at a centre, as the truth that losses are measured against."""
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -13,7 +14,7 @@ from numpyro_llc.models._convolutions import where_slow_by_products
 from numpyro_llc.models._divergence import divergence, is_known
 from numpyro_llc.models._loss import NegativeLoss
 from numpyro_llc.models._program import Program
-from numpyro_llc.models._types import Arrays, Losses, Parameters, Site
+from numpyro_llc.models._types import Arrays, Losses, Parameters, Site, Trace
 
 DRAW_PARTS = 8
 """Parts of the draws from the truth, whose disagreement tells their error."""
@@ -66,6 +67,25 @@ def make_truth(program: Program, center: Parameters, arrays: Arrays) -> Truth:
     return Truth(center, _draws(program, center, arrays))
 
 
+def loss_function(
+    program: Program, arrays: Sequence[jax.Array], truth: Truth | None
+) -> Callable[[Parameters], Losses]:
+    """From z to per-datum losses in nats, of the data (None) or against a truth."""
+    if truth is None:
+        return lambda z: program.losses(z, arrays)
+    return divergences(program, truth, arrays)
+
+
+def row_loss_function(
+    program: Program, arrays: Sequence[jax.Array], truth: Truth | None, rows: jax.Array
+) -> Callable[[Parameters], jax.Array]:
+    """The same of each of `rows`, ``[len(rows)]``."""
+    if truth is None:
+        return lambda z: program.row_losses(z, arrays, rows)
+    against = divergences(program, truth, arrays, rows)
+    return lambda z: program.by_row(against(z), len(rows))
+
+
 def divergences(
     program: Program, truth: Truth, arrays: Sequence[jax.Array], rows: jax.Array | None = None
 ) -> Callable[[Parameters], Losses]:
@@ -73,8 +93,7 @@ def divergences(
 
     The truth is evaluated here, once for all z.
     """
-    there = program.observed_sites(truth.center, arrays, rows)
-    draws = truth.draws if rows is None else _of_rows(program, truth.draws, there, rows)
+    there, draws = _at_center(program, truth, arrays, rows)
 
     def at(z: Parameters) -> Losses:
         here = program.observed_sites(z, arrays, rows)
@@ -90,8 +109,7 @@ def divergence_parts(
 
     Of the sites that have draws alone.
     """
-    there = program.observed_sites(truth.center, arrays, rows)
-    draws = truth.draws if rows is None else _of_rows(program, truth.draws, there, rows)
+    there, draws = _at_center(program, truth, arrays, rows)
     parts = {k: x.reshape(DRAW_PARTS, -1, *x.shape[1:]) for k, x in draws.items()}
 
     def at(z: Parameters) -> Losses:
@@ -100,7 +118,7 @@ def divergence_parts(
             k: jax.vmap(partial(site_divergence, there[k], here[k]))(x) for k, x in parts.items()
         }
 
-    return at
+    return where_slow_by_products(program, at)
 
 
 def site_divergence(truth: Site, site: Site, draws: jax.Array | None = None) -> jax.Array:
@@ -140,8 +158,7 @@ def _draws(program: Program, center: Parameters, arrays: Arrays) -> dict[str, ja
         if is_known(site["fn"]):
             continue
         shape, key = _data.data_axes(site).shape, jax.random.key(DRAW_SEED)
-        count = jnp.zeros(shape).size
-        parts = min(-(-DRAWS_IN_ALL // (DRAW_PARTS * count)), MOST_DRAWS // DRAW_PARTS)
+        parts = min(-(-DRAWS_IN_ALL // (DRAW_PARTS * math.prod(shape))), MOST_DRAWS // DRAW_PARTS)
         try:
             found[name] = (
                 site["fn"]
@@ -158,11 +175,15 @@ def _draws(program: Program, center: Parameters, arrays: Arrays) -> dict[str, ja
     return found
 
 
-def _of_rows(
-    program: Program, draws: dict[str, jax.Array], sites: dict[str, Site], rows: jax.Array
-) -> dict[str, jax.Array]:
+def _at_center(
+    program: Program, truth: Truth, arrays: Sequence[jax.Array], rows: jax.Array | None
+) -> tuple[Trace, dict[str, jax.Array]]:
+    """The observed sites at the centre and the draws from them, of all data or `rows`."""
+    sites = program.observed_sites(truth.center, arrays, rows)
+    if rows is None:
+        return sites, truth.draws
     axes = dict(program.require_batching().site_axes)
-    return {
+    return sites, {
         name: jnp.take(array, rows, axis=axes[name] - sites[name]["fn"].event_dim)
-        for name, array in draws.items()
+        for name, array in truth.draws.items()
     }

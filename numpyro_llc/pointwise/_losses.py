@@ -20,9 +20,10 @@ from numpyro_llc.models import (
     Parameters,
     Program,
     Truth,
-    divergences,
+    loss_function,
     named_leaves,
     read_model,
+    row_loss_function,
     with_batches,
 )
 from numpyro_llc.results import RunReport, unconstrained_samples
@@ -227,19 +228,12 @@ def _losses_of(
     program: Program, arrays: Sequence[jax.Array], truth: Truth | None, rows: jax.Array
 ) -> Callable[[Parameters], jax.Array]:
     """From z to the losses of `rows`."""
-    some = rows if program.batching is not None else None
-    if truth is not None:
-        against = divergences(program, truth, arrays, some)
-    elif some is not None:
-        return lambda z: program.row_losses(z, arrays, rows)
-    else:
-        against = partial(program.losses, arrays=arrays)
+    if program.batching is not None:
+        return row_loss_function(program, arrays, truth, rows)
+    losses = loss_function(program, arrays, truth)
 
     def at(z: Parameters) -> jax.Array:
-        losses = against(z)
-        if some is not None:
-            return program.by_row(losses, len(rows))
-        (of_site,) = losses.values()
+        (of_site,) = losses(z).values()
         return of_site.ravel()[rows]
 
     return at

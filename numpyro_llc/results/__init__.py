@@ -17,7 +17,7 @@ from numpyro_llc.results._from_numpyro import from_numpyro
 from numpyro_llc.results._intervals import check_probability, half_width, named, table_of_rows
 from numpyro_llc.results._labels import Coords, Dims, read_labels
 from numpyro_llc.results._lowest_point import lowest_point
-from numpyro_llc.results._penalty import penalty_of, share_of, virial_of
+from numpyro_llc.results._penalty import penalty_of, share_columns, virial_of
 from numpyro_llc.results._report import RunReport, one_or_by_site, report_of
 from numpyro_llc.results._stored import sites_to_store, what_to_store
 from numpyro_llc.results._summary import summary
@@ -42,7 +42,7 @@ __all__ = [
     "one_or_by_site",
     "penalty_of",
     "read_labels",
-    "share_of",
+    "share_columns",
     "virial_of",
     "report_of",
     "result_of",

@@ -2,8 +2,15 @@
 
 import numpy as np
 
-from numpyro_llc.estimators import Estimate, localization_share
-from numpyro_llc.inference_data import Groups, InferenceData, draws_of, posterior, statistics
+from numpyro_llc.estimators import localization_share
+from numpyro_llc.inference_data import (
+    Groups,
+    InferenceData,
+    draws_of,
+    monte_carlo,
+    posterior,
+    statistics,
+)
 from numpyro_llc.results._report import report_of
 
 
@@ -31,9 +38,11 @@ def virial_of(idata: InferenceData | Groups) -> np.ndarray | None:
     return virial if np.isfinite(virial).all() else None
 
 
-def share_of(idata: InferenceData | Groups) -> Estimate | None:
-    """The share of λ̂ that γ takes; None where the draws do not tell."""
+def share_columns(idata: InferenceData | Groups) -> dict[str, float]:
+    """The share of λ̂ that γ takes, and its Monte Carlo error; NaN where the draws do not tell."""
     llc, (penalty, _) = draws_of(posterior(idata), "llc"), penalty_of(idata)
     if penalty is None or not np.isfinite([llc, penalty]).all():
-        return None
-    return localization_share(llc, penalty, virial_of(idata))
+        return {"localization_share": np.nan, "mcse_share": np.nan}
+    share = localization_share(llc, penalty, virial_of(idata))
+    error = monte_carlo(share.influence).error
+    return {"localization_share": share.value, "mcse_share": error}

@@ -20,7 +20,7 @@ from numpyro_llc.inference_data import (
 )
 from numpyro_llc.results._budget import error_budget
 from numpyro_llc.results._intervals import check_probability, half_width, named, table_of_rows
-from numpyro_llc.results._penalty import penalty_of, share_of, virial_of
+from numpyro_llc.results._penalty import penalty_of, share_columns, virial_of
 from numpyro_llc.results.checks import explain_disagreement, standing_still
 
 
@@ -102,11 +102,7 @@ def summary(
     place = table.columns.get_loc("mcse_mean")
     table.insert(place + 1, "lower", table["mean"] - half)
     table.insert(place + 2, "upper", table["mean"] + half)
-    share = share_of(idata)
-    of_llc = {
-        "localization_share": np.nan if share is None else share.value,
-        "mcse_share": np.nan if share is None else monte_carlo(share.influence).error,
-    }
+    of_llc = share_columns(idata)
     if budget:
         for source, row in error_budget(idata).drop(index="monte_carlo").iterrows():
             of_llc[f"{source}_{row['kind']}"] = row["value"]

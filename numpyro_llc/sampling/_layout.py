@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from numpyro_llc.local import CHAINS, chains_on
+from numpyro_llc.local import CHAINS, chains_on, with_last_again
 from numpyro_llc.models import Parameters, PyTree
 from numpyro_llc.sampling._devices import Placement
 from numpyro_llc.sampling._plan import Plan
@@ -82,11 +82,7 @@ def over_blocks(function: Callable, layout: Layout, axes: tuple[PyTree, PyTree])
 
     def padded(axis: int | None, part: PyTree) -> PyTree:
         """The last block as often as it takes for all devices to have as many."""
-        if axis is None or not pad:
-            return part
-        return jax.tree.map(
-            lambda leaf: jnp.concatenate([leaf, jnp.repeat(leaf[-1:], pad, axis=0)]), part
-        )
+        return part if axis is None else jax.tree.map(lambda x: with_last_again(x, pad), part)
 
     def cut(axis: int | None, part: PyTree) -> PyTree:
         return part if axis is None else jax.tree.map(lambda leaf: leaf[: layout.num_blocks], part)

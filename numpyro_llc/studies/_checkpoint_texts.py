@@ -5,14 +5,12 @@ from collections.abc import Mapping
 import numpy as np
 
 from numpyro_llc.results import Finding
-from numpyro_llc.studies._rows import Row
+from numpyro_llc.studies._rows import FOUND, Row
 
 NO_MINIMUM = frozenset(
     {"center_edge", "center_curvature", "center_gradient", "below_center", "negative"}
 )
 """The checks that find so. What others find may follow from it, and their remedies do not help."""
-FOUND = "found"
-"""The findings of a row, which the row of a table does not keep."""
 
 
 def explained(rows: Mapping[str, Row]) -> dict[str, Row]:

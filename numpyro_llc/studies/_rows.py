@@ -18,7 +18,6 @@ from numpyro_llc.inference_data import (
     attributes,
     draws_of,
     moments,
-    monte_carlo,
     posterior,
     statistics,
 )
@@ -29,7 +28,7 @@ from numpyro_llc.results import (
     one_or_by_site,
     report_of,
     result_of,
-    share_of,
+    share_columns,
     text_of,
 )
 from numpyro_llc.sampling import Finished, Plan, Run, write_netcdf
@@ -51,10 +50,12 @@ NUMBERS = (
     "seconds",
 )
 TEXTS = ("status", "findings")
+FOUND = "found"
+"""The findings of a row as such, which no table keeps."""
 
 
 def row_of(plan: Plan, run: Run, finished: Finished, rng_key: jax.Array, block: int = 0) -> Row:
-    """The row of one block of chains of a run, its findings as such under ``found``."""
+    """The row of one block of chains of a run, its findings as such under ``FOUND``."""
     own = replace(finished, draws=run.of_block(finished.draws, block))
     status = ""
     with warnings.catch_warnings():
@@ -76,7 +77,7 @@ def row_of(plan: Plan, run: Run, finished: Finished, rng_key: jax.Array, block: 
         "seconds": finished.seconds / run.num_cells,
         "status": status or ("doubtful" if any(is_doubt(one, report) for one in found) else "ok"),
         "findings": text_of(found),
-        "found": found,
+        FOUND: found,
     }
 
 
@@ -88,11 +89,8 @@ def moments_of(table: Table) -> dict[str, float]:
 
 def of_gamma(idata: InferenceData) -> dict[str, float]:
     """The columns ``OF_GAMMA`` of a result; NaN for what its draws do not tell."""
-    found = dict.fromkeys(OF_GAMMA, np.nan)
-    kept, share, d = statistics(idata), share_of(idata), report_of(idata).num_parameters
-    if share is not None:
-        found["localization_share"] = share.value
-        found["mcse_share"] = monte_carlo(share.influence).error
+    found = dict.fromkeys(OF_GAMMA, np.nan) | share_columns(idata)
+    kept, d = statistics(idata), report_of(idata).num_parameters
     if "distance" in kept:
         found["distance"] = float(np.sqrt(np.mean(draws_of(kept, "distance") ** 2)))
     if {"virial", "penalty"} <= set(kept) and d:
