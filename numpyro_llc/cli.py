@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     demo.add_argument("--output", type=Path, default=Path("llc-demo"), help="folder to write to")
     demo.add_argument("--seed", type=_seed, default=0, help="seed of all randomness")
     demo.add_argument("--num-warmup", type=int, default=200, help="warm-up steps of a chain")
-    demo.add_argument("--num-samples", type=int, default=500, help="draws of a chain")
+    demo.add_argument("--num-samples", type=int, default=1000, help="draws of a chain")
     demo.add_argument("--no-progress-bar", action="store_true", help="print the table only")
     demo.set_defaults(run=_demo, stopped="The models that were done are in {}.")
     _add_calibrate(commands)
