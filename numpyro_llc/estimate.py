@@ -16,10 +16,10 @@ from numpyro_llc.models import PyTree
 from numpyro_llc.results import Coords, Dims, check_log_likelihood, result_of, what_to_store
 from numpyro_llc.sampling import (
     Clock,
+    CommonFolder,
     Finished,
     Plan,
     Run,
-    RunFolder,
     check_output,
     check_schedule,
     evaluation_rows,
@@ -214,7 +214,7 @@ def _sampled(
         folder = None
         if output is not None:
             settings = {**plan.run_identity(rng_key), **own}
-            folder = stack.enter_context(RunFolder(output, settings))
+            folder = stack.enter_context(CommonFolder(output, settings, plan.processes))
         curvature = plan.curvature(keys.curvature)
         run = Run(
             plan,

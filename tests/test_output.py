@@ -9,7 +9,6 @@ import subprocess
 import sys
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import regression
@@ -17,7 +16,8 @@ import xarray as xr
 from metropolis import METROPOLIS
 
 import numpyro_llc as nllc
-from numpyro_llc.sampling import OutputFolder, RunFolder, _lock, write_arrays
+from numpyro_llc.sampling import OutputFolder, _lock, write_arrays
+from numpyro_llc.sampling._folder import RunFolder
 
 SHORT = {"kernel": METROPOLIS, "num_warmup": 100, "num_samples": 2000, "progress_bar": False}
 DATA = regression.X, regression.Y
@@ -199,6 +199,9 @@ def test_without_locks_a_process_of_this_machine_is_seen(monkeypatch, tmp_path):
 
 OF = {"model": "a"}
 ENTRY = {"excess_loss": np.zeros((2, 3))}
+STATE = [np.zeros(2)]
+FLOATS = np.dtype(float)
+FORMS = [((2,), FLOATS)]
 
 
 @pytest.fixture
@@ -209,49 +212,47 @@ def unlocked(monkeypatch):
 
 
 def test_without_any_lock_the_second_writer_is_stopped(unlocked, tmp_path):
-    state = {"i": jnp.zeros(2)}
     with RunFolder(tmp_path, OF) as one, RunFolder(tmp_path, OF) as other:
         one.add(ENTRY, 3)
-        one.write(state, {})
+        one.write(STATE, {})
         other.add(ENTRY, 3)
         with pytest.raises(nllc.CheckpointError, match="another process has written"):
-            other.write(state, {})
+            other.write(STATE, {})
         one.add(ENTRY, 3)
-        one.write(state, {})
-        assert sum(entry.steps for entry in other.load(state)[2]) == 6
+        one.write(STATE, {})
+        assert sum(entry.steps for entry in other.load(FORMS)[2]) == 6
 
 
 @pytest.mark.parametrize("place", [0, 1])
 def test_draws_of_another_time_are_not_taken(place, tmp_path):
-    state = {"i": jnp.zeros(2)}
     with RunFolder(tmp_path, OF) as folder:
         for _ in range(2):
             folder.add(ENTRY, 3)
-            folder.write(state, {})
+            folder.write(STATE, {})
         folder.add(ENTRY, 3)
         whole = (tmp_path / f"draws-{place}.npz").read_bytes()
         folder.num_files = place  # as another process would write that began elsewhere
         folder.steps = 100
-        folder.write(state, {})
+        folder.write(STATE, {})
     with (
         RunFolder(tmp_path, OF) as folder,
         pytest.raises(nllc.CheckpointError, match="Two processes have written"),
     ):
-        folder.load(state)
+        folder.load(FORMS)
     assert whole != (tmp_path / f"draws-{place}.npz").read_bytes()
 
 
 def test_a_state_of_other_chains_is_not_taken(tmp_path):
     with RunFolder(tmp_path, OF) as folder:
-        folder.write({"i": jnp.zeros(2)}, {})
-    for form in ({"i": jnp.zeros(3)}, {"i": jnp.zeros(2), "j": jnp.zeros(1)}, {}):
+        folder.write(STATE, {})
+    for forms in ([((3,), FLOATS)], [*FORMS, ((1,), FLOATS)], []):
         with (
             RunFolder(tmp_path, OF) as folder,
             pytest.raises(
                 nllc.CheckpointError, match="state.npz is damaged .it is of chains of another form"
             ),
         ):
-            folder.load(form)
+            folder.load(forms)
 
 
 # Full and read-only disks.

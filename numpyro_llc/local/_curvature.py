@@ -15,6 +15,7 @@ from numpyro_llc.local._gradients import make_anchor
 from numpyro_llc.local._lanczos import tridiagonal
 from numpyro_llc.local._slope import not_finite
 from numpyro_llc.local._target import LocalTarget
+from numpyro_llc.models import on_host
 
 DENSE_LIMIT = 128
 """Up to this many parameters the Hessian is formed, a product a column; above, Krylov methods."""
@@ -138,7 +139,7 @@ def _gradient(target: LocalTarget) -> jax.Array:
 
 def gradient_at_center(target: LocalTarget) -> Curvature:
     """The gradient alone, one pass over the data: for models too large for more."""
-    gradient = np.asarray(_gradient(target))
+    gradient = on_host(_gradient(target))
     return replace(
         UNKNOWN,
         gradient_norm=float(np.linalg.norm(gradient)),
@@ -156,7 +157,7 @@ def _undefined(target: LocalTarget, gradient: np.ndarray) -> dict[str, int]:
 def curvature_at_center(target: LocalTarget, rng_key: jax.Array) -> Curvature:
     """Measure the loss around the centre."""
     beta = float(target.inverse_temperature)
-    gamma = np.asarray(precision(target), np.float64)
+    gamma = on_host(precision(target)).astype(np.float64)
     if gamma.size > DENSE_LIMIT:
         gradient, *numbers = _krylov(target, rng_key)
         largest, smallest, shift = map(float, numbers)
@@ -164,7 +165,7 @@ def curvature_at_center(target: LocalTarget, rng_key: jax.Array) -> Curvature:
             shift = float("nan")
         hessian, expected = None, 0.5 * gamma.size
     else:
-        gradient, hessian = (np.asarray(x, np.float64) for x in _gradient_and_hessian(target))
+        gradient, hessian = (on_host(x).astype(np.float64) for x in _gradient_and_hessian(target))
         hessian = 0.5 * (hessian + hessian.T)
         smallest = largest = shift = expected = float("nan")
         if np.all(np.isfinite(hessian)):

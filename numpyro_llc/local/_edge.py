@@ -9,7 +9,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from numpyro_llc.local._target import LocalTarget
-from numpyro_llc.models import Parameters
+from numpyro_llc.models import Parameters, on_host
 
 FAR = 2.0
 """An unconstrained coordinate beyond this may be on its way to an edge: of a share, below 12 %."""
@@ -50,7 +50,7 @@ def edge_sites(target: LocalTarget, hessian: np.ndarray | None) -> tuple[str, ..
     nL) has a flat direction, also those of real sites, the sites as a whole, and the flat
     directions themselves.
     """
-    center = np.asarray(ravel_pytree(target.center)[0], np.float64)
+    center = on_host(ravel_pytree(target.center)[0]).astype(np.float64)
     names = _names(target.center)
     flat = _flat_directions(hessian)
     candidates = np.abs(center) >= FAR
@@ -96,7 +96,7 @@ def _found(target: LocalTarget, directions: list[np.ndarray], names: np.ndarray)
         if any(names[k] in found for k in np.flatnonzero(direction)):
             continue
         along = jnp.asarray(direction, jnp.result_type(float))
-        outward, inward = (np.asarray(x, np.float64) for x in _losses_along(target, along))
+        outward, inward = (on_host(x).astype(np.float64) for x in _losses_along(target, along))
         finite = np.r_[0.0, outward[np.isfinite(outward)]]
         falls = finite.size > 1 and np.all(np.diff(finite) <= TOLERANCE)
         if falls and np.any(inward > TOLERANCE):

@@ -16,6 +16,7 @@ from numpyro_llc.models import (
     Program,
     Truth,
     loss_function,
+    on_host,
     row_loss_function,
 )
 
@@ -207,4 +208,4 @@ def make_target(
 
 def total_loss(losses: Losses) -> float:
     """Sum of per-datum losses, in float64 on the host."""
-    return float(sum(np.sum(np.asarray(loss), dtype=np.float64) for loss in losses.values()))
+    return float(sum(np.sum(on_host(loss), dtype=np.float64) for loss in losses.values()))

@@ -4,6 +4,7 @@ from numpyro_llc.models._batching import check_rows_apart, with_batches
 from numpyro_llc.models._center_rules import all_finite
 from numpyro_llc.models._center_values import as_found
 from numpyro_llc.models._data_rules import check_local_latents
+from numpyro_llc.models._host import on_host
 from numpyro_llc.models._leaves import leaf_name, named_leaves
 from numpyro_llc.models._loss import NegativeLoss, loss_model
 from numpyro_llc.models._measured import draw_starts
@@ -70,5 +71,6 @@ __all__ = [
     "row_loss_function",
     "site_divergence",
     "site_loss",
+    "on_host",
     "with_batches",
 ]

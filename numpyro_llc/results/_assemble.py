@@ -13,7 +13,7 @@ from numpyro_llc.estimators import data_error, parts_error
 from numpyro_llc.inference_data import InferenceData, inference_data, labelled, monte_carlo
 from numpyro_llc.kernels import metropolis_report
 from numpyro_llc.local import OF_DRAWS, Curvature, LocalTarget, total_loss
-from numpyro_llc.models import ModelReading, Parameters, PyTree, constrain, named_leaves
+from numpyro_llc.models import ModelReading, Parameters, PyTree, constrain, named_leaves, on_host
 from numpyro_llc.results._constants import constants_of
 from numpyro_llc.results._diagnose import diagnosed
 from numpyro_llc.results._draws import constrained_draws, log_likelihood_of
@@ -139,7 +139,7 @@ def _share_of_a_row(reading: ModelReading, num_data: int) -> float:
     ``handlers.scale`` says w, it is n over the number of rows.
     """
     weights = np.concatenate(
-        [np.ravel(np.asarray(x, np.float64)) for x in reading.data_weights.values()]
+        [np.ravel(on_host(x).astype(np.float64)) for x in reading.data_weights.values()]
     )
     if np.all(weights == 1.0):
         return reading.num_losses / num_data
@@ -184,7 +184,7 @@ def _groups(
         "sample_stats": labelled(
             {"loss": loss, "excess_loss": draws.excess_loss, **own}, lead=CHAIN_DRAW
         ),
-        "observed_data": label(reading.observed, axes=labels.sites),
+        "observed_data": label(jax.tree.map(on_host, reading.observed), axes=labels.sites),
         "constant_data": label(constants_of(reading), axes=labels.constants),
         **_lowest_group(reading, target, draws.lowest, labels),
     }

@@ -4,14 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from numpyro_llc.models import ModelReading
+from numpyro_llc.models import ModelReading, on_host
 
 
 def constants_of(reading: ModelReading) -> dict[str, np.ndarray]:
     """The model's array arguments by name, less those that are the observations themselves."""
     with reading.program.knowing():
         named = reading.program.arguments.names(reading.program.model, reading.arrays)
-    observed = [np.asarray(value) for value in reading.observed.values()]
+    observed = [on_host(value) for value in reading.observed.values()]
     arrays = {name: _plain(array) for name, array in named.items()}
     return {
         name: array
@@ -24,5 +24,5 @@ def _plain(array: jax.Array | np.ndarray) -> np.ndarray:
     """An argument as files hold it: random keys as their words, objects as texts."""
     if isinstance(array, jax.Array) and jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
         array = jax.random.key_data(array)
-    value = np.asarray(array)
+    value = on_host(array)
     return value.astype(str) if value.dtype == object else value

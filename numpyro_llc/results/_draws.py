@@ -15,7 +15,7 @@ from numpyro_llc.local import (
     excess_losses,
     is_differentiable,
 )
-from numpyro_llc.models import ModelReading, Parameters, named_leaves
+from numpyro_llc.models import ModelReading, Parameters, named_leaves, on_host
 from numpyro_llc.sampling import Draws
 
 
@@ -75,7 +75,7 @@ def log_likelihood_of(target: LocalTarget, positions: Parameters) -> dict[str, n
     for draw in range(num_draws):
         z = jax.tree.map(lambda leaf, t=draw: leaf[:, t], positions)
         losses = _losses_of_chain_draws(target, z)
-        parts.append({name: -np.asarray(loss) for name, loss in losses.items()})
+        parts.append({name: -on_host(loss) for name, loss in losses.items()})
     return {name: np.stack([part[name] for part in parts], axis=1) for name in parts[0]}
 
 

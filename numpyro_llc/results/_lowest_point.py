@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from numpyro_llc.inference_data import InferenceData, group_of, labelled, variable_names
-from numpyro_llc.models import PyTree, named_leaves
+from numpyro_llc.models import PyTree, named_leaves, on_host
 from numpyro_llc.results._labels import Labels
 
 LOWEST_POINT = "lowest_point"
@@ -56,7 +56,8 @@ def point_dataset(sites: Mapping[str, PyTree], llc: float, labels: Labels) -> xr
         for path, _ in jax.tree_util.tree_leaves_with_path(value)
     }
     attrs = {"llc": llc, "paths": json.dumps(paths)}
-    return labelled(named_leaves(sites), axes=labels.sites, coords=labels.coords, attrs=attrs)
+    values = {name: on_host(leaf) for name, leaf in named_leaves(sites).items()}
+    return labelled(values, axes=labels.sites, coords=labels.coords, attrs=attrs)
 
 
 def _key(part: object) -> str | int:

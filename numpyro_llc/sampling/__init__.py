@@ -7,6 +7,7 @@ one: ``_lock`` keeps others out of it, and ``_files`` writes files that are whol
 """
 
 from numpyro_llc.sampling._clock import Clock
+from numpyro_llc.sampling._common_folder import CommonFolder
 from numpyro_llc.sampling._compiled import OTHER_DATA, advance, forget_compiled, start
 from numpyro_llc.sampling._draws import Draws, Finished, NonFiniteDraw
 from numpyro_llc.sampling._files import (
@@ -17,7 +18,6 @@ from numpyro_llc.sampling._files import (
     write_bytes,
     write_netcdf,
 )
-from numpyro_llc.sampling._folder import RunFolder
 from numpyro_llc.sampling._identity import fingerprint, plain
 from numpyro_llc.sampling._layout import Layout
 from numpyro_llc.sampling._lengths import evaluation_rows, finish
@@ -36,6 +36,7 @@ __all__ = [
     "OTHER_DATA",
     "RELATIVE_ERROR",
     "Clock",
+    "CommonFolder",
     "Draws",
     "Finished",
     "Layout",
@@ -43,7 +44,6 @@ __all__ = [
     "OutputFolder",
     "Plan",
     "Run",
-    "RunFolder",
     "RunKeys",
     "Schedule",
     "Until",

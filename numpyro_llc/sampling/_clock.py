@@ -48,21 +48,30 @@ class Clock:
     ----------
     earlier, earlier_compiling : float
         Seconds of the run before it was taken up again.
+    told : tuple of float or None
+        Seconds and compilation here, as the first of several processes has them; they stand still
+        until they are told again, so that all processes decide alike.
     """
 
     def __init__(self) -> None:
         self.began, self.compiled = time.perf_counter(), _compiling.seconds
         self.earlier, self.earlier_compiling = 0.0, 0.0
+        self.told: tuple[float, float] | None = None
+
+    @property
+    def own(self) -> tuple[float, float]:
+        """Seconds and compilation of this process since the clock was made."""
+        return time.perf_counter() - self.began, _compiling.seconds - self.compiled
 
     @property
     def seconds(self) -> float:
         """All of it."""
-        return self.earlier + time.perf_counter() - self.began
+        return self.earlier + (self.told or self.own)[0]
 
     @property
     def compiling(self) -> float:
         """Seconds in which JAX traced and compiled, in this thread."""
-        return self.earlier_compiling + _compiling.seconds - self.compiled
+        return self.earlier_compiling + (self.told or self.own)[1]
 
     @property
     def working(self) -> float:

@@ -6,15 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from numpyro_llc.errors import CheckpointError
-from numpyro_llc.models import PyTree
 from numpyro_llc.sampling._files import Arrays, damaged, read_arrays, write_arrays
 from numpyro_llc.sampling._output import OutputFolder
 
+Form = tuple[tuple[int, ...], np.dtype]
+"""Shape and type of an array."""
 Numbers = dict[str, float]
 """Of a run under way, truth values and counts among them."""
 
@@ -58,8 +57,8 @@ class RunFolder(OutputFolder):
         self.written, self.cost = time.perf_counter(), 0.0
         self.mark = self._mark()
 
-    def load(self, like: PyTree) -> tuple[PyTree, Numbers, list[Entry]] | None:
-        """State in the form of `like`, numbers that were saved with it, and all entries so far."""
+    def load(self, forms: list[Form]) -> tuple[list[np.ndarray], Numbers, list[Entry]] | None:
+        """Leaves of a state of these forms, numbers saved with it, and all entries so far."""
         self.mark = self._mark()
         if self.mark is None:
             if self._draws_path(1).exists():  # a kill leaves one file without a state, not two
@@ -71,7 +70,7 @@ class RunFolder(OutputFolder):
             num_files, end = int(numbers.pop("num_files")), numbers.pop("steps")
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise damaged(self._state_path, error) from error
-        state = self._state_of(arrays, like)
+        leaves = self._leaves_of(arrays, forms)
         entries: list[Entry] = []
         for k in range(num_files):
             first, found = self._draws(k)
@@ -82,7 +81,7 @@ class RunFolder(OutputFolder):
         if self.steps != end:
             raise self._of_two(f"{STATE} is", int(end))
         self.num_files = num_files
-        return state, numbers, entries
+        return leaves, numbers, entries
 
     def add(self, arrays: Arrays, steps: int) -> None:
         """Keep draws, a flat dict of arrays, for the next write."""
@@ -93,8 +92,8 @@ class RunFolder(OutputFolder):
         """Whether enough time has passed since the last write."""
         return time.perf_counter() - self.written > self.cost / SHARE_OF_TIME
 
-    def write(self, state: PyTree, numbers: Numbers) -> None:
-        """Write the pending entries, then the state that they lead to."""
+    def write(self, leaves: list[np.ndarray], numbers: Numbers) -> None:
+        """Write the pending entries, then the leaves of the state that they lead to."""
         began = time.perf_counter()
         if self._mark() != self.mark:
             raise CheckpointError(
@@ -105,7 +104,7 @@ class RunFolder(OutputFolder):
             write_arrays(self._draws_path(self.num_files), _packed(self.pending, self.steps))
             self.steps += sum(entry.steps for entry in self.pending)
             self.num_files, self.pending = self.num_files + 1, []
-        arrays = {f"leaf_{k}": _plain(leaf) for k, leaf in enumerate(jax.tree.leaves(state))}
+        arrays = {f"leaf_{k}": leaf for k, leaf in enumerate(leaves)}
         numbers = {**numbers, "num_files": self.num_files, "steps": self.steps}
         write_arrays(self._state_path, {**arrays, "numbers": np.asarray(json.dumps(numbers))})
         self.mark = self._mark()
@@ -127,13 +126,11 @@ class RunFolder(OutputFolder):
             return None
         return found.st_ino, found.st_size, found.st_mtime_ns
 
-    def _state_of(self, arrays: Arrays, like: PyTree) -> PyTree:
-        leaves, structure = jax.tree.flatten(like)
-        saved = [arrays.get(f"leaf_{k}", np.empty(0, object)) for k in range(len(leaves))]
-        fits = all(_form(one) == _form(_plain(two)) for one, two in zip(saved, leaves, strict=True))
-        if len(arrays) != len(leaves) or not fits:
+    def _leaves_of(self, arrays: Arrays, forms: list[Form]) -> list[np.ndarray]:
+        saved = [arrays.get(f"leaf_{k}", np.empty(0, object)) for k in range(len(forms))]
+        if len(arrays) != len(forms) or [(one.shape, one.dtype) for one in saved] != forms:
             raise damaged(self._state_path, "it is of chains of another form")
-        return jax.tree.unflatten(structure, map(_restored, leaves, saved))
+        return saved
 
     def _draws(self, k: int) -> tuple[int, list[Entry]]:
         """After how many steps a file of draws begins, and its entries."""
@@ -150,22 +147,6 @@ class RunFolder(OutputFolder):
             f"step {self.steps}. Two processes have written to it, or a file is of another time. "
             "Choose another folder."
         )
-
-
-def _form(array: np.ndarray) -> object:
-    return array.shape, array.dtype
-
-
-def _plain(leaf: np.ndarray | jax.Array) -> np.ndarray:
-    is_key = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-    return np.asarray(jax.random.key_data(leaf) if is_key else leaf)
-
-
-def _restored(like: jax.Array, saved: np.ndarray) -> jax.Array:
-    if jnp.issubdtype(like.dtype, jax.dtypes.prng_key):
-        keys = jax.random.wrap_key_data(jnp.asarray(saved), impl=jax.random.key_impl(like))
-        return jax.device_put(keys, like.sharding)
-    return jax.device_put(saved, like.sharding)
 
 
 def _packed(entries: list[Entry], first: int) -> Arrays:

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from numpyro_llc.models import on_host
+
 _ADDRESS = re.compile(" at 0x[0-9a-f]+")
 
 
@@ -37,14 +39,18 @@ def _feed(digest: "hashlib._Hash", tree: object, seen: set[int]) -> None:
             leaf = jax.random.key_data(leaf)
         if isinstance(leaf, bytes | int | str):
             digest.update(repr(leaf).encode())
-        elif isinstance(leaf, _VALUES) and np.asarray(leaf).dtype != object:
-            value = np.asarray(leaf)
+        elif isinstance(leaf, _VALUES) and not _has_objects(leaf):
+            value = on_host(leaf)
             digest.update(f"{value.dtype} {value.shape}".encode() + value.tobytes())
         else:
             digest.update(getattr(leaf, "__qualname__", type(leaf).__qualname__).encode())
             if id(leaf) not in seen:
                 seen.add(id(leaf))
                 _feed(digest, _parts(leaf), seen)
+
+
+def _has_objects(leaf: object) -> bool:
+    return isinstance(leaf, np.ndarray) and leaf.dtype.hasobject
 
 
 _VALUES = (jax.Array, np.ndarray, np.generic, float, complex)

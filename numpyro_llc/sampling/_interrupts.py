@@ -8,13 +8,16 @@ from types import FrameType
 
 
 @contextmanager
-def interrupts_after() -> Iterator[None]:
-    """Let what is inside end before Ctrl-C is heard; a second one interrupts it."""
+def interrupts_after() -> Iterator[list[FrameType | None]]:
+    """Let what is inside end before Ctrl-C is heard; a second one interrupts it.
+
+    The list that is given has an item as soon as it was pressed. Who clears it has heard it.
+    """
+    heard: list[FrameType | None] = []
     before = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(before):
-        yield
+        yield heard
         return
-    heard: list[FrameType | None] = []
 
     def note(number: int, frame: FrameType | None) -> None:
         if heard:
@@ -23,7 +26,7 @@ def interrupts_after() -> Iterator[None]:
 
     signal.signal(signal.SIGINT, note)
     try:
-        yield
+        yield heard
     finally:
         signal.signal(signal.SIGINT, before)
     if heard:

@@ -9,6 +9,7 @@ from numpyro_llc.errors import CheckpointError
 from numpyro_llc.inference_data import MonteCarlo, monte_carlo
 from numpyro_llc.local import ROWS_ALWAYS_AFFORDABLE, EvaluationRows, rows_to_evaluate
 from numpyro_llc.sampling._draws import Finished, NonFiniteDraw
+from numpyro_llc.sampling._interrupts import interrupts_after
 from numpyro_llc.sampling._plan import Plan
 from numpyro_llc.sampling._run import Run
 from numpyro_llc.sampling._schedule import Schedule, Until
@@ -59,7 +60,20 @@ LEAST_ROWS = 1024
 
 
 def finish(run: Run) -> Finished:
-    """Warm up and sample. Ctrl-C after the warm-up ends the run and keeps what was drawn."""
+    """Warm up and sample. Ctrl-C after the warm-up ends the run and keeps what was drawn.
+
+    Of several processes it ends in all of them, whichever is told.
+    """
+    if not run.processes.are_several:
+        return _finish(run)
+    with interrupts_after() as run.pressed:
+        try:
+            return _finish(run)
+        finally:
+            run.pressed.clear()
+
+
+def _finish(run: Run) -> Finished:
     schedule = run.plan.schedule
     budget = _budget(run)
     ended_by, near, cut, thinning, failure = "", True, False, recording_interval(run.plan), None

@@ -45,6 +45,7 @@ from numpyro_llc.sampling._devices import (
     placement_of,
 )
 from numpyro_llc.sampling._identity import fingerprint
+from numpyro_llc.sampling._processes import Processes
 from numpyro_llc.sampling._schedule import DEFAULT_STEPS, Schedule, with_defaults
 
 
@@ -85,6 +86,11 @@ class Plan:
     def is_stochastic(self) -> bool:
         """Whether the kernel is of the stochastic-gradient ones."""
         return isinstance(self.sampler, StochasticSampler)
+
+    @property
+    def processes(self) -> Processes:
+        """Those that sample together."""
+        return Processes(None if self.placement is None else self.placement.mesh)
 
     @property
     def rows_of_a_step(self) -> int:

@@ -1,6 +1,7 @@
 """``Run``: chains under way."""
 
 from collections.abc import Sequence
+from types import FrameType
 
 import jax
 import jax.numpy as jnp
@@ -9,12 +10,13 @@ import numpy as np
 from numpyro_llc.errors import CheckpointError
 from numpyro_llc.inference_data import MonteCarlo, monte_carlo
 from numpyro_llc.local import EvaluationRows, check_start
-from numpyro_llc.models import Fields, Parameters, PyTree
+from numpyro_llc.models import Fields, Parameters, PyTree, on_host
 from numpyro_llc.sampling._bar import Bar
 from numpyro_llc.sampling._clock import Clock, Pace
+from numpyro_llc.sampling._common_folder import CommonFolder
 from numpyro_llc.sampling._compiled import CHUNK_DRAWS, Seen, advance, start
 from numpyro_llc.sampling._draws import Draws, NonFiniteDraw, chunk_of, flat
-from numpyro_llc.sampling._folder import Entry, RunFolder
+from numpyro_llc.sampling._folder import Entry, Numbers
 from numpyro_llc.sampling._interrupts import interrupts_after
 from numpyro_llc.sampling._layout import layout_of
 from numpyro_llc.sampling._plan import Plan
@@ -50,7 +52,7 @@ class Run:
         rows: EvaluationRows | None = None,
         sites: tuple[str, ...] = (),
         cells: Fields | None = None,
-        folder: RunFolder | None = None,
+        folder: CommonFolder | None = None,
         clock: Clock | None = None,
     ) -> None:
         self.plan, self.rows, self.sites, self.folder = plan, rows, sites, folder
@@ -61,13 +63,16 @@ class Run:
         self.chunks: list[Seen] = []
         self.steps, self.since_draw, self.dropped = 0, 0, 1
         self.clock, self.pace = clock or Clock(), Pace()
-        self.bar = Bar(is_shown=plan.schedule.progress_bar, has_llc=not self.own)
+        self.processes = plan.processes
+        is_shown = plan.schedule.progress_bar and self.processes.is_first
+        self.bar = Bar(is_shown=is_shown, has_llc=not self.own)
         keys = jax.random.split(rng_key, self.num_chains)
         self.progress = start(plan.sampler, self.layout, keys, starts, self.own, plan.target)
         check_start(self.sampler.gradient(self.progress.state), self.target.center)
         self.form = jax.tree.structure({name: starts[name] for name in sites})
         self.saved: list[Entry] = []
-        self.is_sampling, self.warmed = False, -1
+        self.is_sampling, self.warmed, self.in_step = False, -1, False
+        self.pressed: list[FrameType | None] = []
         self.thinning, self.step_scale = 0, 1.0
         if folder is not None and (found := folder.load(self.progress)):
             self.progress, numbers, self.saved = found
@@ -196,14 +201,14 @@ class Run:
     def close(self, failure: CheckpointError | None = None) -> CheckpointError | None:
         """End the progress bar, and write what the folder lacks; returns why that failed.
 
-        After a `failure` to write nothing more is.
+        After a `failure` to write nothing more is, nor where a step broke off: its state is lost.
         """
         if self.is_sampling and self.chunks:
             self.bar.tell(self.llc, is_last=True)
         self.bar.close()
-        if failure is None and self.folder is not None and self.folder.pending:
+        if failure is None and self.folder is not None and not self.in_step:
             try:
-                self._write()
+                self.folder.write_rest(self.progress, self._numbers)
             except CheckpointError as error:
                 failure = error
         return failure
@@ -243,7 +248,8 @@ class Run:
         if self.folder is not None:
             self.folder.check_writable()
         before = self.working
-        with interrupts_after():  # the state is that of the draws, whenever Ctrl-C comes
+        self.in_step = True
+        with interrupts_after() as heard:  # the state is that of the draws, whenever it comes
             self.progress, buffer = advance(
                 self.sampler,
                 self.layout,
@@ -259,14 +265,22 @@ class Run:
                 counts,
             )
             jax.block_until_ready(self.progress)
-            chunk = jax.tree.map(lambda leaf: np.asarray(leaf)[:, :draws], buffer)
+            chunk = jax.tree.map(lambda leaf: on_host(leaf)[:, :draws], buffer)
             chunk = chunk if observes else {}
+            self.in_step = False
+            is_due, is_interrupted = self.processes.agreed(
+                self.clock,
+                is_due=self.folder is not None and self.folder.is_due,
+                is_pressed=bool(heard or self.pressed),
+            )
             self.pace.took(draws * thinning, self.working - before)
             if self.folder is not None:
                 self.folder.add(flat(chunk), draws * thinning)
             self._keep(chunk, draws * thinning)
-        if self.folder is not None and self.folder.is_due:
-            self._write()
+        if is_due and self.folder is not None:
+            self.folder.write(self.progress, self._numbers)
+        if is_interrupted:
+            raise KeyboardInterrupt
 
     def _keep(self, chunk: Seen, steps: int) -> None:
         self.steps += steps
@@ -288,13 +302,13 @@ class Run:
         self._keep(chunk, steps)
         return steps, chunk["excess_loss"].shape[1] if chunk else 0
 
-    def _write(self) -> None:
-        if self.folder is not None:
-            numbers = {
-                "seconds": self.clock.seconds,
-                "compiling": self.clock.compiling,
-                "warmed": self.warmed,
-                "thinning": self.thinning,
-                "step_scale": self.step_scale,
-            }
-            self.folder.write(self.progress, numbers)
+    @property
+    def _numbers(self) -> Numbers:
+        """What the clock decided, for the folder."""
+        return {
+            "seconds": self.clock.seconds,
+            "compiling": self.clock.compiling,
+            "warmed": self.warmed,
+            "thinning": self.thinning,
+            "step_scale": self.step_scale,
+        }

@@ -1,0 +1,110 @@
+"""What `test_processes.py` runs in several processes of two devices each; prints JSON.
+
+python on_processes.py PROCESS COUNT PORT CASE FOLDER
+"""
+
+import json
+import os
+import signal
+import sys
+import warnings
+
+import jax
+
+INDEX, COUNT, PORT = map(int, sys.argv[1:4])
+CASE, FOLDER = sys.argv[4:6]
+jax.config.update("jax_num_cpu_devices", 2)
+if COUNT > 1:
+    address = f"127.0.0.1:{PORT}"
+    jax.distributed.initialize(address, COUNT, INDEX, heartbeat_timeout_seconds=20)
+
+import numpy as np  # noqa: E402
+import regression  # noqa: E402
+from jax.sharding import NamedSharding, PartitionSpec  # noqa: E402
+from metropolis import METROPOLIS  # noqa: E402
+
+import numpyro_llc as nllc  # noqa: E402
+from numpyro_llc import sampling  # noqa: E402
+
+warnings.simplefilter("ignore")
+DATA = np.asarray(regression.X), np.asarray(regression.Y)
+CENTER = {"w": np.asarray(regression.OLS)}
+STEPS_BEFORE = 4
+"""Chunks before one process is killed or told to stop."""
+
+
+def run(model=regression.model, center=CENTER, **settings):
+    mesh = jax.make_mesh((2, COUNT), ("chain", "data")) if COUNT > 1 else None
+    lengths = {"num_warmup": 30, "num_samples": 100, "thinning": 5, "progress_bar": False}
+    settings = {"mesh": mesh, "kernel": METROPOLIS, "num_chains": 4, **lengths, **settings}
+    idata = nllc.estimate_llc(jax.random.key(0), model, DATA, center=center, **settings)
+    row = nllc.summary(idata).loc["llc"].to_dict()
+    return {
+        "llc": idata["posterior"]["llc"].to_numpy().tolist(),
+        "ended_by": idata.attrs["ended_by"],
+        "row": {name: float(value) for name, value in row.items() if np.isscalar(value)},
+    }
+
+
+def parameters():
+    """Of one parameter that lies with both processes."""
+    mesh = jax.make_mesh((2, COUNT), ("data", "model"))
+    w = jax.device_put(
+        np.append(CENTER["w"], 0.0).astype(np.float32), NamedSharding(mesh, PartitionSpec("model"))
+    )
+    data = jax.device_put(
+        (np.c_[DATA[0], DATA[1] ** 2].astype(np.float32), DATA[1].astype(np.float32)),
+        NamedSharding(mesh, PartitionSpec("data")),
+    )
+    local = nllc.localize(regression.model, center={"w": w})
+    idata = nllc.estimate_llc(
+        jax.random.key(0),
+        local,
+        data,
+        kernel="sgld",
+        batch_size=20,
+        num_chains=2,
+        num_warmup=30,
+        num_samples=40,
+        store_sites=True,
+        output=FOLDER,
+        progress_bar=False,
+    )
+    return {"llc": idata["posterior"]["llc"].to_numpy().tolist()}
+
+
+def at_a_chunk(act):
+    """Do something in the last process when some chunks were made."""
+    advance, calls = sampling._run.advance, []
+
+    def counted(*args):
+        calls.append(args)
+        if len(calls) == STEPS_BEFORE and INDEX == COUNT - 1:
+            act()
+        return advance(*args)
+
+    sampling._run.advance = counted
+
+
+def killed():
+    at_a_chunk(lambda: os.kill(os.getpid(), signal.SIGKILL))
+    sampling._folder.SHARE_OF_TIME = 1e9  # every chunk is written
+    return run(output=FOLDER)
+
+
+def interrupted():
+    at_a_chunk(lambda: signal.raise_signal(signal.SIGINT))
+    return run(output=FOLDER, num_samples=100_000, num_warmup=1)
+
+
+CASES = {
+    "draws": lambda: run(output=FOLDER),
+    "bare": run,
+    "until": lambda: run(num_samples=None, num_warmup=None, thinning=None, until={"seconds": 3}),
+    "parameters": parameters,
+    "killed": killed,
+    "interrupted": interrupted,
+}
+
+if __name__ == "__main__":
+    print(json.dumps(CASES[CASE]()))
