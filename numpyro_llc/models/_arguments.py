@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import KeyPath, PyTreeDef
 
+from numpyro_llc.models._host import on_host
 from numpyro_llc.models._leaves import named_leaves
 from numpyro_llc.models._types import Arrays
 
@@ -99,7 +100,7 @@ class StaticArguments:
 
 def held(array: object, *, as_given: bool = True) -> Held:
     """An array as structure."""
-    value = np.asarray(array)
+    value = on_host(array)
     content = repr(value.tolist()).encode() if value.dtype == object else value.tobytes()
     header = f"{value.dtype} {value.shape} ".encode()
     given = as_given and not isinstance(array, jax.Array)

@@ -10,6 +10,7 @@ import numpy as np
 
 from numpyro_llc.models import _rules
 from numpyro_llc.models._dependence import depends
+from numpyro_llc.models._host import on_host
 from numpyro_llc.models._plates import Batching
 from numpyro_llc.models._program import Program
 from numpyro_llc.models._reading import ModelReading
@@ -230,8 +231,8 @@ def _both(
 
 def _compare(full: Losses, part: Losses, axes: Mapping[str, int], rows: np.ndarray) -> None:
     for name, axis in axes.items():
-        wanted = np.take(np.asarray(full[name], np.float64), rows, axis=axis)
-        got = np.asarray(part[name], np.float64)
+        wanted = np.take(on_host(full[name]).astype(np.float64), rows, axis=axis)
+        got = on_host(part[name]).astype(np.float64)
         limit = _TOLERANCE[full[name].dtype.itemsize] * (1.0 + np.abs(wanted))
         if not np.all((np.abs(got - wanted) <= limit) | ~np.isfinite(wanted)):
             raise ValueError(

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.extend.core import ClosedJaxpr
 from jax.interpreters.partial_eval import dce_jaxpr
 
+from numpyro_llc.models._host import on_host
 from numpyro_llc.models._leaves import named_leaves
 from numpyro_llc.models._types import Parameters
 
@@ -26,7 +26,7 @@ def fingerprint(jaxpr: ClosedJaxpr) -> str:
             continue
         if isinstance(constant, jax.Array) and jnp.issubdtype(constant.dtype, jax.dtypes.prng_key):
             constant = jax.random.key_data(constant)
-        digest.update(np.asarray(constant).tobytes())
+        digest.update(on_host(constant).tobytes())
     return digest.hexdigest()
 
 

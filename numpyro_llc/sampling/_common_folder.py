@@ -36,10 +36,16 @@ class CommonFolder:
     def _open(self, folder: str | Path, settings: Mapping[str, object]) -> None:
         self.folder = RunFolder(folder, settings)
 
+    @property
+    def _own(self) -> RunFolder:
+        """Of the first process, which alone asks for it."""
+        assert self.folder is not None
+        return self.folder
+
     def load(self, like: PyTree) -> tuple[PyTree, Numbers, list[Entry]] | None:
         """State in the form of `like`, numbers that were saved with it, and all entries so far."""
         forms: list[Form] = [(leaf.shape, np.dtype(leaf.dtype)) for leaf in _values(like)]
-        found = self.processes.of_first(lambda: self.folder and self.folder.load(forms))
+        found = self.processes.of_first(lambda: self._own.load(forms))
         if found is None:
             return None
         saved, numbers, entries = found
@@ -48,7 +54,7 @@ class CommonFolder:
 
     def check_writable(self) -> None:
         """Refuse a folder that can be read alone, before anything is computed for it."""
-        self.processes.of_first(lambda: self.folder and self.folder.check_writable())
+        self.processes.of_first(lambda: self._own.check_writable())
 
     def add(self, arrays: Arrays, steps: int) -> None:
         """Keep draws, a flat dict of arrays, for the next write."""
@@ -63,7 +69,7 @@ class CommonFolder:
     def write(self, state: PyTree, numbers: Numbers) -> None:
         """Write the draws that are kept, then the state that they lead to."""
         leaves = [on_host(leaf) for leaf in _values(state)]
-        self.processes.of_first(lambda: self.folder and self.folder.write(leaves, numbers))
+        self.processes.of_first(lambda: self._own.write(leaves, numbers))
 
     def write_rest(self, state: PyTree, numbers: Numbers) -> None:
         """Write, if draws are left."""

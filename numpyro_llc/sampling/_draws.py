@@ -7,7 +7,7 @@ import numpy as np
 
 from numpyro_llc.errors import CheckpointError
 from numpyro_llc.models import Parameters
-from numpyro_llc.sampling._compiled import Seen
+from numpyro_llc.sampling._compiled import Lowest, Seen
 from numpyro_llc.sampling._files import Arrays
 
 _POSITION = "z "
@@ -117,3 +117,23 @@ def chunk_of(arrays: Arrays, form: jax.tree_util.PyTreeDef) -> Seen:
     leaves = [arrays[name] for name in arrays if name.startswith(_POSITION)]
     chunk = {name: arrays[name] for name in arrays if not name.startswith(_POSITION)}
     return {**chunk, "z": jax.tree.unflatten(form, leaves)} if arrays else {}
+
+
+def collected(chunks: list[Seen], lowest: Lowest) -> Draws:
+    """All draws; `lowest` is of each block of chains."""
+    joined = jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *chunks)
+    excess, by_part, contrasts = (
+        joined.pop(name).astype(np.float64) for name in ("excess_loss", "by_part", "contrasts")
+    )
+    positions = joined.pop("z")
+    depths, points = lowest
+    block = int(np.argmin(depths))
+    deepest = float(depths[block]), jax.tree.map(lambda leaf: leaf[block], points)
+    return Draws(excess, by_part, contrasts, joined, positions, deepest)
+
+
+def broken_cells(chunks: list[Seen], num_cells: int) -> np.ndarray:
+    """Of each cell, whether a draw of one of its chains was not finite, ``[cell]``."""
+    finite = [np.isfinite(chunk["excess_loss"]).all(axis=1) for chunk in chunks]
+    by_cell = np.stack(finite).reshape(len(finite), num_cells, -1)
+    return np.logical_not(by_cell.all(axis=(0, 2)))

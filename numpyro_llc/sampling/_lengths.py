@@ -101,7 +101,7 @@ def _finish(run: Run) -> Finished:
         run.num_evaluated,
         run.target.num_rows,
         run.steps,
-        run.seconds,
+        run.clock.seconds,
         run.clock.compiling,
         ended_by,
         ended_at_limit=not near,

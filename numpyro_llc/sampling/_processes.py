@@ -1,7 +1,7 @@
 """Several processes that run the same program on one mesh: what they tell one another."""
 
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from typing import TypeVar
 
 import jax
@@ -66,14 +66,14 @@ class Processes:
             raise raised
         return value
 
-    def agreed(self, clock: Clock, *, is_due: bool, is_pressed: bool) -> tuple[bool, bool]:
+    def agreed(self, clock: Clock, is_due: bool, pressed: Sized) -> tuple[bool, bool]:
         """Whether the first process is due to write, and whether Ctrl-C was pressed in any.
 
         The clock is then that of the first.
         """
         if not self.are_several:
             return is_due, False  # a single process is interrupted where it is
-        own = np.asarray([*clock.own, is_due, is_pressed], np.float32)
+        own = np.asarray([*clock.own, is_due, len(pressed)], np.float32)
         told = np.asarray(multihost_utils.process_allgather(own))
         clock.told = float(told[0, 0]), float(told[0, 1])
         return bool(told[0, 2]), bool(told[:, 3].any())

@@ -15,7 +15,14 @@ from numpyro_llc.sampling._bar import Bar
 from numpyro_llc.sampling._clock import Clock, Pace
 from numpyro_llc.sampling._common_folder import CommonFolder
 from numpyro_llc.sampling._compiled import CHUNK_DRAWS, Seen, advance, start
-from numpyro_llc.sampling._draws import Draws, NonFiniteDraw, chunk_of, flat
+from numpyro_llc.sampling._draws import (
+    Draws,
+    NonFiniteDraw,
+    broken_cells,
+    chunk_of,
+    collected,
+    flat,
+)
 from numpyro_llc.sampling._folder import Entry, Numbers
 from numpyro_llc.sampling._interrupts import interrupts_after
 from numpyro_llc.sampling._layout import layout_of
@@ -99,11 +106,6 @@ class Run:
         return self.progress.state
 
     @property
-    def seconds(self) -> float:
-        """Wall time so far, compilation included."""
-        return self.clock.seconds
-
-    @property
     def working(self) -> float:
         """Wall time so far without compilation, which is what limits of seconds are of."""
         return self.clock.working
@@ -111,9 +113,7 @@ class Run:
     @property
     def is_broken(self) -> np.ndarray:
         """Of each cell, whether a draw was not finite, ``[cell]``."""
-        finite = [np.isfinite(chunk["excess_loss"]).all(axis=1) for chunk in self.chunks]
-        by_cell = np.stack(finite).reshape(len(finite), self.num_cells, -1)
-        return np.logical_not(by_cell.all(axis=(0, 2)))
+        return broken_cells(self.chunks, self.num_cells)
 
     def is_over(self, deadline: float) -> bool:
         """Whether the phase ended here before, or the time is past the `deadline`."""
@@ -201,12 +201,14 @@ class Run:
     def close(self, failure: CheckpointError | None = None) -> CheckpointError | None:
         """End the progress bar, and write what the folder lacks; returns why that failed.
 
-        After a `failure` to write nothing more is, nor where a step broke off: its state is lost.
+        Not after a `failure` to write, nor where a step broke off and its state is lost.
         """
         if self.is_sampling and self.chunks:
             self.bar.tell(self.llc, is_last=True)
         self.bar.close()
-        if failure is None and self.folder is not None and not self.in_step:
+        leaves = jax.tree.leaves(self.progress)
+        is_lost = self.processes.are_several or any(leaf.is_deleted() for leaf in leaves)
+        if failure is None and self.folder is not None and not (self.in_step and is_lost):
             try:
                 self.folder.write_rest(self.progress, self._numbers)
             except CheckpointError as error:
@@ -215,15 +217,7 @@ class Run:
 
     def collect(self) -> Draws:
         """The draws so far."""
-        joined = jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *self.chunks)
-        excess, by_part, contrasts = (
-            joined.pop(name).astype(np.float64) for name in ("excess_loss", "by_part", "contrasts")
-        )
-        positions = joined.pop("z")
-        depths, points = self.progress.lowest
-        block = int(np.argmin(depths))
-        lowest = float(depths[block]), jax.tree.map(lambda leaf: leaf[block], points)
-        return Draws(excess, by_part, contrasts, joined, positions, lowest)
+        return collected(self.chunks, self.progress.lowest)
 
     def of_block(self, draws: Draws, block: int) -> Draws:
         """The draws of one block of chains, without the lowest point."""
@@ -249,7 +243,7 @@ class Run:
             self.folder.check_writable()
         before = self.working
         self.in_step = True
-        with interrupts_after() as heard:  # the state is that of the draws, whenever it comes
+        with interrupts_after() as heard:  # the state is that of the draws, whenever Ctrl-C comes
             self.progress, buffer = advance(
                 self.sampler,
                 self.layout,
@@ -268,18 +262,15 @@ class Run:
             chunk = jax.tree.map(lambda leaf: on_host(leaf)[:, :draws], buffer)
             chunk = chunk if observes else {}
             self.in_step = False
-            is_due, is_interrupted = self.processes.agreed(
-                self.clock,
-                is_due=self.folder is not None and self.folder.is_due,
-                is_pressed=bool(heard or self.pressed),
-            )
+            is_due = self.folder is not None and self.folder.is_due
+            is_due, interrupted = self.processes.agreed(self.clock, is_due, heard or self.pressed)
             self.pace.took(draws * thinning, self.working - before)
             if self.folder is not None:
                 self.folder.add(flat(chunk), draws * thinning)
             self._keep(chunk, draws * thinning)
         if is_due and self.folder is not None:
             self.folder.write(self.progress, self._numbers)
-        if is_interrupted:
+        if interrupted:
             raise KeyboardInterrupt
 
     def _keep(self, chunk: Seen, steps: int) -> None:
@@ -305,10 +296,5 @@ class Run:
     @property
     def _numbers(self) -> Numbers:
         """What the clock decided, for the folder."""
-        return {
-            "seconds": self.clock.seconds,
-            "compiling": self.clock.compiling,
-            "warmed": self.warmed,
-            "thinning": self.thinning,
-            "step_scale": self.step_scale,
-        }
+        own = {name: getattr(self, name) for name in ("warmed", "thinning", "step_scale")}
+        return {"seconds": self.clock.seconds, "compiling": self.clock.compiling, **own}
