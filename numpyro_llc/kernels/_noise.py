@@ -13,14 +13,20 @@ from numpyro_llc.models import Parameters, PyTree
 LARGE = 65_536
 """Above this many coordinates, noise is a sum of 32 fair coins, and chains are taken in turn."""
 
+START = 2**32 - 1
+"""In place of a step's number, for the momenta at the start."""
+OBSERVING, FIRST_SUBSTEP = 3, 4
+"""Purposes of a step's keys. Those before are of calibration."""
 
-def fold(keys: jax.Array, i: int | jax.Array, k: int | jax.Array) -> jax.Array:
-    """The keys of each chain for purpose `k` of step `i`."""
 
-    def one(key: jax.Array) -> jax.Array:
-        return jax.random.fold_in(jax.random.fold_in(key, i), k)
+def for_calibration(keys: jax.Array) -> jax.Array:
+    """Three keys of each chain for the calibration of a step, ``[chain, 3]``."""
+    return jax.vmap(partial(jax.random.split, num=3))(keys)
 
-    return jax.vmap(one)(keys)
+
+def at_step(keys: jax.Array, i: int | jax.Array) -> jax.Array:
+    """The key of each chain for step `i`, or of a step's keys those for purpose `i`."""
+    return jax.vmap(lambda key: jax.random.fold_in(key, i))(keys)
 
 
 def chain_map(
