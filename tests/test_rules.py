@@ -18,7 +18,6 @@ from numpyro_llc.kernels import _calibration as calibration
 from numpyro_llc.kernels import _thermostat as thermostat
 from numpyro_llc.kernels import _tuning as tuning
 from numpyro_llc.kernels._langevin import LangevinRule
-from numpyro_llc.kernels._noise import for_calibration, standard_noise
 from numpyro_llc.kernels._rule import Step
 from numpyro_llc.local._gradients import draw_rows, make_anchor
 from numpyro_llc.local._target import make_target
@@ -388,14 +387,16 @@ def small():
 
 
 Z = np.array([[0.4, 1.7], [1.2, -0.3]])
+DIRECTIONS = np.array([[0.8, 0.3], [-0.2, 1.1]])
 
 
 @pytest.fixture(scope="module")
 def calibrate(small):
     """A calibration on the full data at the two points of ``Z``, compiled once."""
     with jax.enable_x64(True):
-        keys = for_calibration(jax.random.split(jax.random.key(0), 2))
-        point = calibration.CalibrationPoint(small, make_anchor(small), keys, None)
+        point = calibration.CalibrationPoint(
+            small, make_anchor(small), stacked(DIRECTIONS), None, None
+        )
         compiled = jax.jit(
             lambda old: calibration.calibrated(old, stacked(Z), point, jnp.array(True))
         )
@@ -407,8 +408,7 @@ def test_a_calibration_measures_curvature_and_gradient(calibrate):
     x, y = regression.X[:6, :2], regression.Y[:6]
     curved = 0.3 * x.T @ x + 2.0 * np.eye(2)
     full = calibrate()
-    keys = for_calibration(jax.random.split(jax.random.key(0), 2))
-    v = np.asarray(standard_noise(keys[:, 1], stacked(Z))["w"])
+    v = DIRECTIONS
     for _ in range(calibration.POWER_ITERATIONS):
         v = v / np.linalg.norm(v, axis=1, keepdims=True) @ curved
     assert float(full.curvature) == pytest.approx(np.linalg.norm(v, axis=1).mean())
@@ -436,9 +436,9 @@ def test_the_noise_of_a_batch_is_measured_without_bias(small):
     @jax.jit
     @jax.vmap
     def measured(key):
-        point = calibration.CalibrationPoint(small, anchor, None, size)
-        rows = draw_rows(key, small, size)
-        return jnp.stack(calibration._noise(tuned(), stacked(Z), point, rows)).mean(axis=1)
+        rows = draw_rows(key, small, size)[None]
+        point = calibration.CalibrationPoint(small, anchor, None, rows, size)
+        return jnp.stack(calibration._noise(tuned(), stacked(Z), point)).mean(axis=1)
 
     def terms(w):
         return 0.3 * 6 * (x @ w - y)[:, None] * x
@@ -468,16 +468,15 @@ def test_a_change_of_curvature_is_that_of_the_hessian():
         def penalty(self, z):
             return jnp.sum((z["w"] - self.center["w"]) ** 2)
 
-    z, keys = np.array([1.0, 2.0]), for_calibration(jax.random.split(jax.random.key(0), 1))
-    point = calibration.CalibrationPoint(Quartic(), None, keys, None)
+    z, direction = np.array([1.0, 2.0]), np.array([0.6, 0.8])
+    point = calibration.CalibrationPoint(Quartic(), None, stacked(direction[None]), None, None)
     for metric in (None, stacked([1.0, 4.0])):
         given = tuned(square_by_coordinate=metric)
         root = np.ones(2) if metric is None else np.sqrt(1 / (np.array([1.0, 4.0]) + 0.125))
-        largest, change = calibration._curvature(given, stacked(z[None]), point, lambda k: None)
+        largest, change = calibration._curvature(given, stacked(z[None]), point)
         here = root**2 * (12 * z**2 + 2)
         there = root**2 * (12 * np.array([0.5, 0.0]) ** 2 + 2)
-        v = np.asarray(standard_noise(keys[:, 1], stacked(z[None]))["w"][0])
-        v = v * here ** (calibration.POWER_ITERATIONS - 1)
+        v = direction * here ** (calibration.POWER_ITERATIONS - 1)
         v = v / np.linalg.norm(v)
         assert float(largest[0]) == pytest.approx(np.linalg.norm(here * v))
         assert float(change[0]) == pytest.approx(np.sum(((here - there) * v) ** 2))
@@ -497,8 +496,8 @@ def test_the_first_look_is_as_far_out_as_loss_and_localization_allow(gamma, curv
         penalty=lambda one: 0.5 * gamma * jnp.sum(one["w"] ** 2),
         num_rows=0,
     )
-    keys = for_calibration(jax.random.split(jax.random.key(0), 4000))
-    point = calibration.CalibrationPoint(target, None, keys, None)
+    directions = stacked(np.random.default_rng(0).normal(size=(4000, 2)))
+    point = calibration.CalibrationPoint(target, None, directions, None, None)
     found = np.asarray(calibration.displaced(stacked(np.zeros((4000, 2))), point)["w"])
     if spread is None:
         mean = 0.5 * (curved + gamma) * np.mean(np.sum(found**2, axis=1))

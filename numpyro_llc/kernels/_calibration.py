@@ -1,13 +1,12 @@
 """Calibration: curvature and noise where the chains are, taken into running means."""
 
-from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from numpyro_llc.kernels._noise import standard_noise
+from numpyro_llc.kernels._noise import CALIBRATING, standard_noise, two_purposes
 from numpyro_llc.kernels._tuning import Tuning, above_zero, by_chain
 from numpyro_llc.local import (
     Anchor,
@@ -34,36 +33,51 @@ STEP_BACK = 0.7
 
 
 class CalibrationPoint(NamedTuple):
-    """What a calibration depends on beside the position: density, anchor, keys and batch.
+    """What a calibration depends on beside the position.
 
     Attributes
     ----------
     target : LocalTarget
     anchor : Anchor
-    keys : array of keys [chain, 3]
-        Of this step: for rows (the first chain's), for the direction of the curvature, and for the
-        first look around.
+    directions : dict
+        Standard noise of each chain, ``[chain, ...]``: where the search for the largest curvature
+        begins, and where the first look around goes.
+    rows : array [batch, row] or None
+        For the gradient, each Hessian-vector product, and the noise.
     batch_size : int or None
+        Rows of a batch; the noise takes two rows of a shard at the least.
     """
 
     target: LocalTarget
     anchor: Anchor
-    keys: jax.Array
+    directions: Parameters
+    rows: jax.Array | None
     batch_size: int | None
 
-    @property
-    def rows(self) -> jax.Array | None:
-        """Rows ``[batch, row]``: for the gradient, each Hessian-vector product, and the noise."""
-        if self.batch_size is None:
+    def batch(self, k: int | jax.Array) -> jax.Array | None:
+        """Rows of batch `k`; None for the full data."""
+        if self.rows is None or self.batch_size is None:
             return None
-        size = max(2 * self.target.num_shards, self.batch_size)
-        return draw_batches(self.keys[0, 0], self.target, POWER_ITERATIONS + 2, size)
+        return part_of(self.target, self.rows[k], 0, self.batch_size // self.target.num_shards)
 
-    def batch(self, rows: jax.Array | None) -> jax.Array | None:
-        """Of `rows` those of a batch: the noise takes two rows of a shard at the least."""
-        if rows is None or self.batch_size is None:
-            return None
-        return part_of(self.target, rows, 0, self.batch_size // self.target.num_shards)
+
+def calibration_point(
+    target: LocalTarget,
+    anchor: Anchor,
+    z: Parameters,
+    keys: jax.Array,
+    batch_size: int | None,
+) -> CalibrationPoint:
+    """Draw directions for each chain and rows for all of them, by the keys of a step.
+
+    Once for all points that are looked at: each call of the generator takes long to compile.
+    """
+    for_directions, for_rows = two_purposes(keys, CALIBRATING)
+    rows = None
+    if batch_size is not None:
+        size = max(2 * target.num_shards, batch_size)
+        rows = draw_batches(for_rows[0], target, POWER_ITERATIONS + 2, size)
+    return CalibrationPoint(target, anchor, standard_noise(for_directions, z), rows, batch_size)
 
 
 def calibrated_along(
@@ -87,37 +101,35 @@ def calibrated(
     tuning: Tuning, z: Parameters, point: CalibrationPoint, use_anchor: jax.Array
 ) -> Tuning:
     """Measure curvature and noise at `z`, and take them into the running means."""
-    rows = point.rows
-
-    def batch(k: int | jax.Array) -> jax.Array | None:
-        return None if rows is None else point.batch(rows[k])
-
-    gradient = potential_gradient(point.target, z, batch(0), point.anchor, use_anchor)
+    gradient = potential_gradient(point.target, z, point.batch(0), point.anchor, use_anchor)
     square = square_norm(tuning.scaled(gradient))
-    largest, change = _curvature(tuning, z, point, batch)
-    noise, raw = _noise(tuning, z, point, None if rows is None else rows[-1])
+    largest, change = _curvature(tuning, z, point)
+    noise, raw = _noise(tuning, z, point)
+    seen = jnp.stack([largest, change, square, noise, raw]).mean(axis=1)
+    means = jnp.stack(
+        [
+            tuning.curvature,
+            tuning.curvature_change,
+            tuning.typical_square,
+            tuning.noise,
+            tuning.raw_noise,
+        ]
+    )
     weight = 1.0 / jnp.clip(tuning.calibrations / FORGETTING, 1.0, MEMORY)
-
-    def mean(old: jax.Array, new: jax.Array) -> jax.Array:
-        new = jnp.mean(new)
-        return jnp.where(jnp.isfinite(new), old + weight * (new - old), old)
-
+    new = jnp.unstack(jnp.where(jnp.isfinite(seen), means + weight * (seen - means), means))
     return tuning._replace(
-        curvature=mean(tuning.curvature, largest),
-        curvature_change=mean(tuning.curvature_change, change),
-        typical_square=mean(tuning.typical_square, square),
-        noise=mean(tuning.noise, noise),
-        raw_noise=mean(tuning.raw_noise, raw),
+        curvature=new[0],
+        curvature_change=new[1],
+        typical_square=new[2],
+        noise=new[3],
+        raw_noise=new[4],
         calibrations=tuning.calibrations + 1,
         gradients=tuning.gradients + 2 * POWER_ITERATIONS + 4,
     )
 
 
 def _curvature(
-    tuning: Tuning,
-    z: Parameters,
-    point: CalibrationPoint,
-    batch: Callable[[int | jax.Array], jax.Array | None],
+    tuning: Tuning, z: Parameters, point: CalibrationPoint
 ) -> tuple[jax.Array, jax.Array]:
     """``|∇²U(z) v|`` of each chain, and ``|(∇²U(z) - ∇²U(z*)) v|²``; v by power iteration.
 
@@ -130,47 +142,44 @@ def _curvature(
     def turn(k: jax.Array, carry: tuple[Parameters, Parameters]) -> tuple[Parameters, Parameters]:
         v, before = carry
         at = jax.tree.map(partial(jnp.where, k > last), center, z)
-        product = curvature_product(
-            point.target, at, tuning.scaled(v), batch(1 + jnp.minimum(k, last))
-        )
-        product = tuning.scaled(product)
+        rows = point.batch(1 + jnp.minimum(k, last))
+        product = tuning.scaled(curvature_product(point.target, at, tuning.scaled(v), rows))
         v = jax.tree.map(partial(jnp.where, k < last), _normalized(product), v)
         return jax.lax.cond(k > last, lambda: (product, before), lambda: (v, product))
 
-    v = _normalized(standard_noise(point.keys[:, 1], z))
+    v = _normalized(point.directions)
     there, here = jax.lax.fori_loop(0, last + 2, turn, (v, v))
     change = jax.tree.map(jnp.subtract, here, there)
     return jnp.sqrt(square_norm(here)), square_norm(change)
 
 
-def _noise(
-    tuning: Tuning, z: Parameters, point: CalibrationPoint, rows: jax.Array | None
-) -> tuple[jax.Array, jax.Array]:
+def _noise(tuning: Tuning, z: Parameters, point: CalibrationPoint) -> tuple[jax.Array, jax.Array]:
     """``tr V`` of a batch with and without control variates, ``[chain]``."""
-    if rows is None or point.batch_size is None:
-        return jnp.zeros(()), jnp.zeros(())
+    if point.rows is None or point.batch_size is None:
+        nothing = jnp.zeros(jax.tree.leaves(z)[0].shape[0])
+        return nothing, nothing
     shards = point.target.num_shards
     size = 2 * shards * max(1, point.batch_size // (2 * shards))
     share = size / point.batch_size
     noise, raw = (
         share * square_norm(tuning.scaled(sample))
-        for sample in noise_samples(point.target, z, rows)
+        for sample in noise_samples(point.target, z, point.rows[-1])
     )
     return noise, raw
 
 
 def displaced(z: Parameters, point: CalibrationPoint) -> Parameters:
     """Points around the start as far as the localizing Gaussian and the loss allow."""
-    target, rows = point.target, point.rows
-    rows = None if rows is None else point.batch(rows[0])
-    noise = standard_noise(point.keys[:, 2], z)
-    for name, gamma in target.localization.items():
-        wide = jnp.maximum(gamma, 1.0) ** -0.5
-        noise[name] = jax.tree.map(lambda leaf, s=wide: s * leaf, noise[name])
+    target, rows = point.target, point.batch(0)
+    wide = {name: jnp.maximum(gamma, 1.0) ** -0.5 for name, gamma in target.localization.items()}
+    away = {
+        name: jax.tree.map(partial(jnp.multiply, wide[name]), directions)
+        for name, directions in point.directions.items()
+    }
     size = sum(leaf[0].size for leaf in jax.tree.leaves(z))
 
     def at(scale: jax.Array) -> Parameters:
-        return jax.tree.map(lambda a, x: a + scale * x, z, noise)
+        return jax.tree.map(lambda a, x: a + scale * x, z, away)
 
     def too_high(scale: jax.Array) -> jax.Array:
         points = jax.tree.map(lambda a, c: jnp.concatenate([a, c[None]]), at(scale), target.center)

@@ -15,18 +15,21 @@ LARGE = 65_536
 
 START = 2**32 - 1
 """In place of a step's number, for the momenta at the start."""
-OBSERVING, FIRST_SUBSTEP = 3, 4
-"""Purposes of a step's keys. Those before are of calibration."""
-
-
-def for_calibration(keys: jax.Array) -> jax.Array:
-    """Three keys of each chain for the calibration of a step, ``[chain, 3]``."""
-    return jax.vmap(partial(jax.random.split, num=3))(keys)
+CALIBRATING, OBSERVING, FIRST_SUBSTEP = 0, 2, 3
+"""Purposes of a step's keys: calibration has two, and each substep."""
 
 
 def at_step(keys: jax.Array, i: int | jax.Array) -> jax.Array:
     """The key of each chain for step `i`, or of a step's keys those for purpose `i`."""
     return jax.vmap(lambda key: jax.random.fold_in(key, i))(keys)
+
+
+def two_purposes(keys: jax.Array, first: int | jax.Array) -> jax.Array:
+    """Of a step's keys those for purpose `first` and the next, ``[2, chain]``.
+
+    From one call of the generator, each of which takes long to compile.
+    """
+    return jax.vmap(at_step, in_axes=(None, 0))(keys, first + jnp.arange(2))
 
 
 def chain_map(

@@ -12,15 +12,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from numpyro_llc.kernels._calibration import CalibrationPoint, calibrated_along
+from numpyro_llc.kernels._calibration import calibrated_along, calibration_point
 from numpyro_llc.kernels._noise import (
     FIRST_SUBSTEP,
     OBSERVING,
     START,
     at_step,
     chain_map,
-    for_calibration,
     standard_noise,
+    two_purposes,
 )
 from numpyro_llc.kernels._rule import Rule, Step
 from numpyro_llc.kernels._state import BLOCK_AXES, StochasticState
@@ -30,8 +30,10 @@ from numpyro_llc.kernels._tuning import (
     above_zero,
     by_chain,
     contracting,
+    ended,
     isotropic,
     start_tuning,
+    summarized,
     toward,
     wanted_step,
 )
@@ -44,7 +46,7 @@ from numpyro_llc.local import (
     potential_gradient,
     square_norm,
 )
-from numpyro_llc.models import Fields, Parameters, PyTree
+from numpyro_llc.models import Fields, Parameters
 
 MAX_DOUBLINGS = 6
 """A step is cut into 2, 4, ... at most 64 substeps; beyond, the gradient is shortened."""
@@ -122,7 +124,7 @@ class StochasticSampler:
         count, part = self._part(state.tuning)
 
         def substep(k: jax.Array, state: StochasticState) -> StochasticState:
-            return self._substep(at_step(keys, FIRST_SUBSTEP + k), state, target, part)
+            return self._substep(two_purposes(keys, FIRST_SUBSTEP + 2 * k), state, target, part)
 
         state = jax.lax.fori_loop(0, count, substep, state)
         return state._replace(i=i + 1)
@@ -152,8 +154,8 @@ class StochasticSampler:
         return step_scale(self.rule, state.tuning, target, statistics, most_bias)
 
     def end_warmup(self, state: StochasticState, step_scale: float) -> StochasticState:
-        tuning = state.tuning._replace(step_size=step_scale * state.tuning.step_size)
-        return state._replace(warming=jnp.zeros_like(state.warming), tuning=tuning)
+        warming, step_size = ended(state.warming, state.tuning.step_size, step_scale)
+        return state._replace(warming=warming, tuning=state.tuning._replace(step_size=step_size))
 
     def with_step_sizes(self, state: StochasticState, step_sizes: jax.Array) -> StochasticState:
         dtype = state.tuning.step_size.dtype
@@ -162,8 +164,8 @@ class StochasticSampler:
     def report(
         self, state: StochasticState, target: LocalTarget, statistics: Mapping[str, np.ndarray]
     ) -> Fields:
-        tuning: PyTree = jax.tree.map(lambda leaf: float(jnp.mean(leaf)), state.tuning)
-        anchored = bool(jnp.all(self._uses_anchor(state.tuning)))
+        tuning = summarized(state.tuning)
+        anchored = tuning.lowers_noise if self.control_variates is None else self.control_variates
         noise = tuning.noise if anchored else tuning.raw_noise
         return {
             "step_size_bias": step_bias(self.rule, state.tuning, target, statistics),
@@ -171,7 +173,7 @@ class StochasticSampler:
             "step_size": tuning.step_size,
             "step_size_is_automatic": self.is_adaptive,
             "curvature_along_chains": tuning.curvature,
-            "curvature_spread": float(tuning.spread),
+            "curvature_spread": tuning.spread,
             "gradient_evaluations": tuning.gradients,
             "gradient_noise": tuning.noise,
             "gradient_noise_raw": tuning.raw_noise,
@@ -187,7 +189,7 @@ class StochasticSampler:
     ) -> Tuning:
         """The tuning after one more calibration, and the step it leads to."""
         first, old = state.i == 0, state.tuning
-        point = CalibrationPoint(target, state.anchor, for_calibration(keys), self.batch_size)
+        point = calibration_point(target, state.anchor, state.z, keys, self.batch_size)
         use_anchor = first | self._uses_anchor(old)
         before, tuning = calibrated_along(old, state.z, point, use_anchor, first)
         largest = jnp.maximum(before.curvature, tuning.curvature)
@@ -223,8 +225,7 @@ class StochasticSampler:
     def _substep(
         self, keys: jax.Array, state: StochasticState, target: LocalTarget, step_size: jax.Array
     ) -> StochasticState:
-        tuning = state.tuning
-        keys, for_rows = jnp.unstack(jax.vmap(jax.random.split)(keys), axis=1)
+        (for_noise, for_rows), tuning = keys, state.tuning
         rows = draw_rows(for_rows[0], target, self.batch_size)
         use_anchor = self._uses_anchor(tuning)
 
@@ -251,7 +252,7 @@ class StochasticSampler:
         given = Step(
             gradient=gradient,
             noise_product=product,
-            noise=lambda like: standard_noise(keys, like),
+            noise=partial(standard_noise, for_noise),
             metric=tuning.metric,
             localization=jnp.mean(jnp.stack(list(target.localization.values()))),
             step_size=step_size,

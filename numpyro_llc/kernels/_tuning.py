@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from numpyro_llc.kernels._rule import Metric, Rule, Scalar
 from numpyro_llc.local import inner
-from numpyro_llc.models import Parameters
+from numpyro_llc.models import Parameters, PyTree
 
 QUADRATIC_SPREAD = 0.05
 """Relative change, squared, of the curvature up to which a model counts as quadratic."""
@@ -134,6 +134,57 @@ def isotropic(tuning: Tuning, scale: jax.Array) -> Tuning:
         noise=tuning.noise / scale,
         raw_noise=tuning.raw_noise / scale,
     )
+
+
+@jax.jit
+def ended(
+    warming: jax.Array, step_size: jax.Array, scale: float | jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """No warm-up any more, and the step size of sampling."""
+    return jnp.zeros_like(warming), scale * step_size
+
+
+class TuningSummary(NamedTuple):
+    """Means over the blocks of chains, scalars; `trace` is of the metric by site, if there is one.
+
+    `lowers_noise` says whether control variates do, in all blocks.
+    """
+
+    step_size: float
+    curvature: float
+    spread: float
+    noise: float
+    raw_noise: float
+    gradients: float
+    lowers_noise: bool
+    trace: dict[str, float] | None
+
+
+def summarized(tuning: Tuning) -> TuningSummary:
+    """What a tuning with a leading axis of blocks comes to, by one compiled function."""
+    return TuningSummary(*jax.tree.map(lambda leaf: leaf.item(), _summary(tuning)))
+
+
+@jax.jit
+def _summary(tuning: Tuning) -> tuple[PyTree, ...]:
+    metric = tuning.metric
+    if metric is not None:
+        metric = {
+            name: sum(jnp.sum(leaf) / leaf.shape[0] for leaf in jax.tree.leaves(tree))
+            for name, tree in metric.items()
+        }
+    means = (
+        jnp.mean(value)
+        for value in (
+            tuning.step_size,
+            tuning.curvature,
+            tuning.spread,
+            tuning.noise,
+            tuning.raw_noise,
+            tuning.gradients,
+        )
+    )
+    return *means, jnp.all(tuning.noise < tuning.raw_noise), metric
 
 
 def above_zero(x: Scalar) -> jax.Array:

@@ -109,6 +109,7 @@ __all__ = [
     "make_target",
     "noise_product",
     "noise_samples",
+    "over_devices",
     "part_of",
     "potential_gradient",
     "reason_of",

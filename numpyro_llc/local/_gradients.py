@@ -4,6 +4,7 @@ All functions see the chains stacked: leaves of `z` are ``[chain, ...]``. One ba
 all chains, so that what depends on the rows alone is computed once.
 """
 
+from types import ModuleType
 from typing import NamedTuple
 
 import jax
@@ -50,14 +51,19 @@ SLICE_ROWS = 8192
 def row_slices(target: LocalTarget, rows: jax.Array | None) -> tuple[jax.Array, jax.Array]:
     """`rows` (None: all) cut into slices, and their weights: two arrays ``[slices, rows]``."""
     rows = jnp.arange(target.num_rows) if rows is None else rows
-    parts = rows.reshape(target.num_shards, -1)
+    return cut_rows(jnp, rows, target.num_shards)
+
+
+def cut_rows(xp: ModuleType, rows: PyTree, shards: int) -> tuple[PyTree, PyTree]:
+    """:func:`row_slices` by the functions of `xp`, NumPy or its twin in JAX."""
+    parts = rows.reshape(shards, -1)
     count = -(-rows.size // SLICE_ROWS)
     length = -(-parts.shape[1] // count)
     pad = (0, 0), (0, count * length - parts.shape[1])
-    padded, weights = jnp.pad(parts, pad, mode="edge"), jnp.pad(jnp.ones(parts.shape), pad)
+    padded, weights = xp.pad(parts, pad, mode="edge"), xp.pad(xp.ones(parts.shape), pad)
 
-    def slices(of_parts: jax.Array) -> jax.Array:
-        return jnp.moveaxis(of_parts.reshape(-1, count, length), 1, 0).reshape(count, -1)
+    def slices(of_parts: PyTree) -> PyTree:
+        return xp.moveaxis(of_parts.reshape(-1, count, length), 1, 0).reshape(count, -1)
 
     return slices(padded), slices(weights)
 

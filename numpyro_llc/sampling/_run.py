@@ -12,7 +12,7 @@ from numpyro_llc.local import EvaluationRows, check_start
 from numpyro_llc.models import Fields, Parameters, PyTree
 from numpyro_llc.sampling._bar import Bar
 from numpyro_llc.sampling._clock import Clock, Pace
-from numpyro_llc.sampling._compiled import CHUNK_DRAWS, Seen, advance, start
+from numpyro_llc.sampling._compiled import CHUNK_DRAWS, Seen, advance, lowest_of, start
 from numpyro_llc.sampling._draws import Draws, NonFiniteDraw, chunk_of, flat
 from numpyro_llc.sampling._folder import Entry, RunFolder
 from numpyro_llc.sampling._interrupts import interrupts_after
@@ -62,8 +62,7 @@ class Run:
         self.steps, self.since_draw, self.dropped = 0, 0, 1
         self.clock, self.pace = clock or Clock(), Pace()
         self.bar = Bar(is_shown=plan.schedule.progress_bar, has_llc=not self.own)
-        keys = jax.random.split(rng_key, self.num_chains)
-        self.progress = start(plan.sampler, self.layout, keys, starts, self.own, plan.target)
+        self.progress = start(plan.sampler, self.layout, rng_key, starts, self.own, plan.target)
         check_start(self.sampler.gradient(self.progress.state), self.target.center)
         self.form = jax.tree.structure({name: starts[name] for name in sites})
         self.saved: list[Entry] = []
@@ -215,9 +214,7 @@ class Run:
             joined.pop(name).astype(np.float64) for name in ("excess_loss", "by_part", "contrasts")
         )
         positions = joined.pop("z")
-        depths, points = self.progress.lowest
-        block = int(np.argmin(depths))
-        lowest = float(depths[block]), jax.tree.map(lambda leaf: leaf[block], points)
+        lowest = lowest_of(self.progress)
         return Draws(excess, by_part, contrasts, joined, positions, lowest)
 
     def of_block(self, draws: Draws, block: int) -> Draws:
