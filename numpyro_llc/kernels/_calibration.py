@@ -1,5 +1,6 @@
 """Calibration: curvature and noise where the chains are, taken into running means."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -81,7 +82,11 @@ def calibration_point(
 
 
 def calibrated_along(
-    tuning: Tuning, z: Parameters, point: CalibrationPoint, use_anchor: jax.Array, first: jax.Array
+    tuning: Tuning,
+    z: Parameters,
+    point: CalibrationPoint,
+    uses_anchor: Callable[[Tuning], jax.Array],
+    first: jax.Array,
 ) -> tuple[Tuning, Tuning]:
     """The tuning before and after one more calibration at `z`.
 
@@ -92,6 +97,7 @@ def calibrated_along(
 
     def turn(k: jax.Array, carry: tuple[Tuning, Tuning]) -> tuple[Tuning, Tuning]:
         at = jax.tree.map(partial(jnp.where, k == 0), far, z)
+        use_anchor = (first & (k == 0)) | uses_anchor(carry[1])
         return carry[1], calibrated(carry[1], at, point, use_anchor)
 
     return jax.lax.fori_loop(0, jnp.where(first, 2, 1), turn, (tuning, tuning))
