@@ -21,7 +21,7 @@ from numpyro_llc.local import (
     draw_rows,
     make_anchor,
     noise_product,
-    noise_sample,
+    noise_samples,
     potential_gradient,
 )
 from numpyro_llc.sampling import check_schedule, make_plan
@@ -86,7 +86,7 @@ def test_batches_by_shard_are_unbiased_and_their_noise_is_told(by_shard):
 
         def of(rows):
             gradient = potential_gradient(target, z, rows, anchor, False)["w"][0, 0]
-            half = noise_sample(target, z, rows, anchor, False)["w"][0, 0]
+            half = noise_samples(target, z, rows)[1]["w"][0, 0]
             at = jax.tree.map(lambda leaf: leaf[0], z)
             products = [
                 noise_product(cut, at, one, rows, 4, False)["w"][0] for cut in (target, as_one)

@@ -13,14 +13,23 @@ from numpyro_llc.models import Parameters, PyTree
 LARGE = 65_536
 """Above this many coordinates, noise is a sum of 32 fair coins, and chains are taken in turn."""
 
+START = 2**32 - 1
+"""In place of a step's number, for the momenta at the start."""
+CALIBRATING, OBSERVING, FIRST_SUBSTEP = 0, 2, 3
+"""Purposes of a step's keys: calibration has two, and each substep."""
 
-def fold(keys: jax.Array, i: int | jax.Array, k: int | jax.Array) -> jax.Array:
-    """The keys of each chain for purpose `k` of step `i`."""
 
-    def one(key: jax.Array) -> jax.Array:
-        return jax.random.fold_in(jax.random.fold_in(key, i), k)
+def at_step(keys: jax.Array, i: int | jax.Array) -> jax.Array:
+    """The key of each chain for step `i`, or of a step's keys those for purpose `i`."""
+    return jax.vmap(lambda key: jax.random.fold_in(key, i))(keys)
 
-    return jax.vmap(one)(keys)
+
+def two_purposes(keys: jax.Array, first: int | jax.Array) -> jax.Array:
+    """Of a step's keys those for purpose `first` and the next, ``[2, chain]``.
+
+    From one call of the generator, each of which takes long to compile.
+    """
+    return jax.vmap(at_step, in_axes=(None, 0))(keys, first + jnp.arange(2))
 
 
 def chain_map(

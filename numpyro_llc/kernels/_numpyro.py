@@ -154,7 +154,7 @@ class NumpyroSampler:
     def report(
         self, state: Counted, target: LocalTarget, statistics: Mapping[str, np.ndarray]
     ) -> Fields:
-        gradients = float(jnp.mean(state.gradients))
+        gradients = float(np.mean(state.gradients))
         return {} if math.isnan(gradients) else {"gradient_evaluations": gradients}
 
 

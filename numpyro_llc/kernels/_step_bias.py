@@ -3,11 +3,10 @@
 from collections.abc import Mapping
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from numpyro_llc.kernels._rule import Rule
-from numpyro_llc.kernels._tuning import Tuning
+from numpyro_llc.kernels._tuning import Tuning, TuningSummary, summarized
 from numpyro_llc.local import LocalTarget
 
 LEAST_SCALE = 0.1
@@ -19,9 +18,9 @@ def step_bias(
 ) -> float:
     """What the finite step may shift λ̂ by, from the squared gradients of the draws."""
     square = float(np.mean(statistics["square_gradient"]))
-    of_loss = max(square - _of_localization(tuning, target), 0.0)
-    step_size, spread = (float(jnp.mean(x)) for x in (tuning.step_size, tuning.spread))
-    return rule.step_bias(step_size, of_loss, spread)
+    seen = summarized(tuning)
+    of_loss = max(square - _of_localization(seen, target), 0.0)
+    return rule.step_bias(seen.step_size, of_loss, seen.spread)
 
 
 def step_scale(
@@ -40,17 +39,15 @@ def step_scale(
     return max(float(rule.step_of(stiffness, 1.0)), LEAST_SCALE)
 
 
-def _of_localization(tuning: Tuning, target: LocalTarget) -> float:
+def _of_localization(tuning: TuningSummary, target: LocalTarget) -> float:
     """The part of ``E|∇U|²`` that the localizing Gaussian has.
 
     ``E[∇U · G ∇P] = tr(G ∇²P)``, P the penalty (partial integration), so that what is left is
     ``E[∇U · G ∇(β nL)]``: a step that is coarse in directions that γ alone holds moves no loss.
     """
-    metric = tuning.metric  # of each block of chains that is run apart
-    if metric is None:
-        metric = jax.tree.map(lambda x: jnp.ones_like(x)[None], target.center)
-    return sum(
-        float(gamma) * float(jnp.sum(leaf)) / leaf.shape[0]
-        for name, gamma in target.localization.items()
-        for leaf in jax.tree.leaves(metric[name])
-    )
+    total = 0.0
+    for name, gamma in target.localization.items():
+        sizes = map(np.size, jax.tree.leaves(target.center[name]))
+        trace = sum(sizes) if tuning.trace is None else tuning.trace[name]
+        total += float(gamma) * trace
+    return total

@@ -12,20 +12,28 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from numpyro_llc.kernels._noise import chain_map, fold, standard_noise
+from numpyro_llc.kernels._calibration import calibrated_along, calibration_point
+from numpyro_llc.kernels._noise import (
+    FIRST_SUBSTEP,
+    OBSERVING,
+    START,
+    at_step,
+    chain_map,
+    standard_noise,
+    two_purposes,
+)
 from numpyro_llc.kernels._rule import Rule, Step
 from numpyro_llc.kernels._state import BLOCK_AXES, StochasticState
 from numpyro_llc.kernels._step_bias import step_bias, step_scale
 from numpyro_llc.kernels._tuning import (
-    CalibrationPoint,
     Tuning,
     above_zero,
     by_chain,
-    calibrated,
     contracting,
-    displaced,
+    ended,
     isotropic,
     start_tuning,
+    summarized,
     toward,
     wanted_step,
 )
@@ -38,7 +46,7 @@ from numpyro_llc.local import (
     potential_gradient,
     square_norm,
 )
-from numpyro_llc.models import Fields, Parameters, PyTree
+from numpyro_llc.models import Fields, Parameters
 
 MAX_DOUBLINGS = 6
 """A step is cut into 2, 4, ... at most 64 substeps; beyond, the gradient is shortened."""
@@ -97,40 +105,36 @@ class StochasticSampler:
         return self.step_size is None
 
     def init(self, keys: jax.Array, z: Parameters, target: LocalTarget) -> StochasticState:
-        tuning = start_tuning(self.rule, self.step_size, z, keys.shape[0])
-        inner = self.rule.start(z, lambda like: standard_noise(fold(keys, 0, 1), like))
+        # What is calibrated at the start is so in the first step, to be compiled once.
+        inner = self.rule.start(z, partial(standard_noise, at_step(keys, START)))
         begin, on, anchor = jnp.zeros((), jnp.int32), jnp.array(True), make_anchor(target)
-        state = StochasticState(z, inner, keys, begin, on, anchor, tuning)
-        # The curvature at a point as far out as the chains will go: at a singular centre it is 0.
-        point = self._point(state, target)
-        there = calibrated(tuning, displaced(z, point), point, jnp.array(True))
-        here = calibrated(tuning, z, point, jnp.array(True))
-        curvature = jnp.maximum(here.curvature, there.curvature)
-        tuning = there._replace(curvature=curvature, curvature_change=curvature**2)
-        if self.rule.has_metric:
-            tuning = isotropic(tuning)
-        if self.is_adaptive:
-            tuning = tuning._replace(step_size=wanted_step(self.rule, tuning))
-        return state._replace(tuning=tuning)
+        tuning = start_tuning(self.rule, self.step_size, z, keys.shape[0])
+        return StochasticState(z, inner, keys, begin, on, anchor, tuning)
 
     def step(self, state: StochasticState, target: LocalTarget) -> StochasticState:
         i, warming = state.i, state.warming & self.is_adaptive
+        keys = at_step(state.rng_key, i)
         period = jnp.where(warming, jnp.where(i < EARLY_STEPS, EARLY_PERIOD, WARMUP_PERIOD), PERIOD)
         tuning = jax.lax.cond(
             i % period == 0,
-            lambda: self._recalibrated(state, target, period),
+            lambda: self._recalibrated(state, target, keys, period),
             lambda: state.tuning,
         )
         state = state._replace(tuning=tuning)
         count, part = self._part(state.tuning)
-        state = jax.lax.fori_loop(0, count, lambda k, s: self._substep(k, s, target, part), state)
+
+        def substep(k: jax.Array, state: StochasticState) -> StochasticState:
+            return self._substep(two_purposes(keys, FIRST_SUBSTEP + 2 * k), state, target, part)
+
+        state = jax.lax.fori_loop(0, count, substep, state)
         return state._replace(i=i + 1)
 
     def gradient(self, state: StochasticState) -> Parameters | None:
         return state.anchor.gradient
 
     def position(self, state: StochasticState) -> Parameters:
-        keys, (_, part) = fold(state.rng_key, state.i, 2), self._part(state.tuning)
+        keys, (_, part) = at_step(state.rng_key, state.i), self._part(state.tuning)
+        keys = at_step(keys, OBSERVING)
         return self.rule.observed(
             state.z, lambda like: standard_noise(keys, like), state.tuning.metric, part
         )
@@ -150,8 +154,8 @@ class StochasticSampler:
         return step_scale(self.rule, state.tuning, target, statistics, most_bias)
 
     def end_warmup(self, state: StochasticState, step_scale: float) -> StochasticState:
-        tuning = state.tuning._replace(step_size=step_scale * state.tuning.step_size)
-        return state._replace(warming=jnp.zeros_like(state.warming), tuning=tuning)
+        warming, step_size = ended(state.warming, state.tuning.step_size, step_scale)
+        return state._replace(warming=warming, tuning=state.tuning._replace(step_size=step_size))
 
     def with_step_sizes(self, state: StochasticState, step_sizes: jax.Array) -> StochasticState:
         dtype = state.tuning.step_size.dtype
@@ -160,8 +164,8 @@ class StochasticSampler:
     def report(
         self, state: StochasticState, target: LocalTarget, statistics: Mapping[str, np.ndarray]
     ) -> Fields:
-        tuning: PyTree = jax.tree.map(lambda leaf: float(jnp.mean(leaf)), state.tuning)
-        anchored = bool(jnp.all(self._uses_anchor(state.tuning)))
+        tuning = summarized(state.tuning)
+        anchored = tuning.lowers_noise if self.control_variates is None else self.control_variates
         noise = tuning.noise if anchored else tuning.raw_noise
         return {
             "step_size_bias": step_bias(self.rule, state.tuning, target, statistics),
@@ -169,7 +173,7 @@ class StochasticSampler:
             "step_size": tuning.step_size,
             "step_size_is_automatic": self.is_adaptive,
             "curvature_along_chains": tuning.curvature,
-            "curvature_spread": float(tuning.spread),
+            "curvature_spread": tuning.spread,
             "gradient_evaluations": tuning.gradients,
             "gradient_noise": tuning.noise,
             "gradient_noise_raw": tuning.raw_noise,
@@ -180,18 +184,25 @@ class StochasticSampler:
             else self.rule.noise_share(tuning.step_size, noise),
         }
 
-    def _point(self, state: StochasticState, target: LocalTarget) -> CalibrationPoint:
-        return CalibrationPoint(target, state.anchor, state.rng_key, state.i, self.batch_size)
-
     def _recalibrated(
-        self, state: StochasticState, target: LocalTarget, period: jax.Array
+        self, state: StochasticState, target: LocalTarget, keys: jax.Array, period: jax.Array
     ) -> Tuning:
-        point, old = self._point(state, target), state.tuning.step_size
-        tuning = calibrated(state.tuning, state.z, point, self._uses_anchor(state.tuning))
-        if self.is_adaptive:
-            new = jnp.minimum(wanted_step(self.rule, tuning), old * GROWTH ** period.astype(float))
-            tuning = tuning._replace(step_size=jnp.where(state.warming, new, old))
-        return tuning
+        """The tuning after one more calibration, and the step it leads to."""
+        first, old = state.i == 0, state.tuning
+        point = calibration_point(target, state.anchor, state.z, keys, self.batch_size)
+        before, tuning = calibrated_along(old, state.z, point, self._uses_anchor, first)
+        largest = jnp.maximum(before.curvature, tuning.curvature)
+        careful = before._replace(curvature=largest, curvature_change=largest**2)
+        if self.rule.has_metric:
+            scale = jnp.where(first, above_zero(largest), 1.0)
+            careful, tuning = isotropic(careful, scale), isotropic(tuning, scale)
+        if not self.is_adaptive:
+            return tuning
+        grown = jnp.minimum(
+            wanted_step(self.rule, tuning), old.step_size * GROWTH ** period.astype(float)
+        )
+        moved = jnp.where(state.warming, grown, old.step_size)
+        return tuning._replace(step_size=jnp.where(first, wanted_step(self.rule, careful), moved))
 
     def _part(self, tuning: Tuning) -> tuple[jax.Array, jax.Array]:
         """Into how many substeps the next step is cut, and their size.
@@ -211,10 +222,10 @@ class StochasticSampler:
         return count, tuning.step_size / count
 
     def _substep(
-        self, k: int | jax.Array, state: StochasticState, target: LocalTarget, step_size: jax.Array
+        self, keys: jax.Array, state: StochasticState, target: LocalTarget, step_size: jax.Array
     ) -> StochasticState:
-        keys, tuning = fold(state.rng_key, state.i, 3 + k), state.tuning
-        rows = draw_rows(jax.random.fold_in(keys[0], 1), target, self.batch_size)
+        (for_noise, for_rows), tuning = keys, state.tuning
+        rows = draw_rows(for_rows[0], target, self.batch_size)
         use_anchor = self._uses_anchor(tuning)
 
         def gradient(z: Parameters) -> Parameters:
@@ -240,7 +251,7 @@ class StochasticSampler:
         given = Step(
             gradient=gradient,
             noise_product=product,
-            noise=lambda like: standard_noise(keys, like),
+            noise=partial(standard_noise, for_noise),
             metric=tuning.metric,
             localization=jnp.mean(jnp.stack(list(target.localization.values()))),
             step_size=step_size,

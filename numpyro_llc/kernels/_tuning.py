@@ -1,25 +1,13 @@
 """What the warm-up of the stochastic-gradient kernels measures, and the step size it leads to."""
 
-from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from numpyro_llc.kernels._noise import chain_map, fold, standard_noise
 from numpyro_llc.kernels._rule import Metric, Rule, Scalar
-from numpyro_llc.local import (
-    Anchor,
-    LocalTarget,
-    curvature_product,
-    draw_batch,
-    draw_rows,
-    inner,
-    noise_sample,
-    potential_gradient,
-    square_norm,
-)
-from numpyro_llc.models import Parameters
+from numpyro_llc.local import inner
+from numpyro_llc.models import Parameters, PyTree
 
 QUADRATIC_SPREAD = 0.05
 """Relative change, squared, of the curvature up to which a model counts as quadratic."""
@@ -27,18 +15,8 @@ LEAST_STIFFNESS = 0.02
 """However noisy the gradient, a step is not made shorter than this."""
 METRIC_DAMPING = 0.05
 """What a metric adds to the squared gradient of each coordinate, relative to their mean."""
-POWER_ITERATIONS = 4
-"""Hessian-vector products by which the largest curvature is found at one point."""
-MEMORY = 32
-"""Number of calibrations that the running means of curvature and noise look back on."""
-FORGETTING = 3.0
-"""A running mean looks back on a third of the calibrations so far: the start is soon forgotten."""
 MOST_JUMP = 30.0
 """A squared gradient enters the metric's mean cut at this multiple of it."""
-NATS_PER_PARAMETER, NATS_FREE = 2.0, 10.0
-"""Points to calibrate at have a potential below this; the density's own mean is ½ a parameter."""
-STEP_BACK = 0.7
-"""By which a point whose potential is higher moves towards the chain."""
 
 
 class Tuning(NamedTuple):
@@ -146,9 +124,8 @@ def wanted_step(rule: Rule, tuning: Tuning) -> jax.Array:
     return jnp.asarray(rule.step_of(stiffness, above_zero(tuning.curvature)))
 
 
-def isotropic(tuning: Tuning) -> Tuning:
-    """The metric to begin with: that in which the largest curvature is 1 everywhere."""
-    scale = above_zero(tuning.curvature)
+def isotropic(tuning: Tuning, scale: jax.Array) -> Tuning:
+    """The tuning in a metric that is `scale` times shorter in all directions."""
     return tuning._replace(
         square_by_coordinate=jax.tree.map(lambda m: m * scale, tuning.square_by_coordinate),
         curvature=tuning.curvature / scale,
@@ -159,122 +136,60 @@ def isotropic(tuning: Tuning) -> Tuning:
     )
 
 
-class CalibrationPoint(NamedTuple):
-    """What a calibration depends on beside the position: density, anchor, keys, step and batch."""
-
-    target: LocalTarget
-    anchor: Anchor
-    keys: jax.Array
-    i: jax.Array
-    batch_size: int | None
-
-
-def calibrated(
-    tuning: Tuning, z: Parameters, point: CalibrationPoint, use_anchor: jax.Array
-) -> Tuning:
-    """Measure curvature and noise at `z`, and take them into the running means."""
-    target, size = point.target, point.batch_size
-    keys = jax.random.split(
-        jax.random.fold_in(point.keys[0], 2 * point.i + 1), POWER_ITERATIONS + 2
-    )
-    rows = draw_rows(keys[0], target, size)
-    gradient = potential_gradient(target, z, rows, point.anchor, use_anchor)
-    square = square_norm(tuning.scaled(gradient))
-
-    def product(k: int | jax.Array, at: Parameters, v: Parameters) -> Parameters:
-        rows = draw_rows(keys[k + 1], target, size)
-        return tuning.scaled(curvature_product(target, at, tuning.scaled(v), rows))
-
-    v = _normalized(standard_noise(fold(point.keys, point.i, 0), z))
-    last = POWER_ITERATIONS - 1
-    v = jax.lax.fori_loop(0, last, lambda k, v: _normalized(product(k, z, v)), v)
-    rows = draw_rows(keys[last + 1], target, size)
-    largest, change = chain_map(partial(_curvature_change, tuning, target, rows), (z, v))
-    noise, raw = _noise(tuning, z, point, keys[-1])
-    weight = 1.0 / jnp.clip(tuning.calibrations / FORGETTING, 1.0, MEMORY)
-
-    def mean(old: jax.Array, new: jax.Array) -> jax.Array:
-        new = jnp.mean(new)
-        return jnp.where(jnp.isfinite(new), old + weight * (new - old), old)
-
-    return tuning._replace(
-        curvature=mean(tuning.curvature, largest),
-        curvature_change=mean(tuning.curvature_change, change),
-        typical_square=mean(tuning.typical_square, square),
-        noise=mean(tuning.noise, noise),
-        raw_noise=mean(tuning.raw_noise, raw),
-        calibrations=tuning.calibrations + 1,
-        gradients=tuning.gradients + 2 * POWER_ITERATIONS + 5,
-    )
-
-
-def _curvature_change(
-    tuning: Tuning,
-    target: LocalTarget,
-    rows: jax.Array | None,
-    chain: tuple[Parameters, Parameters],
+@jax.jit
+def ended(
+    warming: jax.Array, step_size: jax.Array, scale: float | jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """``|∇²U(z) v|`` of one chain, and ``|(∇²U(z) - ∇²U(z*)) v|²``."""
-    z, v = (jax.tree.map(lambda leaf: leaf[None], part) for part in chain)
-    v = tuning.scaled(v)
-    here = curvature_product(target, z, v, rows)
-    there = curvature_product(target, jax.tree.map(lambda x: x[None], target.center), v, rows)
-    change = tuning.scaled(jax.tree.map(jnp.subtract, here, there))
-    return jnp.sqrt(square_norm(tuning.scaled(here)))[0], square_norm(change)[0]
+    """No warm-up any more, and the step size of sampling."""
+    return jnp.zeros_like(warming), scale * step_size
 
 
-def _noise(
-    tuning: Tuning, z: Parameters, point: CalibrationPoint, key: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """``tr V`` of a batch with and without control variates, ``[chain]``."""
-    if point.batch_size is None:
-        return jnp.zeros(()), jnp.zeros(())
-    shards = point.target.num_shards
-    size = 2 * shards * max(1, point.batch_size // (2 * shards))
-    rows = draw_batch(key, point.target, size)
-    share = size / point.batch_size
+class TuningSummary(NamedTuple):
+    """Means over the blocks of chains, scalars; `trace` is of the metric by site, if there is one.
 
-    def variance(use_anchor: jax.Array) -> jax.Array:
-        sample = noise_sample(point.target, z, rows, point.anchor, use_anchor)
-        return share * square_norm(tuning.scaled(sample))
+    `lowers_noise` says whether control variates do, in all blocks.
+    """
 
-    # One after the other, to have fewer gradients in memory at once.
-    noise, raw = jax.lax.map(variance, jnp.array([True, False]))
-    return noise, raw
+    step_size: float
+    curvature: float
+    spread: float
+    noise: float
+    raw_noise: float
+    gradients: float
+    lowers_noise: bool
+    trace: dict[str, float] | None
 
 
-def displaced(z: Parameters, point: CalibrationPoint) -> Parameters:
-    """Points around the start as far as the localizing Gaussian and the loss allow."""
-    target, keys = point.target, fold(point.keys, 0, 1)
-    rows = draw_rows(jax.random.fold_in(keys[0], 5), target, point.batch_size)
-    noise = standard_noise(keys, z)
-    for name, gamma in target.localization.items():
-        wide = jnp.maximum(gamma, 1.0) ** -0.5
-        noise[name] = jax.tree.map(lambda leaf, s=wide: s * leaf, noise[name])
-    size = sum(leaf[0].size for leaf in jax.tree.leaves(z))
+def summarized(tuning: Tuning) -> TuningSummary:
+    """What a tuning with a leading axis of blocks comes to, by one compiled function."""
+    return TuningSummary(*jax.tree.map(lambda leaf: leaf.item(), _summary(tuning)))
 
-    def at(scale: jax.Array) -> Parameters:
-        return jax.tree.map(lambda a, x: a + scale * x, z, noise)
 
-    def too_high(scale: jax.Array) -> jax.Array:
-        def potential(one: Parameters) -> jax.Array:
-            rise = target.tempered_loss(one, rows) - target.tempered_loss(target.center, rows)
-            return rise + target.penalty(one)
-
-        highest = NATS_PER_PARAMETER * size + NATS_FREE
-        return ~(jnp.mean(jax.vmap(potential)(at(scale))) <= highest) & (scale > 1e-9)
-
-    return at(jax.lax.while_loop(too_high, lambda scale: STEP_BACK * scale, jnp.ones(())))
+@jax.jit
+def _summary(tuning: Tuning) -> tuple[PyTree, ...]:
+    metric = tuning.metric
+    if metric is not None:
+        metric = {
+            name: sum(jnp.sum(leaf) / leaf.shape[0] for leaf in jax.tree.leaves(tree))
+            for name, tree in metric.items()
+        }
+    means = (
+        jnp.mean(value)
+        for value in (
+            tuning.step_size,
+            tuning.curvature,
+            tuning.spread,
+            tuning.noise,
+            tuning.raw_noise,
+            tuning.gradients,
+        )
+    )
+    return *means, jnp.all(tuning.noise < tuning.raw_noise), metric
 
 
 def above_zero(x: Scalar) -> jax.Array:
     """`x`, or the least positive number."""
     return jnp.maximum(x, jnp.finfo(jnp.result_type(float)).tiny)
-
-
-def _normalized(v: Parameters) -> Parameters:
-    norm = above_zero(jnp.sqrt(square_norm(v)))
-    return jax.tree.map(lambda leaf: leaf / by_chain(norm, leaf), v)
 
 
 def by_chain(value: jax.Array, like: jax.Array) -> jax.Array:

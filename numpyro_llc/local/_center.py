@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -156,13 +157,13 @@ def find_center(
     warn_before_search(reading, num_data)
     with_prior = reading.keyed_by_prior()
     program = reading.program if objective == "mle" else with_prior.with_prior()
-    key_starts, key_check = jax.random.split(rng_key)
+    keys_starts, key_check = _keys(num_starts, rng_key)
     check_differentiable(_target_at(program, reading.arrays, reading.center))
     ends = draw_starts(
         with_prior,
         init if callable(init) else _PRIOR_DRAW,
         reading.arrays,
-        jax.random.split(key_starts, num_starts),
+        keys_starts,
     )
     first = local.center if init is None or callable(init) else init
     if first is not None:
@@ -190,6 +191,13 @@ def find_center(
         edge=found.edge,
         without_effect=reading.without_effect,
     )
+
+
+@partial(jax.jit, static_argnums=0)
+def _keys(num_starts: int, rng_key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Keys of the starts, and of the check."""
+    starts, check = jax.random.split(rng_key)
+    return jax.random.split(starts, num_starts), check
 
 
 def _read_at(point: Mapping[str, PyTree] | Center, arguments: tuple, factors: Fields) -> Parameters:

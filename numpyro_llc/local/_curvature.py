@@ -90,6 +90,17 @@ def precision(target: LocalTarget) -> jax.Array:
     return ravel_pytree(gamma)[0]
 
 
+def precision_on_host(target: LocalTarget) -> np.ndarray:
+    """:func:`precision` in NumPy, float64: nothing is compiled for it."""
+    return np.concatenate(
+        [
+            np.full(np.size(leaf), float(target.localization[name]))
+            for name, tree in sorted(target.center.items())
+            for leaf in jax.tree.leaves(tree)
+        ]
+    )
+
+
 _Function = Callable[[jax.Array], jax.Array]
 
 
@@ -157,7 +168,7 @@ def _undefined(target: LocalTarget, gradient: np.ndarray) -> dict[str, int]:
 def curvature_at_center(target: LocalTarget, rng_key: jax.Array) -> Curvature:
     """Measure the loss around the centre."""
     beta = float(target.inverse_temperature)
-    gamma = on_host(precision(target)).astype(np.float64)
+    gamma = precision_on_host(target)
     if gamma.size > DENSE_LIMIT:
         gradient, *numbers = _krylov(target, rng_key)
         largest, smallest, shift = map(float, numbers)

@@ -50,7 +50,8 @@ def edge_sites(target: LocalTarget, hessian: np.ndarray | None) -> tuple[str, ..
     nL) has a flat direction, also those of real sites, the sites as a whole, and the flat
     directions themselves.
     """
-    center = on_host(ravel_pytree(target.center)[0]).astype(np.float64)
+    leaves = jax.tree.leaves(target.center)
+    center = np.concatenate([np.ravel(on_host(leaf)).astype(np.float64) for leaf in leaves])
     names = _names(target.center)
     flat = _flat_directions(hessian)
     candidates = np.abs(center) >= FAR

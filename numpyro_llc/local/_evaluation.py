@@ -5,9 +5,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from numpyro_llc.local._derivatives import Function, Vector, value_and_slope
-from numpyro_llc.local._gradients import row_slices
+from numpyro_llc.local._gradients import cut_rows
 from numpyro_llc.local._shards import over_devices
 from numpyro_llc.local._target import LocalTarget
 from numpyro_llc.models import DRAW_PARTS, Parameters, PyTree, divergence_parts
@@ -32,7 +33,9 @@ def all_rows(target: LocalTarget) -> EvaluationRows | None:
     """All rows of the data, in slices; None if rows cannot be taken out of the model."""
     if target.program.batching is None:
         return None
-    return EvaluationRows(*row_slices(target, None))
+    # In NumPy: each of these operations would be compiled on its own.
+    slices = cut_rows(np, np.arange(target.num_rows), target.num_shards)
+    return EvaluationRows(*map(jnp.asarray, slices))
 
 
 def some_rows(target: LocalTarget, count: int, rng_key: jax.Array) -> EvaluationRows:
@@ -183,7 +186,7 @@ def excess_by_draws(
 
 def _contrasts(excess: jax.Array, slice_number: int | jax.Array = 0) -> jax.Array:
     """Sums over data, ``[chain, datum]``, with random signs that are the same at every call."""
-    key = jax.random.fold_in(jax.random.key(CONTRAST_SEED), slice_number)
+    key = jax.random.key(CONTRAST_SEED + slice_number)
     bits = jax.random.bits(key, excess.shape[1:], jnp.uint16)
 
     def one(k: jax.Array) -> jax.Array:

@@ -4,10 +4,12 @@ All functions see the chains stacked: leaves of `z` are ``[chain, ...]``. One ba
 all chains, so that what depends on the rows alone is computed once.
 """
 
+from types import ModuleType
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from numpyro_llc.local._derivatives import hessian_product, push_and_pull
 from numpyro_llc.local._target import LocalTarget
@@ -49,32 +51,41 @@ SLICE_ROWS = 8192
 def row_slices(target: LocalTarget, rows: jax.Array | None) -> tuple[jax.Array, jax.Array]:
     """`rows` (None: all) cut into slices, and their weights: two arrays ``[slices, rows]``."""
     rows = jnp.arange(target.num_rows) if rows is None else rows
-    parts = rows.reshape(target.num_shards, -1)
+    return cut_rows(jnp, rows, target.num_shards)
+
+
+def cut_rows(xp: ModuleType, rows: PyTree, shards: int) -> tuple[PyTree, PyTree]:
+    """:func:`row_slices` by the functions of `xp`, NumPy or its twin in JAX."""
+    parts = rows.reshape(shards, -1)
     count = -(-rows.size // SLICE_ROWS)
     length = -(-parts.shape[1] // count)
     pad = (0, 0), (0, count * length - parts.shape[1])
-    padded, weights = jnp.pad(parts, pad, mode="edge"), jnp.pad(jnp.ones(parts.shape), pad)
+    padded, weights = xp.pad(parts, pad, mode="edge"), xp.pad(xp.ones(parts.shape), pad)
 
-    def slices(of_parts: jax.Array) -> jax.Array:
-        return jnp.moveaxis(of_parts.reshape(-1, count, length), 1, 0).reshape(count, -1)
+    def slices(of_parts: PyTree) -> PyTree:
+        return xp.moveaxis(of_parts.reshape(-1, count, length), 1, 0).reshape(count, -1)
 
     return slices(padded), slices(weights)
 
 
 def draw_rows(key: jax.Array, target: LocalTarget, batch_size: int | None) -> jax.Array | None:
-    """`batch_size` row numbers, with replacement, in O(`batch_size`); None for the full data.
+    """`batch_size` row numbers, with replacement, in O(`batch_size`); None for the full data."""
+    return None if batch_size is None else draw_batches(key, target, 1, batch_size)[0]
 
-    As many of each shard of the rows, that is, a stratified sample.
+
+def draw_batches(key: jax.Array, target: LocalTarget, count: int, size: int) -> jax.Array:
+    """Row numbers of `count` batches, ``[count, size]``.
+
+    As many of each shard of the rows, that is, a stratified sample. A row is the remainder of 32
+    random bits, so that it is drawn more often than another by at most `num_rows` / 2³².
+    ``jax.random.randint`` calls the generator three times, each of which takes as long to compile
+    as the gradient of a small model.
     """
-    return None if batch_size is None else draw_batch(key, target, batch_size)
-
-
-def draw_batch(key: jax.Array, target: LocalTarget, size: int) -> jax.Array:
-    """:func:`draw_rows` of a batch that is not the full data."""
     shards = target.num_shards
     length = target.num_rows // shards
-    places = jax.random.randint(key, (shards, size // shards), 0, length)
-    return (places + length * jnp.arange(shards)[:, None]).reshape(-1)
+    bits = jax.random.bits(key, (count, shards, size // shards), jnp.uint32)
+    places = (bits % np.uint32(length)).astype(jnp.int32)
+    return (places + length * jnp.arange(shards)[:, None]).reshape(count, -1)
 
 
 def part_of(target: LocalTarget, rows: jax.Array, first: int, last: int) -> jax.Array:
@@ -151,20 +162,24 @@ def square_norm(tree: PyTree) -> jax.Array:
     return sum(parts[1:], parts[0])
 
 
-def noise_sample(
-    target: LocalTarget,
-    z: Parameters,
-    rows: jax.Array,
-    anchor: Anchor,
-    use_anchor: bool | jax.Array,
-) -> Parameters:
-    """A draw of zero mean whose covariance is V of a gradient from this many rows."""
+def noise_samples(
+    target: LocalTarget, z: Parameters, rows: jax.Array
+) -> tuple[Parameters, Parameters]:
+    """Draws of zero mean whose covariance is V of a gradient from this many rows.
+
+    The first with control variates, the second without: half the difference of the gradients from
+    two halves of the rows, in which full gradients and the localization cancel.
+    """
     half = rows.size // (2 * target.num_shards)
-    one, two = (
-        potential_gradient(target, z, part_of(target, rows, k, k + half), anchor, use_anchor)
-        for k in (0, half)
-    )
-    return jax.tree.map(lambda a, b: 0.5 * (a - b), one, two)
+
+    def of_half(rows: jax.Array) -> tuple[Parameters, Parameters]:
+        gradient = jax.grad(target.tempered_loss)
+        return jax.vmap(lambda one: gradient(one, rows))(z), gradient(target.center, rows)
+
+    halves = jnp.stack([part_of(target, rows, k, k + half) for k in (0, half)])
+    # One after the other, to have fewer gradients in memory at once.
+    here, there = jax.tree.map(lambda both: 0.5 * (both[0] - both[1]), jax.lax.map(of_half, halves))
+    return jax.tree.map(jnp.subtract, here, there), here
 
 
 def curvature_product(

@@ -42,9 +42,13 @@ def check_differentiable(target: LocalTarget) -> None:
     ValueError
         With the reason, from the error that JAX raises.
     """
-    stacked = jax.tree.map(lambda leaf: leaf[None], target.center)
+
+    def stacked(target: LocalTarget) -> Parameters:
+        z = jax.tree.map(lambda leaf: leaf[None], target.center)
+        return jax.vmap(jax.grad(target.potential))(z)
+
     try:
-        jax.eval_shape(lambda target, z: jax.vmap(jax.grad(target.potential))(z), target, stacked)
+        jax.eval_shape(stacked, target)
     except UNDEFINED as error:
         said = str(error).splitlines()[0]
         reason = next((why for part, why in _REASONS.items() if part in said), f"JAX says: {said}")

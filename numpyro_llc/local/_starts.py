@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from numpyro_llc.local._curvature import Curvature, precision
+from numpyro_llc.local._curvature import Curvature, precision_on_host
 from numpyro_llc.local._target import LocalTarget
 from numpyro_llc.models import Parameters, all_finite
 
@@ -33,7 +33,7 @@ def spread_starts(
     a few times the number of parameters, and its gradient finite, if the kernel uses it; or it is
     the centre itself.
     """
-    gamma = np.asarray(precision(target), np.float64)
+    gamma = precision_on_host(target)
     floor = np.where(gamma > 0, gamma, 1.0)
     if curvature.hessian is None or not np.all(np.isfinite(curvature.hessian)):
         root = floor**-0.5
@@ -41,7 +41,7 @@ def spread_starts(
         values, vectors = np.linalg.eigh(float(target.inverse_temperature) * curvature.hessian)
         curved = (vectors * np.clip(values, 0.0, None)) @ vectors.T + np.diag(floor)
         root = np.linalg.inv(np.linalg.cholesky(curved))
-    mixing = jnp.asarray(root, jnp.result_type(float))
+    mixing = root.astype(jnp.result_type(float))
     return _draw(num_chains, with_gradient, target, mixing, rng_key)
 
 

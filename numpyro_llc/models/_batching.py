@@ -196,7 +196,7 @@ def _row_axis(full: tuple[int, ...], part: tuple[int, ...], num_rows: int, k: in
 def _uses_indices(reading: ModelReading, batching: Batching) -> bool:
     """Whether the model reads the plate's indices, or declares that it will."""
     program = _program(reading, batching)
-    rows = jnp.arange(batching.num_rows)
+    rows = jax.ShapeDtypeStruct((batching.num_rows,), jnp.int32)
     used = depends(
         lambda a: program.batch_losses(reading.center, reading.arrays, a["rows"]), {"rows": rows}
     )
@@ -216,16 +216,17 @@ def _accepted(reading: ModelReading, batching: Batching) -> Program:
     program = _program(reading, replace(batching, site_axes=tuple(site_axes)))
     if _rules.is_traced(reading.center, reading.arrays):  # Numbers cannot be compared yet.
         return program
-    for z in (reading.center, _rules.moved(reading.center)):
-        full, part = _both(program, z, reading.arrays, jnp.asarray(rows))
+    for shift in (0.0, _rules.AWAY):
+        full, part = _both(program, reading.center, shift, reading.arrays, jnp.asarray(rows))
         _compare(full, part, dict(site_axes), rows)
     return program
 
 
 @partial(jax.jit, static_argnums=0)
 def _both(
-    program: Program, z: Parameters, arrays: Arrays, rows: jax.Array
+    program: Program, center: Parameters, shift: float | jax.Array, arrays: Arrays, rows: jax.Array
 ) -> tuple[Losses, Losses]:
+    z = jax.tree.map(lambda leaf: leaf + shift, center)
     return program.losses(z, arrays), program.batch_losses(z, arrays, rows)
 
 

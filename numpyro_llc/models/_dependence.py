@@ -7,7 +7,9 @@ import jax
 Names = frozenset[str]
 
 
-def depends(function: Callable, arguments: Mapping[str, jax.Array]) -> dict[str, Names]:
+def depends(
+    function: Callable, arguments: Mapping[str, jax.Array | jax.ShapeDtypeStruct]
+) -> dict[str, Names]:
     """For each result of `function`, by name, the names of the arguments that it is computed from.
 
     What a loop, a branch or a call inside computes depends on all that goes into it.

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from numpyro_llc.kernels import Sampler
 from numpyro_llc.local import (
@@ -16,7 +17,7 @@ from numpyro_llc.local import (
     excess_by_draws,
     excess_losses,
 )
-from numpyro_llc.models import Fields, Parameters, PyTree
+from numpyro_llc.models import Fields, Parameters, PyTree, on_host
 from numpyro_llc.sampling._devices import Placement
 from numpyro_llc.sampling._layout import Layout, over_blocks
 
@@ -129,7 +130,9 @@ def _chunk(
 
         lowest, seen = jax.lax.cond(observes, look, look_away)
         lowest = laid(lowest)
-        buffer = jax.tree.map(lambda kept, new: kept.at[:, i].set(new), buffer, seen)
+        buffer = jax.tree.map(
+            lambda kept, new: jax.lax.dynamic_update_index_in_dim(kept, new, i, 1), buffer, seen
+        )
         return Progress(state, lowest), buffer
 
     buffer = jax.tree.map(
@@ -149,12 +152,12 @@ def _laid(placement: Placement | None, center: Parameters, chains: int, part: Py
 def start(
     sampler: Sampler,
     layout: Layout,
-    keys: jax.Array,
+    rng_key: jax.Array,
     z: Parameters,
     own: Fields,
     target: LocalTarget,
 ) -> Progress:
-    """Start chains ``[chain, ...]``; `own` are fields of the target that each block has its own."""
+    """Start chains at `z`, ``[chain, ...]``; `own` are fields of the target, a block's own each."""
 
     def one(block: PyTree, target: LocalTarget) -> Progress:
         keys, z, own = block
@@ -162,6 +165,7 @@ def start(
         keys, z = _laid(layout.within, target.center, chains, (keys, z))
         return Progress(sampler.init(keys, z, target), (jnp.zeros(()), target.center))
 
+    keys = jax.random.split(rng_key, jax.tree.leaves(z)[0].shape[0])
     chains = keys.shape[0] // layout.num_blocks
     shape = (layout.num_blocks, chains)  # a site may be empty
     blocks = jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), (keys, z))
@@ -199,6 +203,18 @@ def advance(
     chains = buffer["excess_loss"].shape[1]
     progress = layout.between_calls(progress, target.center, chains)
     return progress, jax.tree.map(lambda leaf: jax.lax.collapse(leaf, 0, 2), buffer)
+
+
+def lowest_of(progress: Progress) -> tuple[float, Parameters]:
+    """The lowest loss that a draw of any block had, as ``Draws.lowest``."""
+    depths = on_host(progress.lowest[0])
+    block = int(np.argmin(depths))
+    return float(depths[block]), _at(progress.lowest[1], block)
+
+
+@jax.jit
+def _at(stacked: PyTree, place: int | jax.Array) -> PyTree:
+    return jax.tree.map(lambda leaf: leaf[place], stacked)
 
 
 def _axes(sampler: Sampler) -> PyTree:

@@ -7,7 +7,7 @@ import numpy as np
 
 from numpyro_llc.errors import CheckpointError
 from numpyro_llc.models import Parameters
-from numpyro_llc.sampling._compiled import Lowest, Seen
+from numpyro_llc.sampling._compiled import Seen
 from numpyro_llc.sampling._files import Arrays
 
 _POSITION = "z "
@@ -119,17 +119,13 @@ def chunk_of(arrays: Arrays, form: jax.tree_util.PyTreeDef) -> Seen:
     return {**chunk, "z": jax.tree.unflatten(form, leaves)} if arrays else {}
 
 
-def collected(chunks: list[Seen], lowest: Lowest) -> Draws:
-    """All draws; `lowest` is of each block of chains."""
+def collected(chunks: list[Seen], lowest: tuple[float, Parameters]) -> Draws:
+    """All draws, and the lowest point."""
     joined = jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *chunks)
     excess, by_part, contrasts = (
         joined.pop(name).astype(np.float64) for name in ("excess_loss", "by_part", "contrasts")
     )
-    positions = joined.pop("z")
-    depths, points = lowest
-    block = int(np.argmin(depths))
-    deepest = float(depths[block]), jax.tree.map(lambda leaf: leaf[block], points)
-    return Draws(excess, by_part, contrasts, joined, positions, deepest)
+    return Draws(excess, by_part, contrasts, joined, joined.pop("z"), lowest)
 
 
 def broken_cells(chunks: list[Seen], num_cells: int) -> np.ndarray:

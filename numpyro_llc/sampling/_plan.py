@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -167,9 +168,14 @@ class Plan:
         """Around the centre; of stochastic-gradient kernels, whose warm-up is long, at it."""
         chains, center = self.schedule.num_chains, self.target.center
         if self.is_stochastic or curvature is None:
-            return jax.tree.map(lambda x: jnp.broadcast_to(x, (chains, *x.shape)), center)
+            return _repeated(center, chains)
         with_gradient = self.sampler.uses_gradient
         return spread_starts(self.target, curvature, rng_key, chains, with_gradient=with_gradient)
+
+
+@partial(jax.jit, static_argnums=1)
+def _repeated(center: Parameters, chains: int) -> Parameters:
+    return jax.tree.map(lambda x: jnp.broadcast_to(x, (chains, *x.shape)), center)
 
 
 class RunKeys(NamedTuple):
@@ -183,6 +189,7 @@ class RunKeys(NamedTuple):
     other_rows: jax.Array
 
 
+@jax.jit
 def run_keys(rng_key: jax.Array) -> RunKeys:
     """The keys of a run."""
     return RunKeys(*jax.random.split(rng_key, len(RunKeys._fields)))

@@ -14,7 +14,7 @@ from numpyro_llc.models import Fields, Parameters, PyTree, on_host
 from numpyro_llc.sampling._bar import Bar
 from numpyro_llc.sampling._clock import Clock, Pace
 from numpyro_llc.sampling._common_folder import CommonFolder
-from numpyro_llc.sampling._compiled import CHUNK_DRAWS, Seen, advance, start
+from numpyro_llc.sampling._compiled import CHUNK_DRAWS, Seen, advance, lowest_of, start
 from numpyro_llc.sampling._draws import (
     Draws,
     NonFiniteDraw,
@@ -73,8 +73,7 @@ class Run:
         self.processes = plan.processes
         is_shown = plan.schedule.progress_bar and self.processes.is_first
         self.bar = Bar(is_shown=is_shown, has_llc=not self.own)
-        keys = jax.random.split(rng_key, self.num_chains)
-        self.progress = start(plan.sampler, self.layout, keys, starts, self.own, plan.target)
+        self.progress = start(plan.sampler, self.layout, rng_key, starts, self.own, plan.target)
         check_start(self.sampler.gradient(self.progress.state), self.target.center)
         self.form = jax.tree.structure({name: starts[name] for name in sites})
         self.saved: list[Entry] = []
@@ -217,7 +216,7 @@ class Run:
 
     def collect(self) -> Draws:
         """The draws so far."""
-        return collected(self.chunks, self.progress.lowest)
+        return collected(self.chunks, lowest_of(self.progress))
 
     def of_block(self, draws: Draws, block: int) -> Draws:
         """The draws of one block of chains, without the lowest point."""

@@ -1,0 +1,202 @@
+"""Calibration: curvature and noise where the chains are, taken into running means."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from numpyro_llc.kernels._noise import CALIBRATING, standard_noise, two_purposes
+from numpyro_llc.kernels._tuning import Tuning, above_zero, by_chain
+from numpyro_llc.local import (
+    Anchor,
+    LocalTarget,
+    curvature_product,
+    draw_batches,
+    noise_samples,
+    part_of,
+    potential_gradient,
+    square_norm,
+)
+from numpyro_llc.models import Parameters
+
+POWER_ITERATIONS = 4
+"""Hessian-vector products by which the largest curvature is found at one point."""
+MEMORY = 32
+"""Number of calibrations that the running means of curvature and noise look back on."""
+FORGETTING = 3.0
+"""A running mean looks back on a third of the calibrations so far: the start is soon forgotten."""
+NATS_PER_PARAMETER, NATS_FREE = 2.0, 10.0
+"""Points to calibrate at have a potential below this; the density's own mean is ½ a parameter."""
+STEP_BACK = 0.7
+"""By which a point whose potential is higher moves towards the chain."""
+
+
+class CalibrationPoint(NamedTuple):
+    """What a calibration depends on beside the position.
+
+    Attributes
+    ----------
+    target : LocalTarget
+    anchor : Anchor
+    directions : dict
+        Standard noise of each chain, ``[chain, ...]``: where the search for the largest curvature
+        begins, and where the first look around goes.
+    rows : array [batch, row] or None
+        For the gradient, each Hessian-vector product, and the noise.
+    batch_size : int or None
+        Rows of a batch; the noise takes two rows of a shard at the least.
+    """
+
+    target: LocalTarget
+    anchor: Anchor
+    directions: Parameters
+    rows: jax.Array | None
+    batch_size: int | None
+
+    def batch(self, k: int | jax.Array) -> jax.Array | None:
+        """Rows of batch `k`; None for the full data."""
+        if self.rows is None or self.batch_size is None:
+            return None
+        return part_of(self.target, self.rows[k], 0, self.batch_size // self.target.num_shards)
+
+
+def calibration_point(
+    target: LocalTarget,
+    anchor: Anchor,
+    z: Parameters,
+    keys: jax.Array,
+    batch_size: int | None,
+) -> CalibrationPoint:
+    """Draw directions for each chain and rows for all of them, by the keys of a step.
+
+    Once for all points that are looked at: each call of the generator takes long to compile.
+    """
+    for_directions, for_rows = two_purposes(keys, CALIBRATING)
+    rows = None
+    if batch_size is not None:
+        size = max(2 * target.num_shards, batch_size)
+        rows = draw_batches(for_rows[0], target, POWER_ITERATIONS + 2, size)
+    return CalibrationPoint(target, anchor, standard_noise(for_directions, z), rows, batch_size)
+
+
+def calibrated_along(
+    tuning: Tuning,
+    z: Parameters,
+    point: CalibrationPoint,
+    uses_anchor: Callable[[Tuning], jax.Array],
+    first: jax.Array,
+) -> tuple[Tuning, Tuning]:
+    """The tuning before and after one more calibration at `z`.
+
+    The `first` time there is one before it at a point as far out as the chains will go: at a
+    singular centre the curvature is 0. Both are turns of one loop, to be compiled once.
+    """
+    far = jax.lax.cond(first, lambda: displaced(z, point), lambda: z)
+
+    def turn(k: jax.Array, carry: tuple[Tuning, Tuning]) -> tuple[Tuning, Tuning]:
+        at = jax.tree.map(partial(jnp.where, k == 0), far, z)
+        use_anchor = (first & (k == 0)) | uses_anchor(carry[1])
+        return carry[1], calibrated(carry[1], at, point, use_anchor)
+
+    return jax.lax.fori_loop(0, jnp.where(first, 2, 1), turn, (tuning, tuning))
+
+
+def calibrated(
+    tuning: Tuning, z: Parameters, point: CalibrationPoint, use_anchor: jax.Array
+) -> Tuning:
+    """Measure curvature and noise at `z`, and take them into the running means."""
+    gradient = potential_gradient(point.target, z, point.batch(0), point.anchor, use_anchor)
+    square = square_norm(tuning.scaled(gradient))
+    largest, change = _curvature(tuning, z, point)
+    noise, raw = _noise(tuning, z, point)
+    seen = jnp.stack([largest, change, square, noise, raw]).mean(axis=1)
+    means = jnp.stack(
+        [
+            tuning.curvature,
+            tuning.curvature_change,
+            tuning.typical_square,
+            tuning.noise,
+            tuning.raw_noise,
+        ]
+    )
+    weight = 1.0 / jnp.clip(tuning.calibrations / FORGETTING, 1.0, MEMORY)
+    new = jnp.unstack(jnp.where(jnp.isfinite(seen), means + weight * (seen - means), means))
+    return tuning._replace(
+        curvature=new[0],
+        curvature_change=new[1],
+        typical_square=new[2],
+        noise=new[3],
+        raw_noise=new[4],
+        calibrations=tuning.calibrations + 1,
+        gradients=tuning.gradients + 2 * POWER_ITERATIONS + 4,
+    )
+
+
+def _curvature(
+    tuning: Tuning, z: Parameters, point: CalibrationPoint
+) -> tuple[jax.Array, jax.Array]:
+    """``|∇²U(z) v|`` of each chain, and ``|(∇²U(z) - ∇²U(z*)) v|²``; v by power iteration.
+
+    One loop, whose product is compiled once: the last turn is at the centre, on the rows and with
+    the v of the turn before.
+    """
+    last = POWER_ITERATIONS - 1
+    center = jax.tree.map(lambda c, a: jnp.broadcast_to(c, a.shape), point.target.center, z)
+
+    def turn(k: jax.Array, carry: tuple[Parameters, Parameters]) -> tuple[Parameters, Parameters]:
+        v, before = carry
+        at = jax.tree.map(partial(jnp.where, k > last), center, z)
+        rows = point.batch(1 + jnp.minimum(k, last))
+        product = tuning.scaled(curvature_product(point.target, at, tuning.scaled(v), rows))
+        v = jax.tree.map(partial(jnp.where, k < last), _normalized(product), v)
+        return jax.lax.cond(k > last, lambda: (product, before), lambda: (v, product))
+
+    v = _normalized(point.directions)
+    there, here = jax.lax.fori_loop(0, last + 2, turn, (v, v))
+    change = jax.tree.map(jnp.subtract, here, there)
+    return jnp.sqrt(square_norm(here)), square_norm(change)
+
+
+def _noise(tuning: Tuning, z: Parameters, point: CalibrationPoint) -> tuple[jax.Array, jax.Array]:
+    """``tr V`` of a batch with and without control variates, ``[chain]``."""
+    if point.rows is None or point.batch_size is None:
+        nothing = jnp.zeros(jax.tree.leaves(z)[0].shape[0])
+        return nothing, nothing
+    shards = point.target.num_shards
+    size = 2 * shards * max(1, point.batch_size // (2 * shards))
+    share = size / point.batch_size
+    noise, raw = (
+        share * square_norm(tuning.scaled(sample))
+        for sample in noise_samples(point.target, z, point.rows[-1])
+    )
+    return noise, raw
+
+
+def displaced(z: Parameters, point: CalibrationPoint) -> Parameters:
+    """Points around the start as far as the localizing Gaussian and the loss allow."""
+    target, rows = point.target, point.batch(0)
+    wide = {name: jnp.maximum(gamma, 1.0) ** -0.5 for name, gamma in target.localization.items()}
+    away = {
+        name: jax.tree.map(partial(jnp.multiply, wide[name]), directions)
+        for name, directions in point.directions.items()
+    }
+    size = sum(leaf[0].size for leaf in jax.tree.leaves(z))
+
+    def at(scale: jax.Array) -> Parameters:
+        return jax.tree.map(lambda a, x: a + scale * x, z, away)
+
+    def too_high(scale: jax.Array) -> jax.Array:
+        points = jax.tree.map(lambda a, c: jnp.concatenate([a, c[None]]), at(scale), target.center)
+        loss = jax.vmap(lambda one: target.tempered_loss(one, rows))(points)
+        rise = loss[:-1] - loss[-1] + jax.vmap(target.penalty)(at(scale))
+        highest = NATS_PER_PARAMETER * size + NATS_FREE
+        return ~(jnp.mean(rise) <= highest) & (scale > 1e-9)
+
+    return at(jax.lax.while_loop(too_high, lambda scale: STEP_BACK * scale, jnp.ones(())))
+
+
+def _normalized(v: Parameters) -> Parameters:
+    norm = above_zero(jnp.sqrt(square_norm(v)))
+    return jax.tree.map(lambda leaf: leaf / by_chain(norm, leaf), v)
