@@ -103,10 +103,15 @@ class StochasticSampler:
         state = StochasticState(z, inner, keys, begin, on, anchor, tuning)
         # The curvature at a point as far out as the chains will go: at a singular centre it is 0.
         point = self._point(state, target)
-        there = calibrated(tuning, displaced(z, point), point, jnp.array(True))
-        here = calibrated(tuning, z, point, jnp.array(True))
-        curvature = jnp.maximum(here.curvature, there.curvature)
-        tuning = there._replace(curvature=curvature, curvature_change=curvature**2)
+        far = displaced(z, point)
+
+        def look(k: int | jax.Array, found: Tuning) -> Tuning:
+            at = jax.tree.map(lambda a, b: jnp.where(k == 0, a, b), z, far)
+            new = calibrated(tuning, at, point, on)
+            return new._replace(curvature=jnp.maximum(found.curvature, new.curvature))
+
+        tuning = jax.lax.fori_loop(0, 2, look, tuning)  # a loop, to be compiled once
+        tuning = tuning._replace(curvature_change=tuning.curvature**2)
         if self.rule.has_metric:
             tuning = isotropic(tuning)
         if self.is_adaptive:

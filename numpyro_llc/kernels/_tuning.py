@@ -177,19 +177,23 @@ def calibrated(
     keys = jax.random.split(
         jax.random.fold_in(point.keys[0], 2 * point.i + 1), POWER_ITERATIONS + 2
     )
-    rows = draw_rows(keys[0], target, size)
-    gradient = potential_gradient(target, z, rows, point.anchor, use_anchor)
+    # At once, which compiles one generator of rows.
+    batches = jax.vmap(lambda key: draw_rows(key, target, size))(keys)
+
+    def rows_of(k: int | jax.Array) -> jax.Array | None:
+        return None if batches is None else batches[k]
+
+    gradient = potential_gradient(target, z, rows_of(0), point.anchor, use_anchor)
     square = square_norm(tuning.scaled(gradient))
 
     def product(k: int | jax.Array, at: Parameters, v: Parameters) -> Parameters:
-        rows = draw_rows(keys[k + 1], target, size)
-        return tuning.scaled(curvature_product(target, at, tuning.scaled(v), rows))
+        return tuning.scaled(curvature_product(target, at, tuning.scaled(v), rows_of(k + 1)))
 
     v = _normalized(standard_noise(fold(point.keys, point.i, 0), z))
     last = POWER_ITERATIONS - 1
     v = jax.lax.fori_loop(0, last, lambda k, v: _normalized(product(k, z, v)), v)
-    rows = draw_rows(keys[last + 1], target, size)
-    largest, change = chain_map(partial(_curvature_change, tuning, target, rows), (z, v))
+    change_of = partial(_curvature_change, tuning, target, rows_of(last + 1))
+    largest, change = chain_map(change_of, (z, v))
     noise, raw = _noise(tuning, z, point, keys[-1])
     weight = 1.0 / jnp.clip(tuning.calibrations / FORGETTING, 1.0, MEMORY)
 
