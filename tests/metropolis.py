@@ -40,7 +40,8 @@ class Metropolis(MCMCKernel):
 
 
 METROPOLIS = Metropolis(0.03)
-"""For the regression: one object, so that all that use it share what is compiled."""
+"""For the regression: one object, so that all that use it share what is compiled, if the warm-up is
+as long too: 100 steps."""
 WIDTHS = (np.sum(regression.X**2, axis=0) / np.log(500) + 1.0) ** -0.5
 FITTED = Metropolis(tuple(WIDTHS))
 """The same with steps as wide as the density at γ = 1, for its moments: ESS is draws / 15."""

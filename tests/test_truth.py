@@ -19,6 +19,7 @@ from numpyro.infer.util import log_density
 
 import numpyro_llc as nllc
 from numpyro_llc import estimators, evidence, models, pointwise
+from numpyro_llc.local import make_anchor, potential_gradient
 from numpyro_llc.models._divergence import divergence, excess_exponential, is_known
 
 DATA = (regression.X, regression.Y)
@@ -382,7 +383,7 @@ def localized(center=SHIFTED, **settings):
 
 
 def estimate(local, **settings):
-    settings = {"kernel": FITTED, "progress_bar": False, "num_warmup": 500, **settings}
+    settings = {"kernel": FITTED, "progress_bar": False, "num_warmup": 100, **settings}
     return nllc.estimate_llc(jax.random.key(0), local, DATA, **settings)
 
 
@@ -411,7 +412,33 @@ def test_llc_is_that_of_the_function_wherever_the_centre_is(shifted_run, llc_of)
     assert float(shifted_run["posterior"]["llc"].min()) >= 0.0
 
 
-def test_batches_have_the_same_llc_and_need_no_control_variates(llc_of):
+def test_gradients_of_batches_are_those_of_all_rows_and_need_no_control_variates():
+    """Of divergences the gradient at the centre is 0, row by row."""
+    local = localized()
+    reading = local.read(DATA)
+    target = local.target(replace(reading, program=models.with_batches(reading)))[0]
+    z = {"w": jnp.asarray(regression.OLS[None] + 0.1, jnp.float32)}
+
+    @jax.jit
+    def look(target, z):
+        anchor = make_anchor(target)
+
+        def of(rows, use_anchor):
+            return potential_gradient(target, z, rows, anchor, use_anchor)["w"][0]
+
+        parts = jax.lax.map(lambda rows: of(rows, True), jnp.arange(500).reshape(10, 50))
+        return anchor.gradient["w"], parts, of(jnp.arange(50), False)
+
+    anchor, parts, plain = look(target, z)
+    moved = np.asarray(z["w"][0], float) - SHIFTED
+    wanted = regression.X.T @ regression.X @ moved / np.log(500) + moved
+    np.testing.assert_allclose(np.mean(parts, axis=0), wanted, rtol=1e-4)
+    np.testing.assert_array_equal(parts[0], plain)
+    assert not np.any(anchor)
+
+
+@pytest.mark.slow
+def test_batches_have_the_same_llc(llc_of):
     idata = estimate(localized(), kernel="sgnht", batch_size=50, num_samples=8000, num_warmup=1000)
     mean, error = llc_of(idata)
     assert abs(mean - EXACT) < 4 * error
@@ -436,7 +463,7 @@ def test_a_run_of_numpyro_is_read_as_such(llc_of):
 
 
 def test_every_centre_of_a_sweep_and_other_data_are_against_the_centre():
-    quick = {"kernel": FITTED, "num_samples": 2000, "num_warmup": 300, "progress_bar": False}
+    quick = {"kernel": FITTED, "num_samples": 2000, "num_warmup": 100, "progress_bar": False}
     centers = [{"w": regression.OLS}, {"w": SHIFTED}]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", nllc.LLCWarning)
@@ -467,7 +494,7 @@ def test_free_energies_of_data_refuse_a_run_against_the_centre(shifted_run, crit
 
 
 def test_a_folder_of_one_truth_refuses_the_other(tmp_path):
-    quick = {"num_samples": 8, "num_warmup": 8, "output": tmp_path}
+    quick = {"num_samples": 8, "output": tmp_path}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", nllc.LLCWarning)
         estimate(localized(), **quick)
@@ -577,8 +604,9 @@ def test_the_budget_has_the_error_of_draws_where_there_are_any(shifted_run):
             LOCALS["robust"],
             MODELS["robust"].args,
             kernel=Metropolis(0.3),
-            num_samples=2000,
+            num_samples=4000,
             num_warmup=300,
+            thinning=4,
             progress_bar=False,
         )
     budget, llc = nllc.error_budget(idata), float(idata["posterior"]["llc"].mean())
