@@ -32,7 +32,12 @@ def regression(x, y=None):
         numpyro.sample("y", dist.Normal(x @ w, 1.0), obs=y)
 
 
-WALK = Metropolis((0.15, 0.3))
+LENGTHS = {
+    "kernel": Metropolis((0.15, 0.3)),
+    "num_warmup": 100,
+    "num_samples": 10_000,
+    "thinning": 20,
+}
 
 
 def run(beta=None, **settings):
@@ -42,11 +47,8 @@ def run(beta=None, **settings):
         regression,
         (X, Y),
         inverse_temperature=beta,
-        num_warmup=100,
-        num_samples=10_000,
-        thinning=20,
         progress_bar=False,
-        **{"center": {"w": OLS}, "log_likelihood": True, "kernel": WALK, **settings},
+        **{"center": {"w": OLS}, "log_likelihood": True, **LENGTHS, **settings},
     )
 
 
@@ -304,7 +306,8 @@ def test_arviz_compares_models_at_one(at_one):
     """A second model is the same with a prior at zero, which the Gaussian around its centre is."""
     precision, zero = 1000.0, np.zeros(2)
     with pytest.warns(nllc.LLCWarning):
-        other = run(1.0, center={"w": zero}, localization=precision, kernel=Metropolis(0.05))
+        lengths = {"kernel": Metropolis(0.05), "num_samples": 50_000, "thinning": 100}
+        other = run(1.0, center={"w": zero}, localization=precision, **lengths)
     options = {} if hasattr(az, "waic") else {"round_to": "none"}
     table = az.compare({"at the fit": at_one, "at zero": other}, **options)
     assert list(table.index) == ["at the fit", "at zero"]
