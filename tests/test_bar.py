@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 import regression
+from metropolis import METROPOLIS
 
 import numpyro_llc as nllc
 from numpyro_llc.inference_data import MonteCarlo
@@ -80,6 +81,9 @@ def test_errors_that_are_not_known_are_not_shown(capsys):
     assert bar.bar.postfix == "λ̂ 2.5 ± 0.12, R-hat 1.003"
 
 
+short = pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
+
+
 def run(**settings):
     """λ̂ of the regression with short chains."""
     return nllc.estimate_llc(
@@ -89,10 +93,12 @@ def run(**settings):
         center={"w": regression.OLS},
         num_warmup=100,
         num_samples=200,
+        kernel=METROPOLIS,
         **settings,
     )
 
 
+@short
 def test_what_is_shown_is_the_summary_of_the_draws_so_far(monkeypatch, capsys):
     """Every chunk is told: the last text is of the draws that come back, in λ̂'s own unit."""
     monkeypatch.setattr(_bar, "MOST_SHARE", np.inf)
@@ -108,6 +114,7 @@ def test_what_is_shown_is_the_summary_of_the_draws_so_far(monkeypatch, capsys):
     assert re.fullmatch(r"λ̂ \S+ ± \S+, R-hat \d\.\d{3}", _bar.text_of(shown[-1]))
 
 
+@short
 def test_a_run_that_shows_it_ends_in_the_same_draws(monkeypatch, capsys):
     monkeypatch.setattr(_bar, "MOST_SHARE", np.inf)
     monkeypatch.setattr(_bar, "SECONDS_BETWEEN", 0.0)

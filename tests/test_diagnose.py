@@ -179,8 +179,9 @@ def test_step_ten_times_too_large():
 
 
 def test_broken_run_is_diagnosed_from_its_error():
+    x, y = WIDE  # whose curvature, 900 times as large, makes the step that is too long unstable
     with pytest.raises(nllc.NonFiniteLossError) as caught:
-        langevin(kernel=nllc.SGLD(step_size=1.0))
+        langevin(WIDE_OLS / 30.0, (30.0 * x, y), kernel=nllc.SGLD(step_size=1.5 * STIFF))
     idata = caught.value.idata
     assert "non_finite" in found(idata)
     assert json.loads(idata.attrs["findings"])[0]["check"] == "non_finite"

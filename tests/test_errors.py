@@ -8,6 +8,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+from metropolis import Metropolis
 
 import numpyro_llc as nllc
 from numpyro_llc.errors import LLCWarning
@@ -38,7 +39,7 @@ def three_calls_deep():
     """`estimate_llc` calls what makes a result, which calls what puts it together."""
     y = np.linspace(-1.0, 1.0, 20)
     key, center = jax.random.key(0), {"w": 0.0}
-    lengths = {"kernel": "mala", "num_warmup": 20, "num_samples": 8, "num_chains": 2}
+    lengths = {"kernel": Metropolis(0.5), "num_warmup": 20, "num_samples": 8, "num_chains": 2}
     return lambda: nllc.estimate_llc(
         key, normal, (y,), center=center, progress_bar=False, **lengths
     )

@@ -164,7 +164,7 @@ def test_the_lowest_point_comes_back_under_names_that_meet():
 
 # --- what goes wrong after sampling --------------------------------------------------------------
 
-RUN = {"kernel": METROPOLIS, "num_warmup": 0, "num_samples": 8, "progress_bar": False}
+RUN = {"kernel": METROPOLIS, "num_warmup": 100, "num_samples": 8, "progress_bar": False}
 
 
 def estimate(**settings):

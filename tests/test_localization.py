@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import regression
 import xarray as xr
+from metropolis import METROPOLIS
+from numpyro.infer import HMC
 from targets import target_of
 
 import numpyro_llc as nllc
@@ -34,6 +36,7 @@ def choice():
         *ARGUMENTS,
         center={"w": regression.OLS},
         localization=GAMMAS[::-1],
+        kernel=HMC(regression.model, trajectory_length=1.5),
         num_warmup=300,
         num_samples=500,
         progress_bar=False,
@@ -74,7 +77,7 @@ def test_a_gamma_of_the_plateau_is_chosen_at_which_draws_stay_near(choice):
 
 
 def test_results_keep_the_reason(choice, tmp_path):
-    settings = {"num_warmup": 50, "num_samples": 50, "progress_bar": False}
+    settings = {"kernel": METROPOLIS, "num_warmup": 100, "num_samples": 50, "progress_bar": False}
     center = {"w": regression.OLS}
     with pytest.warns(nllc.LLCWarning):  # it is short
         idata = nllc.estimate_llc(
@@ -205,8 +208,8 @@ def test_the_grid_of_its_own_is_around_the_length_of_the_centre():
         jax.random.key(0),
         nllc.localize(ARGUMENTS[0], center={"w": regression.OLS}),
         ARGUMENTS[1],
-        kernel="sgld",
-        num_warmup=20,
+        kernel=METROPOLIS,
+        num_warmup=100,
         num_samples=40,
         progress_bar=False,
     )

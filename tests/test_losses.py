@@ -7,7 +7,8 @@ import numpy as np
 import numpyro
 import pytest
 import regression
-from metropolis import Metropolis
+from metropolis import FITTED, Metropolis
+from targets import target_of
 
 import numpyro_llc as nllc
 from numpyro_llc import zoo
@@ -28,15 +29,35 @@ def estimate(model, data=DATA, center=CENTER, **settings):
     return nllc.estimate_llc(jax.random.key(0), model, data, center=center, **settings)
 
 
-def test_squares_have_the_llc_of_the_regression_with_and_without_batches(llc_of):
+WALK = {"kernel": FITTED, "num_warmup": 100, "num_samples": 8000, "thinning": 4}
+BATCHES = {"kernel": "sgnht", "batch_size": 50, "num_warmup": 1000, "num_samples": 8000}
+
+
+@pytest.mark.parametrize(
+    "settings", [WALK, pytest.param(BATCHES, marks=pytest.mark.slow)], ids=["all", "batches"]
+)
+def test_squares_have_the_llc_of_the_regression(settings, llc_of):
     exact = regression.exact(regression.OLS, 1.0)
-    walk = {"kernel": Metropolis(0.08), "num_samples": 80_000, "thinning": 40}
-    for settings in (walk, {"kernel": "sgnht", "batch_size": 50, "num_samples": 8000}):
-        idata = estimate(MODEL, num_warmup=1000, **settings)
-        mean, error = llc_of(idata)
-        assert idata.attrs["num_data"] == 500
-        assert abs(mean - exact) < 4 * error
-        assert error < 0.05 * exact
+    idata = estimate(MODEL, **settings)
+    mean, error = llc_of(idata)
+    assert idata.attrs["num_data"] == 500
+    assert abs(mean - exact) < 4 * error
+    assert error < 0.05 * exact
+
+
+def test_batches_have_the_losses_and_the_slope_of_their_rows():
+    target = target_of(MODEL, DATA, CENTER, batches=True)
+    rows, w = np.array([7, 3, 3, 499]), regression.OLS + 0.1
+    z = {"params": {"w": jnp.asarray(w, jnp.float32)}}
+    losses, slope = jax.jit(
+        lambda target, z: (
+            target.row_losses(z, rows),
+            jax.grad(lambda z: jnp.sum(target.row_losses(z, rows)))(z),
+        )
+    )(target, z)
+    residuals = regression.X[rows] @ w - regression.Y[rows]
+    np.testing.assert_allclose(losses, 0.5 * residuals**2, rtol=1e-4)
+    np.testing.assert_allclose(slope["params"]["w"], residuals @ regression.X[rows], rtol=1e-4)
 
 
 def test_a_network_model_has_the_density_of_its_losses():

@@ -72,6 +72,11 @@ def ladders():
     return {name: exact_ladder(center) for name, center in CENTERS.items()}
 
 
+@pytest.fixture(scope="module")
+def by_prior(ladders):
+    return {prior: evidence.phases(ladders, prior=prior) for prior in ("local", "model")}
+
+
 def local_free_energy(n, name):
     """Around a centre, under its Gaussian, in nats above the loss at 0."""
     center = CENTERS[name]
@@ -110,8 +115,8 @@ def slope_at(free_energy, n):
 @pytest.mark.parametrize(
     ("prior", "free_energy"), [("local", local_free_energy), ("model", region_free_energy)]
 )
-def test_the_crossing_is_that_of_the_exact_integrals(ladders, prior, free_energy):
-    found = evidence.phases(ladders, prior=prior)
+def test_the_crossing_is_that_of_the_exact_integrals(by_prior, prior, free_energy):
+    found = by_prior[prior]
     (one,) = found.crossings
     wanted = exact_crossing(free_energy)
     assert (one.below, one.above) == ("singular", "deep")
@@ -126,8 +131,8 @@ def test_the_crossing_is_that_of_the_exact_integrals(ladders, prior, free_energy
 
 
 @pytest.mark.parametrize("name", list(CENTERS))
-def test_free_energies_between_the_rungs_are_the_exact_integrals(ladders, name):
-    found = evidence.phases(ladders).data.sel(phase=name)
+def test_free_energies_between_the_rungs_are_the_exact_integrals(ladders, by_prior, name):
+    found = by_prior["local"].data.sel(phase=name)
     sizes = found["num_data"].to_numpy()
     assert (sizes.size, sizes[0], sizes[-1]) == (200, pytest.approx(1.0), pytest.approx(N))
     np.testing.assert_allclose(np.diff(np.log(sizes)), np.log(N) / 199)
@@ -154,7 +159,7 @@ def test_probabilities_add_up_and_change_sides(ladders):
     assert found.attrs["level"] == "singular"
 
 
-def test_scatter_of_the_losses_is_the_error_from_the_data(ladders):
+def test_scatter_of_the_losses_is_the_error_from_the_data(ladders, by_prior):
     """With a loss for each of n data the data error is that of a difference of means.
 
     So it is where a loss has a weight: it is that of as many data.
@@ -172,7 +177,7 @@ def test_scatter_of_the_losses_is_the_error_from_the_data(ladders):
         weighted[name] = bare.assign({k: ("datum", v) for k, v in columns.items()})
     (in_groups,) = evidence.phases(weighted).crossings
     (one,) = evidence.phases(given).crossings
-    (without,) = evidence.phases(ladders).crossings
+    (without,) = by_prior["local"].crossings
     assert one.num_data == pytest.approx(without.num_data, rel=1e-3)
     assert in_groups.data_error == pytest.approx(one.data_error)
     wanted = (
@@ -185,8 +190,8 @@ def test_scatter_of_the_losses_is_the_error_from_the_data(ladders):
     assert one.data_error == pytest.approx(wanted, rel=0.03)
 
 
-def test_the_picture_shows_phases_and_their_crossing(ladders, tmp_path):
-    found = evidence.phases(ladders)
+def test_the_picture_shows_phases_and_their_crossing(by_prior, tmp_path):
+    found = by_prior["local"]
     found.data.to_netcdf(tmp_path / "phases.nc", engine="h5netcdf")
     again = Phases(xr.load_dataset(tmp_path / "phases.nc", engine="h5netcdf"))
     (one,) = again.crossings
@@ -263,9 +268,9 @@ def test_what_makes_no_phases_is_said(ladders, change, message):
             evidence.phases(given, prior=prior)
 
 
-def test_rungs_at_which_gaussian_and_prior_are_apart_are_left_out_and_told(ladders):
+def test_rungs_at_which_gaussian_and_prior_are_apart_are_left_out_and_told(ladders, by_prior):
     """A prior that lies elsewhere at all but the last three rungs of one phase."""
-    whole = evidence.phases(ladders, prior="model")
+    whole = by_prior["model"]
     spoiled = ladders["deep"].data.copy(deep=True)
     spoiled["prior_potential"][0, :-3] += 60.0
     given = {**ladders, "deep": spoiled}

@@ -9,6 +9,7 @@ import numpyro.distributions as dist
 import pytest
 import xarray as xr
 from exact_ladders import quantiles
+from metropolis import Metropolis
 from numpyro.infer import MCMC, NUTS
 from scipy.integrate import quad
 from scipy.stats import norm
@@ -31,16 +32,23 @@ def regression(x, y=None):
         numpyro.sample("y", dist.Normal(x @ w, 1.0), obs=y)
 
 
+LENGTHS = {
+    "kernel": Metropolis((0.15, 0.3)),
+    "num_warmup": 100,
+    "num_samples": 10_000,
+    "thinning": 20,
+}
+
+
 def run(beta=None, **settings):
+    """Of 500 draws that hardly hang together."""
     return nllc.estimate_llc(
         jax.random.key(0),
         regression,
         (X, Y),
         inverse_temperature=beta,
-        num_warmup=300,
-        num_samples=500,
         progress_bar=False,
-        **{"center": {"w": OLS}, "log_likelihood": True, **settings},
+        **{"center": {"w": OLS}, "log_likelihood": True, **LENGTHS, **settings},
     )
 
 
@@ -260,6 +268,9 @@ def test_parts_of_a_row_that_count_differently_are_no_number_of_data():
         pointwise.pointwise_statistics(losses)
 
 
+STEPS = Metropolis(0.1)
+
+
 @pytest.mark.parametrize("count", [1.0, 16.0])
 def test_the_data_error_is_that_of_the_data_that_rows_stand_for(count):
     """Of a regular model it is ``β sqrt(d/2)``, whatever n, within the noise of signings."""
@@ -270,8 +281,10 @@ def test_the_data_error_is_that_of_the_data_that_rows_stand_for(count):
         (y, np.full(200, count)),
         center={"w": y.mean()},
         inverse_temperature=0.2,
-        num_warmup=300,
-        num_samples=500,
+        kernel=STEPS,
+        num_warmup=100,
+        num_samples=5000,
+        thinning=10,
         progress_bar=False,
     )
     assert posterior(idata).attrs["data_error"] == pytest.approx(0.2 * 0.5**0.5, rel=0.7)
@@ -293,7 +306,8 @@ def test_arviz_compares_models_at_one(at_one):
     """A second model is the same with a prior at zero, which the Gaussian around its centre is."""
     precision, zero = 1000.0, np.zeros(2)
     with pytest.warns(nllc.LLCWarning):
-        other = run(1.0, center={"w": zero}, localization=precision)
+        lengths = {"kernel": Metropolis(0.05), "num_samples": 50_000, "thinning": 100}
+        other = run(1.0, center={"w": zero}, localization=precision, **lengths)
     options = {} if hasattr(az, "waic") else {"round_to": "none"}
     table = az.compare({"at the fit": at_one, "at zero": other}, **options)
     assert list(table.index) == ["at the fit", "at zero"]

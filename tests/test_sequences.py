@@ -7,6 +7,7 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 import regression
+from numpyro.infer import HMC
 
 import numpyro_llc as nllc
 from numpyro_llc.models import read_model, with_batches
@@ -37,6 +38,7 @@ def in_two_plates(x, y):
 ROWS = nllc.network_model(linear, CENTER["params"])
 LOSSES = nllc.loss_model(token_losses, CENTER["params"])
 MEANS = nllc.loss_model(mean_losses, CENTER["params"])
+KERNEL = HMC(ROWS, trajectory_length=1.5)  # a quarter turn: draws hardly hang together
 BY_SEQUENCE, BY_TOKEN = 1.0 / np.log(N), 1.0 / np.log(N * TOKENS)
 NBETA = N / np.log(N)
 """Of a tool whose L is the mean loss of a token, and whose n is the number of sequences."""
@@ -73,6 +75,7 @@ def test_a_regular_model_has_half_its_parameters_whatever_n_counts(name, gamma, 
         jax.random.key(0),
         nllc.localize(model, center=CENTER, localization=gamma, **told),
         (X, Y),
+        kernel=KERNEL,
         num_warmup=300,
         num_samples=2000,
         progress_bar=False,
