@@ -681,3 +681,17 @@ def test_at_an_aligned_point_llc_is_the_exact_one_whatever_the_data(llc_of):
     wanted = problem.expectation().mean
     assert abs(mean - wanted) < 4 * error
     assert error < 0.05 * wanted
+
+
+def test_multivariate_normals_in_a_batch_have_a_divergence_each():
+    def of(means, roots):
+        return dist.MultivariateNormal(jnp.array(means), scale_tril=jnp.array(roots))
+
+    def by_hand(m0, m1, root0, root1):
+        cov0, inverse, shift = root0 @ root0.T, np.linalg.inv(root1 @ root1.T), m1 - m0
+        spread = np.trace(inverse @ cov0) - 2 - np.linalg.slogdet(inverse @ cov0)[1]
+        return 0.5 * (spread + shift @ inverse @ shift)
+
+    found = jax.jit(lambda: divergence(of(MEANS, ROOTS), of(MEANS[::-1], ROOTS[::-1])))()
+    wanted = [by_hand(*MEANS, *ROOTS), by_hand(*MEANS[::-1], *ROOTS[::-1])]
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)
