@@ -60,7 +60,7 @@ def two_normals(loc):
 
 
 PAIRS = {
-    "normal": Pair(dist.Normal, (0.3, 1.0), (0.7, 1.4), lambda rng: rng.normal(0.3, 1.0, N)),
+    "normal": Pair(dist.Normal, (0.3, 0.7), (0.7, 1.4), lambda rng: rng.normal(0.3, 0.7, N)),
     "normal of one scale": Pair(
         lambda loc: dist.Normal(loc, 0.7), (0.3,), (0.5,), lambda rng: rng.normal(0.3, 0.7, N)
     ),
@@ -70,9 +70,9 @@ PAIRS = {
     "transformed normal": Pair(
         exponential_of, (0.3, 0.8), (0.6, 0.6), lambda rng: rng.lognormal(0.3, 0.8, N)
     ),
-    "half normal": Pair(dist.HalfNormal, (1.0,), (1.4,), lambda rng: abs(rng.normal(size=N))),
-    "laplace": Pair(dist.Laplace, (0.3, 1.0), (0.9, 1.3), lambda rng: rng.laplace(0.3, 1.0, N)),
-    "exponential": Pair(dist.Exponential, (1.0,), (1.5,), lambda rng: rng.exponential(size=N)),
+    "half normal": Pair(dist.HalfNormal, (0.8,), (1.4,), lambda rng: abs(rng.normal(0, 0.8, N))),
+    "laplace": Pair(dist.Laplace, (0.3, 0.7), (0.9, 1.3), lambda rng: rng.laplace(0.3, 0.7, N)),
+    "exponential": Pair(dist.Exponential, (0.8,), (1.5,), lambda rng: rng.exponential(1 / 0.8, N)),
     "gamma": Pair(dist.Gamma, (2.0, 1.0), (2.5, 1.6), lambda rng: rng.gamma(2.0, 1.0, N)),
     "inverse gamma": Pair(
         dist.InverseGamma, (3.0, 1.0), (3.5, 1.4), lambda rng: 1.0 / rng.gamma(3.0, 1.0, N)
