@@ -18,6 +18,7 @@ from numpyro.infer.util import log_density
 
 import numpyro_llc as nllc
 from numpyro_llc import estimators, evidence, models, pointwise
+from numpyro_llc.local import all_rows, excess_by_draws
 from numpyro_llc.models._divergence import divergence, excess_exponential, is_known
 
 DATA = (regression.X, regression.Y)
@@ -695,3 +696,33 @@ def test_multivariate_normals_in_a_batch_have_a_divergence_each():
     found = jax.jit(lambda: divergence(of(MEANS, ROOTS), of(MEANS[::-1], ROOTS[::-1])))()
     wanted = [by_hand(*MEANS, *ROOTS), by_hand(*MEANS[::-1], *ROOTS[::-1])]
     np.testing.assert_allclose(found, wanted, rtol=1e-5)
+
+
+def pairs(x, y):
+    """Data of two numbers each, whose divergence takes draws."""
+    w = numpyro.sample("w", dist.Normal(0.0, 1.0).expand([3]).to_event(1))
+    with numpyro.plate("N", len(x)):
+        loc = jnp.stack([w[0] + w[1] * x, w[1] - x], axis=-1)
+        numpyro.sample("y", dist.StudentT(4.0, loc, jnp.exp(w[2])).to_event(1), obs=y)
+
+
+def test_draws_of_each_datum_go_with_its_row_and_their_parts_average_to_the_loss():
+    args = INPUTS, np.stack([SERIES, -SERIES], axis=-1)
+    local = nllc.localize(pairs, center={"w": CENTER}, truth="center")
+    reading = local.read(args)
+    target = local.target(replace(reading, program=models.with_batches(reading)))[0]
+    rows, z = jnp.array([7, 3, 3, 20]), {"w": jnp.array([AWAY, CENTER], jnp.float32)}
+
+    @jax.jit
+    def look(target, z):
+        whole, some = jax.vmap(lambda z: (target.losses(z)["y"], target.row_losses(z, rows)))(z)
+        return whole, some, [excess_by_draws(target, z, seen) for seen in (None, all_rows(target))]
+
+    whole, some, parts = jax.tree.map(np.asarray, look(target, z))
+    np.testing.assert_allclose(some, whole[:, rows], rtol=1e-5, atol=1e-12)
+    assert whole[0].min() > 0.0
+    for found in parts:
+        by_part = np.stack(list(found.values()))
+        np.testing.assert_allclose(by_part.mean(axis=0), whole.sum(axis=1), rtol=1e-4, atol=1e-12)
+        assert by_part[:, 0].std() > 0.0  # of draws that differ
+        assert by_part[:, 1].max() < 1e-12
