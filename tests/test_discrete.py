@@ -685,3 +685,12 @@ def test_the_page_runs():
     names = {}
     exec(page.split("```python")[1].split("```")[0], names)
     assert "llc" in nllc.summary(names["idata"]).index
+
+
+def test_data_of_states_weigh_what_their_scale_says_and_one_without_a_scale():
+    case, counts = models.CASES["mixture"], np.array([1.0, 3.0, 0.5])
+    plain = read_model(case.model, case.args, None, center=case.center).data_weights
+    np.testing.assert_array_equal(plain["y"], np.ones(len(case.args[0])))
+    args = np.array([0.1, -1.0, 2.0]), counts
+    scaled = read_model(weighted_mixture, args, None, center={"means": np.array([1.0, -1.0])})
+    np.testing.assert_array_equal(scaled.data_weights["x"], counts)

@@ -1,6 +1,7 @@
 """``estimate_llc``: arguments, kernels, the loop, reproducibility and compilation."""
 
 import dataclasses
+import itertools
 import json
 import os
 import subprocess
@@ -689,3 +690,18 @@ def test_a_site_without_freedom_is_held_where_it_is(kernel):
     assert np.all(idata["posterior"]["weight"] == 1.0) or kernel == "sgld"
     share = 100 / (100 + np.log(100))  # what γ = 1 leaves of 1/2
     assert abs(row["mean"] - 0.5 * share) < 4 * row["mcse_mean"] + 0.01 * (kernel == "sgld")
+
+
+def test_the_error_of_rows_that_were_not_evaluated_is_the_spread_over_all_choices():
+    losses, chosen = np.array([0.3, -1.0, 2.0, 0.7, 0.1, -0.4]), 4
+    sums = len(losses) / chosen * np.array(list(itertools.combinations(losses, chosen)))
+
+    def error(parts, evaluated):
+        nothing = np.zeros((1, 1))
+        draws = sampling.Draws(nothing, parts[None, None], nothing, {}, {}, (0.0, None))
+        run = sampling.Finished(draws, 0, 1, evaluated, len(losses), 1, 0.0, 0.0, "steps", False)
+        return run.evaluation_error
+
+    stated = [error(parts, chosen) ** 2 for parts in sums]
+    assert np.mean(stated) == pytest.approx(np.var(sums.sum(axis=1)))
+    assert error(losses, len(losses)) == error(losses[:1], 1) == 0.0

@@ -12,7 +12,7 @@ from metropolis import METROPOLIS
 import numpyro_llc as nllc
 from numpyro_llc import sampling
 from numpyro_llc.inference_data import LEAST_DRAWS
-from numpyro_llc.sampling._clock import Pace, _Compiling
+from numpyro_llc.sampling._clock import Clock, Pace, _Compiling
 
 pytestmark = pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
 SGNHT = {"kernel": "sgnht", "batch_size": 50}
@@ -182,3 +182,16 @@ def test_all_draws_below_the_center_are_100_percent():
     idata = run(kernel="nuts", center=center, num_warmup=300, num_samples=100)
     assert "100 % of the draws" in found(idata)["below_center"]
     assert "1e+02" not in idata.attrs["findings"]
+
+
+def test_a_clock_leaves_out_what_compiled_while_it_ran(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("numpyro_llc.sampling._clock.time.perf_counter", lambda: now[0])
+    compiling = _Compiling()
+    compiling.seconds = 7.0  # of what ran before
+    monkeypatch.setattr("numpyro_llc.sampling._clock._compiling", compiling)
+    clock = Clock()
+    clock.earlier, clock.earlier_compiling = 20.0, 5.0
+    now[0] = 110.0
+    compiling.add(4.0)
+    assert (clock.seconds, clock.compiling, clock.working) == (30.0, 9.0, 21.0)

@@ -19,7 +19,7 @@ from numpyro.infer.util import log_density
 
 import numpyro_llc as nllc
 from numpyro_llc import estimators, evidence, models, pointwise
-from numpyro_llc.local import make_anchor, potential_gradient
+from numpyro_llc.local import all_rows, excess_by_draws, make_anchor, potential_gradient
 from numpyro_llc.models._divergence import divergence, excess_exponential, is_known
 
 DATA = (regression.X, regression.Y)
@@ -62,7 +62,7 @@ def two_normals(loc):
 
 
 PAIRS = {
-    "normal": Pair(dist.Normal, (0.3, 1.0), (0.7, 1.4), lambda rng: rng.normal(0.3, 1.0, N)),
+    "normal": Pair(dist.Normal, (0.3, 0.7), (0.7, 1.4), lambda rng: rng.normal(0.3, 0.7, N)),
     "normal of one scale": Pair(
         lambda loc: dist.Normal(loc, 0.7), (0.3,), (0.5,), lambda rng: rng.normal(0.3, 0.7, N)
     ),
@@ -72,9 +72,9 @@ PAIRS = {
     "transformed normal": Pair(
         exponential_of, (0.3, 0.8), (0.6, 0.6), lambda rng: rng.lognormal(0.3, 0.8, N)
     ),
-    "half normal": Pair(dist.HalfNormal, (1.0,), (1.4,), lambda rng: abs(rng.normal(size=N))),
-    "laplace": Pair(dist.Laplace, (0.3, 1.0), (0.9, 1.3), lambda rng: rng.laplace(0.3, 1.0, N)),
-    "exponential": Pair(dist.Exponential, (1.0,), (1.5,), lambda rng: rng.exponential(size=N)),
+    "half normal": Pair(dist.HalfNormal, (0.8,), (1.4,), lambda rng: abs(rng.normal(0, 0.8, N))),
+    "laplace": Pair(dist.Laplace, (0.3, 0.7), (0.9, 1.3), lambda rng: rng.laplace(0.3, 0.7, N)),
+    "exponential": Pair(dist.Exponential, (0.8,), (1.5,), lambda rng: rng.exponential(1 / 0.8, N)),
     "gamma": Pair(dist.Gamma, (2.0, 1.0), (2.5, 1.6), lambda rng: rng.gamma(2.0, 1.0, N)),
     "inverse gamma": Pair(
         dist.InverseGamma, (3.0, 1.0), (3.5, 1.4), lambda rng: 1.0 / rng.gamma(3.0, 1.0, N)
@@ -713,3 +713,47 @@ def test_at_an_aligned_point_llc_is_the_exact_one_whatever_the_data(llc_of):
     wanted = problem.expectation().mean
     assert abs(mean - wanted) < 4 * error
     assert error < 0.05 * wanted
+
+
+def test_multivariate_normals_in_a_batch_have_a_divergence_each():
+    def of(means, roots):
+        return dist.MultivariateNormal(jnp.array(means), scale_tril=jnp.array(roots))
+
+    def by_hand(m0, m1, root0, root1):
+        cov0, inverse, shift = root0 @ root0.T, np.linalg.inv(root1 @ root1.T), m1 - m0
+        spread = np.trace(inverse @ cov0) - 2 - np.linalg.slogdet(inverse @ cov0)[1]
+        return 0.5 * (spread + shift @ inverse @ shift)
+
+    found = jax.jit(lambda: divergence(of(MEANS, ROOTS), of(MEANS[::-1], ROOTS[::-1])))()
+    wanted = [by_hand(*MEANS, *ROOTS), by_hand(*MEANS[::-1], *ROOTS[::-1])]
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)
+
+
+def pairs(x, y):
+    """Data of two numbers each, whose divergence takes draws."""
+    w = numpyro.sample("w", dist.Normal(0.0, 1.0).expand([3]).to_event(1))
+    with numpyro.plate("N", len(x)):
+        loc = jnp.stack([w[0] + w[1] * x, w[1] - x], axis=-1)
+        numpyro.sample("y", dist.StudentT(4.0, loc, jnp.exp(w[2])).to_event(1), obs=y)
+
+
+def test_draws_of_each_datum_go_with_its_row_and_their_parts_average_to_the_loss():
+    args = INPUTS, np.stack([SERIES, -SERIES], axis=-1)
+    local = nllc.localize(pairs, center={"w": CENTER}, truth="center")
+    reading = local.read(args)
+    target = local.target(replace(reading, program=models.with_batches(reading)))[0]
+    rows, z = jnp.array([7, 3, 3, 20]), {"w": jnp.array([AWAY, CENTER], jnp.float32)}
+
+    @jax.jit
+    def look(target, z):
+        whole, some = jax.vmap(lambda z: (target.losses(z)["y"], target.row_losses(z, rows)))(z)
+        return whole, some, [excess_by_draws(target, z, seen) for seen in (None, all_rows(target))]
+
+    whole, some, parts = jax.tree.map(np.asarray, look(target, z))
+    np.testing.assert_allclose(some, whole[:, rows], rtol=1e-5, atol=1e-12)
+    assert whole[0].min() > 0.0
+    for found in parts:
+        by_part = np.stack(list(found.values()))
+        np.testing.assert_allclose(by_part.mean(axis=0), whole.sum(axis=1), rtol=1e-4, atol=1e-12)
+        assert by_part[:, 0].std() > 0.0  # of draws that differ
+        assert by_part[:, 1].max() < 1e-12

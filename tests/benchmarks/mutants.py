@@ -29,9 +29,14 @@ TESTS = {
     "evidence/_rungs.py": ["free_energy"],
     "evidence/_splitting.py": ["volume"],
     "evidence/_volume.py": ["volume"],
-    "kernels": ["rules", "acceptance", "stochastic", "mcmc", "gradients"],
+    "kernels": ["rules", "stochastic"],
+    "kernels/_acceptance.py": ["acceptance", "stochastic"],
+    "kernels/_kernel.py": ["mcmc"],
+    "kernels/_numpyro.py": ["estimate", "mcmc"],
+    "kernels/_registry.py": ["estimate", "mcmc"],
     "known/exact": ["exact"],
     "known/zoo": ["zoo"],
+    "local": ["handlers", "known_answers"],
     "local/_center.py": ["center"],
     "local/_curvature.py": ["curvature", "derivatives"],
     "local/_derivatives.py": ["derivatives"],
@@ -39,19 +44,57 @@ TESTS = {
     "local/_evaluation.py": ["gradients"],
     "local/_gradients.py": ["gradients"],
     "local/_growth.py": ["growth"],
-    "local/_localize.py": ["handlers"],
+    "local/_lanczos.py": ["curvature", "localization"],
     "local/_parts.py": ["refined"],
+    "local/_search.py": ["center"],
+    "local/_shards.py": ["devices"],
+    "local/_slope.py": ["derivatives", "center"],
     "local/_spectrum.py": ["localization"],
     "local/_starts.py": ["curvature"],
-    "local/_target.py": ["known_answers", "handlers", "estimate"],
-    "models": ["models", "properties", "batches", "networks", "discrete", "truth"],
+    "local/_summed_out.py": ["discrete"],
+    "local/_target.py": ["known_answers", "handlers"],
+    "models": ["models", "properties"],
+    "models/_arguments.py": ["arguments", "models"],
+    "models/_axis_names.py": ["labels", "dimensions"],
+    "models/_batching.py": ["batches"],
+    "models/_convolutions.py": ["convolutions"],
+    "models/_dependence.py": ["growth", "derivatives", "models"],
+    "models/_discrete.py": ["discrete"],
+    "models/_discrete_sites.py": ["discrete"],
+    "models/_divergence.py": ["truth"],
+    "models/_enumeration.py": ["discrete"],
+    "models/_fingerprint.py": ["checkpoint", "models"],
+    "models/_form.py": ["parameters", "networks"],
+    "models/_held.py": ["arguments", "models"],
+    "models/_leaves.py": ["labels", "networks"],
+    "models/_loss.py": ["losses"],
+    "models/_module_rules.py": ["networks"],
+    "models/_modules.py": ["networks"],
+    "models/_network.py": ["networks"],
+    "models/_truth.py": ["truth"],
     "pointwise": ["pointwise"],
-    "results": ["diagnose", "estimators", "inference_data"],
+    "results": ["inference_data", "estimators", "diagnose"],
+    "results/_penalty.py": ["estimators", "inference_data"],
     "results/checks": ["diagnose", "estimators"],
-    "sampling": ["checkpoint", "estimate", "limits", "output", "sweep"],
-    "studies": ["sweep", "trajectory", "refined", "localization", "changes"],
+    "sampling": ["checkpoint", "estimate", "limits"],
+    "sampling/_bar.py": ["bar"],
+    "sampling/_devices.py": ["devices"],
+    "sampling/_layout.py": ["devices", "estimate"],
+    "sampling/_output.py": ["output"],
+    "studies": ["sweep", "trajectory"],
+    "studies/_carry.py": ["trajectory"],
+    "studies/_centers.py": ["trajectory"],
+    "studies/_changes.py": ["changes"],
+    "studies/_checkpoint_texts.py": ["trajectory"],
+    "studies/_chosen_gamma.py": ["localization"],
+    "studies/_localization.py": ["localization"],
+    "studies/_refined.py": ["refined"],
+    "studies/_trajectory.py": ["trajectory"],
+    "studies/_trajectory_table.py": ["trajectory"],
+    "studies/_walk.py": ["trajectory"],
 }
-"""Files and folders of the package that compute numbers, and the tests that speak for them."""
+"""Files and folders of the package that compute numbers, and the tests that speak for them: those
+of a file, or else of its folder, the likeliest to notice first."""
 OPPOSITE = {
     ast.Add: ast.Sub,
     ast.Sub: ast.Add,
@@ -145,8 +188,17 @@ def mutants_of(module: str) -> list[Mutant]:
     return found
 
 
-def is_noticed(mutant: Mutant, tests: list[str], timeout: float) -> bool:
-    """Whether a test fails, or does not end."""
+def tests_of(path: Path) -> list[str]:
+    """The tests that speak for a file of the package."""
+    for place in (path, *path.parents):
+        found = TESTS.get(place.as_posix().removeprefix("numpyro_llc/"))
+        if found is not None:
+            return found
+    raise LookupError(path)
+
+
+def noticed_by(mutant: Mutant, timeout: float) -> str:
+    """The first test that fails or does not end; nothing if none does."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         for name in ("numpyro_llc", "tests", "examples", "pyproject.toml", "README.md", "docs"):
@@ -154,21 +206,24 @@ def is_noticed(mutant: Mutant, tests: list[str], timeout: float) -> bool:
             copy = shutil.copytree if source.is_dir() else shutil.copy
             copy(source, root / name)
         mutant.write(root)
-        files = [f"tests/test_{name}.py" for name in tests]
+        files = [f"tests/test_{name}.py" for name in tests_of(mutant.path)]
         command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *files]
-        environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".jax_cache")}
+        cache = {"JAX_COMPILATION_CACHE_DIR": str(ROOT / ".jax_cache")}
+        environment = {**cache, **os.environ, "PYTHONPATH": folder}  # of tests' own processes too
         try:
             run = subprocess.run(
-                command, cwd=root, env=environment, timeout=timeout, capture_output=True
+                command, cwd=root, env=environment, timeout=timeout, capture_output=True, text=True
             )
         except subprocess.TimeoutExpired:
-            return True
-        return run.returncode != 0
+            return f"no end within {timeout:g} s"
+        said = [line for line in run.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+        return "" if run.returncode == 0 else (said or [f"exit status {run.returncode}"])[0]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--modules", nargs="*", default=list(TESTS), choices=list(TESTS))
+    wholes = [one for one in TESTS if not any(one.startswith(f"{other}/") for other in TESTS)]
+    parser.add_argument("--modules", nargs="*", default=wholes, choices=list(TESTS))
     parser.add_argument("--count", type=int, default=5, help="mutants of each module")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="*", help="those whose 'path:line' is named, all of them")
@@ -188,11 +243,12 @@ def main() -> None:
         return
     with ThreadPoolExecutor(given.jobs) as pool:
         for module, few in chosen.items():
-            noticed = pool.map(lambda one, m=module: is_noticed(one, TESTS[m], given.timeout), few)
-            missed = [one for one, is_seen in zip(few, noticed, strict=True) if not is_seen]
-            print(f"{module:16s} {len(few) - len(missed):3d} of {len(few):3d}", flush=True)
-            for one in missed:
-                print(f"    missed: {one}", flush=True)
+            tests = pool.map(lambda one: noticed_by(one, given.timeout), few)
+            missed = 0
+            for one, test in zip(few, tests, strict=True):
+                missed += not test
+                print(f"    {one}\n        {test or 'missed'}", flush=True)
+            print(f"{module:24s} {len(few) - missed:3d} of {len(few):3d} noticed", flush=True)
 
 
 if __name__ == "__main__":
