@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from numpyro_llc.errors import CheckpointError
-from numpyro_llc.inference_data import MonteCarlo, monte_carlo
+from numpyro_llc.inference_data import MonteCarlo
 from numpyro_llc.local import EvaluationRows, check_start
 from numpyro_llc.models import Fields, Parameters, PyTree
 from numpyro_llc.sampling._bar import Bar
 from numpyro_llc.sampling._clock import Clock, Pace
 from numpyro_llc.sampling._compiled import CHUNK_DRAWS, Seen, advance, start
-from numpyro_llc.sampling._draws import Draws, NonFiniteDraw, chunk_of, flat
+from numpyro_llc.sampling._draws import Draws, NonFiniteDraw, chunk_of, flat, llc_of
 from numpyro_llc.sampling._folder import Entry, RunFolder
 from numpyro_llc.sampling._interrupts import interrupts_after
 from numpyro_llc.sampling._layout import layout_of
@@ -190,8 +190,7 @@ class Run:
 
     def llc(self) -> MonteCarlo:
         """λ̂ of the draws so far, its Monte Carlo error, effective sample size and R-hat."""
-        excess = np.concatenate([chunk["excess_loss"] for chunk in self.chunks], axis=1)
-        return monte_carlo(float(self.target.inverse_temperature) * excess.astype(np.float64))
+        return llc_of(self.chunks, float(self.target.inverse_temperature))
 
     def close(self, failure: CheckpointError | None = None) -> CheckpointError | None:
         """End the progress bar, and write what the folder lacks; returns why that failed.
