@@ -10,7 +10,7 @@ import numpyro_llc as nllc
 
 def trajectory(llc, error):
     llc, error = np.asarray(llc, float), np.broadcast_to(error, np.shape(llc)).astype(float)
-    columns = {"llc": ("checkpoint", llc), "mcse_mean": ("checkpoint", error)}
+    columns = {"llc": ("checkpoint", llc), "error": ("checkpoint", error)}
     return xr.Dataset(columns, coords={"step": ("checkpoint", 100 * np.arange(len(llc)))})
 
 
@@ -84,7 +84,7 @@ def test_checkpoints_without_an_estimate_are_passed_over():
             {},
             r"one truth, and has \['data', 'center'\].*sel\(truth='center'\)",
         ),
-        (xr.Dataset(), {}, r"it lacks \['llc', 'mcse_mean'\]"),
+        (xr.Dataset(), {}, r"it lacks \['error', 'llc'\]"),
         (trajectory([1.0, 2.0], 0.1), {"pairs": "some"}, "`pairs` must be one of"),
         (trajectory([1.0, 2.0], 0.1), {"ci_prob": 95}, "`ci_prob` must be below 1"),
     ],

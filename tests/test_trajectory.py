@@ -254,6 +254,7 @@ def test_a_diverged_checkpoint_is_said_and_carries_nothing_on():
     assert found["carried"].to_numpy().tolist() == [0, 0]
     assert np.isfinite(found["center_loss"]).all()
     assert np.isnan(found["mcse_mean"]).all()
+    assert np.isnan(found["error"]).all()
 
 
 def test_the_first_checkpoint_may_be_the_broken_one(tmp_path, rows):
@@ -402,7 +403,7 @@ def test_a_picture_shows_the_rows(rows):
     drawn = np.concatenate([container.lines[0].get_ydata() for container in right.containers])
     np.testing.assert_allclose(np.sort(drawn), np.sort(rows["llc"]))
     with pytest.raises(ValueError, match="what `llc_trajectory` returns"):
-        plots.plot_trajectory(rows.drop_vars("mcse_mean"))
+        plots.plot_trajectory(rows.drop_vars("error"))
 
 
 def test_a_picture_of_both_truths_keeps_those_above_zero_readable(rows):

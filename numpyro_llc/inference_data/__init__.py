@@ -21,6 +21,7 @@ from numpyro_llc.inference_data._arviz import (
 from numpyro_llc.inference_data._dataset import DatasetResult, dataset_of
 from numpyro_llc.inference_data._labels import labelled
 from numpyro_llc.inference_data._names import variable_name, variable_names
+from numpyro_llc.inference_data._slow import monte_carlo_of_llc
 
 __all__ = [
     "DatasetResult",
@@ -40,6 +41,7 @@ __all__ = [
     "loo_of",
     "moments",
     "monte_carlo",
+    "monte_carlo_of_llc",
     "posterior",
     "statistics",
     "variable_name",

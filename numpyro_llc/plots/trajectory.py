@@ -35,7 +35,7 @@ def plot_trajectory(trajectory: xr.Dataset, *, axes: "Axes | None" = None) -> np
         Monte Carlo errors by each truth, hollow where there are findings. Far below 0 the axis of λ̂
         is logarithmic, so that the values above stay readable. Checkpoints without λ̂ are left out.
     """
-    missing = {"llc", "mcse_mean", "center_loss", "status"} - set(trajectory)
+    missing = {"llc", "error", "center_loss", "status"} - set(trajectory)
     if missing:
         raise ValueError(
             f"`trajectory` must be what `llc_trajectory` returns; it lacks {sorted(missing)}."
@@ -53,7 +53,7 @@ def plot_trajectory(trajectory: xr.Dataset, *, axes: "Axes | None" = None) -> np
     for truth in trajectory["truth"].to_numpy():
         name = "λ̂" if trajectory.sizes["truth"] == 1 else f"λ̂ by the {truth}"
         handles += _curve(right, trajectory.sel(truth=truth), _COLORS[truth], name)
-    llc, error = (trajectory[k].to_numpy().ravel() for k in ("llc", "mcse_mean"))
+    llc, error = (trajectory[k].to_numpy().ravel() for k in ("llc", "error"))
     compress_negative(right, llc, 2.0 * error)
     left.set_zorder(right.get_zorder() - 1)
     right.legend(handles=handles, loc="best", fontsize="small")
@@ -63,7 +63,7 @@ def plot_trajectory(trajectory: xr.Dataset, *, axes: "Axes | None" = None) -> np
 def _curve(axes: "Axes", rows: xr.Dataset, color: str, name: str) -> "Handles":
     """One λ̂ over the steps: a line, and points with errors, full where nothing is found."""
     step, is_ok = rows["step"].to_numpy(), (rows["status"] == "ok").to_numpy()
-    llc, error = rows["llc"].to_numpy(), 2.0 * rows["mcse_mean"].to_numpy()
+    llc, error = rows["llc"].to_numpy(), 2.0 * rows["error"].to_numpy()
     axes.plot(step, llc, color=color, linewidth=0.8, alpha=0.6)
     handles: Handles = []
     for chosen, fill, label in ((is_ok, color, name), (~is_ok, "white", f"{name}, with findings")):

@@ -1,12 +1,14 @@
 """``Draws``, what a run keeps, ``Finished``, how it went, and draws as its folder has them."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import jax
 import numpy as np
 
 from numpyro_llc.errors import CheckpointError
-from numpyro_llc.models import Parameters
+from numpyro_llc.inference_data import MonteCarlo, monte_carlo_of_llc
+from numpyro_llc.models import Parameters, PyTree
 from numpyro_llc.sampling._compiled import Seen
 from numpyro_llc.sampling._files import Arrays
 
@@ -133,3 +135,12 @@ def broken_cells(chunks: list[Seen], num_cells: int) -> np.ndarray:
     finite = [np.isfinite(chunk["excess_loss"]).all(axis=1) for chunk in chunks]
     by_cell = np.stack(finite).reshape(len(finite), num_cells, -1)
     return np.logical_not(by_cell.all(axis=(0, 2)))
+
+
+def llc_of(chunks: Sequence[Mapping[str, PyTree]], inverse_temperature: float) -> MonteCarlo:
+    """λ̂ of the draws in `chunks`, its error with slow directions, and ArviZ's other numbers."""
+    excess, penalty = (
+        np.concatenate([chunk[name] for chunk in chunks], axis=1, dtype=np.float64)
+        for name in ("excess_loss", "penalty")
+    )
+    return monte_carlo_of_llc(inverse_temperature * excess, penalty)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from numpyro_llc.errors import CheckpointError
-from numpyro_llc.inference_data import MonteCarlo, monte_carlo
+from numpyro_llc.inference_data import MonteCarlo
 from numpyro_llc.local import EvaluationRows, check_start
 from numpyro_llc.models import Fields, Parameters, PyTree, on_host
 from numpyro_llc.sampling._bar import Bar
@@ -22,6 +22,7 @@ from numpyro_llc.sampling._draws import (
     chunk_of,
     collected,
     flat,
+    llc_of,
 )
 from numpyro_llc.sampling._folder import Entry, Numbers
 from numpyro_llc.sampling._interrupts import interrupts_after
@@ -194,8 +195,7 @@ class Run:
 
     def llc(self) -> MonteCarlo:
         """λ̂ of the draws so far, its Monte Carlo error, effective sample size and R-hat."""
-        excess = np.concatenate([chunk["excess_loss"] for chunk in self.chunks], axis=1)
-        return monte_carlo(float(self.target.inverse_temperature) * excess.astype(np.float64))
+        return llc_of(self.chunks, float(self.target.inverse_temperature))
 
     def close(self, failure: CheckpointError | None = None) -> CheckpointError | None:
         """End the progress bar, and write what the folder lacks; returns why that failed.

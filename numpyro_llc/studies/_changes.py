@@ -62,7 +62,7 @@ def llc_changes(
     ci_prob = check_probability(ci_prob)
     if pairs not in PAIRS:
         raise ValueError(f"`pairs` must be one of {list(PAIRS)}; got {pairs!r}.")
-    if missing := {"llc", "mcse_mean"} - set(trajectory):
+    if missing := {"llc", "error"} - set(trajectory):
         raise ValueError(
             f"`trajectory` must be what `llc_trajectory` returns; it lacks {sorted(missing)}."
         )
@@ -72,7 +72,7 @@ def llc_changes(
             f"`trajectory` must have one truth, and has {truths}. Choose one: "
             f"trajectory.sel(truth={truths[-1]!r})."
         )
-    step, llc, error = (trajectory[name].to_numpy() for name in ("step", "llc", "mcse_mean"))
+    step, llc, error = (trajectory[name].to_numpy() for name in ("step", "llc", "error"))
     meaning = "It multiplies the errors of λ̂."
     error = error * check_positive("error_factor", error_factor, meaning=meaning)
     known = np.flatnonzero(np.isfinite(llc) & np.isfinite(error))

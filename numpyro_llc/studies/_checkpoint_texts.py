@@ -36,5 +36,5 @@ def _remedy(data: Row, center: Row | None) -> str:
 def _number(row: Row) -> str:
     if not np.isfinite(row["llc"]):
         return "not known"
-    error = f" ± {row['mcse_mean']:.2g}" if np.isfinite(row["mcse_mean"]) else ""
+    error = f" ± {row['error']:.2g}" if np.isfinite(row["error"]) else ""
     return f"{row['llc']:.4g}{error}"

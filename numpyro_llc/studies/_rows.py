@@ -18,6 +18,7 @@ from numpyro_llc.inference_data import (
     attributes,
     draws_of,
     moments,
+    monte_carlo_of_llc,
     posterior,
     statistics,
 )
@@ -37,12 +38,15 @@ Row = dict[str, Any]
 """The cells of a run by column: numbers and texts."""
 MOMENTS = ("llc", "sd", "mcse_mean", "ess_bulk", "ess_tail", "r_hat")
 """ArviZ's names for ArviZ's numbers of ``llc``, whose mean is λ̂."""
+ERROR = "error"
+"""The Monte Carlo error of λ̂ with slow directions, at least ``mcse_mean``."""
 OF_GAMMA = ("localization_share", "mcse_share", "distance", "reached")
 """The share of λ̂ that γ takes, and its error; how far the draws lie from the centre (root mean
 square), and which part of the density's spread they have: ``E[β (z - z*)·∇nL + γ |z - z*|²]/d``, 1
 of draws of the density."""
 NUMBERS = (
     *MOMENTS,
+    ERROR,
     *OF_GAMMA,
     "center_loss",
     "step_size_used",
@@ -68,9 +72,9 @@ def row_of(plan: Plan, run: Run, finished: Finished, rng_key: jax.Array, block: 
     step_size, gradients = report.step_size, report.gradient_evaluations
     return {
         **dict.fromkeys(MOMENTS, np.nan),
-        **dict.fromkeys(OF_GAMMA, np.nan),
+        **dict.fromkeys((ERROR, *OF_GAMMA), np.nan),
         **({} if status else moments_of(moments(posterior(idata), ["llc"]))),
-        **({} if status else of_gamma(idata)),
+        **({} if status else {ERROR: error_of(idata), **of_gamma(idata)}),
         "center_loss": report.center_loss,
         "step_size_used": np.nan if step_size is None else step_size,
         "gradient_evaluations": np.nan if gradients is None else gradients,
@@ -85,6 +89,12 @@ def moments_of(table: Table) -> dict[str, float]:
     """The row ``llc`` of a table of moments, as tables of many runs have it."""
     row = table.loc["llc"]
     return {name: float(row["mean" if name == "llc" else name]) for name in MOMENTS}
+
+
+def error_of(idata: InferenceData) -> float:
+    """The Monte Carlo error of λ̂ of a result, with slow directions."""
+    llc, penalty = draws_of(posterior(idata), "llc"), draws_of(statistics(idata), "penalty")
+    return monte_carlo_of_llc(llc, penalty).error
 
 
 def of_gamma(idata: InferenceData) -> dict[str, float]:

@@ -80,8 +80,8 @@ def llc_trajectory(
     xarray.Dataset
         Over ``checkpoint``, with the coordinate ``step``, and over ``truth`` where it is a
         sequence: ``llc`` (λ̂), ``sd`` of the draws,
-        ``mcse_mean``, ``ess_bulk``, ``ess_tail``, ``r_hat``, ``center_loss`` (nL(w*) in nats, of
-        the data),
+        ``mcse_mean``, ``ess_bulk``, ``ess_tail``, ``r_hat``, ``error`` (the Monte Carlo error with
+        slow directions, at least ``mcse_mean``), ``center_loss`` (nL(w*) in nats, of the data),
         ``carried`` (chains carried over), ``step_size_used``, ``gradient_evaluations``,
         ``seconds``, ``status`` ("ok"; "doubtful": with ``findings``; "diverged"; "failed":
         parameters or loss of this checkpoint are not finite), ``findings``. attrs: n, β, γ,
