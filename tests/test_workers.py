@@ -13,6 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
 import regression
 import xarray as xr
@@ -100,12 +101,10 @@ class InPickles(Executor):
         future.set_result(pickle.loads(pickle.dumps(function(*args))))
 
 
-def assert_same(found, wanted, *, rows=slice(None)):
-    """But for the seconds that they took."""
-    assert list(found.sizes.items()) == list(wanted.sizes.items())
-    along = next(iter(wanted.sizes))
+def assert_same(found, wanted):
+    """But for the seconds that they took, and when they were written."""
     found, wanted = (one.drop_vars("seconds", errors="ignore") for one in (found, wanted))
-    xr.testing.assert_identical(found.isel({along: rows}), wanted.isel({along: rows}))
+    xr.testing.assert_equal(found, wanted)
 
 
 KILLED = RuntimeError("the worker was killed")
@@ -176,10 +175,15 @@ def calibrated(executor=None, **settings):
     """Of a problem whose value is known, by its name, and one that the reference stands for."""
     lengths = {"num_warmup": 50, "num_samples": 100, "progress_bar": False}
     problem = nllc.zoo.Problem(regression.model, DATA, {"w": regression.OLS}, 500, name="own")
-    own = {"kernels": ["mala", "nuts"], "executor": executor, **lengths, **settings}
+    own = {"kernels": ["mala", "nuts", "hmc"], "executor": executor, **lengths, **settings}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", nllc.LLCWarning)
         return nllc.calibrate(KEY, ["gaussian", problem], **own)
+
+
+def assert_equal_rows(found, wanted):
+    found, wanted = (table.drop(columns="seconds") for table in (found, wanted))
+    pd.testing.assert_frame_equal(found, wanted, check_exact=True)
 
 
 def rows_of(rng_key, model, *args, kernel, **settings):
@@ -190,19 +194,20 @@ def rows_of(rng_key, model, *args, kernel, **settings):
 
 def test_a_calibration_by_workers_is_the_same_and_late_references_count(monkeypatch, tmp_path):
     monkeypatch.setattr(_calibration_runs, "estimate_llc", rows_of)
+    monkeypatch.setattr(_calibration_runs, "forget_compiled", lambda: None)
     wanted = calibrated()
     assert np.isfinite(wanted.loc[("own", "mala"), "z"])
-    pool = InPickles(holds=2)  # the reference
+    pool = InPickles(holds=3)  # the reference, of which the row before the last is compared
     found = calibrated(pool, output=tmp_path)
-    assert len(pool.futures) == 4
-    assert found.drop(columns="seconds").equals(wanted.drop(columns="seconds"))
+    assert len(pool.futures) == 6
+    assert_equal_rows(found, wanted)
     assert list(found.index) == list(wanted.index)
     failing = InPickles({0: KILLED, 1: KILLED})
     part = calibrated(failing, output=tmp_path / "part")
     assert "the worker was killed" in part.loc[("gaussian", "mala"), "failure"]
     pool = InPickles()
     again = calibrated(pool, output=tmp_path / "part")
-    assert again.drop(columns="seconds").equals(wanted.drop(columns="seconds"))
+    assert_equal_rows(again, wanted)
     assert len(pool.futures) == 1
 
 
@@ -221,19 +226,11 @@ def test_work_and_settings_of_jax_go_to_the_worker_and_do_not_stay():
 
 
 def seen(task):
+    warnings.simplefilter("always")
     warnings.warn(nllc.LLCWarning("heard"), stacklevel=1)
     key = jax.random.key(0)
     precision = jax.config.jax_default_matmul_precision
     return str(jnp.zeros(()).dtype), precision, str(jax.random.key_impl(key)), task
-
-
-def told(task):
-    if task == "raise":
-        raise KeyError("no such row")
-    with warnings.catch_warnings():
-        warnings.simplefilter("always")
-        warnings.warn(nllc.LLCWarning("of a worker"), stacklevel=1)
-    return task
 
 
 def test_warnings_come_back_once_and_errors_are_texts():
@@ -262,13 +259,14 @@ def test_an_error_of_the_tasks_comes_after_those_before_it():
 
     found = []
     with pytest.raises(OSError, match="no such checkpoint"):
-        found.extend(one for one in outcomes(InPickles(), str.upper, tasks()))
+        found.extend(outcomes(InPickles(), str.upper, tasks()))
+    assert found == [(0, "A"), (1, "B")]
     pool = InPickles(holds=0)
     with pytest.raises(OSError, match="no such checkpoint"), pytest.MonkeyPatch.context() as patch:
         patch.setattr(time, "sleep", lambda _: pool.make(*pool.held))
         for one in outcomes(pool, str.upper, tasks()):
-            found.append(one)  # noqa: PERF402
-    assert found == [(1, "B"), (0, "A")]
+            found.append(one)
+    assert found[2:] == [(1, "B"), (0, "A")]
 
 
 DOORS = {**TABLES, "calibrate": calibrated}
@@ -305,3 +303,70 @@ def test_a_model_that_cannot_be_sent_is_said(door):
     local = nllc.localize(model, center=center)
     with pytest.raises(TypeError, match=r"pickled; got TypeError: .*lock.*Define models at the"):
         TABLES[door](ONE, local)
+
+
+MANY = [{"w": regression.OLS + 0.01 * k} for k in range(20)]
+
+
+def closure(slope):
+    """A model that no plain pickle can hold."""
+
+    def model(x, y):
+        regression.model(slope * x, y)
+
+    return nllc.localize(model, center=None)
+
+
+def trajectory_of_many(executor=None, **settings):
+    own = {"warm_start": False, "num_warmup": 100, "num_samples": 2000, **settings}
+    own |= {"kernel": METROPOLIS, "progress_bar": False, "executor": executor}
+    return nllc.llc_trajectory(KEY, closure(1.0), MANY, DATA, **own)
+
+
+@pytest.fixture(scope="module")
+def many():
+    return trajectory_of_many()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
+def test_processes_give_the_same_rows_and_a_pool_that_was_killed_is_replaced(many, tmp_path):
+    pytest.importorskip("cloudpickle")
+    spawn = multiprocessing.get_context("spawn")
+    killed = []
+
+    def kill(pool):
+        while not (tmp_path / "trajectory.jsonl").exists():
+            time.sleep(0.1)
+        killed.append(next(iter(pool._processes)))
+        os.kill(killed[0], signal.SIGKILL)
+
+    with ProcessPoolExecutor(2, mp_context=spawn) as pool:
+        threading.Thread(target=kill, args=(pool,)).start()
+        with pytest.raises(ExecutorError, match="BrokenProcessPool") as info:
+            trajectory_of_many(pool, output=tmp_path)
+    assert killed
+    assert 1 <= info.value.table.sizes["checkpoint"] < 20
+    with ProcessPoolExecutor(2, mp_context=spawn) as pool:
+        assert_same(trajectory_of_many(pool, output=tmp_path), many)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of Dask about what it finds on this machine
+def test_workers_of_dask_give_the_same_rows_though_one_is_killed(many, tmp_path):
+    distributed = pytest.importorskip("distributed")
+    settings = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
+    killed = []
+
+    def kill(client):
+        while not (tmp_path / "trajectory.jsonl").exists():
+            time.sleep(0.1)
+        killed.extend(client.run(os.getpid).values())
+        os.kill(killed[0], signal.SIGKILL)
+
+    with distributed.LocalCluster(**settings) as cluster, distributed.Client(cluster) as client:
+        threading.Thread(target=kill, args=(client,)).start()
+        found = trajectory_of_many(client.get_executor(), output=tmp_path)
+        assert killed[0] not in client.run(os.getpid).values()
+    assert (found["status"] != "failed").all()
+    assert_same(found, many)

@@ -126,12 +126,18 @@ class Cases:
         name, kernel = place
         cells = {"failure": found.reason} if isinstance(found, Failed) else found
         self.rows[place] = {"problem": name, "kernel": kernel, **cells}
-        for other in self.rows if kernel == self.reference else [place]:
-            if other[0] == name:
-                row = self.rows[other]
-                told = _compared(row, self.cases[name], self.reference, self.record)
-                self.record.add({**row, **told})
+        self._tell(place)
+        if kernel == self.reference:
+            for other in self.rows:
+                if other[0] == name and other != place:
+                    self._tell(other)
         self.bar.update()
+
+    def _tell(self, place: Place) -> None:
+        """Put a row on record, compared with what is known by now."""
+        row = self.rows[place]
+        told = _compared(row, self.cases[place[0]], self.reference, self.record)
+        self.record.add({**row, **told})
 
     def _runs(self, case: Case) -> list[str]:
         """The kernels to run, the reference first where one is needed."""
