@@ -3,6 +3,7 @@
 import os
 import sys
 import warnings
+from concurrent.futures import BrokenExecutor
 from typing import Any
 
 _PACKAGE = os.path.dirname(__file__) + os.sep
@@ -91,4 +92,18 @@ class CheckpointError(ValueError):
     def __init__(self, message: str, *, idata: Any = None, table: Any = None) -> None:
         super().__init__(message)
         self.idata = idata
+        self.table = table
+
+
+class ExecutorError(BrokenExecutor):
+    """An executor takes no more tasks: its pool broke, or it is shut down.
+
+    Attributes
+    ----------
+    table : xarray.Dataset, pandas.DataFrame or None
+        The rows so far.
+    """
+
+    def __init__(self, message: str, *, table: Any = None) -> None:
+        super().__init__(message)
         self.table = table

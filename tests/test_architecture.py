@@ -109,6 +109,7 @@ def test_files_and_functions_stay_short(path):
     ("library", "rooms"),
     [
         ("arviz", {"inference_data"}),
+        ("cloudpickle", {"sampling"}),
         ("funsor", {"models"}),
         ("optax", {"local"}),
         ("matplotlib", {"plots"}),

@@ -21,7 +21,7 @@ import xarray as xr
 import numpyro_llc as nllc
 from numpyro_llc.cli import main
 from numpyro_llc.inference_data import attributes, inference_data, labelled
-from numpyro_llc.known import _calibrate
+from numpyro_llc.known import _calibration_runs
 from numpyro_llc.known._calibration_table import CalibrationTable
 from numpyro_llc.known.zoo import _registry
 from numpyro_llc.models import read_model
@@ -73,7 +73,7 @@ def runs(monkeypatch):
         seen.append(kwargs)
         return stand_in(*args, **kwargs)
 
-    monkeypatch.setattr(_calibrate, "estimate_llc", counted)
+    monkeypatch.setattr(_calibration_runs, "estimate_llc", counted)
     return seen
 
 
@@ -288,7 +288,7 @@ def test_an_interrupt_keeps_the_rows_before_it(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return stand_in(*args, **kwargs)
 
-    monkeypatch.setattr(_calibrate, "estimate_llc", interrupted)
+    monkeypatch.setattr(_calibration_runs, "estimate_llc", interrupted)
     with pytest.raises(KeyboardInterrupt):
         nllc.calibrate(KEY, ["gaussian", "circle"], kernels=["nuts"], output=tmp_path, **SHORT)
     assert list(pd.read_csv(tmp_path / "calibration.csv")["problem"]) == ["gaussian"]

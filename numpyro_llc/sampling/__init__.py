@@ -3,7 +3,8 @@
 ``_schedule`` says how long to run, ``_plan`` what is run, ``_compiled`` holds what is compiled,
 ``_run`` moves it on and keeps the draws, ``_folder`` writes them as they come, ``_lengths``
 chooses the lengths that the user left open. ``_output`` is the folder of any function that has
-one: ``_lock`` keeps others out of it, and ``_files`` writes files that are whole.
+one: ``_lock`` keeps others out of it, and ``_files`` writes files that are whole. ``_workers``
+computes the rows of any table, here or on an executor.
 """
 
 from numpyro_llc.sampling._clock import Clock
@@ -31,6 +32,7 @@ from numpyro_llc.sampling._schedule import (
     check_schedule,
     with_defaults,
 )
+from numpyro_llc.sampling._workers import Executor, Failed, check_executor, outcomes
 
 __all__ = [
     "OTHER_DATA",
@@ -38,6 +40,8 @@ __all__ = [
     "Clock",
     "CommonFolder",
     "Draws",
+    "Executor",
+    "Failed",
     "Finished",
     "Layout",
     "NonFiniteDraw",
@@ -48,6 +52,7 @@ __all__ = [
     "Schedule",
     "Until",
     "advance",
+    "check_executor",
     "check_output",
     "check_schedule",
     "damaged",
@@ -56,6 +61,7 @@ __all__ = [
     "finish",
     "forget_compiled",
     "make_plan",
+    "outcomes",
     "plain",
     "read_arrays",
     "run_keys",

@@ -78,7 +78,7 @@ def check_schedule(
     thinning: object,
     chain_method: str,
     progress_bar: object,
-    until: float | Mapping[str, float] | None = None,
+    until: float | Mapping[str, float] | Until | None = None,
     mesh: Mesh | None = None,
 ) -> Schedule:
     """Refuse what cannot be run, by name."""

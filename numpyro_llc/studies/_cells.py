@@ -1,7 +1,8 @@
 """Cells of a grid: their plans, which run side by side, and what each gave."""
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ from numpyro_llc.kernels import RECOMMENDED, StochasticKernel, kernel_of
 from numpyro_llc.local import SLICE_ROWS
 from numpyro_llc.models import Parameters, PyTree
 from numpyro_llc.sampling import Plan, Run, RunKeys, evaluation_rows, finish, run_keys
+from numpyro_llc.studies._recipe import Recipe
 from numpyro_llc.studies._rows import Row, row_of
 
 Axes = Mapping[str, list[PyTree]]
@@ -36,8 +38,7 @@ class Plans:
         As ``estimate_llc`` takes them.
     axes : dict of str to list
         The values of each axis.
-    make : callable
-        From a first centre, which is None where there is no such axis, and a kernel to a plan.
+    recipe : Recipe
     """
 
     def __init__(
@@ -45,20 +46,23 @@ class Plans:
         kernel: str | MCMCKernel | None,
         batch_size: int | None,
         axes: Axes,
-        make: Callable[[PyTree, MCMCKernel], Plan],
+        recipe: Recipe,
     ) -> None:
         if kernel is None and "step_size" in axes:
             kernel = RECOMMENDED
-        self.kernel, self.batch_size, self.axes, self.make = kernel, batch_size, axes, make
+        self.kernel, self.batch_size, self.axes, self.recipe = kernel, batch_size, axes, recipe
         self.known: dict[int | None, Plan] = {}
 
     def __call__(self, cell: Cell) -> Plan:
         size = cell.get("batch_size", self.batch_size)
         if size not in self.known:
             first = self.axes["center"][0] if "center" in self.axes else None
-            self.known[size] = self.make(first, self._kernel(size))
+            self.known[size] = self.recipe.plan(self._kernel(size), first)
         changes = {name: cell[name] for name in VARIED if name in cell}
         return self.known[size].varied(**changes) if changes else self.known[size]
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "known": {}}  # plans hold compiled code
 
     def _kernel(self, batch_size: int | None) -> MCMCKernel:
         """The kernel of a batch size. Of several step sizes any will do: cells put in their own."""
@@ -102,8 +106,16 @@ def _bytes(plan: Plan) -> int:
     return numbers * jnp.zeros((), jnp.result_type(float)).dtype.itemsize
 
 
-def run_group(rng_key: jax.Array, cells: Sequence[Cell], plan_of: Plans) -> list[Row]:
+class Group(NamedTuple):
+    """Cells that run side by side, under one key."""
+
+    rng_key: jax.Array
+    cells: list[Cell]
+
+
+def run_group(plan_of: Plans, group: Group) -> list[Row]:
     """Rows of cells that run side by side."""
+    rng_key, cells = group
     plans = [plan_of(cell) for cell in cells]
     keys = run_keys(rng_key)
     starts = [_starts(plan, keys) for plan in plans]

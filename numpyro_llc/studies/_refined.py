@@ -1,9 +1,9 @@
 """``refined_llc``: λ̂ of parts of a model, and on other data, in one table."""
 
 import warnings
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +12,26 @@ import numpy as np
 import xarray as xr
 from jax.sharding import Mesh
 from numpyro.infer.mcmc import MCMCKernel
+from tqdm.auto import tqdm
 
-from numpyro_llc.errors import CheckpointError, LLCWarning
+from numpyro_llc.errors import CheckpointError, ExecutorError, LLCWarning, warn
 from numpyro_llc.estimate import estimate_llc
 from numpyro_llc.inference_data import InferenceData, Table, moments, posterior
+from numpyro_llc.kernels import kernel_of
 from numpyro_llc.local import LocalizedModel, Sites, check_localized, split
 from numpyro_llc.results import RunReport, findings, report_of, text_of
-from numpyro_llc.sampling import OutputFolder, check_output
+from numpyro_llc.sampling import (
+    Executor,
+    Failed,
+    OutputFolder,
+    check_executor,
+    check_output,
+    check_schedule,
+    outcomes,
+)
 from numpyro_llc.studies._rows import MOMENTS
 
-_Row = tuple[Table, RunReport, str]
+_Row = tuple[Table, RunReport, str] | Failed
 """Moments of ``llc`` and of each ``llc_on``, the report, and the findings as text."""
 SAMPLED = "sampled"
 """The name, among the data, of those that are sampled on."""
@@ -44,6 +54,7 @@ def refined_llc(
     until: float | Mapping[str, float] | None = None,
     chain_method: str = "vectorized",
     mesh: Mesh | None = None,
+    executor: Executor | None = None,
     output: str | Path | None = None,
     progress_bar: bool = True,
 ) -> xr.Dataset:
@@ -62,16 +73,20 @@ def refined_llc(
         As in ``estimate_llc``.
     thinning, until, chain_method, mesh, progress_bar
         Likewise.
+    executor : concurrent.futures.Executor, optional
+        Whose workers compute the refinements: a process pool, Dask's ``client.get_executor()``, or
+        others.
     output : path, optional
         A folder with one for each refinement, by its place in `sites`: the same call again goes on
-        where it stopped.
+        where it stopped. The workers of an `executor` write to it: it must be where they see it.
 
     Returns
     -------
     xarray.Dataset
         ``llc``, ``sd``, ``mcse_mean``, ``ess_bulk``, ``ess_tail``, ``r_hat`` over ``sites`` and
         ``data``, whose first entry, "sampled", is the data sampled on; ``num_parameters``,
-        ``status`` ("ok", or "doubtful": with ``findings``) and ``findings`` over ``sites``.
+        ``status`` ("ok"; "doubtful": with ``findings``; "failed": its worker, twice) and
+        ``findings`` over ``sites``.
 
     Raises
     ------
@@ -79,6 +94,8 @@ def refined_llc(
         As ``estimate_llc``. All refinements are checked before the first is sampled.
     CheckpointError
         As ``estimate_llc``; the refinements before it are its ``table``.
+    ExecutorError
+        If `executor` takes no more tasks, such as a pool of which a worker was killed; likewise.
 
     Notes
     -----
@@ -87,6 +104,59 @@ def refined_llc(
     refinement compiles for itself.
     """
     check_output(output)
+    check_executor(executor, mesh)
+    _check(sites, evaluate_on)
+    kernel_of(kernel, batch_size)
+    lengths = num_warmup, num_samples, num_chains, thinning, chain_method
+    check_schedule(*lengths, False, until, mesh)
+    local = check_localized(model)
+    reading = local.read(model_args, model_kwargs)
+    for part in sites.values():
+        if part is not None:
+            split(reading.center, part)
+    settings = {
+        "evaluate_on": evaluate_on,
+        "kernel": kernel,
+        "batch_size": batch_size,
+        "num_warmup": num_warmup,
+        "num_samples": num_samples,
+        "num_chains": num_chains,
+        "thinning": thinning,
+        "until": until,
+        "chain_method": chain_method,
+        "mesh": mesh,
+        "progress_bar": progress_bar and executor is None,
+    }
+    folder = None if output is None else Path(output).absolute()
+    work = _Refinement(
+        rng_key, local, model_args, model_kwargs, settings, folder, executor is not None
+    )
+    rows: dict[int, _Row] = {}
+    data = [SAMPLED, *(evaluate_on or {})]
+    with ExitStack() as stack:
+        if output is not None:
+            stack.enter_context(OutputFolder(output, {}, what="refinement"))
+        tasks = ((place, (place, part)) for place, part in enumerate(sites.values()))
+        found = stack.enter_context(closing(outcomes(executor, work, tasks)))
+        bar = tqdm(
+            total=len(sites), disable=not progress_bar or executor is None, unit="refinement"
+        )
+        with bar:
+            try:
+                for place, row in found:
+                    rows[place] = row
+                    bar.update()
+            except (CheckpointError, ExecutorError) as error:
+                error.table = _table(rows, sites, data) if rows else None
+                raise
+            except KeyboardInterrupt:
+                if executor is None or not rows:
+                    raise
+                warn(f"The refinements were interrupted after {len(rows)}.")
+    return _table(rows, sites, data)
+
+
+def _check(sites: object, evaluate_on: Mapping[str, object] | None) -> None:
     if not isinstance(sites, Mapping) or not sites:
         raise TypeError(
             "`sites` must be a dict of refinements by name, such as "
@@ -94,42 +164,37 @@ def refined_llc(
         )
     if SAMPLED in (evaluate_on or {}):
         raise ValueError(f"`evaluate_on` must not use the name {SAMPLED!r}: the data sampled on.")
-    local = check_localized(model)
-    reading = local.read(model_args, model_kwargs)
-    for part in sites.values():
-        if part is not None:
-            split(reading.center, part)
-    rows: list[_Row] = []
-    names = list(sites), [SAMPLED, *(evaluate_on or {})]
-    with ExitStack() as stack:
-        if output is not None:
-            stack.enter_context(OutputFolder(output, {}, what="refinement"))
-        for place, part in enumerate(sites.values()):
-            try:
-                idata = _quietly(
-                    rng_key,
-                    replace(local, sites=part),
-                    model_args,
-                    model_kwargs,
-                    kernel=kernel,
-                    batch_size=batch_size,
-                    num_warmup=num_warmup,
-                    num_samples=num_samples,
-                    num_chains=num_chains,
-                    thinning=thinning,
-                    until=until,
-                    chain_method=chain_method,
-                    mesh=mesh,
-                    output=None if output is None else Path(output) / str(place),
-                    progress_bar=progress_bar,
-                    store_sites=False,
-                    evaluate_on=evaluate_on,
-                )
-            except CheckpointError as error:
-                error.table = _table(rows, names[0][: len(rows)], names[1]) if rows else None
-                raise
-            rows.append(_row(idata))
-    return _table(rows, *names)
+
+
+@dataclass(frozen=True)
+class _Refinement:
+    """From a refinement and its place to its row, here or in another process."""
+
+    rng_key: jax.Array
+    local: LocalizedModel
+    model_args: Sequence[object]
+    model_kwargs: Mapping[str, object] | None
+    settings: dict[str, Any]
+    folder: Path | None
+    is_remote: bool
+
+    def __call__(self, task: tuple[int, Sites | None]) -> _Row:
+        place, part = task
+        idata = _quietly(
+            self.rng_key,
+            replace(self.local, sites=part),
+            self.model_args,
+            self.model_kwargs,
+            output=None if self.folder is None else self.folder / str(place),
+            store_sites=False,
+            **self.settings,
+        )
+        report = report_of(idata)
+        if self.is_remote and report.interrupted:  # by Ctrl-C, which a terminal sends to workers
+            raise KeyboardInterrupt
+        draws = posterior(idata)
+        names = [name for name in ("llc", "llc_on") if name in draws]
+        return moments(draws, names), report, text_of(findings(idata))
 
 
 def _quietly(*args: Any, **settings: Any) -> InferenceData:
@@ -139,26 +204,36 @@ def _quietly(*args: Any, **settings: Any) -> InferenceData:
         return estimate_llc(*args, **settings)
 
 
-def _row(idata: InferenceData) -> _Row:
-    draws = posterior(idata)
-    names = [name for name in ("llc", "llc_on") if name in draws]
-    return moments(draws, names), report_of(idata), text_of(findings(idata))
-
-
-def _table(rows: list[_Row], sites: list[str], data: list[str]) -> xr.Dataset:
+def _table(rows: Mapping[int, _Row], sites: Iterable[str], data: list[str]) -> xr.Dataset:
+    """The rows by place, in the order of the refinements."""
+    found = [row for _, row in sorted(rows.items())]
     numbers = {
-        name: (
-            ("sites", "data"),
-            np.stack([table["mean" if name == "llc" else name].to_numpy() for table, _, _ in rows]),
-        )
+        name: (("sites", "data"), np.stack([_numbers(row, name, len(data)) for row in found]))
         for name in MOMENTS
     }
-    status = ["doubtful" if found else "ok" for _, _, found in rows]
-    texts = {
-        "num_parameters": ("sites", [report.num_parameters for _, report, _ in rows]),
-        "status": ("sites", np.array(status, object)),
-        "findings": ("sites", np.array([found for _, _, found in rows], object)),
+    texts = list(map(_texts, found))
+    columns = {
+        "num_parameters": ("sites", [count for count, _, _ in texts]),
+        "status": ("sites", np.array([status for _, status, _ in texts], object)),
+        "findings": ("sites", np.array([text for _, _, text in texts], object)),
     }
-    first = rows[0][1]
-    attrs = {name: getattr(first, name) for name in ("num_data", "inverse_temperature", "kernel")}
-    return xr.Dataset({**numbers, **texts}, {"sites": sites, "data": data}, attrs)
+    names = [name for place, name in enumerate(sites) if place in rows]
+    reports = [row[1] for row in found if not isinstance(row, Failed)]
+    told = ("num_data", "inverse_temperature", "kernel") if reports else ()
+    attrs = {name: getattr(reports[0], name) for name in told}
+    return xr.Dataset({**numbers, **columns}, {"sites": names, "data": data}, attrs)
+
+
+def _numbers(row: _Row, name: str, count: int) -> np.ndarray:
+    """One of the moments, of each of the data."""
+    if isinstance(row, Failed):
+        return np.full(count, np.nan)
+    return row[0]["mean" if name == "llc" else name].to_numpy()
+
+
+def _texts(row: _Row) -> tuple[int, str, str]:
+    """The number of parameters (0 where it is not known), the status and the findings."""
+    if isinstance(row, Failed):
+        return 0, "failed", row.reason
+    _, report, found = row
+    return report.num_parameters or 0, "doubtful" if found else "ok", found

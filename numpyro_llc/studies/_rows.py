@@ -109,9 +109,9 @@ def of_gamma(idata: InferenceData) -> dict[str, float]:
     return found
 
 
-def failed_row(error: Exception) -> Row:
-    """The row of a run that could not begin."""
-    return {**dict.fromkeys(NUMBERS, np.nan), "status": "failed", "findings": str(error)}
+def failed_row(reason: Exception | str) -> Row:
+    """The row of a run that could not begin, or whose worker failed."""
+    return {**dict.fromkeys(NUMBERS, np.nan), "status": "failed", "findings": str(reason)}
 
 
 def save(table: xr.Dataset, path: Path) -> None:

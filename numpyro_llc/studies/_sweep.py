@@ -1,9 +1,9 @@
 """``sweep``: λ̂ over a grid of settings."""
 
 import itertools
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -14,14 +14,23 @@ from numpyro.infer.mcmc import MCMCKernel
 from tqdm.auto import tqdm
 
 from numpyro_llc._checks import check_key, check_positive
-from numpyro_llc.errors import warn
+from numpyro_llc.errors import ExecutorError, warn
 from numpyro_llc.local import Localization, LocalizedModel, check_localized
 from numpyro_llc.models import PyTree
-from numpyro_llc.sampling import OutputFolder, Plan, check_output, check_schedule, make_plan
-from numpyro_llc.studies._cells import Axes, Plans, groups, is_axis, run_group
+from numpyro_llc.sampling import (
+    Executor,
+    Failed,
+    OutputFolder,
+    check_executor,
+    check_output,
+    check_schedule,
+    outcomes,
+)
+from numpyro_llc.studies._cells import Axes, Cell, Group, Plans, groups, is_axis, run_group
 from numpyro_llc.studies._grid import resumed, settings_of
 from numpyro_llc.studies._plateau import recommend
-from numpyro_llc.studies._rows import empty, keep, write
+from numpyro_llc.studies._recipe import Recipe
+from numpyro_llc.studies._rows import Row, empty, failed_row, keep, write
 
 AXES = ("center", "batch_size", "step_size", "localization", "inverse_temperature")
 MAX_MEMORY = 2**30
@@ -48,6 +57,7 @@ def sweep(
     chain_method: str = "vectorized",
     mesh: Mesh | None = None,
     max_memory: float = MAX_MEMORY,
+    executor: Executor | None = None,
     output: str | Path | None = None,
     progress_bar: bool = True,
 ) -> xr.Dataset:
@@ -77,6 +87,9 @@ def sweep(
         As in ``estimate_llc``; cells that run side by side all lie on it.
     max_memory : float
         Bytes that cells under way may take: about 16 times the parameters of their chains.
+    executor : concurrent.futures.Executor, optional
+        Whose workers run the cells: a process pool, Dask's ``client.get_executor()``, or others.
+        Cells that run side by side are one task, which `max_memory` makes smaller.
     output : path, optional
         A folder. Cells are written to ``sweep.nc`` there as they end, and a second call goes on
         where the first stopped.
@@ -88,8 +101,9 @@ def sweep(
         Dimensions are the axes; variables ``llc`` (λ̂), ``sd`` of the draws, ``mcse_mean``,
         ``ess_bulk``, ``ess_tail``, ``r_hat``, ``center_loss`` (nL(w*) in nats), ``step_size_used``,
         ``gradient_evaluations``, ``seconds``, ``status`` ("ok"; "doubtful": with ``findings``;
-        "diverged": of the draws before; "": not run), ``findings``. attrs: ``recommendation``,
-        the plateau that was found or that there is none, and ``recommended``.
+        "diverged": of the draws before; "failed": its worker, twice; "": not run), ``findings``.
+        attrs: ``recommendation``, the plateau that was found or that there is none, and
+        ``recommended``.
 
     Raises
     ------
@@ -98,6 +112,8 @@ def sweep(
     CheckpointError
         If `output` is of other settings, in use by another process, damaged, or cannot be written;
         the cells so far are its ``table``.
+    ExecutorError
+        If `executor` takes no more tasks, such as a pool of which a worker was killed; likewise.
 
     Notes
     -----
@@ -107,6 +123,7 @@ def sweep(
     check_key(rng_key)
     check_output(output)
     check_positive("max_memory", max_memory, meaning="It is a number of bytes.")
+    check_executor(executor, mesh)
     local = check_localized(model)
     schedule = check_schedule(
         num_warmup, num_samples, num_chains, thinning, chain_method, False, until, mesh
@@ -116,13 +133,8 @@ def sweep(
     )
     axes = _axes(given)
     cells = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
-
-    def make(first: PyTree, kernel: MCMCKernel) -> Plan:
-        one = local if first is None else replace(local, center=first)
-        return make_plan(one, model_args, model_kwargs, kernel, schedule)
-
     one_size = None if is_axis(batch_size) else cast("int | None", batch_size)
-    plan_of = Plans(kernel, one_size, axes, make)
+    plan_of = Plans(kernel, one_size, axes, Recipe(local, model_args, model_kwargs, schedule))
     with ExitStack() as stack:
         path = None
         if output is not None:
@@ -133,20 +145,19 @@ def sweep(
         todo = _todo(grid)
         if path is not None and todo:
             folder.check_writable()
+        tasks = _tasks(rng_key, cells, todo, plan_of, max_memory)
+        found = stack.enter_context(closing(outcomes(executor, partial(run_group, plan_of), tasks)))
         with tqdm(total=len(todo), disable=not progress_bar, unit="cell") as bar:
             try:
-                # Of all cells, whatever is done: the key of a cell is that of its group.
-                for places in groups(cells, list(range(len(cells))), plan_of, max_memory):
-                    if todo.isdisjoint(places):
-                        continue
-                    group = [cells[place] for place in places]
-                    rows = run_group(jax.random.fold_in(rng_key, places[0]), group, plan_of)
-                    for place, row in zip(places, rows, strict=False):  # the last group is padded
-                        write(grid, place, row)
+                for places, rows in found:
+                    _write(grid, places, rows)
                     keep(grid, path)
-                    bar.update(len(set(places)))
+                    bar.update(len(todo & set(places)))
             except KeyboardInterrupt:
                 warn("The sweep was interrupted: some cells are NaN.")
+            except ExecutorError as error:
+                error.table = grid
+                raise
         if "center" not in axes:
             grid.attrs |= recommend(grid, list(axes))
         if path is not None and (todo or folder.can_write):
@@ -154,9 +165,31 @@ def sweep(
     return grid
 
 
+def _tasks(
+    rng_key: jax.Array, cells: Sequence[Cell], todo: set[int], plan_of: Plans, max_memory: float
+) -> Iterator[tuple[list[int], Group]]:
+    """Places of the cells of a group, and the group, of those that are to do.
+
+    Groups are those of all cells, whatever is done: the key of a cell is that of its group.
+    """
+    for places in groups(cells, list(range(len(cells))), plan_of, max_memory):
+        if not todo.isdisjoint(places):
+            key = jax.random.fold_in(rng_key, places[0])
+            yield places, Group(key, [cells[place] for place in places])
+
+
+def _write(grid: xr.Dataset, places: list[int], rows: list[Row] | Failed) -> None:
+    """Put the rows of a group at their places; the last group is padded."""
+    if isinstance(rows, Failed):
+        rows = [failed_row(rows.reason)] * len(places)
+    for place, row in zip(places, rows, strict=False):
+        write(grid, place, row)
+
+
 def _todo(grid: xr.Dataset) -> set[int]:
-    """Places of the cells that have no row yet."""
-    return {k for k, status in enumerate(grid["status"].to_numpy().reshape(-1)) if not status}
+    """Places of the cells that have no row yet, or one whose worker failed."""
+    states = grid["status"].to_numpy().reshape(-1)
+    return {k for k, status in enumerate(states) if status in ("", "failed")}
 
 
 def _axes(given: Mapping[str, PyTree]) -> dict[str, list[PyTree]]:

@@ -11,12 +11,14 @@ from numpyro.infer.mcmc import MCMCKernel
 from tqdm.auto import tqdm
 
 from numpyro_llc._checks import check_key
-from numpyro_llc.errors import CheckpointError, TrajectoryError, warn
+from numpyro_llc.errors import CheckpointError, ExecutorError, TrajectoryError, warn
 from numpyro_llc.kernels import kernel_of
 from numpyro_llc.local import TRUTHS, LocalizedModel, as_localized
 from numpyro_llc.models import PyTree
-from numpyro_llc.sampling import Plan, check_output, check_schedule, make_plan
+from numpyro_llc.sampling import Executor, check_executor, check_output, check_schedule
 from numpyro_llc.studies._centers import Centers
+from numpyro_llc.studies._checkpoint import Checkpoints
+from numpyro_llc.studies._recipe import Recipe
 from numpyro_llc.studies._walk import Walk
 
 
@@ -38,7 +40,8 @@ def llc_trajectory(
     until: float | Mapping[str, float] | None = None,
     chain_method: str = "vectorized",
     mesh: Mesh | None = None,
-    warm_start: bool = True,
+    warm_start: bool | None = None,
+    executor: Executor | None = None,
     truth: str | Sequence[str] | None = None,
     output: str | Path | None = None,
     progress_bar: bool = True,
@@ -65,9 +68,13 @@ def llc_trajectory(
         As in ``estimate_llc``, for every checkpoint.
     num_warmup, num_samples, num_chains, thinning, until, chain_method, mesh
         Likewise; left out, each checkpoint runs until it is known well enough.
-    warm_start : bool
+    warm_start : bool, optional
         Start chains at the offsets from the centre where those of the checkpoint before ended,
         each where the loss allows it (``carried`` counts them); the warm-up follows all the same.
+        Left out, they do without an `executor`, and do not with one.
+    executor : concurrent.futures.Executor, optional
+        Whose workers sample at the checkpoints, each by itself: a process pool, Dask's
+        ``client.get_executor()``, or others. The rows are those of ``warm_start=False`` without it.
     truth : {"data", "center"} or sequence of these, optional
         What losses are measured against, as in ``localize``; by default as `model` says. Of a
         sequence, each in one pass over the checkpoints, along a dimension ``truth``.
@@ -84,7 +91,8 @@ def llc_trajectory(
         slow directions, at least ``mcse_mean``), ``center_loss`` (nL(w*) in nats, of the data),
         ``carried`` (chains carried over), ``step_size_used``, ``gradient_evaluations``,
         ``seconds``, ``status`` ("ok"; "doubtful": with ``findings``; "diverged"; "failed":
-        parameters or loss of this checkpoint are not finite), ``findings``. attrs: n, β, γ,
+        parameters or loss of this checkpoint are not finite, or its worker failed twice),
+        ``findings``. attrs: n, β, γ,
         kernel, d.
 
     Raises
@@ -94,6 +102,8 @@ def llc_trajectory(
     CheckpointError
         If `output` holds another trajectory, is in use by another process, damaged, or cannot be
         written; the rows so far are its ``table``.
+    ExecutorError
+        If `executor` takes no more tasks, such as a pool of which a worker was killed; likewise.
     TrajectoryError
         If a later checkpoint fails: it is of another structure, say. Holds the rows before it.
 
@@ -107,6 +117,8 @@ def llc_trajectory(
     """
     check_key(rng_key)
     check_output(output)
+    check_executor(executor, mesh)
+    is_warm = _is_warm(warm_start, executor)
     local = as_localized(model, center=None)
     truths = _truths(local.truth if truth is None else truth)
     local = replace(local, truth=truths[0])
@@ -115,33 +127,40 @@ def llc_trajectory(
     )
     chosen = kernel_of(kernel, batch_size)
     given = Centers(centers, steps, center_of)
-
-    def plan_at(center: PyTree) -> Plan:
-        return make_plan(replace(local, center=center), model_args, model_kwargs, chosen, schedule)
-
+    recipe = Recipe(local, model_args, model_kwargs, schedule)
     is_stacked = truth is not None and not isinstance(truth, str)
-    with Walk(rng_key, plan_at, output, warm_start, truths, is_stacked) as walk:
+    checkpoints = Checkpoints(recipe, chosen, truths)
+    with Walk(rng_key, checkpoints, output, is_warm, is_stacked) as walk:
         with tqdm(total=given.count, disable=not progress_bar, unit="checkpoint") as bar:
             try:
-                for step, center in given:
-                    walk.visit(step, center)
-                    bar.update()
+                for count in walk.visit(given, executor):
+                    bar.update(count - bar.n)
             except KeyboardInterrupt:
                 if not walk.num_rows:
                     raise
                 warn(f"The trajectory was interrupted after {walk.num_rows} checkpoints.")
-            except CheckpointError:
+            except (CheckpointError, ExecutorError):
                 raise
             except Exception as error:  # of whatever kind: what was computed is not lost with it
                 if not walk.num_rows:
                     raise
                 raise TrajectoryError(
-                    f"Checkpoint {walk.num_rows} of `centers` failed: {type(error).__name__}: "
+                    f"Checkpoint {walk.at} of `centers` failed: {type(error).__name__}: "
                     f"{str(error).rstrip('.')}. The rows before it are in this error's "
                     "`trajectory`" + (f", and in {str(output)!r}." if output is not None else "."),
                     walk.table(),
                 ) from error
         return walk.table()
+
+
+def _is_warm(warm_start: bool | None, executor: Executor | None) -> bool:
+    if warm_start and executor is not None:
+        raise ValueError(
+            "`warm_start` carries chains from one checkpoint to the next, and `executor` computes "
+            "them side by side. Leave one out: with `executor` each checkpoint has chains and a "
+            "warm-up of its own."
+        )
+    return executor is None if warm_start is None else bool(warm_start)
 
 
 def _truths(truth: str | Sequence[str]) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,11 +12,9 @@ import xarray as xr
 from jax.tree_util import PyTreeDef
 
 from numpyro_llc.errors import CheckpointError
-from numpyro_llc.models import PyTree
 from numpyro_llc.sampling import (
     OutputFolder,
     damaged,
-    fingerprint,
     read_arrays,
     write_arrays,
     write_bytes,
@@ -28,14 +26,23 @@ BROKEN = ("failed", "diverged")
 """States of rows from which no chains are carried over."""
 COLUMNS = (*NUMBERS, "carried", *TEXTS)
 Checkpoint = dict[str, Any]
-"""A checkpoint: its ``step``, the fingerprint of its ``center``, and its ``rows`` by truth."""
+"""A checkpoint: its ``number`` and ``step``, the fingerprint of its ``center``, and its ``rows`` by
+truth."""
+
+
+class Place(NamedTuple):
+    """Which checkpoint it is: its number, its step, and the fingerprint of its centre."""
+
+    number: int
+    step: float
+    center: str
 
 
 class TrajectoryTable:
     """Checkpoints as they come: ``trajectory.jsonl``, and what the next one starts from.
 
-    A kill loses the checkpoint under way alone. With `is_stacked` the table has the truths along
-    a dimension of their own.
+    They may come in any order. A kill loses those under way alone. With `is_stacked` the table has
+    the truths along a dimension of their own.
     """
 
     def __init__(
@@ -46,8 +53,9 @@ class TrajectoryTable:
         is_stacked: bool,
     ) -> None:
         self.truths, self.is_stacked = tuple(truths), is_stacked
-        self.checkpoints: list[Checkpoint] = []
-        self.known: list[Checkpoint] = []
+        self.checkpoints: dict[int, Checkpoint] = {}
+        self.marked: set[int] = set()
+        self.known: dict[int, Checkpoint] = {}
         self.folder: OutputFolder | None = None
         if output is not None:
             self.folder = OutputFolder(output, settings, what="trajectory")
@@ -73,21 +81,20 @@ class TrajectoryTable:
         assert self.folder is not None
         return self.folder.path / f"chains-{len(self.checkpoints) % 2}.npz"
 
-    def recall(self, center: PyTree, step: float) -> bool:
-        """Take the next checkpoint from the folder, if it is there; its centre must be the same."""
-        place = len(self.checkpoints)
-        if place >= len(self.known):
+    def recall(self, place: Place) -> bool:
+        """Take a checkpoint from the folder, if it is there; its centre must be the same."""
+        known = self.known.get(place.number)
+        if known is None:
             if self.folder is not None:
                 self.folder.check_writable()
             return False
-        known = self.known[place]
-        if known["center"] != fingerprint(center) or known["step"] != step:
+        if known["center"] != place.center or known["step"] != place.step:
             raise CheckpointError(
-                f"`output` {str(self._table.parent)!r} holds another checkpoint {place} (step "
-                f"{known['step']:g}) than `centers` now gives (step {step:g}). Choose another "
-                "folder."
+                f"`output` {str(self._table.parent)!r} holds another checkpoint {place.number} "
+                f"(step {known['step']:g}) than `centers` now gives (step {place.step:g}). Choose "
+                "another folder."
             )
-        self.checkpoints.append(known)
+        self.checkpoints[place.number] = known
         return True
 
     def carried(self, form: PyTreeDef) -> dict[str, Carried]:
@@ -97,7 +104,7 @@ class TrajectoryTable:
         """
         if self.folder is None or not self.checkpoints:
             return {}
-        rows = self.checkpoints[-1]["rows"]
+        rows = self.checkpoints[max(self.checkpoints)]["rows"]
         whole = [truth for truth, row in rows.items() if row["status"] not in BROKEN]
         if not whole:
             return {}
@@ -111,13 +118,12 @@ class TrajectoryTable:
 
     def add(
         self,
-        step: float,
-        center: PyTree,
+        place: Place,
         rows: Mapping[str, Row],
         carried: Mapping[str, Carried] | None = None,
     ) -> None:
         """Keep a checkpoint, and on disk the chains that the next one starts from."""
-        self.checkpoints.append({"step": step, "center": fingerprint(center), "rows": dict(rows)})
+        self.checkpoints[place.number] = {**place._asdict(), "rows": dict(rows)}
         if self.folder is None:
             return
         if carried:
@@ -127,27 +133,35 @@ class TrajectoryTable:
                 arrays |= {f"{truth} offsets {k}": leaf for k, leaf in enumerate(leaves)}
                 arrays[f"{truth} highest"] = np.asarray(chains.highest)
             write_arrays(self._chains, arrays)
-        lines = "".join(json.dumps(one) + "\n" for one in self.checkpoints)
+        whole = [one for k, one in sorted(self.checkpoints.items()) if k not in self.marked]
+        lines = "".join(json.dumps(one) + "\n" for one in whole)
         write_bytes(self._table, lines.encode())
+
+    def mark(self, place: Place, rows: Mapping[str, Row]) -> None:
+        """Keep a checkpoint whose worker failed, but not on disk: the next call tries it again."""
+        self.checkpoints[place.number] = {**place._asdict(), "rows": dict(rows)}
+        self.marked.add(place.number)
 
     def table(self, attrs: dict[str, object]) -> xr.Dataset:
         """The rows so far, over ``checkpoint``, and ``truth`` if it is a dimension."""
+        numbers = sorted(self.checkpoints)
+        found = [self.checkpoints[k] for k in numbers]
         coords: dict[str, Any] = {
-            "checkpoint": np.arange(len(self.checkpoints)),
-            "step": ("checkpoint", np.asarray([one["step"] for one in self.checkpoints])),
+            "checkpoint": np.asarray(numbers),
+            "step": ("checkpoint", np.asarray([one["step"] for one in found])),
         }
         columns: dict[str, Any] = {
             name: (
                 ("checkpoint", "truth"),
                 np.asarray(
-                    [[one["rows"][k][name] for k in self.truths] for one in self.checkpoints],
+                    [[one["rows"][k][name] for k in self.truths] for one in found],
                     _kind(name),
                 ),
             )
             for name in COLUMNS
         }
-        found = xr.Dataset(columns, {**coords, "truth": list(self.truths)}, attrs)
-        return found if self.is_stacked else found.isel(truth=0, drop=True)
+        table = xr.Dataset(columns, {**coords, "truth": list(self.truths)}, attrs)
+        return table if self.is_stacked else table.isel(truth=0, drop=True)
 
     def save(self, table: xr.Dataset) -> None:
         """Write ``trajectory.nc``; a folder that is complete may be read alone."""
@@ -162,22 +176,22 @@ def _carried(arrays: Mapping[str, np.ndarray], truth: str, form: PyTreeDef) -> C
     return Carried(jax.tree.unflatten(form, offsets), jnp.asarray(arrays[f"{truth} highest"]))
 
 
-def _read(path: Path, truths: Sequence[str]) -> list[Checkpoint]:
-    """The checkpoints of a file; the last may be cut short, and is then made again."""
+def _read(path: Path, truths: Sequence[str]) -> dict[int, Checkpoint]:
+    """The checkpoints of a file by number; the last may be cut short, and is then made again."""
     if not path.exists():
-        return []
+        return {}
     try:
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
         found = [json.loads(line) for line in lines if line.endswith("\n")]
         for one in found:
-            if missing := {"step", "center", "rows"} - set(one):
+            if missing := {"number", "step", "center", "rows"} - set(one):
                 raise ValueError(f"a line lacks {min(missing)}")
             for truth in truths:
                 if missing := set(COLUMNS) - set(one["rows"].get(truth, {})):
                     raise ValueError(f"a row lacks {min(missing)}")
     except (OSError, TypeError, ValueError, AttributeError) as error:
         raise damaged(path, error) from error
-    return found
+    return {one["number"]: one for one in found}
 
 
 def _kind(name: str) -> type:

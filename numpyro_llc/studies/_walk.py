@@ -1,6 +1,8 @@
-"""From checkpoint to checkpoint: the plan, the chains, the rows."""
+"""From checkpoint to checkpoint: the chains that are carried on, and the rows so far."""
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -8,49 +10,54 @@ from typing import Self
 import jax
 import xarray as xr
 
-from numpyro_llc.errors import CheckpointError, NonFiniteCenterError, NonFiniteLossError
+from numpyro_llc.errors import (
+    CheckpointError,
+    ExecutorError,
+    NonFiniteCenterError,
+    NonFiniteLossError,
+)
 from numpyro_llc.local import reason_of
 from numpyro_llc.models import PyTree
 from numpyro_llc.results import RunReport, one_or_by_site
-from numpyro_llc.sampling import Plan, Run, RunKeys, evaluation_rows, finish, run_keys
-from numpyro_llc.studies._carry import Carried, carried_from, carry
-from numpyro_llc.studies._checkpoint_texts import explained
-from numpyro_llc.studies._rows import Row, failed_row, row_of
-from numpyro_llc.studies._trajectory_table import BROKEN, TrajectoryTable
+from numpyro_llc.sampling import Executor, Failed, Plan, fingerprint, outcomes
+from numpyro_llc.studies._carry import Carried
+from numpyro_llc.studies._checkpoint import Checkpoints
+from numpyro_llc.studies._trajectory_table import Place, TrajectoryTable
 
 
 class Walk:
-    """A trajectory under way: its plan, read at the first centre that is finite, and its rows.
+    """A trajectory under way.
 
     Parameters
     ----------
     rng_key : jax.Array
-    plan_at : callable
-        From the first centre to the plan, of the first of the `truths`.
+    checkpoints : Checkpoints
+        From a centre to its rows.
     output : path, optional
     warm_start : bool
-    truths : sequence of str
-        What the losses are measured against, a row of each checkpoint for each.
     is_stacked : bool
-        Whether the table has them along a dimension of their own.
+        Whether the table has the truths along a dimension of their own.
+
+    Attributes
+    ----------
+    at : int
+        The place of the checkpoint that was taken from the centres last, or is to be next.
     """
 
     def __init__(
         self,
         rng_key: jax.Array,
-        plan_at: Callable[[PyTree], Plan],
+        checkpoints: Checkpoints,
         output: str | Path | None,
         warm_start: bool,
-        truths: Sequence[str],
         is_stacked: bool,
     ) -> None:
-        self.rng_key, self.plan_at = rng_key, plan_at
-        self.output, self.warm_start = output, warm_start
-        self.truths, self.is_stacked = truths, is_stacked
-        self.plan: Plan | None = None
+        self.rng_key, self.checkpoints = rng_key, checkpoints
+        self.output, self.warm_start, self.is_stacked = output, warm_start, is_stacked
+        self.at = 0
         self.record: TrajectoryTable | None = None
         self.carried: dict[str, Carried] = {}
-        self.failed: list[tuple[float, PyTree, Exception]] = []
+        self.failed: list[tuple[Place, Exception]] = []
 
     def __enter__(self) -> Self:
         return self
@@ -63,69 +70,86 @@ class Walk:
     ) -> None:
         if self.record is not None:
             self.record.close()
-        if isinstance(error, CheckpointError) and self.num_rows:
+        if isinstance(error, CheckpointError | ExecutorError) and self.num_rows:
             error.table = self.rows()
 
     @property
     def num_rows(self) -> int:
-        """How many checkpoints there are so far."""
+        """How many checkpoints have rows so far."""
         return 0 if self.record is None else len(self.record.checkpoints)
 
-    def visit(self, step: float, center: PyTree) -> None:
-        """Make the rows of a checkpoint, or take them from the folder."""
-        if self.plan is None:
-            try:
-                self.plan = self.plan_at(center)
-            except (NonFiniteCenterError, NonFiniteLossError) as error:
-                self.failed.append((step, center, error))  # until it is known of what run
-                return
-            self.record = self._begun_record(self.plan)
-        assert self.record is not None
-        if self.record.recall(center, step):
-            return
-        if self.warm_start and not self.carried:
-            self.carried = self.record.carried(jax.tree.structure(self.plan.target.center))
-        key = jax.random.fold_in(self.rng_key, self.num_rows)
-        rows, ended = self._checkpoint(key, self.plan, center)
-        self.carried = ended if self.warm_start else {}
-        self.record.add(step, center, explained(rows), self.carried)
+    def visit(
+        self, given: Iterable[tuple[float, PyTree]], executor: Executor | None
+    ) -> Iterator[int]:
+        """Make the rows of all checkpoints, or take them from the folder; yield how many are."""
+        new = self._new(given)
+        if executor is None:
+            for place, center in new:
+                self._add(place, center)
+                yield self.num_rows
+        elif (first := next(new, None)) is not None:  # the model is read at it
+            yield from self._spread(itertools.chain([first], new), executor)
 
-    def _begun_record(self, plan: Plan) -> TrajectoryTable:
-        """The table, with the checkpoints that could not be read before the first that could."""
-        settings = {**plan.run_identity(self.rng_key), "warm_start": self.warm_start}
-        settings["truth"] = list(self.truths)
-        record = TrajectoryTable(self.output, settings, self.truths, self.is_stacked)
-        for earlier, bad, why in self.failed:
-            if not record.recall(bad, earlier):
-                record.add(earlier, bad, self._failed_rows(why))
-        return record
+    def _new(self, given: Iterable[tuple[float, PyTree]]) -> Iterator[tuple[Place, PyTree]]:
+        """Checkpoints that are not in the folder, from the first that is finite on."""
+        for step, center in given:
+            place = Place(self.at, step, fingerprint(center))
+            if self.record is None:
+                self._read(place, center)
+            if self.record is not None and not self.record.recall(place):
+                yield place, center
+            self.at += 1
 
-    def _failed_rows(self, error: Exception) -> dict[str, Row]:
-        return {truth: {**failed_row(error), "carried": 0.0} for truth in self.truths}
-
-    def _checkpoint(
-        self, rng_key: jax.Array, plan: Plan, center: PyTree
-    ) -> tuple[dict[str, Row], dict[str, Carried]]:
-        """The rows of one checkpoint, and where its chains ended, if they did not diverge."""
+    def _read(self, place: Place, center: PyTree) -> None:
+        """Read the model at a centre, if it is finite, and begin the table."""
         try:
-            here = plan.varied(center=center)
+            self.checkpoints.read_at(center)
         except (NonFiniteCenterError, NonFiniteLossError) as error:
-            return self._failed_rows(error), {}
-        rows, ended = {}, {}
-        for truth in self.truths:
-            own = here if truth == here.local.truth else here.varied(truth=truth)
-            rows[truth], chains = _row(run_keys(rng_key), own, self.carried.get(truth))
-            if chains is not None:
-                ended[truth] = chains
-        return rows, ended
+            self.failed.append((place, error))  # until it is known of what run
+            return
+        settings = {
+            **self.checkpoints.plan.run_identity(self.rng_key),
+            "warm_start": self.warm_start,
+            "truth": list(self.checkpoints.truths),
+        }
+        record = TrajectoryTable(self.output, settings, self.checkpoints.truths, self.is_stacked)
+        self.record = record
+        for earlier, why in self.failed:
+            if not record.recall(earlier):
+                record.add(earlier, self.checkpoints.failed(why))
+
+    def _add(self, place: Place, center: PyTree) -> None:
+        """Sample at a checkpoint, by the chains of the one before if there are any."""
+        assert self.record is not None
+        if self.warm_start and not self.carried:
+            form = jax.tree.structure(self.checkpoints.plan.target.center)
+            self.carried = self.record.carried(form)
+        rows, ended = self.checkpoints.rows(self._key(place), center, self.carried)
+        self.carried = ended if self.warm_start else {}
+        self.record.add(place, rows, self.carried)
+
+    def _spread(self, new: Iterable[tuple[Place, PyTree]], executor: Executor) -> Iterator[int]:
+        """Sample at checkpoints by workers, each by itself."""
+        assert self.record is not None
+        tasks = ((place, (self._key(place), center)) for place, center in new)
+        with closing(outcomes(executor, self.checkpoints, tasks)) as found:
+            for place, rows in found:
+                if isinstance(rows, Failed):
+                    self.record.mark(place, self.checkpoints.failed(rows.reason))
+                else:
+                    self.record.add(place, rows)
+                yield self.num_rows
+
+    def _key(self, place: Place) -> jax.Array:
+        return jax.random.fold_in(self.rng_key, place.number)
 
     def rows(self) -> xr.Dataset:
         """The rows so far."""
-        if self.plan is None or self.record is None:
+        if self.record is None:
             if self.failed:
-                raise self.failed[0][2]  # none of them could be read
+                raise self.failed[0][1]  # none of them could be read
             raise ValueError("`centers` holds no checkpoint.")
-        return self.record.table(_attrs(self.plan, self.truths))
+        return self.record.table(_attrs(self.checkpoints.plan, self.checkpoints.truths))
 
     def table(self) -> xr.Dataset:
         """The rows so far, written to the folder too, if there is one."""
@@ -133,30 +157,6 @@ class Walk:
         assert self.record is not None
         self.record.save(table)
         return table
-
-
-def _row(keys: RunKeys, here: Plan, carried: Carried | None) -> tuple[Row, Carried | None]:
-    """The row of one checkpoint and truth, and where its chains ended."""
-    try:
-        run, num_carried = _begun(keys, here, carried)
-    except (NonFiniteCenterError, NonFiniteLossError) as error:
-        return {**failed_row(error), "carried": 0.0}, None
-    finished = finish(run)
-    if finished.ended_by == "interrupt":
-        raise KeyboardInterrupt
-    row = {**row_of(run.plan, run, finished, keys.report), "carried": num_carried}
-    return row, None if row["status"] in BROKEN else carried_from(run, finished.draws)
-
-
-def _begun(keys: RunKeys, here: Plan, carried: Carried | None) -> tuple[Run, float]:
-    """A run at its starts, and how many chains are carried over from the checkpoint before."""
-    curvature = None if here.is_stochastic else here.curvature(keys.curvature)
-    rows = evaluation_rows(here, keys.rows)
-    starts, num_carried = here.starts(curvature, keys.starts), 0.0
-    if carried is not None:
-        starts, count = carry(here.target, starts, carried, rows)
-        num_carried = float(count)
-    return Run(here, starts, keys.chains, rows=rows), num_carried
 
 
 def _attrs(plan: Plan, truths: Sequence[str]) -> dict[str, object]:

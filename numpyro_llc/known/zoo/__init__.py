@@ -41,6 +41,8 @@ from numpyro_llc.known.zoo._problem import Problem
 from numpyro_llc.known.zoo._random_networks import random_deep_linear_networks
 from numpyro_llc.known.zoo._registry import load, names, register, table
 
+BUILT_IN = frozenset(names())
+"""The names that every process knows which imports this package."""
 __all__ = [
     "Problem",
     "deep_linear_network",
