@@ -87,9 +87,14 @@ def summary(
     draws = checked_posterior("idata", idata)
     if estimators is not None:
         if budget:
-            raise ValueError("`budget` is of variables; leave it or `estimators` out.")
+            raise ValueError(
+                "`budget` adds columns to the row of `llc`, and `estimators` has rows of its own. "
+                "Leave one of them out."
+            )
         if names != ["llc"]:
-            raise ValueError(f"`estimators` are of `llc` alone; leave out `var_names` ({names}).")
+            raise ValueError(
+                f"`estimators` estimate λ from `llc`; got `var_names` {names}. Leave it out."
+            )
         return named(_estimates(idata, estimators, multiplicity, half_width(ci_prob)), ci_prob)
     if multiplicity is not None:
         raise ValueError("`multiplicity` is for `estimators`; name them, or leave it out.")
