@@ -93,7 +93,7 @@ def summary(
             )
         if names != ["llc"]:
             raise ValueError(
-                f"`estimators` estimate λ from `llc`; got `var_names` {names}. Leave it out."
+                f"`estimators` estimate λ from `llc` alone; leave out `var_names` ({names})."
             )
         return named(_estimates(idata, estimators, multiplicity, half_width(ci_prob)), ci_prob)
     if multiplicity is not None:
