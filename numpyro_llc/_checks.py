@@ -69,9 +69,10 @@ def check_key(rng_key: object) -> jax.Array:
         )
     if isinstance(jnp.zeros(()), jax.core.Tracer) or isinstance(rng_key, jax.core.Tracer):
         raise TypeError(
-            "This function decides by numbers how it goes on, so it cannot run inside jax.jit, "
-            "jax.vmap or another traced function; it compiles what it can. Call it outside, once "
-            "for each data set. MCMC(NUTS(nllc.localize(model, center=...))).run does run inside."
+            "This function takes decisions from computed numbers, so it cannot run inside jax.jit, "
+            "jax.vmap or another traced function. Call it outside, once for each data set; it "
+            "compiles its steps itself. MCMC(NUTS(nllc.localize(model, center=...))).run works "
+            "inside."
         )
     return cast(jax.Array, rng_key)
 

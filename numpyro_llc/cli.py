@@ -3,8 +3,17 @@
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from numpyro_llc.inference_data import InferenceData
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -12,7 +21,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="numpyro-llc", description="Local learning coefficients of NumPyro models."
     )
+    release = f"numpyro-llc {version('numpyro_llc')}"
+    parser.add_argument("--version", action="version", version=release)
     commands = parser.add_subparsers(required=True, metavar="command")
+    _add_demo(commands)
+    _add_calibrate(commands)
+    _add_summary(commands)
+    _add_diagnose(commands)
+    _add_plot(commands)
+    options = parser.parse_args(arguments)
+    try:
+        options.run(options)
+    except KeyboardInterrupt:
+        print(f"\nStopped. {options.stopped.format(**vars(options))}", file=sys.stderr)
+        raise SystemExit(130) from None  # as of a process that Ctrl-C ends
+
+
+def _add_demo(commands: Commands) -> None:
     demo = commands.add_parser(
         "demo",
         help="show on real data what hidden units add to a network, and what BIC charges",
@@ -26,17 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     demo.add_argument("--num-warmup", type=int, default=200, help="warm-up steps of a chain")
     demo.add_argument("--num-samples", type=int, default=1000, help="draws of a chain")
     demo.add_argument("--no-progress-bar", action="store_true", help="print the table only")
-    demo.set_defaults(run=_demo, stopped="The models that were done are in {}.")
-    _add_calibrate(commands)
-    options = parser.parse_args(arguments)
-    try:
-        options.run(options)
-    except KeyboardInterrupt:
-        print(f"\nStopped. {options.stopped.format(options.output)}", file=sys.stderr)
-        raise SystemExit(130) from None  # as of a process that Ctrl-C ends
+    demo.set_defaults(run=_demo, stopped="The models that were done are in {output}.")
 
 
-def _add_calibrate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_calibrate(commands: Commands) -> None:
     command = commands.add_parser(
         "calibrate",
         help="estimate λ̂ of models whose answer is known",
@@ -56,8 +74,98 @@ def _add_calibrate(commands: "argparse._SubParsersAction[argparse.ArgumentParser
     command.add_argument("--num-chains", type=int, default=4, help="chains of a run")
     command.add_argument("--seed", type=_seed, default=0, help="seed of all randomness")
     command.add_argument("--no-progress-bar", action="store_true", help="print the table only")
-    stopped = "The rows that were done are in {}; the same command goes on from there."
+    stopped = "The rows that were done are in {output}; the same command goes on from there."
     command.set_defaults(run=_calibrate, refuse=command.error, stopped=stopped)
+
+
+def _add_summary(commands: Commands) -> None:
+    command = _add_reader(
+        commands,
+        "summary",
+        "print λ̂ of a saved result, with its errors and convergence statistics",
+    )
+    command.add_argument(
+        "--estimators", nargs="+", help="estimators of λ by name, a row each, or 'all'"
+    )
+    command.add_argument("--budget", action="store_true", help="add the other errors of λ̂")
+    command.set_defaults(run=_summary)
+
+
+def _add_diagnose(commands: Commands) -> None:
+    command = _add_reader(
+        commands, "diagnose", "print what is doubtful about a saved result, and what to do"
+    )
+    command.add_argument(
+        "--all-checks", action="store_true", help="also list the checks that found nothing"
+    )
+    command.set_defaults(run=_diagnose)
+
+
+def _add_plot(commands: Commands) -> None:
+    command = _add_reader(commands, "plot", "draw the trace and the running mean of a saved result")
+    command.add_argument(
+        "--output", type=Path, help="picture to write; by default FILE with the suffix .png"
+    )
+    command.set_defaults(run=_plot)
+
+
+def _add_reader(commands: Commands, name: str, does: str) -> argparse.ArgumentParser:
+    """A command that reads one file."""
+    command = commands.add_parser(name, help=does, description=f"{does[0].upper()}{does[1:]}.")
+    command.add_argument(
+        "file", type=Path, metavar="FILE", help="netCDF, as idata.to_netcdf(FILE) writes it"
+    )
+    command.set_defaults(refuse=command.error, stopped="Nothing was written.")
+    return command
+
+
+@contextmanager
+def _result(options: argparse.Namespace) -> "Iterator[InferenceData]":
+    """The result in the file; what is wrong with it or with an option ends the command.
+
+    Warnings go to the standard error as plain text.
+    """
+    from numpyro_llc.inference_data import read_netcdf
+
+    with warnings.catch_warnings(record=True) as doubts:
+        warnings.simplefilter("always")
+        try:
+            yield read_netcdf(options.file)
+        except (TypeError, ValueError) as error:
+            options.refuse(str(error))
+    for doubt in doubts:
+        print(f"Warning: {doubt.message}", file=sys.stderr)
+
+
+def _summary(options: argparse.Namespace) -> None:
+    from numpyro_llc.results import summary
+
+    names = options.estimators
+    with _result(options) as idata:
+        names = "all" if names == ["all"] else names
+        table = summary(idata, estimators=names, budget=options.budget)
+        print(table.to_string(float_format=lambda number: f"{number:.4g}"))
+
+
+def _diagnose(options: argparse.Namespace) -> None:
+    from numpyro_llc.results import diagnose
+
+    with _result(options) as idata:
+        table = diagnose(idata, all_checks=options.all_checks)
+    for check, row in table.iterrows():
+        print(f"{check}: {row['meaning']}" + (f"\n    {row['remedy']}" if row["found"] else ""))
+    if not table["found"].any():
+        print("No check found anything doubtful.")
+
+
+def _plot(options: argparse.Namespace) -> None:
+    os.environ.setdefault("MPLBACKEND", "agg")
+    from numpyro_llc.plots import plot_trace
+
+    picture = options.output or options.file.with_suffix(".png")
+    with _result(options) as idata:
+        plot_trace(idata)[0].figure.savefig(picture, dpi=120)
+    print(f"Picture: {picture.resolve()}")
 
 
 def _seed(text: str) -> int:

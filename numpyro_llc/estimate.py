@@ -68,18 +68,18 @@ def estimate_llc(
         A JAX random key; the same key gives the same draws, for one `chain_method`.
     model : LocalizedModel or callable
         What :func:`localize` returned; or a NumPyro model, with `center` and, if wanted,
-        `localization`, `inverse_temperature` and `num_data` given here. All else about what is
-        sampled (parts of the parameters, the truth, factors) is said in ``localize``.
+        `localization`, `inverse_temperature` and `num_data` given here. Other options of what is
+        sampled (parts of the parameters, the truth, factors) are arguments of ``localize``.
     model_args, model_kwargs
         The model's arguments, data included. Arrays are runtime data; Python numbers are structure
         (they compile again when they change), and so are arrays whose values the model reads, as
         in ``int(group.max())``.
     center, localization, inverse_temperature, num_data
-        Of a plain model, as in :func:`localize`.
+        For a plain model only; as in :func:`localize`.
     kernel : {"nuts", "hmc", "mala", "sgld", "psgld", "sgnht", "sgd"} or kernel object, optional
-        A name, or an object with settings of its own: :class:`SGNHT`, :class:`SGLD`,
-        :class:`PSGLD`, or a NumPyro kernel, whose model is replaced. Left out, NUTS on the full
-        data, and "sgnht" with `batch_size`.
+        A name, or an object with its settings: :class:`SGNHT`, :class:`SGLD`, :class:`PSGLD`, or a
+        NumPyro kernel, whose model is replaced. The default is NUTS on the full data, and "sgnht"
+        with `batch_size`.
     batch_size : int, optional
         Rows of a minibatch, beside the name of a stochastic-gradient kernel; the full data if left
         out. Rows are drawn in the kernel and put into the plate of the observed sites, with or
@@ -97,20 +97,20 @@ def estimate_llc(
         Sample until the Monte Carlo error is this share of λ̂ and R-hat below 1.01. As a dict with
         ``relative_error`` (0.01), ``r_hat`` (1.01), and limits: ``steps`` of sampling, ``seconds``
         of wall time of the call, up to half of them for the warm-up. Compilation, the
-        attribute ``compilation_time``, is not counted, and a step under way is ended. What ended
+        attribute ``compilation_time``, is not counted, and the last step is completed. What ended
         the run is the attribute ``ended_by``. Not with `num_samples`.
     chain_method : {"vectorized", "sequential", "parallel"}
-        "parallel" spreads chains over the devices of `mesh`, or those of this process, on any
-        number of them with the draws of "sequential", up to rounding. NumPyro's kernels draw the
-        same with "vectorized" too. The chains of a stochastic-gradient kernel share their batches
-        and what the warm-up learns with "vectorized" and do not with the others: the draws differ,
-        their density does not.
+        "parallel" spreads chains over the devices of `mesh`, or those of this process. Its draws
+        are those of "sequential", up to rounding, on any number of devices. With NumPyro's kernels
+        "vectorized" has the same draws too. With a stochastic-gradient kernel, "vectorized" chains
+        share their batches and what the warm-up learns, and the others do not: the draws differ,
+        and have the same density.
     mesh : jax.sharding.Mesh, optional
         Devices to run on, such as ``jax.make_mesh((4, 2), ("chain", "data"))``: chains lie along an
         axis "chain" and rows of the data along an axis "data", if there is such an axis, and
         parameters as the arrays of `center` do. Left out, data and centre stay on the devices where
-        they are. Draws do not depend on the mesh, up to rounding, but for minibatches of data on
-        several devices, each of which draws its share from its own rows.
+        they are. Draws do not depend on the mesh, up to rounding, except for minibatches of data on
+        several devices, where each device draws its share from its own rows.
     output : path, optional
         A folder to which the run is written as it goes. The same call again goes on from there, to
         the same draws bit for bit, or on another `mesh` up to rounding; a folder of another model,
@@ -130,11 +130,11 @@ def estimate_llc(
         ``loo`` and ``compare`` read. These hold at β = 1 only: at another β the group is
         ``tempered_log_likelihood``, which they refuse.
     coords : dict of str to array, optional
-        By name of a dimension, what stands along it, as in ``arviz.from_numpyro``. The dimensions
-        are those of plates, of ``infer={"event_dims": [...]}``, and of `dims`.
+        Coordinate values by dimension, as in ``arviz.from_numpyro``. The dimensions are those of
+        plates, of ``infer={"event_dims": [...]}``, and of `dims`.
     dims : dict of str to list of str, optional
-        By site or array argument, the names of its dimensions from the left, None for one without.
-        They take the place of that variable's plates.
+        Names of dimensions by site or array argument, from the left, None for one without a name.
+        They replace the plates of that variable.
 
     Returns
     -------

@@ -171,7 +171,7 @@ BAD = {
         "`mesh` has an axis 'chain', but chain_method='sequential'",
     ),
     "rows": (mesh("data", devices=3), {}, ValueError, "do not divide the 500 rows .* leave 2 rows"),
-    "unused": (mesh("model", devices=2), {}, ValueError, r"axes \['model'\], along which nothing"),
+    "unused": (mesh("model", devices=2), {}, ValueError, r"axes \['model'\], which nothing uses"),
 }
 
 

@@ -606,13 +606,13 @@ def test_the_gamma_law_names_its_cause_in_numbers():
     drop = above.var() - above.mean()
     assert f"not the minimum, by about {drop:.2g} of β nL" in remedy(above)
     narrow = 0.3 * (LLC - MEAN) + MEAN
-    assert "only the distances" in remedy(narrow)
+    assert "Only the distances" in remedy(narrow)
     penalty = MEAN - narrow  # which γ does not hold back
-    assert "the rest is the mark of a multiplicity m above one" in remedy(narrow, penalty=penalty)
+    assert "the rest indicates a multiplicity m above one" in remedy(narrow, penalty=penalty)
     pulled = 0.9 * MEAN * (narrow - MEAN) / narrow.var()
     without = MEAN + 0.9 * MEAN
     said = remedy(narrow, penalty=pulled)
-    assert f"the mean without it is {without:.4g} (from {MEAN:.4g})" in said
+    assert f"the mean without γ is {without:.4g} (from {MEAN:.4g})" in said
 
 
 def test_a_chain_that_sits_elsewhere_is_told_by_its_distance():

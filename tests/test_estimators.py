@@ -708,7 +708,7 @@ def test_chains_that_stand_still_are_told_of():
     for names in ("all", "mean"):
         with pytest.warns(LLCWarning, match="chains do not vary") as seen:
             nllc.summary(idata, estimators=names, multiplicity=2)
-        assert "mark of a multiplicity" not in str(seen[0].message)
+        assert "indicates a multiplicity" not in str(seen[0].message)
 
 
 def test_a_gamma_law_is_doubted_where_draws_lie_below_the_centre():
@@ -835,7 +835,7 @@ def test_penalty_by_site_is_taken_where_it_is_stored(drawn):
         ({"multiplicity": 2}, "`multiplicity` is for `estimators`"),
         ({"estimators": "corrected", "multiplicity": 0}, "`multiplicity` must be at least 1"),
         ({"estimators": "mean", "multiplicity": 0}, "`multiplicity` must be at least 1"),
-        ({"estimators": "mean", "budget": True}, "`budget` is of variables"),
+        ({"estimators": "mean", "budget": True}, "`budget` adds columns"),
     ],
 )
 def test_bad_options_are_refused(drawn, options, message):
@@ -972,10 +972,10 @@ PLANTED = {
     ),
     "γ": (
         lambda rng: gaussian_draws(np.array([0.6, 0.5, 0.4]), rng, (4, 4000)),
-        "γ holds the draws back: to first order the mean without it is",
+        "γ holds the draws back: to first order the mean without γ is",
     ),
-    "multiplicity": (lambda rng: draw(in_a_box(), rng, (4, 20_000)), "mark of a multiplicity"),
-    "mixing": (unmixed, "The draws do not settle mean: R-hat"),
+    "multiplicity": (lambda rng: draw(in_a_box(), rng, (4, 20_000)), "indicates a multiplicity"),
+    "mixing": (unmixed, "The draws do not determine mean: R-hat"),
 }
 
 

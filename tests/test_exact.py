@@ -917,7 +917,7 @@ def test_quadrature_is_exact_or_says_that_the_loss_lacks_the_digits(n):
     except ArithmeticError as refused:
         said = str(refused)
         assert n > 10**8
-        assert "`loss` lacks the digits" in said
+        assert "`loss` is not precise enough" in said
         return
     assert n < 10**10
     assert found == pytest.approx(exact.gaussian_linear([1.0], num_data=n), rel=1e-8)
@@ -1246,7 +1246,7 @@ def test_quadrature_knows_no_place_unit_or_order(coefficients, unit, place):
         (
             lambda: exact.quadrature(lambda a: (a - 1e15) ** 2, 1e15, num_data=1000),
             ArithmeticError,
-            "`loss` lacks the digits: rounding of it, or of its arguments",
+            "`loss` is not precise enough: its rounding, or that of its arguments",
         ),
         *[
             (

@@ -481,7 +481,7 @@ def test_pointwise_losses_are_divergences_and_criteria_of_data_are_refused(shift
     assert not at_center.any()
     recorded = shifted_run["sample_stats"]["excess_loss"].to_numpy()
     np.testing.assert_allclose(excess.sum(axis=2), recorded, rtol=1e-3, atol=1e-5)
-    with pytest.raises(ValueError, match="are of the losses of data"):
+    with pytest.raises(ValueError, match="need the losses of data"):
         pointwise.pointwise_statistics(losses)
 
 

@@ -143,9 +143,9 @@ def _at_center(idata: InferenceData, criterion: str, complexity: float, error: f
     report = report_of(idata)
     if report.truth == "center":
         raise ValueError(
-            f"`{criterion}` is a free energy of data, and this result has truth='center': its λ̂ is "
-            "of what the model says itself at the centre. Localize with truth='data', and run "
-            "again."
+            f"`{criterion}` is a free energy of data, and this result has truth='center', where "
+            "the predictions of the model at the centre replace the data. Localize with "
+            "truth='data', and run again."
         )
     loss, num_data = report.number("center_loss"), int(report.number("num_data"))
     return FreeEnergy(loss + complexity, error, loss, num_data, criterion)

@@ -16,6 +16,7 @@ from numpyro_llc.inference_data._arviz import (
     moments,
     monte_carlo,
     posterior,
+    read_netcdf,
     statistics,
 )
 from numpyro_llc.inference_data._dataset import DatasetResult, dataset_of
@@ -43,6 +44,7 @@ __all__ = [
     "monte_carlo",
     "monte_carlo_of_llc",
     "posterior",
+    "read_netcdf",
     "statistics",
     "variable_name",
     "variable_names",

@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
@@ -73,6 +74,30 @@ def inference_data(groups: Groups, attrs: Mapping[str, object]) -> InferenceData
         return tree
     by_name: dict[str, Any] = kept
     return az.InferenceData(attrs=dict(attrs), **by_name)
+
+
+def read_netcdf(path: str | os.PathLike[str]) -> InferenceData:
+    """A saved result; both majors read the files of either.
+
+    Raises
+    ------
+    ValueError
+        If there is no such file, if it is not netCDF, or if it holds no group ``posterior`` with
+        ``llc``, as the tables of sweeps do.
+    """
+    if not os.path.isfile(path):
+        raise ValueError(f"There is no file {os.fspath(path)}.")
+    try:
+        found = az.from_netcdf(os.fspath(path))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{os.fspath(path)} cannot be read as netCDF: {error}") from error
+    draws = group_of(found, "posterior")
+    if draws is None or "llc" not in draws:
+        raise ValueError(
+            f"{os.fspath(path)} holds no draws of `llc` in a group `posterior`: it is not the "
+            "result of one run. Give a file that `to_netcdf` of a result wrote."
+        )
+    return found
 
 
 def posterior(idata: InferenceData | Groups) -> xr.Dataset:

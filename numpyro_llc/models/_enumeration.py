@@ -37,7 +37,7 @@ def require_funsor() -> ModuleType:
     except ImportError as error:
         raise ImportError(
             "Summing out discrete latent sites needs funsor, as in NumPyro itself. Install it: "
-            "pip install 'numpyro_llc[discrete]'."
+            "python -m pip install funsor."
         ) from error
     return numpyro.contrib.funsor
 

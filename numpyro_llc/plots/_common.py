@@ -23,7 +23,7 @@ def pyplot() -> "ModuleType":
         import matplotlib.pyplot as plt
     except ImportError as error:
         raise ImportError(
-            "numpyro_llc.plots needs matplotlib: pip install 'numpyro_llc[plots]'."
+            "numpyro_llc.plots needs matplotlib. Install it: python -m pip install matplotlib."
         ) from error
     return plt
 

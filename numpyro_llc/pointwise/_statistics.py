@@ -110,7 +110,7 @@ def pointwise_statistics(
     _check_rows(losses)
     if losses.truth is not None:
         raise ValueError(
-            "`pointwise_statistics`, WAIC and ν among them, are of the losses of data; these are "
+            "`pointwise_statistics`, and so WAIC and ν, need the losses of data; these are "
             "divergences from the centre. Localize with truth='data', and run again."
         )
     if loo and not (np.isclose(losses.inverse_temperature, 1.0) and share == 1.0):
@@ -145,9 +145,8 @@ def pointwise_statistics(
 def _check_rows(losses: PointwiseLosses) -> None:
     if (differ := np.isnan(losses.weights)).any():
         raise ValueError(
-            f"`pointwise_statistics` needs rows of which all parts count alike; "
-            f"numpyro.handlers.scale gives those of row {int(np.argmax(differ))} different scales, "
-            "so that it is no number of data. Use one scale for a row."
+            "`pointwise_statistics` needs one scale for each row; numpyro.handlers.scale gives "
+            f"parts of row {int(np.argmax(differ))} different ones. Use one scale for a row."
         )
 
 

@@ -45,8 +45,8 @@ def summary(
     ci_prob : float in (0, 1)
         Probability of the interval.
     estimators : str or sequence of str, optional
-        Names in :data:`numpyro_llc.estimators.ESTIMATORS`, or ``"all"`` that the draws and
-        `multiplicity` suffice for: rows of these, all from the same draws, instead of variables.
+        Names in :data:`numpyro_llc.estimators.ESTIMATORS`, or ``"all"`` for those that the draws
+        and `multiplicity` allow. Each is a row, instead of the variables, from the same draws.
     multiplicity : int, optional
         m, for the estimators that correct for it.
     budget : bool
@@ -59,15 +59,15 @@ def summary(
         Columns ``mean`` (λ̂ in row ``llc``), ``sd`` of the draws, ``mcse_mean``, an interval
         ``ci<percent>_lb`` and ``ci<percent>_ub`` for the mean (normal, from ``mcse_mean``),
         ``ess_bulk``, ``ess_tail``, ``r_hat``. All these but the interval are ArviZ's. Then
-        ``localization_share`` and ``mcse_share``, the share of λ̂ that γ takes, and its error, NaN
-        where it is not known: near 1, γ and not the loss bounds the draws. Of estimators,
-        ``mean`` is the estimate and the rest is of what each draw contributes to it, without
-        ``sd`` and ``ess_tail``; the interval of one that takes a root is not symmetric, and its
-        ``mcse_mean`` is half the width of the interval of one standard error. What is doubtful
-        about one comes as an ``LLCWarning``, and so does the reason if mean and variance disagree:
-        the centre, γ, a multiplicity, or the mixing; :func:`diagnose` says that too. Where γ
-        alone bounds a flat set, as for homogeneous losses such as ``(w1 w2)²``, a multiplicity
-        above one looks like γ, and γ is named: the mean then goes on rising slowly as γ falls.
+        ``localization_share``, the share of λ̂ that γ takes, and its error ``mcse_share``, NaN where
+        they are not known: near 1, γ and not the loss bounds the draws. For estimators, ``mean``
+        is the estimate, and the other columns, without ``sd`` and ``ess_tail``, are of what each
+        draw contributes to it. If an estimator takes a root, its interval is not symmetric, and
+        ``mcse_mean`` is half the width of the interval of one standard error. Doubts about an
+        estimator come as an ``LLCWarning``. If mean and variance disagree, it names the cause: the
+        centre, γ, a multiplicity, or the mixing. For homogeneous losses such as ``(w1 w2)²``, γ
+        alone bounds a flat set, and a multiplicity above one cannot be told from γ; the warning
+        then names γ.
 
     Warns
     -----
@@ -87,9 +87,14 @@ def summary(
     draws = checked_posterior("idata", idata)
     if estimators is not None:
         if budget:
-            raise ValueError("`budget` is of variables; leave it or `estimators` out.")
+            raise ValueError(
+                "`budget` adds columns to the row of `llc`, and `estimators` has rows of its own. "
+                "Leave one of them out."
+            )
         if names != ["llc"]:
-            raise ValueError(f"`estimators` are of `llc` alone; leave out `var_names` ({names}).")
+            raise ValueError(
+                f"`estimators` estimate λ from `llc` alone; leave out `var_names` ({names})."
+            )
         return named(_estimates(idata, estimators, multiplicity, half_width(ci_prob)), ci_prob)
     if multiplicity is not None:
         raise ValueError("`multiplicity` is for `estimators`; name them, or leave it out.")

@@ -166,9 +166,9 @@ def placed(
     used = {CHAINS, DATA}.union(*(_names(sharding.spec) for sharding in own))
     if unused := [name for name, size in mesh.shape.items() if name not in used and size > 1]:
         raise ValueError(
-            f"`mesh` has the axes {unused}, along which nothing lies: {CHAINS!r} is of the chains, "
-            f"{DATA!r} of the rows of the data, and others of the parameters, by the sharding of "
-            "the arrays of `center` (jax.device_put(center, ...))."
+            f"`mesh` has the axes {unused}, which nothing uses. {CHAINS!r} divides the chains, "
+            f"{DATA!r} the rows of the data, and any other axis the parameters, as the arrays of "
+            "`center` are sharded (jax.device_put(center, ...)). Leave the axes out."
         )
     axes = row_axes(reading)
     arrays = tuple(
@@ -249,7 +249,8 @@ def placement_of(center: Parameters, mesh: Mesh) -> Placement:
         specs.append(PartitionSpec() if own is None else own.spec)
     if missing := set().union(*map(_names, specs)) - set(mesh.shape):
         raise ValueError(
-            f"`center` lies along {sorted(missing)}, which `mesh` {dict(mesh.shape)} does not have."
+            f"`center` is sharded along {sorted(missing)}; `mesh` has {dict(mesh.shape)}. Add the "
+            "axes to `mesh`, or move `center` with jax.device_put."
         )
     return Placement(mesh, tuple(specs))
 

@@ -39,8 +39,8 @@ def whole_file(path: Path) -> Iterator[Path]:
         why = error.strerror or str(error)
         raise CheckpointError(
             f"`output` {str(path.parent)!r}: {path.name} cannot be written ({why}). What the "
-            "folder held before is still there. See to the disk, and make the same call again: "
-            "it goes on from there."
+            "folder held before is intact. Free the disk or make it writable, and repeat the same "
+            "call: it continues from there."
         ) from error
     finally:
         with suppress(OSError):
@@ -83,8 +83,8 @@ def read_arrays(path: Path) -> Arrays:
             return dict(arrays)
     except FileNotFoundError:
         raise CheckpointError(
-            f"`output` {str(path.parent)!r} lacks {path.name}, which its other files speak of. "
-            "Put it back, or choose another folder."
+            f"`output` {str(path.parent)!r} lacks {path.name}, which its other files refer "
+            "to. Restore it, or choose another folder."
         ) from None
     except Exception as error:  # NumPy and zipfile raise much, by what is damaged
         raise damaged(path, error) from error

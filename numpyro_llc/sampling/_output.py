@@ -131,8 +131,8 @@ def _check_settings(folder: Path, settings: dict[str, object]) -> None:
         before = dict(json.loads(path.read_bytes()))
     except (OSError, TypeError, ValueError):
         raise CheckpointError(
-            f"`output` {str(folder)!r} holds a settings.json that cannot be read, so that what "
-            "its results are of is not known. Choose another folder, or empty this one."
+            f"`output` {str(folder)!r} holds a settings.json that cannot be read, so its "
+            "results cannot be identified. Choose another folder, or empty this one."
         ) from None
     _check_kind(folder, before, settings)
     causes = [name for name in _CAUSES if name in settings]
@@ -170,6 +170,6 @@ def _refuse_orphans(folder: Path) -> None:
     held = [folder / name for name in _RESULTS]
     if found := [one.name for one in held if one.is_file() and one.stat().st_size]:
         raise CheckpointError(
-            f"`output` {str(folder)!r} holds {found[0]}, but no settings.json, so that what "
-            "its results are of is not known. Choose another folder, or empty this one."
+            f"`output` {str(folder)!r} holds {found[0]}, but no settings.json, so its "
+            "results cannot be identified. Choose another folder, or empty this one."
         )

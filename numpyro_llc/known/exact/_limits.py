@@ -41,7 +41,7 @@ def check_digits(integrand: Integrand, cells: Cells) -> None:
     )
     if rounding > _ROUNDING * (math.sqrt(second / weight) or 1.0):
         raise ArithmeticError(
-            f"`loss` lacks the digits: rounding of it, or of its arguments, is {rounding:.1e} of "
-            "nβ (L(w) - L(w*)). Subtract from `loss` its value at the minimum, move the minimum "
-            "to 0, or lower nβ."
+            f"`loss` is not precise enough: its rounding, or that of its arguments, is "
+            f"{rounding:.1e} of nβ (L(w) - L(w*)). Subtract from `loss` its value at the minimum, "
+            "move the minimum to 0, or lower nβ."
         )

@@ -36,8 +36,8 @@ def center_edge(e: CheckInput) -> Outcome:
         return Outcome(0.0, 0.0, False, said, "")
     sites = e.report.center_edge.split(", ")
     said = (
-        f"`center` is no local minimum of the loss, which has none near by: {edge_of(sites)}. γ "
-        "and not the loss bounds what is sampled there, and λ̂ may be negative."
+        f"`center` is no local minimum of the loss, and there is none nearby: {edge_of(sites)}. γ "
+        "and not the loss bounds the draws there, and λ̂ may be negative."
     )
     return Outcome(float(len(sites)), 0.0, True, said, AT_THE_EDGE)
 
@@ -79,7 +79,7 @@ def center_gradient(e: CheckInput) -> Outcome:
         SHIFT_TOLERANCE * max(expected, 1.0),
         "The drop of λ̂ from the slope at the centre",
         f"`center` is no local minimum of the loss: the gradient norm of nL is {norm:.4g}",
-        f"Use find_center, if that is not what you mean{_or_function(e)}.",
+        f"Use find_center, unless you want this point{_or_function(e)}.",
     )
 
 
@@ -134,7 +134,7 @@ def flat_directions(e: CheckInput) -> Outcome:
         smallest,
         rounding(largest),
         "With γ = 0, the smallest Hessian eigenvalue of nL at the centre",
-        "where the set of minima has no end, p(z) cannot be normalized and the draws wander off",
+        "if the set of minima is unbounded, p(z) cannot be normalized, and the draws drift away",
         "Give a positive `localization`.",
     )
 

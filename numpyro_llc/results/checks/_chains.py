@@ -63,7 +63,7 @@ def standing_still(e: CheckInput) -> Outcome:
         return Outcome(value, 0.0, True, said, "Sample others (`sites`).")
     said = (
         f"{100 * value:.0f} % of the chains did not move, or hardly: the largest `llc` of any draw "
-        f"is {np.max(e.llc):.3g}, so λ̂ and its error say nothing of the loss."
+        f"is {np.max(e.llc):.3g}, so λ̂ and its error say nothing about the loss."
     )
     return Outcome(value, 0.0, True, said, _longer_steps(e))
 
@@ -107,8 +107,8 @@ def few_draws(e: CheckInput) -> Outcome:
     if draws >= LEAST_DRAWS:
         return Outcome(draws, LEAST_DRAWS, False, f"{said}.", "")
     meaning = (
-        f"{said}: these are too few to tell an effective sample size from, and so neither the "
-        "Monte Carlo error of λ̂ nor R-hat is known."
+        f"{said}: these are too few to estimate an effective sample size, so the Monte Carlo "
+        "error of λ̂ and R-hat are unknown."
     )
     remedy = "Raise `num_samples`, or lower `thinning`."
     if e.report.ended_by == "seconds":
@@ -120,11 +120,11 @@ def warmup_limit(e: CheckInput) -> Outcome:
     """The time that was given did not end the warm-up."""
     value, steps = e.number("warmup_was_cut"), e.number("num_warmup")
     if not value:
-        return Outcome(value, 0.0, False, "The warm-up came to its end.", "")
+        return Outcome(value, 0.0, False, "The warm-up was complete.", "")
     meaning = (
-        f"The warm-up ended after {steps:.0f} steps, before its end, at its share of the "
-        f"{e.number('seconds_given'):g} seconds that `until` gives: the chains may not have "
-        "arrived, and steps that adapt may not have adapted."
+        f"The warm-up was cut after {steps:.0f} steps, by its share of the "
+        f"{e.number('seconds_given'):g} seconds of `until`: the chains may not have converged, "
+        "and step sizes may not be adapted."
     )
     return Outcome(value, 0.0, True, meaning, "Give `until` more seconds, or lower `num_warmup`.")
 
@@ -142,7 +142,7 @@ def step_limit(e: CheckInput) -> Outcome:
     """A run that goes on until the error is as wanted came near that before a limit ended it."""
     ended, wanted = e.number("ended_at_limit"), e.report.relative_error_wanted or RELATIVE_ERROR
     if not ended:
-        return Outcome(ended, 0.0, False, "No limit ended the run before its time.", "")
+        return Outcome(ended, 0.0, False, "No limit ended the run early.", "")
     said = f"Sampling ended at its limit of {_limit(e)}, "
     try:
         said += (
@@ -216,7 +216,7 @@ def r_hat_distance(e: CheckInput) -> Outcome:
         value,
         DISTANCE_R_HAT_LIMIT,
         "R-hat of the distance from the centre",
-        "the chains sit in different places, though λ̂ may agree by chance",
+        "the chains are in different places, though λ̂ may agree by chance",
         "Raise `num_warmup` and `num_samples`, or `localization` to keep them in one basin.",
     )
 
@@ -249,7 +249,7 @@ def monte_carlo_error(e: CheckInput) -> Outcome:
         e.relative(e.of_llc("mcse_mean")),
         ERROR_LIMIT,
         "The Monte Carlo error, relative to λ̂,",
-        "hardly a digit of λ̂ is known",
+        "λ̂ has hardly one reliable digit",
         "Raise `num_samples`.",
         percent=True,
     )
@@ -276,6 +276,6 @@ def drift(e: CheckInput) -> Outcome:
         value,
         DRIFT_LIMIT,
         said,
-        "the chains were still on their way when sampling began",
+        "the chains had not converged when sampling began",
         "Raise `num_warmup`, or leave it out with the stochastic-gradient kernels.",
     )

@@ -113,7 +113,7 @@ def _mixing(estimates: dict[str, Estimate], monte_carlo: Judge) -> list[str]:
         numbers = monte_carlo(estimate.influence)
         if numbers.r_hat > R_HAT_LIMIT or not numbers.ess >= ESS_LIMIT:  # R-hat of one chain is NaN
             findings.append(
-                f"The draws do not settle {name}: R-hat {numbers.r_hat:.3g} (want <= "
+                f"The draws do not determine {name}: R-hat {numbers.r_hat:.3g} (want <= "
                 f"{R_HAT_LIMIT}), effective sample size {numbers.ess:.0f} (want >= "
                 f"{ESS_LIMIT:.0f}). Raise `num_warmup` and `num_samples` before estimators are "
                 "compared."
@@ -138,26 +138,26 @@ def _center(x: np.ndarray) -> str:
 def _bias(x: np.ndarray, taken: Estimate | None, gap: Estimate, monte_carlo: Judge) -> str:
     if taken is None:
         return (
-            "A mean above the variance comes of γ or of a multiplicity above one; which, only the "
-            "distances of the draws from the centre tell."
+            "A mean above the variance is caused by γ or by a multiplicity above one. Only the "
+            "distances of the draws from the centre, which are not known here, can tell which."
         )
     first = mean(x)
     pull, error = _with_error(taken, monte_carlo)
     rest, rest_error = _with_error(gap - pull, monte_carlo)
     if rest.value > RESOLVED * rest_error:
         return (
-            f"γ explains at most {pull.value:.2g} ± {error:.2g} of it: the rest is the mark of a "
+            f"γ explains at most {pull.value:.2g} ± {error:.2g} of it: the rest indicates a "
             "multiplicity m above one (or of too small an n). The mean is low by a term of order "
             "(m - 1)/log n that no γ removes; give `multiplicity` if it is known."
         )
     if pull.value > RESOLVED * error:
         return (
-            f"γ holds the draws back: to first order the mean without it is "
+            f"γ holds the draws back: to first order the mean without γ is "
             f"{first.value + pull.value:.4g} "
-            f"(from {first.value:.4g}). Lower `localization`. Should the mean go on rising "
-            "slowly as γ falls, a multiplicity above one is at work too."
+            f"(from {first.value:.4g}). Lower `localization`. If the mean still rises "
+            "slowly at smaller γ, a multiplicity above one is a cause too."
         )
     return (
-        "A mean above the variance comes of γ or of a multiplicity above one; these draws do not "
-        "tell which. Raise `num_samples`."
+        "A mean above the variance is caused by γ or by a multiplicity above one; these draws are "
+        "too few to tell which. Raise `num_samples`."
     )
