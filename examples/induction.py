@@ -37,10 +37,13 @@ def network(params, tokens):
     length = tokens.shape[1]
     x = params["embedding"][tokens] + params["places"][:length]
     past = jnp.tril(jnp.ones((length, length), bool))
-    for layer in LAYERS:
-        heads = jax.tree.map(lambda *leaves: jnp.stack(leaves), *params[layer].values())
-        x = x + attention(heads, normalized(x), past)
+    heads = stacked(stacked(params[layer].values()) for layer in LAYERS)
+    x, _ = jax.lax.scan(lambda x, own: (x + attention(own, normalized(x), past), None), x, heads)
     return normalized(x) @ params["readout"]
+
+
+def stacked(trees):
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
 def attention(heads, x, past):
@@ -113,7 +116,7 @@ def train(options, seed, steps):
     for begin, end in zip([0, *steps[:-1]], steps, strict=True):
         params, state = advance(params, state, begin, end)
         seen.append(params)
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *seen)
+    return stacked(seen)
 
 
 def measures(centers, tokens, is_repeated):
@@ -217,15 +220,15 @@ def main(arguments=None):
     parser.add_argument("--width", type=int, default=32)
     parser.add_argument("--heads", type=int, default=2, help="of a layer")
     parser.add_argument("--num-steps", type=int, default=1000, help="of AdamW")
-    parser.add_argument("--first-step", type=int, default=50, help="of the first checkpoint")
-    parser.add_argument("--num-checkpoints", type=int, default=8)
+    parser.add_argument("--first-step", type=int, default=118, help="of the first checkpoint")
+    parser.add_argument("--num-checkpoints", type=int, default=6)
     parser.add_argument("--train-batch", type=int, default=32)
     parser.add_argument("--rate", type=float, default=5e-3)
-    parser.add_argument("--num-data", type=int, default=1000, help="sequences for λ̂")
+    parser.add_argument("--num-data", type=int, default=512, help="sequences for λ̂")
     parser.add_argument("--localization", type=float, default=100.0)
-    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--num-warmup", type=int, default=300)
-    parser.add_argument("--num-samples", type=int, default=500, help="of a chain")
+    parser.add_argument("--num-samples", type=int, default=400, help="of a chain")
     parser.add_argument("--seeds", type=int, default=3, help="networks to train")
     parser.add_argument("--picture", type=Path, default=Path("induction.png"))
     parser.add_argument("--no-progress-bar", action="store_true")

@@ -103,8 +103,9 @@ def draw(picture, trajectory, ranks, loss):
     figure, (top, low) = plt.subplots(
         2, 1, figsize=(8, 7), sharex=True, height_ratios=(3, 1), layout="constrained"
     )
-    scaled = trajectory.assign(center_loss=("checkpoint", loss * trajectory.attrs["num_data"]))
-    left, right = nllc.plots.plot_trajectory(scaled.sel(truth=["center"]), axes=top)
+    own = trajectory.sel(truth="center")
+    scaled = own.assign(center_loss=("checkpoint", loss * trajectory.attrs["num_data"]))
+    left, right = nllc.plots.plot_trajectory(scaled, axes=top)
     left.set(yscale="log", ylim=(1e-3, None), xlabel="", ylabel="training loss, ½ squared error")
     left.set_title(f"Deep linear network, {LAYERS} layers of {WIDTH}")
     for rank in sorted(set(ranks)):
