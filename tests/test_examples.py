@@ -149,33 +149,3 @@ def test_flatness_compares_over_seeds(run):
     own = table.pivot(index="seed", columns="optimizer", values="llc")
     assert compared.loc["llc", "difference"] == pytest.approx((own["SAM"] - own["SGD"]).mean())
     assert compared.loc["llc", "error"] > 0
-
-
-@pytest.mark.slow
-def test_induction_refines_the_network_to_its_layers_and_heads(run):
-    tables, parts = run(
-        "induction",
-        "--vocabulary=8",
-        "--length=8",
-        "--width=8",
-        "--heads=1",
-        "--num-steps=40",
-        "--first-step=20",
-        "--num-checkpoints=2",
-        "--train-batch=16",
-        "--num-data=64",
-        "--batch-size=16",
-        "--num-samples=100",
-        "--num-warmup=100",
-        "--seeds=1",
-        *QUIET,
-    )
-    (table,), (part,) = tables, parts
-    assert list(part["sites"]) == ["layer_0", "layer_0.head_0", "layer_1", "layer_1.head_0"]
-    # With one head a layer is its head: the same parameters, draws and numbers.
-    assert part["llc"].sel(sites="layer_0") == part["llc"].sel(sites="layer_0.head_0")
-    assert part["num_parameters"].to_numpy().tolist() == [256] * 4
-    assert list(table["step"]) == [20, 40]
-    assert np.all(table["llc"] > 0)
-    assert np.isfinite(table["llc_data"]).all()
-    assert table["repeated tokens"].iloc[-1] < np.log(8) + 1
