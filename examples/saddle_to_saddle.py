@@ -1,15 +1,15 @@
 """A deep linear network learns a map rank by rank: the loss falls in steps, λ̂ rises in steps.
 
 Three layers of width 8 are trained by gradient descent from a small initialization, to a map of
-singular values 4, 2, 1 and 1/2 (Saxe et al. 2014; Jacot et al. 2022). In the picture, the loss
-rests near saddles whose map has rank 0, 1, 2, ...; λ̂ rests near the true λ of a deep linear
-network of that rank (Aoyagi 2024, dotted), and rises at the falls of the loss.
+singular values 4, 2, 1 and 1/2 (Saxe et al. 2014; Jacot et al. 2022). The loss rests near saddles
+whose map has rank 0, 1, 2, ...
 
-A saddle is no minimum of the loss, so λ is not defined for the loss of training there. Therefore
-λ̂ is of the map that the network has at a checkpoint: its own outputs, noise-free, are the data, of
-which every checkpoint is a minimum. The lowest panel shows what comes of the data of training
-instead: chains leave a saddle downwards and λ̂ is, in the main, β n times the loss they lose. It is
-negative by orders of magnitude, and only at the end, at a minimum, the two agree.
+λ̂ is by both truths. A saddle is no minimum of the training loss: chains leave it downwards, and λ̂
+by the data is, in the main, β n times the loss that they lose, far below zero (lower panel). With
+``truth="center"`` the loss is measured against the map that the network has at the checkpoint, of
+which every checkpoint is a minimum. That λ̂ rests near the true λ of a deep linear network of the
+same rank (Aoyagi 2024, dotted), and rises where the loss falls (upper panel). At the end, at a
+minimum, the two agree.
 
 Run it with ``python examples/saddle_to_saddle.py``: some ten minutes on two cores.
 """
@@ -23,6 +23,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import optax
+import pandas as pd
 
 import numpyro_llc as nllc
 
@@ -35,11 +36,6 @@ def network(layers, x):
     for layer in layers:
         x = x @ layer.T
     return x
-
-
-def against_teacher(params, x):
-    """Zero where the student does what the teacher does, whose parameters are held."""
-    return network(params["student"], x) - network(params["teacher"], x)
 
 
 def make_data(num_data):
@@ -87,33 +83,50 @@ def known(rank):
     return float(nllc.exact.deep_linear_network((WIDTH,) * (LAYERS + 1), rank).value)
 
 
-def draw(picture, own, on_data, ranks, loss):
+def plateaus(table):
+    """Of the checkpoints that rest at each rank: the mean λ̂, its error, and the spread of a λ̂."""
+    rows = table[table["plateau"]].groupby("rank")
+    count = rows.size()
+    by_rank = {
+        "checkpoints": count,
+        "llc": rows["llc"].mean(),
+        "error": rows["mcse_mean"].apply(lambda errors: np.sqrt(np.sum(errors**2))) / count,
+        "spread": rows["llc"].std(),
+        "mcse_mean": rows["mcse_mean"].mean(),
+        "λ̂ by the data": rows["llc_data"].mean(),
+        "λ": rows["λ"].first(),
+    }
+    return pd.DataFrame(by_rank)
+
+
+def draw(picture, trajectory, ranks, loss):
     figure, (top, low) = plt.subplots(
         2, 1, figsize=(8, 7), sharex=True, height_ratios=(3, 1), layout="constrained"
     )
-    scaled = own.assign(center_loss=("checkpoint", loss * own.attrs["num_data"]))
+    own = trajectory.sel(truth="center")
+    scaled = own.assign(center_loss=("checkpoint", loss * trajectory.attrs["num_data"]))
     left, right = nllc.plots.plot_trajectory(scaled, axes=top)
     left.set(yscale="log", ylim=(1e-3, None), xlabel="", ylabel="training loss, ½ squared error")
     left.set_title(f"Deep linear network, {LAYERS} layers of {WIDTH}")
     for rank in sorted(set(ranks)):
         right.axhline(known(rank), color="0.4", linestyle=":")
         right.text(0, known(rank), f"λ = {known(rank):g}, rank {rank}", va="bottom")
+    right.set_ylabel("λ̂ by the centre")
     right.get_legend().set_loc("lower right")
-    low.plot(on_data["step"], on_data["llc"], "C3s")
+    low.plot(trajectory["step"], trajectory["llc"].sel(truth="data"), "C3s-", linewidth=0.7)
     low.set_yscale("symlog", linthresh=10)
-    low.set(xlabel="step of gradient descent", ylabel="λ̂ on the training data")
+    low.set(xlabel="step of gradient descent", ylabel="λ̂ by the data")
     low.axhline(0, color="0.4", linewidth=0.5)
-    figure.savefig(picture, dpi=100)
+    figure.savefig(picture, dpi=90)
 
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--num-data", type=int, default=1000)
-    parser.add_argument("--num-steps", type=int, default=7500, help="of gradient descent")
+    parser.add_argument("--num-steps", type=int, default=6300, help="of gradient descent")
     parser.add_argument("--every", type=int, default=300, help="steps between checkpoints")
-    parser.add_argument("--num-warmup", type=int, default=5000)
-    parser.add_argument("--relative-error", type=float, default=0.01)
-    parser.add_argument("--max-steps", type=int, default=60_000, help="of a chain")
+    parser.add_argument("--num-warmup", type=int, default=3000)
+    parser.add_argument("--num-samples", type=int, default=6000, help="of a chain")
     parser.add_argument("--localization", type=float, default=1.0)
     parser.add_argument("--picture", type=Path, default=Path("saddle_to_saddle.png"))
     parser.add_argument("--no-progress-bar", action="store_true")
@@ -121,55 +134,32 @@ def main(arguments=None):
 
     x, y = make_data(options.num_data)
     layers, loss = train(x, y, options.num_steps, options.every)
-    steps = options.every * np.arange(len(loss))
-    settings = {
-        "kernel": "sgnht",
-        "batch_size": 100,
-        "until": {"relative_error": options.relative_error, "steps": options.max_steps},
-        "num_warmup": options.num_warmup,
-        "progress_bar": not options.no_progress_bar,
-    }
-    both = {"student": layers, "teacher": layers}
-    first = jax.tree.map(lambda leaf: leaf[0], both)
-    own = nllc.llc_trajectory(
+    model = nllc.network_model(network, [layer[0] for layer in layers], scale=0.1)
+    trajectory = nllc.llc_trajectory(
         jax.random.key(0),
-        nllc.localize(
-            nllc.network_model(against_teacher, first, scale=0.1),
-            center=None,
-            localization=options.localization,
-            sites="params.student",
-        ),
-        {"params": both},
-        (x, np.zeros_like(y)),
-        steps=steps,
-        **settings,
+        nllc.localize(model, center=None, localization=options.localization),
+        {"params": layers},
+        (x, y),
+        steps=options.every * np.arange(len(loss)),
+        truth=("data", "center"),
+        kernel="sgnht",
+        batch_size=100,
+        num_warmup=options.num_warmup,
+        num_samples=options.num_samples,
+        warm_start=False,  # rows that share no chains have independent errors
+        progress_bar=not options.no_progress_bar,
     )
     ranks, is_resting = ranks_of(layers)
-    # Of each plateau the middle, on the data of training.
-    rests = [np.flatnonzero(is_resting & (ranks == rank)) for rank in np.unique(ranks)]
-    middles = [int(rest[len(rest) // 2]) for rest in rests if len(rest)]
-    on_data = nllc.llc_trajectory(
-        jax.random.key(0),
-        nllc.localize(
-            nllc.network_model(network, first["student"], scale=0.1),
-            center=None,
-            localization=options.localization,
-        ),
-        {"params": [leaf[np.array(middles)] for leaf in layers]},
-        (x, y),
-        steps=steps[middles],
-        **settings,
-    )
-    table = own[["llc", "mcse_mean", "r_hat", "status"]].to_dataframe()
+    own = trajectory.sel(truth="center", drop=True)
+    table = own[["step", "llc", "mcse_mean", "r_hat", "status"]].to_dataframe()
+    table["llc_data"] = trajectory["llc"].sel(truth="data").to_numpy()
     table = table.assign(training_loss=loss, rank=ranks, plateau=is_resting)
     table["λ"] = [known(rank) for rank in ranks]
     print(table.round(3).to_string(index=False))
-    print("On the data of training:")
-    rows = on_data[["step", "llc", "mcse_mean", "status"]].to_dataframe()
-    print(rows.round(3).to_string(index=False))
-    draw(options.picture, own, on_data, ranks[is_resting].tolist(), loss)
+    print(plateaus(table).round(3).to_string())
+    draw(options.picture, trajectory, ranks[is_resting].tolist(), loss)
     print(f"picture: {options.picture}")
-    return own, on_data, table
+    return trajectory, table
 
 
 if __name__ == "__main__":

@@ -40,8 +40,10 @@ def plot_trajectory(trajectory: xr.Dataset, *, axes: "Axes | None" = None) -> np
         raise ValueError(
             f"`trajectory` must be what `llc_trajectory` returns; it lacks {sorted(missing)}."
         )
+    if "truth" not in trajectory.coords:
+        trajectory = trajectory.assign_coords(truth=trajectory.attrs.get("truth", "data"))
     if "truth" not in trajectory.dims:
-        trajectory = trajectory.expand_dims(truth=[trajectory.attrs.get("truth", "data")])
+        trajectory = trajectory.expand_dims("truth")
     left = axes_or_new(axes, 6.5, 4.0)
     right = left.twinx()
     step = trajectory["step"].to_numpy()
