@@ -169,18 +169,13 @@ center = nllc.find_center(key, model, (x, y))
 local = nllc.localize(model, center=center)
 idata = nllc.estimate_llc(key, local, (x, y), progress_bar=False)
 """
-MCMC = "from numpyro.infer import MCMC, NUTS"
 RUN = {
     "how-to/findings": "",
-    "how-to/kernels": MCMC,
     "how-to/localization": "",
     "how-to/loss": "",
-    "how-to/model-comparison": "args, centers = (x, y), {'one': center, 'two': center}",
     "how-to/plots": "",
     "how-to/report": "",
     "how-to/resume": "",
-    "how-to/sweep": "",
-    "index": MCMC,
     "reference/diagnostics": "",
     "reference/known-answers": "x = x[:, None]",
 }
