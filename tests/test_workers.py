@@ -251,22 +251,17 @@ def loud(task):
     return task
 
 
-def test_an_error_of_the_tasks_comes_after_those_before_it():
+def test_an_error_of_the_tasks_comes_after_those_before_it(monkeypatch):
     def tasks():
         yield 0, "a"
         yield 1, "b"
         raise OSError("no such checkpoint")
 
-    found = []
+    pool, found = InPickles(holds=0), []
+    monkeypatch.setattr(time, "sleep", lambda _: pool.make(*pool.held))
     with pytest.raises(OSError, match="no such checkpoint"):
-        found.extend(outcomes(InPickles(), str.upper, tasks()))
-    assert found == [(0, "A"), (1, "B")]
-    pool = InPickles(holds=0)
-    with pytest.raises(OSError, match="no such checkpoint"), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(time, "sleep", lambda _: pool.make(*pool.held))
-        for one in outcomes(pool, str.upper, tasks()):
-            found.append(one)
-    assert found[2:] == [(1, "B"), (0, "A")]
+        found.extend(outcomes(pool, str.upper, tasks()))
+    assert found == [(1, "B"), (0, "A")]
 
 
 DOORS = {**TABLES, "calibrate": calibrated}

@@ -138,10 +138,8 @@ def refined_llc(
             stack.enter_context(OutputFolder(output, {}, what="refinement"))
         tasks = ((place, (place, part)) for place, part in enumerate(sites.values()))
         found = stack.enter_context(closing(outcomes(executor, work, tasks)))
-        bar = tqdm(
-            total=len(sites), disable=not progress_bar or executor is None, unit="refinement"
-        )
-        with bar:
+        is_hidden = not progress_bar or executor is None  # each run has a bar of its own
+        with tqdm(total=len(sites), disable=is_hidden, unit="refinement") as bar:
             try:
                 for place, row in found:
                     rows[place] = row
