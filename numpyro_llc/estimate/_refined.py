@@ -13,13 +13,14 @@ import xarray as xr
 from jax.sharding import Mesh
 from numpyro.infer.mcmc import MCMCKernel
 
+from numpyro_llc._checks import check_localization
 from numpyro_llc.errors import CheckpointError, LLCWarning
-from numpyro_llc.estimate import estimate_llc
+from numpyro_llc.estimate._estimate import estimate_llc
 from numpyro_llc.inference_data import InferenceData, Table, moments, posterior
 from numpyro_llc.local import LocalizedModel, Sites, check_localized, split
 from numpyro_llc.results import RunReport, findings, report_of, text_of
 from numpyro_llc.sampling import OutputFolder, check_output
-from numpyro_llc.studies._rows import MOMENTS
+from numpyro_llc.studies import MOMENTS
 
 _Row = tuple[Table, RunReport, str]
 """Moments of ``llc`` and of each ``llc_on``, the report, and the findings as text."""
@@ -96,6 +97,7 @@ def refined_llc(
         raise ValueError(f"`evaluate_on` must not use the name {SAMPLED!r}: the data sampled on.")
     local = check_localized(model)
     reading = local.read(model_args, model_kwargs)
+    check_localization(local.localization, reading.center)
     for part in sites.values():
         if part is not None:
             split(reading.center, part)
