@@ -8,14 +8,14 @@ from numpyro_llc.errors import (
     NonFiniteLossError,
     TrajectoryError,
 )
-from numpyro_llc.estimate import estimate_llc
+from numpyro_llc.estimate import estimate_llc, refined_llc
 from numpyro_llc.evidence import compare, local_free_energy, wbic
 from numpyro_llc.kernels import PSGLD, SGD, SGLD, SGNHT
 from numpyro_llc.known import calibrate, exact, zoo
 from numpyro_llc.local import Center, LocalizedModel, find_center, localize
 from numpyro_llc.models import loss_model, network_model
 from numpyro_llc.results import diagnose, error_budget, from_numpyro, lowest_point, summary
-from numpyro_llc.studies import choose_localization, llc_changes, llc_trajectory, refined_llc, sweep
+from numpyro_llc.studies import choose_localization, llc_changes, llc_trajectory, sweep
 
 __all__ = [
     "Center",

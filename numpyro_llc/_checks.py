@@ -16,6 +16,8 @@ OtherArguments = tuple[object, ...] | list[object] | Mapping[str, object]
 """Other data: in place of `model_args`, or of entries of `model_kwargs`."""
 Gamma = float | jax.core.Tracer
 """γ of a site: a number, or within a user's traced function what stands for one."""
+AUTOMATIC = "auto"
+"""The `localization` that is chosen at the centre, by the functions that can."""
 
 
 def number(value: float, digits: int = 4) -> str:
@@ -117,8 +119,26 @@ def check_localization(localization: object, sites: Iterable[str]) -> dict[str, 
     return {name: check_gamma(given[name]) for name in names}
 
 
+def check_gammas(localization: object) -> None:
+    """Check γ before its sites are known: a number, by site, or "auto"."""
+    if not is_automatic(localization):
+        given = localization.values() if isinstance(localization, Mapping) else [localization]
+        for gamma in given:
+            check_gamma(gamma)
+
+
+def is_automatic(localization: object) -> bool:
+    """Whether γ is to be chosen at the centre."""
+    return isinstance(localization, str) and localization == AUTOMATIC
+
+
 def check_gamma(gamma: object) -> Gamma:
     """Return one γ, at least 0; that of a traced function as it is."""
+    if is_automatic(gamma):
+        raise ValueError(
+            "`localization='auto'` is for estimate_llc and llc_trajectory. Elsewhere give a "
+            "number, such as choose_localization(...).localization."
+        )
     if isinstance(gamma, jax.core.Tracer):
         return gamma
     meaning = "It is the precision of the Gaussian around the centre, in unconstrained space."

@@ -233,7 +233,7 @@ def test_dims_of_one_variable_leave_the_plates_of_the_others():
     ],
 )
 def test_what_does_not_fit_is_refused_before_sampling(labels, error, message, monkeypatch):
-    monkeypatch.setattr("numpyro_llc.estimate._sampled", None)
+    monkeypatch.setattr("numpyro_llc.estimate._estimate._sampled", None)
     local = nllc.localize(nested, center=NESTED.center)
     with pytest.raises(error, match=message):
         nllc.estimate_llc(jax.random.key(0), local, NESTED.args, kernel=Metropolis(0.2), **labels)

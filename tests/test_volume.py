@@ -190,3 +190,18 @@ def test_what_gives_no_slope_is_said(where, settings, message):
     settings = {"num_particles": 400, **settings}
     with pytest.raises(ValueError, match=message):
         evidence.volume_scaling(jax.random.key(0), local, (X, Y), **settings)
+
+
+def test_volumes_against_the_truth_at_any_centre():
+    """The divergences are ½ (x·(w - w*))²: the volumes of the least-squares point, anywhere."""
+    center = {"w": OLS + 1.0}
+    local = nllc.localize(regression, center=center, localization=0.1, truth="center")
+    settings = {"least": 1e-4, "num_particles": 200}
+    found = evidence.volume_scaling(jax.random.key(1), local, (X, Y), **settings)
+    assert abs(found.learning_coefficient - 1.0) < 4 * found.error < 0.3
+    area = 2 * np.pi * 1e-4 / np.sqrt(np.linalg.det(X.T @ X / 200))
+    last = found.curve.isel(epsilon=-1)
+    assert abs(float(last["log_volume"]) - np.log(area * 0.1 / (2 * np.pi))) < 4 * last["error"]
+    by_data = nllc.localize(regression, center=center, localization=0.1)
+    with pytest.raises(ValueError, match="`center` is not the minimum"):
+        evidence.volume_scaling(jax.random.key(1), by_data, (X, Y), **settings)

@@ -9,7 +9,7 @@ import numpy as np
 from numpyro import handlers
 
 from numpyro_llc._checks import (
-    check_gamma,
+    check_gammas,
     check_localization,
     check_num_data,
     inverse_temperature_or_default,
@@ -32,8 +32,8 @@ from numpyro_llc.models import (
     read_model,
 )
 
-Localization = float | jax.Array | Mapping[str, float | jax.Array]
-"""γ: one for all sites, or by site."""
+Localization = float | jax.Array | str | Mapping[str, float | jax.Array]
+"""γ: one for all sites, or by site, or "auto"."""
 TRUTHS = ("data", "center")
 """What losses are measured against: the observations, or the model's distributions at w*."""
 
@@ -61,11 +61,9 @@ class LocalizedModel:
             raise ValueError(f"`truth` must be one of {list(TRUTHS)}; got {self.truth!r}.")
         if self.num_data is not None:
             object.__setattr__(self, "num_data", check_num_data(self.num_data))
-        beta, gammas = self.inverse_temperature, self.localization
-        if not isinstance(beta, jax.core.Tracer):
-            inverse_temperature_or_default(beta, 2)
-        for gamma in gammas.values() if isinstance(gammas, Mapping) else [gammas]:
-            check_gamma(gamma)
+        if not isinstance(self.inverse_temperature, jax.core.Tracer):
+            inverse_temperature_or_default(self.inverse_temperature, 2)
+        check_gammas(self.localization)
 
     @property
     def __name__(self) -> str:
@@ -182,9 +180,10 @@ def localize(
         The point ``w*``: ``{site: constrained value}`` for each latent sample site and each
         ``numpyro.param`` (a pytree for a network's ``params``), or what ``find_center`` returned.
         None leaves it to ``llc_trajectory``, which brings its own.
-    localization : float or dict of str to float
+    localization : float, dict of str to float, or "auto"
         γ, the precision of the Gaussian around ``z*`` in unconstrained space, for all sites or by
-        site. Positive; zero is allowed where the likelihood alone keeps the chains.
+        site. Positive; zero is allowed where the likelihood alone keeps the chains. "auto" is for
+        ``estimate_llc`` and ``llc_trajectory``, which choose it by :func:`choose_localization`.
     inverse_temperature : float, optional
         β > 0, a multiplier of the summed loss. Default ``1 / log(n)``.
     num_data : int, optional

@@ -45,6 +45,11 @@ class Progress(NamedTuple):
     lowest: Lowest
 
 
+def records_slope(sampler: Sampler, target: LocalTarget) -> bool:
+    """Whether a draw records the derivative of its loss along its offset, for the share of γ."""
+    return sampler.uses_gradient and not isinstance(target, PosteriorTarget)
+
+
 def _observe(
     sampler: Sampler,
     sites: tuple[str, ...],
@@ -54,7 +59,7 @@ def _observe(
     other_data: dict[str, OtherData],
 ) -> tuple[Seen, Parameters]:
     z = sampler.position(state)
-    has_slope = sampler.uses_gradient and not isinstance(target, PosteriorTarget)
+    has_slope = records_slope(sampler, target)
     found = excess_losses(target, z, rows, with_slope=has_slope)
     excess, by_part, contrasts, slope = found
     virial = {"virial": target.inverse_temperature * slope} if has_slope else {}

@@ -8,6 +8,7 @@ import numpy as np
 from numpyro_llc.errors import CheckpointError
 from numpyro_llc.inference_data import MonteCarlo, monte_carlo
 from numpyro_llc.local import ROWS_ALWAYS_AFFORDABLE, EvaluationRows, rows_to_evaluate
+from numpyro_llc.sampling._compiled import records_slope
 from numpyro_llc.sampling._draws import Finished, NonFiniteDraw
 from numpyro_llc.sampling._interrupts import interrupts_after
 from numpyro_llc.sampling._plan import Plan
@@ -52,7 +53,9 @@ LEAST_GROWTH, MOST_GROWTH = 0.25, 2.0
 NEAR = 2.0
 """A run that ends at a limit came near its error within this factor."""
 GRADIENT_COST = 3
-"""What a gradient costs, in evaluations of the loss on the same rows."""
+"""What a gradient costs, in evaluations of the loss on the same rows; the loss with its derivative
+along one direction, which a draw records, costs as much (each 2.5 times the operations of a loss,
+on a perceptron)."""
 LEAST_DRAWS = 25
 """Draws of a chain that a given number of steps keeps, where the thinning is chosen."""
 LEAST_ROWS = 1024
@@ -129,18 +132,24 @@ def _thinning(run: Run, apart: float) -> int:
 def recording_interval(plan: Plan) -> int:
     """Steps between two draws: as given, or such that recording them is the smaller cost.
 
-    A step evaluates losses and gradients of a batch, some three times the cost of its losses; a
-    draw evaluates the losses of `evaluation_rows`. Of a given number of steps ``LEAST_DRAWS`` are
-    kept all the same.
+    A step takes the gradient on a batch; a draw evaluates the losses of `evaluation_rows`, with
+    their derivative along the offset from the centre. Of a given number of steps ``LEAST_DRAWS``
+    are kept all the same.
     """
     schedule = plan.schedule
     if schedule.thinning is not None:
         return schedule.thinning
-    affordable = GRADIENT_COST * plan.rows_of_a_step
+    affordable = _rows_for_a_step(plan)
     wanted = ceil(min(plan.target.num_rows, ROWS_ALWAYS_AFFORDABLE) / affordable)
     if schedule.num_samples is not None:
         wanted = min(wanted, schedule.num_samples // LEAST_DRAWS)
     return max(1, wanted)
+
+
+def _rows_for_a_step(plan: Plan) -> int:
+    """Rows of which a draw can be recorded at the cost of a step."""
+    cost = GRADIENT_COST if records_slope(plan.sampler, plan.target) else 1
+    return GRADIENT_COST * plan.rows_of_a_step // cost
 
 
 def evaluation_rows(plan: Plan, rng_key: jax.Array) -> EvaluationRows | None:
@@ -149,7 +158,7 @@ def evaluation_rows(plan: Plan, rng_key: jax.Array) -> EvaluationRows | None:
     Else a fixed part of them, drawn with `rng_key`.
     """
     schedule = plan.schedule
-    affordable = GRADIENT_COST * plan.rows_of_a_step * recording_interval(plan)
+    affordable = _rows_for_a_step(plan) * recording_interval(plan)
     is_open = schedule.thinning is None and schedule.num_samples is not None
     floor = LEAST_ROWS if is_open else ROWS_ALWAYS_AFFORDABLE
     return rows_to_evaluate(plan.target, max(floor, affordable), rng_key)

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -38,19 +39,32 @@ class Centers:
                 f"{center_of!r}."
             )
         self.center_of = center_of or (lambda checkpoint: checkpoint)
+        self.checkpoints: Iterable[PyTree]
+        self.last_one: Callable[[], Iterable[PyTree]]
         if isinstance(given, str | Path):
-            own, self.checkpoints = _orbax(Path(given))
+            own, restored = _orbax(Path(given))
+            self.checkpoints, self.last_one = restored(own), partial(restored, own[-1:])
             self.steps: Sequence[float] | None = own if steps is None else _numbers(steps)
             self.count: int | None = len(own)
         else:
             self.steps = None if steps is None else _numbers(steps)
-            self.count, self.checkpoints = _in_memory(given)
+            self.count, self.checkpoints, self.last_one = _in_memory(given)
         if self.count == 0:
             raise ValueError("`centers` holds no checkpoint.")
         if self.steps is not None and self.count not in (None, len(self.steps)):
             raise ValueError(
                 f"`steps` must be as many as `centers`, {self.count}; got {len(self.steps)}."
             )
+
+    def last(self) -> PyTree:
+        """The last centre, before the first is taken."""
+        for checkpoint in self.last_one():
+            return self.center_of(checkpoint)
+        raise ValueError(
+            "`localization='auto'` is chosen at the last checkpoint, which an iterator gives last. "
+            "Give `centers` as a list or stacked, or a number, such as "
+            "choose_localization(...).localization at one of them."
+        )
 
     def __iter__(self) -> Iterator[tuple[float, PyTree]]:
         k = -1
@@ -75,7 +89,7 @@ def _numbers(steps: Sequence[float]) -> list[float]:
     return numbers
 
 
-def _in_memory(given: PyTree) -> tuple[int | None, Iterable[PyTree]]:
+def _in_memory(given: PyTree) -> tuple[int | None, Iterable[PyTree], Callable]:
     if hasattr(given, "params") and not isinstance(given, Mapping):
         raise TypeError("`centers` is one centre. Call estimate_llc, or give a list of them.")
     if isinstance(given, Mapping):
@@ -84,11 +98,12 @@ def _in_memory(given: PyTree) -> tuple[int | None, Iterable[PyTree]]:
                 "`centers` as a dict must name sites; got keys "
                 f"{list(given)}. Pass list(centers.values()), and the keys as `steps`."
             )
-        return _unstacked(given)
+        count, centers = _unstacked(given)
+        return count, centers, lambda: [jax.tree.map(lambda leaf: leaf[-1], given)]
     if isinstance(given, Sequence):
-        return len(given), given
+        return len(given), given, lambda: given[-1:]
     if isinstance(given, Iterable):
-        return None, given
+        return None, given, lambda: []
     raise TypeError(
         "`centers` must be a dict of stacked arrays, a list or an iterator of centres, or a folder "
         f"of Orbax checkpoints; got {type(given).__name__}."
@@ -110,7 +125,7 @@ def _unstacked(given: Mapping[str, PyTree]) -> tuple[int, Iterable[PyTree]]:
 _OTHERWISE = "Restore the checkpoints yourself, and pass an iterator of them."
 
 
-def _orbax(folder: Path) -> tuple[list[int], Iterable[PyTree]]:
+def _orbax(folder: Path) -> tuple[list[int], Callable[[list[int]], Iterator[PyTree]]]:
     if not folder.is_dir():
         raise ValueError(f"`centers` {str(folder)!r} is no folder of Orbax checkpoints.")
     try:
@@ -128,7 +143,7 @@ def _orbax(folder: Path) -> tuple[list[int], Iterable[PyTree]]:
             f"{_OTHERWISE}"
         )
 
-    def checkpoints() -> Iterator[PyTree]:
+    def restored(steps: list[int]) -> Iterator[PyTree]:
         with ocp.CheckpointManager(folder.absolute()) as manager:
             for step in steps:
                 try:
@@ -140,4 +155,4 @@ def _orbax(folder: Path) -> tuple[list[int], Iterable[PyTree]]:
                         f"({reason}). {_OTHERWISE}"
                     ) from error
 
-    return steps, checkpoints()
+    return steps, restored

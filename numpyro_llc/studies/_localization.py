@@ -135,7 +135,7 @@ def choose_localization(
     does.
     """
     centers = list(center) if is_axis(center) else [center]
-    local = as_localized(model, center=centers[0])
+    local = replace(as_localized(model, center=centers[0]), localization=1.0)
     if center is not None:
         local = replace(local, center=centers[0])
     num_warmup = NUM_WARMUP if num_warmup is None else num_warmup

@@ -99,7 +99,8 @@ def sweep(
     -------
     xarray.Dataset
         Dimensions are the axes; variables ``llc`` (λ̂), ``sd`` of the draws, ``mcse_mean``,
-        ``ess_bulk``, ``ess_tail``, ``r_hat``, ``center_loss`` (nL(w*) in nats), ``step_size_used``,
+        ``ess_bulk``, ``ess_tail``, ``r_hat``, ``error`` (the Monte Carlo error with slow
+        directions), ``center_loss`` (nL(w*) in nats), ``step_size_used``,
         ``gradient_evaluations``, ``seconds``, ``status`` ("ok"; "doubtful": with ``findings``;
         "diverged": of the draws before; "failed": its worker, twice; "": not run), ``findings``.
         attrs: ``recommendation``, the plateau that was found or that there is none, and

@@ -16,6 +16,7 @@ from numpyro_llc.kernels import kernel_of
 from numpyro_llc.local import TRUTHS, LocalizedModel, as_localized
 from numpyro_llc.models import PyTree
 from numpyro_llc.sampling import Executor, check_executor, check_output, check_schedule
+from numpyro_llc.studies._automatic import with_chosen_localization
 from numpyro_llc.studies._centers import Centers
 from numpyro_llc.studies._checkpoint import Checkpoints
 from numpyro_llc.studies._recipe import Recipe
@@ -54,7 +55,10 @@ def llc_trajectory(
         A JAX random key; that of a checkpoint depends on its place.
     model : LocalizedModel or callable
         What ``localize(model, center=None, ...)`` returned: the centres come from `centers`. A
-        plain model is localized with the defaults.
+        plain model is localized with the defaults. With ``localization="auto"``
+        :func:`choose_localization` chooses γ at the last checkpoint, for all of them, by
+        ``truth="center"`` where that is among the truths; the reason is the attribute
+        ``localization_reason``.
     centers
         The checkpoints, of one structure: a dict ``{site: arrays stacked along a leading axis}``,
         a list, an iterator (read one at a time, so that they need not fit into memory together), or
@@ -116,18 +120,30 @@ def llc_trajectory(
     Ctrl-C returns the checkpoints so far.
     """
     check_key(rng_key)
-    check_output(output)
     check_executor(executor, mesh)
     is_warm = _is_warm(warm_start, executor)
     local = as_localized(model, center=None)
     truths = _truths(local.truth if truth is None else truth)
-    local = replace(local, truth=truths[0])
     schedule = check_schedule(
         num_warmup, num_samples, num_chains, thinning, chain_method, False, until, mesh
     )
     chosen = kernel_of(kernel, batch_size)
     given = Centers(centers, steps, center_of)
-    recipe = Recipe(local, model_args, model_kwargs, schedule)
+    local = with_chosen_localization(
+        rng_key,
+        replace(local, truth="center" if "center" in truths else truths[0]),
+        model_args,
+        model_kwargs,
+        check_output(output),
+        center=given.last,
+        kernel=kernel,
+        batch_size=batch_size,
+        num_warmup=num_warmup,
+        num_samples=num_samples,
+        num_chains=num_chains,
+        progress_bar=progress_bar,
+    )
+    recipe = Recipe(replace(local, truth=truths[0]), model_args, model_kwargs, schedule)
     is_stacked = truth is not None and not isinstance(truth, str)
     checkpoints = Checkpoints(recipe, chosen, truths)
     with Walk(rng_key, checkpoints, output, is_warm, is_stacked) as walk:

@@ -14,8 +14,9 @@ from jax.sharding import Mesh
 from numpyro.infer.mcmc import MCMCKernel
 from tqdm.auto import tqdm
 
+from numpyro_llc._checks import check_localization
 from numpyro_llc.errors import CheckpointError, ExecutorError, LLCWarning, warn
-from numpyro_llc.estimate import estimate_llc
+from numpyro_llc.estimate._estimate import estimate_llc
 from numpyro_llc.inference_data import InferenceData, Table, moments, posterior
 from numpyro_llc.kernels import kernel_of
 from numpyro_llc.local import LocalizedModel, Sites, check_localized, split
@@ -29,7 +30,7 @@ from numpyro_llc.sampling import (
     check_schedule,
     outcomes,
 )
-from numpyro_llc.studies._rows import MOMENTS
+from numpyro_llc.studies import MOMENTS
 
 _Row = tuple[Table, RunReport, str] | Failed
 """Moments of ``llc`` and of each ``llc_on``, the report, and the findings as text."""
@@ -111,6 +112,7 @@ def refined_llc(
     check_schedule(*lengths, False, until, mesh)
     local = check_localized(model)
     reading = local.read(model_args, model_kwargs)
+    check_localization(local.localization, reading.center)
     for part in sites.values():
         if part is not None:
             split(reading.center, part)

@@ -28,6 +28,7 @@ from numpyro_llc.sampling import (
     make_plan,
     run_keys,
 )
+from numpyro_llc.studies import with_chosen_localization
 
 
 def estimate_llc(
@@ -37,7 +38,7 @@ def estimate_llc(
     model_kwargs: Mapping[str, object] | None = None,
     *,
     center: PyTree = None,
-    localization: float | Mapping[str, float] = 1.0,
+    localization: float | str | Mapping[str, float] = 1.0,
     inverse_temperature: float | None = None,
     num_data: int | None = None,
     kernel: str | MCMCKernel | None = None,
@@ -75,7 +76,9 @@ def estimate_llc(
         (they compile again when they change), and so are arrays whose values the model reads, as
         in ``int(group.max())``.
     center, localization, inverse_temperature, num_data
-        For a plain model only; as in :func:`localize`.
+        For a plain model only; as in :func:`localize`. ``localization="auto"`` chooses γ by
+        :func:`choose_localization` first, with these `num_warmup` and `num_samples` at each of nine
+        values; the reason is the attribute ``localization_reason``.
     kernel : {"nuts", "hmc", "mala", "sgld", "psgld", "sgnht", "sgd"} or kernel object, optional
         A name, or an object with its settings: :class:`SGNHT`, :class:`SGLD`, :class:`PSGLD`, or a
         NumPyro kernel, whose model is replaced. The default is NUTS on the full data, and "sgnht"
@@ -171,7 +174,7 @@ def estimate_llc(
     """
     clock = Clock()
     check_key(rng_key)
-    check_output(output)
+    path = check_output(output)
     local = as_localized(
         model,
         center=center,
@@ -182,6 +185,20 @@ def estimate_llc(
     check_log_likelihood(log_likelihood, local)
     schedule = check_schedule(
         num_warmup, num_samples, num_chains, thinning, chain_method, progress_bar, until, mesh
+    )
+    local = with_chosen_localization(
+        rng_key,
+        local,
+        model_args,
+        model_kwargs,
+        path,
+        center=lambda: local.center,
+        kernel=kernel,
+        batch_size=batch_size,
+        num_warmup=num_warmup,
+        num_samples=num_samples,
+        num_chains=num_chains,
+        progress_bar=progress_bar,
     )
     keys = run_keys(rng_key)
     plan = make_plan(
