@@ -530,7 +530,8 @@ def test_a_run_that_a_limit_or_ctrl_c_ended_says_where_it_stood():
     times = float(re.search(r"warm-up, ([\d.]+) times as many", said)[1])
     assert times == pytest.approx(steps / 500, rel=0.05)
     assert "kernel" not in said
-    said = nllc.diagnose(planted(**wanted, num_data=100_000)).loc["step_limit", "remedy"]
+    many = planted(**wanted, num_steps=2000, num_data=100_000)
+    said = nllc.diagnose(many).loc["step_limit", "remedy"]
     assert "; or give `batch_size`" in said
     assert "after 1000 draws of each chain" in table.loc["interrupted", "meaning"]
     healthy = nllc.diagnose(planted(ended_at_limit=0, interrupted=0), all_checks=True)

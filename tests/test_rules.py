@@ -394,12 +394,9 @@ DIRECTIONS = np.array([[0.8, 0.3], [-0.2, 1.1]])
 def calibrate(small):
     """A calibration on the full data at the two points of ``Z``, compiled once."""
     with jax.enable_x64(True):
-        point = calibration.CalibrationPoint(
-            small, make_anchor(small), stacked(DIRECTIONS), None, None
-        )
-        compiled = jax.jit(
-            lambda old: calibration.calibrated(old, stacked(Z), point, jnp.array(True))
-        )
+        point = calibration.CalibrationPoint(small, make_anchor(small), None, None, None)
+        start = stacked(Z), stacked(DIRECTIONS), point, jnp.array(True)
+        compiled = jax.jit(lambda old: calibration.calibrated(old, *start))
         fresh = tuning.start_tuning(RULES["corrected"], None, stacked(Z), 2)
         return lambda **fields: compiled(fresh._replace(**fields))
 
@@ -469,11 +466,12 @@ def test_a_change_of_curvature_is_that_of_the_hessian():
             return jnp.sum((z["w"] - self.center["w"]) ** 2)
 
     z, direction = np.array([1.0, 2.0]), np.array([0.6, 0.8])
-    point = calibration.CalibrationPoint(Quartic(), None, stacked(direction[None]), None, None)
+    point = calibration.CalibrationPoint(Quartic(), None, None, None, None)
+    start = stacked(z[None]), stacked(direction[None]), point
     for metric in (None, stacked([1.0, 4.0])):
         given = tuned(square_by_coordinate=metric)
         root = np.ones(2) if metric is None else np.sqrt(1 / (np.array([1.0, 4.0]) + 0.125))
-        largest, change = calibration._curvature(given, stacked(z[None]), point)
+        largest, change = calibration._curvature(given, *start)
         here = root**2 * (12 * z**2 + 2)
         there = root**2 * (12 * np.array([0.5, 0.0]) ** 2 + 2)
         v = direction * here ** (calibration.POWER_ITERATIONS - 1)
@@ -497,8 +495,11 @@ def test_the_first_look_is_as_far_out_as_loss_and_localization_allow(gamma, curv
         num_rows=0,
     )
     directions = stacked(np.random.default_rng(0).normal(size=(4000, 2)))
-    point = calibration.CalibrationPoint(target, None, directions, None, None)
-    found = np.asarray(calibration.displaced(stacked(np.zeros((4000, 2))), point)["w"])
+    point = calibration.CalibrationPoint(target, None, None, None, None)
+    start = stacked(np.zeros((4000, 2)))
+    look = jax.jit(lambda is_far: calibration.displaced(start, directions, point, is_far)["w"])
+    found = np.asarray(look(True))
+    assert not np.any(look(False))
     if spread is None:
         mean = 0.5 * (curved + gamma) * np.mean(np.sum(found**2, axis=1))
         assert 0.49 * 14.0 < mean <= 14.0  # 0.7 times as far once too often, and no more

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from numpyro_llc.kernels._noise import CALIBRATING, standard_noise, two_purposes
+from numpyro_llc.kernels._noise import CALIBRATING, chain_map, standard_noise, two_purposes
 from numpyro_llc.kernels._tuning import Tuning, above_zero, by_chain
 from numpyro_llc.local import (
     Anchor,
@@ -40,9 +40,8 @@ class CalibrationPoint(NamedTuple):
     ----------
     target : LocalTarget
     anchor : Anchor
-    directions : dict
-        Standard noise of each chain, ``[chain, ...]``: where the search for the largest curvature
-        begins, and where the first look around goes.
+    keys : array of keys [chain]
+        Of the directions in which each chain looks.
     rows : array [batch, row] or None
         For the gradient, each Hessian-vector product, and the noise.
     batch_size : int or None
@@ -51,7 +50,7 @@ class CalibrationPoint(NamedTuple):
 
     target: LocalTarget
     anchor: Anchor
-    directions: Parameters
+    keys: jax.Array
     rows: jax.Array | None
     batch_size: int | None
 
@@ -63,22 +62,15 @@ class CalibrationPoint(NamedTuple):
 
 
 def calibration_point(
-    target: LocalTarget,
-    anchor: Anchor,
-    z: Parameters,
-    keys: jax.Array,
-    batch_size: int | None,
+    target: LocalTarget, anchor: Anchor, keys: jax.Array, batch_size: int | None
 ) -> CalibrationPoint:
-    """Draw directions for each chain and rows for all of them, by the keys of a step.
-
-    Once for all points that are looked at: each call of the generator takes long to compile.
-    """
+    """Draw the rows of a calibration, the same for all chains, by the keys of a step."""
     for_directions, for_rows = two_purposes(keys, CALIBRATING)
     rows = None
     if batch_size is not None:
         size = max(2 * target.num_shards, batch_size)
         rows = draw_batches(for_rows[0], target, POWER_ITERATIONS + 2, size)
-    return CalibrationPoint(target, anchor, standard_noise(for_directions, z), rows, batch_size)
+    return CalibrationPoint(target, anchor, for_directions, rows, batch_size)
 
 
 def calibrated_along(
@@ -93,23 +85,31 @@ def calibrated_along(
     The `first` time there is one before it at a point as far out as the chains will go: at a
     singular centre the curvature is 0. Both are turns of one loop, to be compiled once.
     """
-    far = jax.lax.cond(first, lambda: displaced(z, point), lambda: z)
 
     def turn(k: jax.Array, carry: tuple[Tuning, Tuning]) -> tuple[Tuning, Tuning]:
-        at = jax.tree.map(partial(jnp.where, k == 0), far, z)
-        use_anchor = (first & (k == 0)) | uses_anchor(carry[1])
-        return carry[1], calibrated(carry[1], at, point, use_anchor)
+        is_far = first & (k == 0)
+        directions = standard_noise(point.keys, z)
+        at = displaced(z, directions, point, is_far)
+        use_anchor = is_far | uses_anchor(carry[1])
+        return carry[1], calibrated(carry[1], at, directions, point, use_anchor)
 
     return jax.lax.fori_loop(0, jnp.where(first, 2, 1), turn, (tuning, tuning))
 
 
 def calibrated(
-    tuning: Tuning, z: Parameters, point: CalibrationPoint, use_anchor: jax.Array
+    tuning: Tuning,
+    z: Parameters,
+    directions: Parameters,
+    point: CalibrationPoint,
+    use_anchor: jax.Array,
 ) -> Tuning:
-    """Measure curvature and noise at `z`, and take them into the running means."""
+    """Measure curvature and noise at `z`, and take them into the running means.
+
+    The search for the direction of largest curvature begins with the `directions`.
+    """
     gradient = potential_gradient(point.target, z, point.batch(0), point.anchor, use_anchor)
     square = square_norm(tuning.scaled(gradient))
-    largest, change = _curvature(tuning, z, point)
+    largest, change = _curvature(tuning, z, directions, point)
     noise, raw = _noise(tuning, z, point)
     seen = jnp.stack([largest, change, square, noise, raw]).mean(axis=1)
     means = jnp.stack(
@@ -135,28 +135,27 @@ def calibrated(
 
 
 def _curvature(
-    tuning: Tuning, z: Parameters, point: CalibrationPoint
+    tuning: Tuning, z: Parameters, directions: Parameters, point: CalibrationPoint
 ) -> tuple[jax.Array, jax.Array]:
-    """``|∇²U(z) v|`` of each chain, and ``|(∇²U(z) - ∇²U(z*)) v|²``; v by power iteration.
-
-    One loop, whose product is compiled once: the last turn is at the centre, on the rows and with
-    the v of the turn before.
-    """
+    """``|∇²U(z) v|`` of each chain, and ``|(∇²U(z) - ∇²U(z*)) v|²``; v by power iteration."""
     last = POWER_ITERATIONS - 1
-    center = jax.tree.map(lambda c, a: jnp.broadcast_to(c, a.shape), point.target.center, z)
 
-    def turn(k: jax.Array, carry: tuple[Parameters, Parameters]) -> tuple[Parameters, Parameters]:
-        v, before = carry
-        at = jax.tree.map(partial(jnp.where, k > last), center, z)
-        rows = point.batch(1 + jnp.minimum(k, last))
-        product = tuning.scaled(curvature_product(point.target, at, tuning.scaled(v), rows))
-        v = jax.tree.map(partial(jnp.where, k < last), _normalized(product), v)
-        return jax.lax.cond(k > last, lambda: (product, before), lambda: (v, product))
+    def product(k: int | jax.Array, at: Parameters, v: Parameters) -> Parameters:
+        return tuning.scaled(curvature_product(point.target, at, tuning.scaled(v), point.batch(k)))
 
-    v = _normalized(point.directions)
-    there, here = jax.lax.fori_loop(0, last + 2, turn, (v, v))
-    change = jax.tree.map(jnp.subtract, here, there)
-    return jnp.sqrt(square_norm(here)), square_norm(change)
+    v = _normalized(directions)
+    v = jax.lax.fori_loop(0, last, lambda k, v: _normalized(product(1 + k, z, v)), v)
+
+    def change(chain: tuple[Parameters, Parameters]) -> tuple[jax.Array, jax.Array]:
+        z, v = (jax.tree.map(lambda leaf: leaf[None], part) for part in chain)
+        both = jax.tree.map(lambda a, c: jnp.stack([a, c[None]]), z, point.target.center)
+        # At the point and at the centre, on the same rows, by code that is compiled once.
+        both = jax.lax.map(lambda at: product(1 + last, at, v), both)
+        change = jax.tree.map(lambda leaf: leaf[0] - leaf[1], both)
+        here = jax.tree.map(lambda leaf: leaf[0], both)
+        return jnp.sqrt(square_norm(here))[0], square_norm(change)[0]
+
+    return chain_map(change, (z, v))
 
 
 def _noise(tuning: Tuning, z: Parameters, point: CalibrationPoint) -> tuple[jax.Array, jax.Array]:
@@ -174,13 +173,15 @@ def _noise(tuning: Tuning, z: Parameters, point: CalibrationPoint) -> tuple[jax.
     return noise, raw
 
 
-def displaced(z: Parameters, point: CalibrationPoint) -> Parameters:
-    """Points around the start as far as the localizing Gaussian and the loss allow."""
+def displaced(
+    z: Parameters, directions: Parameters, point: CalibrationPoint, is_far: jax.Array
+) -> Parameters:
+    """Points around the start as far as the localizing Gaussian and the loss allow, or `z`."""
     target, rows = point.target, point.batch(0)
     wide = {name: jnp.maximum(gamma, 1.0) ** -0.5 for name, gamma in target.localization.items()}
     away = {
-        name: jax.tree.map(partial(jnp.multiply, wide[name]), directions)
-        for name, directions in point.directions.items()
+        name: jax.tree.map(partial(jnp.multiply, wide[name]), tree)
+        for name, tree in directions.items()
     }
     size = sum(leaf[0].size for leaf in jax.tree.leaves(z))
 
@@ -194,7 +195,7 @@ def displaced(z: Parameters, point: CalibrationPoint) -> Parameters:
         highest = NATS_PER_PARAMETER * size + NATS_FREE
         return ~(jnp.mean(rise) <= highest) & (scale > 1e-9)
 
-    return at(jax.lax.while_loop(too_high, lambda scale: STEP_BACK * scale, jnp.ones(())))
+    return at(jax.lax.while_loop(too_high, lambda scale: STEP_BACK * scale, is_far.astype(float)))
 
 
 def _normalized(v: Parameters) -> Parameters:

@@ -189,7 +189,7 @@ class StochasticSampler:
     ) -> Tuning:
         """The tuning after one more calibration, and the step it leads to."""
         first, old = state.i == 0, state.tuning
-        point = calibration_point(target, state.anchor, state.z, keys, self.batch_size)
+        point = calibration_point(target, state.anchor, keys, self.batch_size)
         before, tuning = calibrated_along(old, state.z, point, self._uses_anchor, first)
         largest = jnp.maximum(before.curvature, tuning.curvature)
         careful = before._replace(curvature=largest, curvature_change=largest**2)

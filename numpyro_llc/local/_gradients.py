@@ -171,14 +171,19 @@ def noise_samples(
     two halves of the rows, in which full gradients and the localization cancel.
     """
     half = rows.size // (2 * target.num_shards)
+    gradient = jax.grad(target.tempered_loss)
 
-    def of_half(rows: jax.Array) -> tuple[Parameters, Parameters]:
-        gradient = jax.grad(target.tempered_loss)
-        return jax.vmap(lambda one: gradient(one, rows))(z), gradient(target.center, rows)
+    def add(
+        total: tuple[Parameters, Parameters], part: tuple[jax.Array, jax.Array]
+    ) -> tuple[tuple[Parameters, Parameters], None]:
+        sign, rows = part
+        new = jax.vmap(lambda one: gradient(one, rows))(z), gradient(target.center, rows)
+        return jax.tree.map(lambda old, g: old + 0.5 * sign * g, total, new), None
 
+    # One half after the other, to have fewer gradients in memory at once.
     halves = jnp.stack([part_of(target, rows, k, k + half) for k in (0, half)])
-    # One after the other, to have fewer gradients in memory at once.
-    here, there = jax.tree.map(lambda both: 0.5 * (both[0] - both[1]), jax.lax.map(of_half, halves))
+    nothing = jax.tree.map(jnp.zeros_like, (z, target.center))
+    here, there = jax.lax.scan(add, nothing, (jnp.array([1.0, -1.0]), halves))[0]
     return jax.tree.map(jnp.subtract, here, there), here
 
 
