@@ -181,6 +181,6 @@ def test_shares_are_written_without_an_exponent(share, text):
 
 def test_all_draws_below_the_center_are_100_percent():
     center = {"w": regression.OLS + np.array([2.0, 0, 0, 0, 0])}
-    idata = run(kernel="nuts", center=center, num_warmup=300, num_samples=100)
+    idata = run(center=center, num_warmup=300, num_samples=100, **WALK)
     assert "100 % of the draws" in found(idata)["below_center"]
     assert "1e+02" not in idata.attrs["findings"]
