@@ -23,6 +23,7 @@ from metropolis import METROPOLIS
 from numpyro.infer import NUTS
 
 import numpyro_llc as nllc
+from numpyro_llc import sampling
 from numpyro_llc.kernels import kernel_of
 from numpyro_llc.sampling import RunFolder, _folder, check_schedule, make_plan
 
@@ -68,6 +69,11 @@ def shortened():
     return {**own, "kernel": "sgld", "batch_size": None}
 
 
+def in_chunks_of(steps, patched):
+    """Chunks of so many steps, whatever the speed of the machine."""
+    patched.setattr(sampling._run.Pace, "steps", lambda pace, seconds_left: steps)
+
+
 @functools.cache
 def whole_run(name):
     """An automatic run without a folder, and its settings."""
@@ -86,8 +92,6 @@ def whole_run(name):
     ],
 )
 def test_an_automatic_run_goes_on_where_ctrl_c_stopped_it(tmp_path, monkeypatch, name, stop):
-    from numpyro_llc import sampling
-
     whole, lengths = whole_run(name)
     advance, calls = sampling._run.advance, []
 
@@ -98,6 +102,7 @@ def test_an_automatic_run_goes_on_where_ctrl_c_stopped_it(tmp_path, monkeypatch,
         return advance(*args)
 
     with monkeypatch.context() as patched:
+        in_chunks_of(500, patched)
         patched.setattr(sampling._run, "advance", interrupted)
         try:
             part = run(tmp_path / "a", **lengths)
@@ -436,8 +441,6 @@ def test_a_run_that_its_seconds_ended_is_read_again_as_it_was(tmp_path, monkeypa
 
 @pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
 def test_ctrl_c_while_a_chunk_is_computed_is_heard_after_it(tmp_path, monkeypatch):
-    from numpyro_llc import sampling
-
     own = {"kernel": METROPOLIS, "batch_size": None, "num_warmup": 100}
     whole, advance, calls = run(**own), sampling._run.advance, []
 
@@ -449,6 +452,7 @@ def test_ctrl_c_while_a_chunk_is_computed_is_heard_after_it(tmp_path, monkeypatc
         return result
 
     with monkeypatch.context() as patched:
+        in_chunks_of(50, patched)
         patched.setattr(sampling._run, "advance", pressed)
         part = run(tmp_path / "a", **own)
     assert part.attrs["ended_by"] == "interrupt"

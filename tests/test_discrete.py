@@ -3,6 +3,7 @@
 import itertools
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import discrete_models as models
 import jax
@@ -54,11 +55,22 @@ def reading(case):
     return read_model(case.model, case.args, None, center=case.center)
 
 
+class Seen(NamedTuple):
+    """What is computed of a case at one point, `numpyros` and `ours` up to the same constant."""
+
+    values: dict
+    losses: dict
+    slope: dict
+    rows: np.ndarray | None
+    ours: np.ndarray
+    numpyros: np.ndarray | None
+
+
 @pytest.fixture(scope="module")
-def looked_at(case, reading):
-    """Away from the centre: constrained values, losses, those of rows 3 and 1, and the slope."""
+def seen_at(case, reading):
+    """All that is asked of a point, in one program: rows 3 and 1, and potentials, too."""
     program = with_batches(reading) if case.rows else reading.program
-    z = moved(reading.center, AWAY)
+    model = enum(config_enumerate(case.model), reading.program.enumeration.first_dim)
 
     @jax.jit
     def look(z, arrays):
@@ -66,9 +78,18 @@ def looked_at(case, reading):
         (slope,) = back(jax.tree.map(jnp.ones_like, losses))
         rows = program.row_losses(z, arrays, jnp.array([3, 1])) if case.rows else None
         values = constrain(reading.program, reading.program.parameters, z, arrays)
-        return values, losses, rows, slope
+        ours = sum(map(jnp.sum, losses.values())) + program.prior_potential(z, arrays)
+        args, kwargs = program.arguments.join(arrays)
+        numpyros = potential_energy(model, args, kwargs, z, enum=True) if case.is_numpyros else None
+        return Seen(values, losses, slope, rows, ours, numpyros)
 
-    return look(z, reading.arrays)
+    return lambda away: look(moved(reading.center, away), reading.arrays)
+
+
+@pytest.fixture(scope="module")
+def looked_at(seen_at):
+    """Away from the centre."""
+    return seen_at(AWAY)
 
 
 def _close(got, wanted):
@@ -76,21 +97,19 @@ def _close(got, wanted):
 
 
 def test_losses_are_those_by_hand(case, reading, looked_at):
-    values, losses, *_ = looked_at
+    losses = looked_at.losses
     assert list(losses) == [case.name]
     _close(reading.center_losses[case.name], case.oracle(case.center, *case.args))
-    _close(losses[case.name], case.oracle(values, *case.args))
+    _close(losses[case.name], case.oracle(looked_at.values, *case.args))
 
 
 def test_a_batch_has_the_losses_of_its_rows(case, looked_at):
-    values, _, rows, _ = looked_at
     if case.rows:
-        _close(rows, case.oracle(values, *case.args)[[3, 1]])
+        _close(looked_at.rows, case.oracle(looked_at.values, *case.args)[[3, 1]])
 
 
 def test_slopes_are_numbers(looked_at):
-    *_, slope = looked_at
-    assert all(np.all(np.isfinite(leaf)) for leaf in slope.values())
+    assert all(np.all(np.isfinite(leaf)) for leaf in looked_at.slope.values())
 
 
 def test_number_of_data(case, reading):
@@ -102,22 +121,10 @@ def test_number_of_data(case, reading):
             reading.num_data()
 
 
-def test_numpyros_own_potential_rises_as_much(case, reading, looked_at):
+def test_numpyros_own_potential_rises_as_much(case, seen_at, looked_at):
     if not case.is_numpyros:
         pytest.skip("NumPyro's own density is of another model.")
-    program = reading.program
-    model = enum(config_enumerate(case.model), program.enumeration.first_dim)
-
-    @jax.jit
-    def both(z, arrays):
-        args, kwargs = program.arguments.join(arrays)
-        losses = program.losses(z, arrays).values()
-        ours = sum(map(jnp.sum, losses)) + program.prior_potential(z, arrays)
-        return ours, potential_energy(model, args, kwargs, z, enum=True)
-
-    here, there = (
-        np.array(both(moved(reading.center, away), reading.arrays)) for away in (0.0, AWAY)
-    )
+    here, there = (np.array([seen.ours, seen.numpyros]) for seen in (seen_at(0.0), looked_at))
     ours, numpyros = there - here
     assert ours == pytest.approx(numpyros, rel=1e-4, abs=1e-4)
 
