@@ -1,7 +1,6 @@
 """The stochastic-gradient kernels: exact values, bias, batches, and what they report."""
 
 import functools
-from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +13,6 @@ from jax import random
 from test_estimate import llc, run
 
 import numpyro_llc as nllc
-from numpyro_llc.kernels import sampler_of
-from numpyro_llc.models import with_batches
 from numpyro_llc.sampling import _lengths as automatic
 
 KERNELS = ("sgld", "psgld", "sgnht")
@@ -386,25 +383,6 @@ def test_data_and_center_are_runtime_arguments():
     assert (sampling.advance._cache_size(), sampling.start._cache_size()) == compiled
 
 
-def test_the_model_runs_once_for_each_number_of_rows():
-    """Not once for each gradient, product and batch of a step: that is most of its tracing."""
-    seen = []
-
-    def model(x, y):
-        seen.append(len(x))
-        regression.model(x, y)
-
-    local = nllc.localize(model, center={"w": regression.OLS})
-    target, _ = local.target(local.read((regression.X, regression.Y)))
-    target = replace(target, program=with_batches(local.read((regression.X, regression.Y))))
-    sampler = sampler_of(nllc.SGNHT(batch_size=50), num_warmup=0, num_chains=2)
-    z = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), target.center)
-    seen.clear()
-    state = jax.eval_shape(sampler.init, random.split(random.key(0), 2), z, target)
-    jax.eval_shape(sampler.step, state, target)
-    assert sorted(seen) == [12, 25, 50, 500]
-
-
 def test_large_models_draw_noise_with_the_moments_of_a_gaussian():
     from numpyro_llc.kernels._noise import LARGE, standard_noise
 
@@ -435,8 +413,9 @@ def test_large_models_draw_noise_with_the_moments_of_a_gaussian():
 )
 def test_peak_memory_is_a_few_copies_of_the_parameters(kernel, copies, step_size):
     """Temporaries of the loop, beside state, data, anchor and centre. Six is the aim for all."""
+    from numpyro_llc.kernels import sampler_of
     from numpyro_llc.local._target import make_target
-    from numpyro_llc.models import read_model
+    from numpyro_llc.models import read_model, with_batches
 
     size, chains = 400, 4
 

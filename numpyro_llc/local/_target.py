@@ -169,6 +169,11 @@ class PosteriorTarget(LocalTarget):
         return self.program.prior_potential(self.whole(z), self.arrays)
 
 
+@partial(jax.jit, static_argnums=0)
+def _losses(program: Program, z: Parameters, arrays: Arrays) -> Losses:
+    return program.losses(z, arrays)
+
+
 def make_target(
     program: Program,
     arrays: Arrays,
@@ -187,7 +192,7 @@ def make_target(
     if truth is not None:
         center_losses = {}
     elif center_losses is None:
-        center_losses = loss_function(program, arrays, None)(center)
+        center_losses = _losses(program, center, arrays)
     scalar = partial(jnp.asarray, dtype=jnp.result_type(float))
     return LocalTarget(
         program=program,

@@ -72,7 +72,7 @@ def loss_function(
 ) -> Callable[[Parameters], Losses]:
     """From z to per-datum losses in nats, of the data (None) or against a truth."""
     if truth is None:
-        return lambda z: _losses(program, z, arrays)
+        return lambda z: program.losses(z, arrays)
     return divergences(program, truth, arrays)
 
 
@@ -81,21 +81,9 @@ def row_loss_function(
 ) -> Callable[[Parameters], jax.Array]:
     """The same of each of `rows`, ``[len(rows)]``."""
     if truth is None:
-        return lambda z: _row_losses(program, z, arrays, rows)
+        return lambda z: program.row_losses(z, arrays, rows)
     against = divergences(program, truth, arrays, rows)
     return lambda z: program.by_row(against(z), len(rows))
-
-
-# A program of steps evaluates the losses many times, and running the model is most of its tracing:
-# under `jit` the model is run once for all of them.
-@partial(jax.jit, static_argnums=0)
-def _losses(program: Program, z: Parameters, arrays: Arrays) -> Losses:
-    return program.losses(z, arrays)
-
-
-@partial(jax.jit, static_argnums=0)
-def _row_losses(program: Program, z: Parameters, arrays: Arrays, rows: jax.Array) -> jax.Array:
-    return program.row_losses(z, arrays, rows)
 
 
 def divergences(
