@@ -15,6 +15,7 @@ from targets import target_of
 import numpyro_llc as nllc
 from numpyro_llc import plots
 from numpyro_llc.local import ChosenLocalization, all_rows, spectrum_at_center
+from numpyro_llc.local._spectrum import Spectrum
 from numpyro_llc.studies import LocalizationChoice
 from numpyro_llc.studies._chosen_gamma import choose
 
@@ -224,3 +225,10 @@ def test_bad_arguments_are_named():
     with pytest.raises(ValueError, match="`localization` must be finite and positive"):
         nllc.choose_localization(jax.random.key(0), *ARGUMENTS, localization=[0.0, 1], **settings)
     assert ChosenLocalization(2.0, "so").reason == "so"
+
+
+def test_the_error_of_a_trace_is_the_standard_error_over_probes():
+    values = np.array([1.0, 2.0, 4.0, 9.0])
+    mean, error = Spectrum(values[:, None], np.ones((4, 1))).trace()
+    assert (mean, error) == (4.0, pytest.approx(np.std(values, ddof=1) / 2))
+    assert Spectrum(values[None], np.ones((1, 4))).trace() == (16.0, 0.0)

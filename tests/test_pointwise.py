@@ -1,5 +1,7 @@
 """Losses of each datum, streamed: against what stores everything, ArviZ, and exact values."""
 
+from types import SimpleNamespace
+
 import arviz as az
 import jax
 import jax.numpy as jnp
@@ -18,6 +20,7 @@ import numpyro_llc as nllc
 from numpyro_llc import estimators, pointwise
 from numpyro_llc.inference_data import group_of, labelled, posterior
 from numpyro_llc.pointwise import PointwiseStatistics, _losses
+from numpyro_llc.pointwise._statistics import _weights
 
 RNG = np.random.default_rng(0)
 N = 300
@@ -654,3 +657,13 @@ def test_an_observable_is_a_data_array_of_the_draws(tempered):
     short = posterior(tempered)["llc"].isel(draw=slice(10))
     with pytest.raises(ValueError, match="must be of the draws of the result"):
         pointwise.loss_covariance(losses, observable=short)
+
+
+def test_weights_to_another_temperature_are_the_ratio_of_the_densities():
+    excess = np.random.default_rng(0).gamma(2.0, size=(2, 50))
+    draws = xr.Dataset({"llc": (("chain", "draw"), 0.2 * excess)})
+    losses = SimpleNamespace(shape=excess.shape, inverse_temperature=0.2, draws=draws)
+    weights, share = _weights(losses, 0.3)
+    ratio = np.exp(-(0.3 - 0.2) * excess)
+    np.testing.assert_allclose(weights, ratio / ratio.sum())
+    assert share == pytest.approx(ratio.sum() ** 2 / np.sum(ratio**2) / ratio.size)

@@ -312,6 +312,7 @@ def test_cells_run_one_by_one_where_side_by_side_would_wait():
     assert grouped(3, 1e9, is_stochastic=False) == one_by_one
     assert grouped(3, 1e9, given=False) == one_by_one
     assert grouped(2, 1e9, batch_sizes=(8, 16)) == [[0, 1], [2, 3]]
+    assert grouped(1, 1e9, batch_sizes=(8, 16)) == [[0], [1]]
 
 
 @pytest.mark.slow
