@@ -305,8 +305,8 @@ def exact_loo(prior_mean, precision):
 def test_arviz_compares_models_at_one(at_one):
     """A second model is the same with a prior at zero, which the Gaussian around its centre is."""
     precision, zero = 1000.0, np.zeros(2)
+    lengths = {"kernel": Metropolis(0.05), "num_samples": 50_000, "thinning": 100}
     with pytest.warns(nllc.LLCWarning):
-        lengths = {"kernel": Metropolis(0.05), "num_samples": 50_000, "thinning": 100}
         other = run(1.0, center={"w": zero}, localization=precision, **lengths)
     options = {} if hasattr(az, "waic") else {"round_to": "none"}
     table = az.compare({"at the fit": at_one, "at zero": other}, **options)
