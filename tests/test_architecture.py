@@ -33,7 +33,7 @@ ROOMS = [
     "__main__",
 ]
 """In the order of docs/explanation/design.md: a room imports from those before it alone."""
-MOST_ARROWS, MOST_FLOORS = 90, 12
+MOST_ARROWS, MOST_FLOORS = 92, 12
 MOST_LINES, MOST_LINES_OF_A_FUNCTION = 300, 50
 
 
@@ -114,7 +114,7 @@ def test_files_and_functions_stay_short(path):
         ("optax", {"local"}),
         ("matplotlib", {"plots"}),
         ("scipy", {"known", "estimators", "evidence", "plots", "pointwise"}),
-        ("tqdm", {"sampling", "known", "studies"}),
+        ("tqdm", {"sampling", "known", "studies", "estimate"}),
     ],
 )
 def test_third_party_libraries_have_their_place(library, rooms):
