@@ -104,7 +104,7 @@ def refined_llc(
     takes no part: at a minimum λ̂ of the whole is at least that of each part, up to γ. Each
     refinement compiles for itself.
     """
-    check_output(output)
+    check_output(output, mesh)
     check_executor(executor, mesh)
     _check(sites, evaluate_on)
     kernel_of(kernel, batch_size)

@@ -43,6 +43,12 @@ def with_chosen_localization(
     """
     if not is_automatic(local.localization):
         return local
+    if jax.process_count() > 1:
+        raise ValueError(
+            "`localization='auto'` chooses γ in one process, and there are "
+            f"{jax.process_count()}. Call choose_localization in a process of its own, and give "
+            "the number that it returns."
+        )
     path = None if output is None else output / FILE
     gamma = None if path is None else _read(path)
     if gamma is None:

@@ -122,7 +122,7 @@ def sweep(
     Ctrl-C returns the cells so far, the others NaN.
     """
     check_key(rng_key)
-    check_output(output)
+    check_output(output, mesh)
     check_positive("max_memory", max_memory, meaning="It is a number of bytes.")
     check_executor(executor, mesh)
     local = check_localized(model)

@@ -134,7 +134,7 @@ def llc_trajectory(
         replace(local, truth="center" if "center" in truths else truths[0]),
         model_args,
         model_kwargs,
-        check_output(output),
+        check_output(output, mesh),
         center=given.last,
         kernel=kernel,
         batch_size=batch_size,
