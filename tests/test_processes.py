@@ -5,12 +5,58 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import NamedTuple
 
+import jax
 import numpy as np
 import pytest
+import regression
+
+import numpyro_llc as nllc
+from numpyro_llc.sampling import check_output
+from numpyro_llc.sampling._processes import Processes
 
 HERE = Path(__file__).parent
-pytestmark = pytest.mark.slow
+
+
+class Devices(NamedTuple):
+    """Of a mesh: what is looked at before anything runs."""
+
+    devices: np.ndarray
+
+
+def mesh_of(*processes):
+    return Devices(np.array([SimpleNamespace(process_index=k) for k in processes]))
+
+
+@pytest.mark.parametrize(("processes", "count", "several"), [((0, 0), 3, False), ((0, 1), 2, True)])
+def test_a_mesh_is_of_one_process_or_of_all(processes, count, several, monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: count)
+    assert Processes(mesh_of(*processes)).are_several == several
+
+
+@pytest.mark.parametrize("processes", [(0, 1), (1, 1)])
+def test_a_mesh_of_some_processes_or_of_another_is_refused(processes, monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 3)
+    with pytest.raises(ValueError, match=r"`mesh` has devices of the processes .* this is process"):
+        Processes(mesh_of(*processes))
+
+
+def test_the_folder_of_a_table_and_a_chosen_gamma_are_for_one_process(monkeypatch, tmp_path):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    mesh = jax.make_mesh((1,), ("chain",))
+    monkeypatch.setattr(Processes, "__init__", lambda self, _: setattr(self, "are_several", True))
+    with pytest.raises(ValueError, match="`output` of a table is written by one process"):
+        check_output(tmp_path, mesh)
+    with pytest.raises(ValueError, match="'auto'` chooses γ in one process, and there are 2"):
+        nllc.estimate_llc(
+            jax.random.key(0),
+            regression.model,
+            (regression.X, regression.Y),
+            center={"w": regression.OLS},
+            localization="auto",
+        )
 
 
 def started(case, folder, count):
@@ -46,6 +92,7 @@ def same(one, other):
     np.testing.assert_allclose(one["llc"], other["llc"], rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 4])
 def test_all_processes_have_the_draws_of_one(count, alone, tmp_path):
     found = given("draws", tmp_path, count)
@@ -56,6 +103,7 @@ def test_all_processes_have_the_draws_of_one(count, alone, tmp_path):
     np.testing.assert_array_equal(again["llc"], found[0]["llc"])
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_ends_the_others_and_the_folder_goes_on(alone, tmp_path):
     processes = started("killed", tmp_path, 2)
     first = processes[0]
@@ -66,17 +114,20 @@ def test_a_process_that_dies_ends_the_others_and_the_folder_goes_on(alone, tmp_p
         same(given("draws", tmp_path, count)[0], alone)
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_one_process_ends_all(tmp_path):
     found = given("interrupted", tmp_path, 2)
     assert [one["ended_by"] for one in found] == ["interrupt"] * 2
     assert found[0]["llc"] == found[1]["llc"]
 
 
+@pytest.mark.slow
 def test_a_limit_of_seconds_ends_all_processes_alike(tmp_path):
     one, other = given("until", tmp_path, 2)
     assert one == other
 
 
+@pytest.mark.slow
 def test_parameters_may_lie_with_several_processes(tmp_path):
     one, other = given("parameters", tmp_path, 2)
     assert one == other
