@@ -1001,5 +1001,5 @@ def test_explanation_of_a_result(drawn):
     with pytest.warns(LLCWarning, match="γ holds the draws back") as seen:
         nllc.summary(make_idata(x, penalty), estimators=both)
     assert f"{est.localization_corrected(x, penalty).value:.4g}" in str(seen[0].message)
-    with pytest.warns(LLCWarning, match="only the distances of the draws"):
+    with pytest.warns(LLCWarning, match="Only the distances of the draws"):
         nllc.summary(make_idata(x, penalty, localization={"a": 1.0, "b": 2.0}), estimators=both)

@@ -278,7 +278,9 @@ def disk_that_fails(number, after):
 @pytest.mark.parametrize("after", [1, 2, 5])
 def test_a_run_that_cannot_be_written_gives_its_draws(number, after, tmp_path, monkeypatch):
     whole = run(num_warmup=0)
-    monkeypatch.setattr("numpyro_llc.sampling.RunFolder.is_due", property(lambda folder: True))
+    monkeypatch.setattr(
+        "numpyro_llc.sampling._folder.RunFolder.is_due", property(lambda folder: True)
+    )
     with (
         disk_that_fails(number, after),
         pytest.raises(nllc.CheckpointError, match=os.strerror(number)) as caught,
@@ -294,7 +296,9 @@ def test_a_run_that_cannot_be_written_gives_its_draws(number, after, tmp_path, m
 
 
 def test_a_disk_that_is_full_at_the_end_gives_all_draws(tmp_path, monkeypatch):
-    monkeypatch.setattr("numpyro_llc.sampling.RunFolder.is_due", property(lambda folder: False))
+    monkeypatch.setattr(
+        "numpyro_llc.sampling._folder.RunFolder.is_due", property(lambda folder: False)
+    )
     with disk_that_fails(errno.ENOSPC, 1), pytest.raises(nllc.CheckpointError) as caught:
         run(tmp_path / "a")
     np.testing.assert_array_equal(llc(caught.value.idata), llc(run()))
@@ -302,7 +306,9 @@ def test_a_disk_that_is_full_at_the_end_gives_all_draws(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("door", ["trajectory", "refinement"])
 def test_a_table_that_cannot_be_written_is_given(door, tmp_path, monkeypatch):
-    monkeypatch.setattr("numpyro_llc.sampling.RunFolder.is_due", property(lambda folder: False))
+    monkeypatch.setattr(
+        "numpyro_llc.sampling._folder.RunFolder.is_due", property(lambda folder: False)
+    )
     after = 4  # settings.json, and what the first row takes
     whole = DOORS[door](None)
     with (

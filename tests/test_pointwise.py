@@ -267,7 +267,7 @@ def test_parts_of_a_row_that_count_differently_are_no_number_of_data():
 
     weights = np.array([1.0, 1.0, 2.0, 1.0, 1.0, 1.0])
     losses = pointwise.pointwise_losses(level_draws(LEVELS, weights), model, (LEVELS, weights))
-    with pytest.raises(ValueError, match="those of row 2 different scales"):
+    with pytest.raises(ValueError, match="parts of row 2 different ones"):
         pointwise.pointwise_statistics(losses)
 
 
