@@ -8,7 +8,7 @@ from metropolis import METROPOLIS
 
 import numpyro_llc as nllc
 from numpyro_llc.local import ChosenLocalization
-from numpyro_llc.studies import _automatic
+from numpyro_llc.studies import _automatic, _sweep
 
 pytestmark = pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")  # runs are short
 DATA = regression.X, regression.Y
@@ -38,10 +38,10 @@ def chooser(monkeypatch):
     return stub
 
 
-def estimate(localization, **settings):
+def estimate(localization, rng_key=KEY, **settings):
     center = CENTERS[0]
     return nllc.estimate_llc(
-        KEY,
+        rng_key,
         regression.model,
         DATA,
         center=center,
@@ -87,6 +87,8 @@ def test_a_folder_goes_on_with_the_gamma_that_was_chosen(chooser, tmp_path):
         assert one.attrs["localization"] == 3.0
         assert one.attrs["localization_reason"] == "γ = 3. It is so."
     np.testing.assert_array_equal(llc(first), llc(again))
+    with pytest.raises(nllc.CheckpointError, match="γ that was chosen with another key, centre or"):
+        estimate("auto", output=tmp_path, rng_key=jax.random.key(99))
     (tmp_path / _automatic.FILE).write_text("{}")
     with pytest.raises(nllc.CheckpointError, match=r"localization.json is damaged"):
         estimate("auto", output=tmp_path)
@@ -136,3 +138,16 @@ def test_elsewhere_a_number_is_wanted_and_other_words_mean_nothing():
             door()
     with pytest.raises(TypeError, match="`localization`"):
         nllc.localize(regression.model, center=CENTERS[0], localization="automatic")
+
+
+def test_ctrl_c_while_gamma_is_chosen_chooses_nothing(monkeypatch, tmp_path):
+    def stopped(*args, **settings):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_sweep, "run_group", stopped)
+    with (
+        pytest.warns(nllc.LLCWarning, match="The sweep was interrupted"),
+        pytest.raises(KeyboardInterrupt),
+    ):
+        estimate("auto", output=tmp_path)
+    assert not (tmp_path / _automatic.FILE).exists()

@@ -1,5 +1,6 @@
 """``executor=``: the same tables by workers, rows that fail, and what workers are told."""
 
+import json
 import multiprocessing
 import os
 import pickle
@@ -152,6 +153,16 @@ def test_ctrl_c_cancels_what_is_pending_and_keeps_the_rows(door, serial, tmp_pat
     assert len(pool.futures) == 2
     if door == "trajectory":  # one without an executor goes on from it too
         assert_same(trajectory(output=tmp_path, warm_start=False), serial[door])
+
+
+def test_rows_behind_one_that_is_missing_stay_on_disk(serial, tmp_path):
+    """Of a table with a gap, which only workers leave, a call without workers loses no row."""
+    trajectory(InPickles(), output=tmp_path)
+    file = tmp_path / "trajectory.jsonl"
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(lines[:1] + lines[2:]))
+    assert_same(trajectory(output=tmp_path, warm_start=False), serial["trajectory"])
+    assert [json.loads(line)["number"] for line in file.read_text().splitlines()] == [0, 1, 2]
 
 
 @pytest.mark.parametrize("door", TABLES)

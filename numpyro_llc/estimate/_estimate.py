@@ -172,7 +172,6 @@ def estimate_llc(
     before they are summed, so float32 is accurate for large n. The error in ``summary`` is Monte
     Carlo error; it does not cover the data, γ, or the distance of λ̂ at this n from its limit λ.
     """
-    clock = Clock()
     check_key(rng_key)
     path = check_output(output)
     local = as_localized(
@@ -200,7 +199,7 @@ def estimate_llc(
         num_chains=num_chains,
         progress_bar=progress_bar,
     )
-    keys = run_keys(rng_key)
+    clock, keys = Clock(), run_keys(rng_key)
     plan = make_plan(
         local,
         model_args,

@@ -16,7 +16,7 @@ from numpyro_llc.sampling._identity import plain
 from numpyro_llc.sampling._lock import Lock, locked_for_a_moment
 from numpyro_llc.sampling._processes import Processes
 
-FORMAT = 5
+FORMAT = 6
 """Of what is on disk; raised where the same settings would go on to other draws."""
 SETTINGS = "settings.json"
 _RESULTS = (

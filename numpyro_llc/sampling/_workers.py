@@ -140,7 +140,8 @@ class _Tasks:
 
     @property
     def _has_room(self) -> bool:
-        size = sum(len(task) for _, task, _ in self.waiting.values())
+        shared = len(self.shared[1])  # which goes with each of them
+        size = sum(len(task) + shared for _, task, _ in self.waiting.values())
         return len(self.waiting) < MOST_AT_ONCE and size < MOST_BYTES
 
     def _submit(self, name: Any, task: bytes, attempt: int) -> None:

@@ -12,7 +12,7 @@ from numpyro_llc._checks import is_automatic
 from numpyro_llc.errors import CheckpointError
 from numpyro_llc.local import ChosenLocalization, LocalizedModel
 from numpyro_llc.models import PyTree
-from numpyro_llc.sampling import damaged, write_bytes
+from numpyro_llc.sampling import damaged, fingerprint, write_bytes
 from numpyro_llc.studies._localization import choose_localization
 
 FILE = "localization.json"
@@ -50,11 +50,14 @@ def with_chosen_localization(
             "the number that it returns."
         )
     path = None if output is None else output / FILE
-    gamma = None if path is None else _read(path)
+    at_center = replace(local, center=center())
+    data = model_args, model_kwargs
+    mark = fingerprint(jax.random.key_data(rng_key), at_center.center, data, local.truth)
+    gamma = None if path is None else _read(path, mark)
     if gamma is None:
         gamma = choose_localization(
             jax.random.fold_in(rng_key, KEY_OF_CHOICE),
-            replace(local, center=center()),
+            at_center,
             model_args,
             model_kwargs,
             kernel=kernel,
@@ -65,21 +68,28 @@ def with_chosen_localization(
             progress_bar=progress_bar,
         ).localization
         if path is not None:
-            _write(path, gamma)
+            _write(path, gamma, mark)
     return replace(local, localization=gamma)
 
 
-def _read(path: Path) -> ChosenLocalization | None:
+def _read(path: Path, mark: str) -> ChosenLocalization | None:
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
-        return ChosenLocalization(float(known["localization"]), str(known["reason"]))
+        gamma = ChosenLocalization(float(known["localization"]), str(known["reason"]))
+        of = known["of"]
     except FileNotFoundError:
         return None
     except (OSError, TypeError, ValueError, KeyError) as error:
         raise damaged(path, error) from error
+    if of != mark:
+        raise CheckpointError(
+            f"`output` {str(path.parent)!r} holds a γ that was chosen with another key, centre or "
+            "data. Choose another folder."
+        )
+    return gamma
 
 
-def _write(path: Path, gamma: ChosenLocalization) -> None:
+def _write(path: Path, gamma: ChosenLocalization, mark: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -87,4 +97,5 @@ def _write(path: Path, gamma: ChosenLocalization) -> None:
             f"`output` must be a folder or a place where one can be made; got {str(path.parent)!r} "
             f"({error.strerror}). Choose another."
         ) from error
-    write_bytes(path, json.dumps({"localization": float(gamma), "reason": gamma.reason}).encode())
+    known = {"localization": float(gamma), "reason": gamma.reason, "of": mark}
+    write_bytes(path, json.dumps(known).encode())

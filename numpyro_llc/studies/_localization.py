@@ -160,6 +160,8 @@ def choose_localization(
         num_chains=num_chains,
         progress_bar=progress_bar,
     )
+    if np.any(found["status"] == ""):  # of Ctrl-C, after which `sweep` gives what there is
+        raise KeyboardInterrupt
     key = run_keys(rng_key).curvature
     found = xr.merge([found, _curves(key, plans, grid)], combine_attrs="override")
     return LocalizationChoice(choose(found, plan.target.dimension, num_warmup + num_samples))

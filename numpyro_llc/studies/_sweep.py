@@ -102,7 +102,8 @@ def sweep(
         ``ess_bulk``, ``ess_tail``, ``r_hat``, ``error`` (the Monte Carlo error with slow
         directions), ``center_loss`` (nL(w*) in nats), ``step_size_used``,
         ``gradient_evaluations``, ``seconds``, ``status`` ("ok"; "doubtful": with ``findings``;
-        "diverged": of the draws before; "failed": its worker, twice; "": not run), ``findings``.
+        "diverged": of the draws before; "failed": its worker, twice; "": not run), ``findings``;
+        and what γ does: ``localization_share``, ``mcse_share``, ``distance``, ``reached``.
         attrs: ``recommendation``, the plateau that was found or that there is none, and
         ``recommended``.
 

@@ -133,8 +133,9 @@ class TrajectoryTable:
                 arrays |= {f"{truth} offsets {k}": leaf for k, leaf in enumerate(leaves)}
                 arrays[f"{truth} highest"] = np.asarray(chains.highest)
             write_arrays(self._chains, arrays)
-        whole = [one for k, one in sorted(self.checkpoints.items()) if k not in self.marked]
-        lines = "".join(json.dumps(one) + "\n" for one in whole)
+        # What is known and was not recalled yet, behind a row that was missing, stays.
+        both = sorted({**self.known, **self.checkpoints}.items())
+        lines = "".join(json.dumps(one) + "\n" for k, one in both if k not in self.marked)
         write_bytes(self._table, lines.encode())
 
     def mark(self, place: Place, rows: Mapping[str, Row]) -> None:
