@@ -47,8 +47,8 @@ def run(model=regression.model, center=CENTER, **settings):
 
 
 def parameters():
-    """Of one parameter that lies with both processes."""
-    mesh = jax.make_mesh((2, COUNT), ("data", "model"))
+    """Of a parameter of which each process holds a part."""
+    mesh = jax.make_mesh((COUNT, 2), ("model", "data"))
     w = jax.device_put(
         np.append(CENTER["w"], 0.0).astype(np.float32), NamedSharding(mesh, PartitionSpec("model"))
     )
@@ -100,6 +100,7 @@ def interrupted():
 CASES = {
     "draws": lambda: run(output=FOLDER),
     "bare": run,
+    "nuts": lambda: run(kernel="nuts", num_warmup=200, num_samples=500, thinning=1),
     "until": lambda: run(num_samples=None, num_warmup=None, thinning=None, until={"seconds": 3}),
     "parameters": parameters,
     "killed": killed,

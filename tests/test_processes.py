@@ -115,6 +115,14 @@ def test_a_process_that_dies_ends_the_others_and_the_folder_goes_on(alone, tmp_p
 
 
 @pytest.mark.slow
+def test_nuts_samples_chains_of_several_processes(tmp_path):
+    one, other = given("nuts", tmp_path, 2)
+    assert one == other
+    exact = regression.exact(regression.OLS, 1.0)
+    assert abs(one["row"]["mean"] - exact) < 4 * one["row"]["mcse_mean"]
+
+
+@pytest.mark.slow
 def test_ctrl_c_in_one_process_ends_all(tmp_path):
     found = given("interrupted", tmp_path, 2)
     assert [one["ended_by"] for one in found] == ["interrupt"] * 2

@@ -225,10 +225,10 @@ def _sampled(
 ) -> tuple[Run, Finished, Curvature]:
     """The run of a plan, in its folder if it has one, and the curvature that it began with."""
     keys = run_keys(rng_key)
-    own = {"center": fingerprint(plan.target.center), "stored sites": stored}
     with ExitStack() as stack:
         folder = None
         if output is not None:
+            own = {"center": fingerprint(plan.target.center), "stored sites": stored}
             settings = {**plan.run_identity(rng_key), **own}
             folder = stack.enter_context(CommonFolder(output, settings, plan.processes))
         curvature = plan.curvature(keys.curvature)

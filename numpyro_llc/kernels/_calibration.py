@@ -184,18 +184,21 @@ def displaced(
         for name, tree in directions.items()
     }
     size = sum(leaf[0].size for leaf in jax.tree.leaves(z))
-    at_center = target.tempered_loss(target.center, rows)
 
     def at(scale: jax.Array) -> Parameters:
         return jax.tree.map(lambda a, x: a + scale * x, z, away)
 
     def too_high(scale: jax.Array) -> jax.Array:
         loss = jax.vmap(lambda one: target.tempered_loss(one, rows))(at(scale))
-        rise = loss - at_center + jax.vmap(target.penalty)(at(scale))
+        rise = loss - target.tempered_loss(target.center, rows)
+        rise += jax.vmap(target.penalty)(at(scale))
         highest = NATS_PER_PARAMETER * size + NATS_FREE
         return ~(jnp.mean(rise) <= highest) & (scale > 1e-9)
 
-    return at(jax.lax.while_loop(too_high, lambda scale: STEP_BACK * scale, is_far.astype(float)))
+    def far() -> Parameters:
+        return at(jax.lax.while_loop(too_high, lambda scale: STEP_BACK * scale, jnp.ones(())))
+
+    return jax.lax.cond(is_far, far, lambda: z)
 
 
 def _normalized(v: Parameters) -> Parameters:

@@ -14,7 +14,7 @@ from numpyro.infer import HMC, MCMC, BarkerMH
 from numpyro.infer.mcmc import MCMCKernel
 
 from numpyro_llc.local import LocalTarget
-from numpyro_llc.models import Fields, Parameters, PyTree
+from numpyro_llc.models import Fields, Parameters, PyTree, on_host
 
 _STATISTICS = {
     "diverging": "diverging",
@@ -141,7 +141,7 @@ class NumpyroSampler:
     def end_warmup(self, state: Counted, step_scale: float) -> Counted:
         own = state.own
         adapts = hasattr(getattr(own, "adapt_state", None), "ss_state")
-        if not adapts or np.all(np.asarray(own.i) >= self.num_warmup):
+        if not adapts or np.all(on_host(own.i) >= self.num_warmup):
             return state  # The kernel counts its steps itself.
         return state._replace(own=_adapted(own, self.num_warmup))
 

@@ -29,6 +29,7 @@ from numpyro_llc.models import (
     check_local_latents,
     constrain,
     make_truth,
+    on_host,
     read_model,
 )
 
@@ -291,7 +292,7 @@ def check_finite(reading: ModelReading, where: str) -> None:
     if any(isinstance(loss, jax.core.Tracer) for loss in losses):
         return
     if not np.isfinite(total_loss(reading.center_losses)):
-        bad = {k: int(np.sum(~np.isfinite(v))) for k, v in reading.center_losses.items()}
+        bad = {k: int(np.sum(~np.isfinite(on_host(v)))) for k, v in reading.center_losses.items()}
         raise NonFiniteLossError(
             f"The loss {where} is not finite: {bad} non-finite values by observed site. Is "
             "each observation inside the support of its likelihood there?"

@@ -6,7 +6,7 @@ import numpy as np
 from numpyro_llc.errors import NonFiniteLossError
 from numpyro_llc.local._derivatives import UNDEFINED
 from numpyro_llc.local._target import LocalTarget
-from numpyro_llc.models import Parameters, is_traced
+from numpyro_llc.models import Parameters, is_traced, on_host
 
 TRAP = (
     "A root or a norm at zero has no finite derivative, nor has a jnp.where whose other branch is "
@@ -67,7 +67,7 @@ def is_differentiable(target: LocalTarget) -> bool:
 def not_finite(gradient: Parameters) -> dict[str, int]:
     """By site, how many derivatives are NaN or infinite; sites without any are left out."""
     counts = {
-        name: sum(int(np.sum(~np.isfinite(np.asarray(leaf)))) for leaf in jax.tree.leaves(tree))
+        name: sum(int(np.sum(~np.isfinite(on_host(leaf)))) for leaf in jax.tree.leaves(tree))
         for name, tree in gradient.items()
     }
     return {name: count for name, count in counts.items() if count}
@@ -91,7 +91,7 @@ def check_start(gradient: Parameters | None, center: Parameters) -> None:
 
     def of_all(leaf: jax.Array, like: jax.Array) -> np.ndarray:
         lead = tuple(range(leaf.ndim - like.ndim))
-        return np.where(np.isfinite(leaf).any(axis=lead), 0.0, np.nan)
+        return np.where(np.isfinite(on_host(leaf)).any(axis=lead), 0.0, np.nan)
 
     if counts := not_finite(jax.tree.map(of_all, gradient, center)):
         raise bad_gradient(counts, "where the chains start")

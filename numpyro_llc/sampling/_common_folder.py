@@ -31,10 +31,11 @@ class CommonFolder:
     ) -> None:
         self.processes = processes
         self.folder: RunFolder | None = None
-        processes.of_first(lambda: self._open(folder, settings))
+        self.can_write = processes.of_first(lambda: self._open(folder, settings))
 
-    def _open(self, folder: str | Path, settings: Mapping[str, object]) -> None:
+    def _open(self, folder: str | Path, settings: Mapping[str, object]) -> bool:
         self.folder = RunFolder(folder, settings)
+        return self.folder.can_write
 
     @property
     def _own(self) -> RunFolder:
@@ -54,7 +55,8 @@ class CommonFolder:
 
     def check_writable(self) -> None:
         """Refuse a folder that can be read alone, before anything is computed for it."""
-        self.processes.of_first(lambda: self._own.check_writable())
+        if not self.can_write:
+            self.processes.of_first(lambda: self._own.check_writable())
 
     def add(self, arrays: Arrays, steps: int) -> None:
         """Keep draws, a flat dict of arrays, for the next write."""

@@ -13,8 +13,9 @@ from numpyro_llc.sampling._clock import Clock
 
 T = TypeVar("T")
 
-LEAST_MESSAGE = 1024
-"""Bytes of the shortest message; longer ones are powers of two, each compiled once."""
+LEAST_MESSAGE, PIECE = 1024, 2**26
+"""Bytes of the shortest message and of the longest; those between are powers of two, each compiled
+once."""
 
 
 class Processes:
@@ -60,7 +61,7 @@ class Processes:
             try:
                 content = pickle.dumps((function(), None))
             except Exception as error:
-                content = pickle.dumps((None, error))
+                content = _packed(error)
         value, raised = pickle.loads(_sent(content))
         if raised is not None:
             raise raised
@@ -79,10 +80,23 @@ class Processes:
         return bool(told[0, 2]), bool(told[:, 3].any())
 
 
+def _packed(error: Exception) -> bytes:
+    """That there is no value, but an error: its text alone, where that is all that can be sent."""
+    try:
+        return pickle.dumps((None, error))
+    except Exception:  # of whatever kind: objects raise what they like
+        return pickle.dumps((None, RuntimeError(f"{type(error).__name__}: {error}")))
+
+
 def _sent(content: bytes) -> bytes:
-    """The bytes of the first process, on all of them."""
+    """The bytes of the first process, on all of them, in pieces."""
     send = multihost_utils.broadcast_one_to_all
-    length = int(send(np.asarray(len(content), np.int32)))
-    padded = np.zeros(max(LEAST_MESSAGE, 1 << (length - 1).bit_length()), np.uint8)
-    padded[: len(content)] = np.frombuffer(content, np.uint8)
-    return np.asarray(send(padded))[:length].tobytes()
+    count = int(send(np.asarray(-(-len(content) // PIECE), np.int32)))
+    pieces = []
+    for k in range(count):
+        own = content[k * PIECE : (k + 1) * PIECE]
+        length = int(send(np.asarray(len(own), np.int32)))
+        padded = np.zeros(max(LEAST_MESSAGE, 1 << (length - 1).bit_length()), np.uint8)
+        padded[: len(own)] = np.frombuffer(own, np.uint8)
+        pieces.append(np.asarray(send(padded))[:length].tobytes())
+    return b"".join(pieces)

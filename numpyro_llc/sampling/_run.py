@@ -81,6 +81,7 @@ class Run:
         self.is_sampling, self.warmed, self.in_step = False, -1, False
         self.pressed: list[FrameType | None] = []
         self.thinning, self.step_scale = 0, 1.0
+        self.processes.agreed(self.clock, False, ())  # else each would count its own time so far
         if folder is not None and (found := folder.load(self.progress)):
             self.progress, numbers, self.saved = found
             self.clock.earlier = numbers["seconds"]
@@ -206,8 +207,8 @@ class Run:
             self.bar.tell(self.llc, is_last=True)
         self.bar.close()
         leaves = jax.tree.leaves(self.progress)
-        is_lost = self.processes.are_several or any(leaf.is_deleted() for leaf in leaves)
-        if failure is None and self.folder is not None and not (self.in_step and is_lost):
+        is_lost = self.in_step or any(leaf.is_deleted() for leaf in leaves)
+        if failure is None and self.folder is not None and not is_lost:
             try:
                 self.folder.write_rest(self.progress, self._numbers)
             except CheckpointError as error:
@@ -241,7 +242,6 @@ class Run:
         if self.folder is not None:
             self.folder.check_writable()
         before = self.working
-        self.in_step = True
         with interrupts_after() as heard:  # the state is that of the draws, whenever Ctrl-C comes
             self.progress, buffer = advance(
                 self.sampler,
@@ -257,15 +257,16 @@ class Run:
                 observes,
                 counts,
             )
+            self.in_step = True  # until the draws that led here are kept
             jax.block_until_ready(self.progress)
             chunk = jax.tree.map(lambda leaf: on_host(leaf)[:, :draws], buffer)
             chunk = chunk if observes else {}
-            self.in_step = False
             is_due = self.folder is not None and self.folder.is_due
             is_due, interrupted = self.processes.agreed(self.clock, is_due, heard or self.pressed)
             self.pace.took(draws * thinning, self.working - before)
             if self.folder is not None:
                 self.folder.add(flat(chunk), draws * thinning)
+            self.in_step = False
             self._keep(chunk, draws * thinning)
         if is_due and self.folder is not None:
             self.folder.write(self.progress, self._numbers)

@@ -159,7 +159,7 @@ def _longer(e: CheckInput, wanted: float) -> str:
     remedy = "give `num_warmup` and `num_samples`, or wider limits in `until`"
     try:
         made = e.number("num_steps") - e.number("num_warmup")
-        steps = made * (e.relative(e.of_llc("mcse_mean")) / wanted) ** 2
+        steps = made * (e.relative(e.error_of_llc()) / wanted) ** 2
     except NotMeasured:
         made, steps = 0.0, 0.0
     if steps <= made:  # R-hat alone is too large, or the draws too few to tell
@@ -246,7 +246,7 @@ def ess_tail(e: CheckInput) -> Outcome:
 def monte_carlo_error(e: CheckInput) -> Outcome:
     """Monte Carlo error of λ̂, as a share of it."""
     return at_most(
-        e.relative(e.of_llc("mcse_mean")),
+        e.relative(e.error_of_llc()),
         ERROR_LIMIT,
         "The Monte Carlo error, relative to λ̂,",
         "λ̂ has hardly one reliable digit",
