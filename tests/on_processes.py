@@ -99,7 +99,6 @@ def interrupted():
 
 CASES = {
     "draws": lambda: run(output=FOLDER),
-    "bare": run,
     "nuts": lambda: run(kernel="nuts", num_warmup=200, num_samples=500, thinning=1),
     "until": lambda: run(num_samples=None, num_warmup=None, thinning=None, until={"seconds": 3}),
     "parameters": parameters,
