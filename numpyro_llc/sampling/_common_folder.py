@@ -96,10 +96,12 @@ def _values(state: PyTree) -> list[jax.Array]:
 
 def _restored(like: jax.Array, saved: np.ndarray) -> jax.Array:
     """A leaf as it was saved, where another lies."""
-    if not jnp.issubdtype(like.dtype, jax.dtypes.prng_key):
+    is_key = jnp.issubdtype(like.dtype, jax.dtypes.prng_key)
+    if like.is_fully_addressable and not is_key:
         return jax.device_put(saved, like.sharding)
 
-    def keys(data: jax.Array) -> jax.Array:
-        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(like))
+    def put(data: jax.Array) -> jax.Array:
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(like)) if is_key else data
 
-    return jax.jit(keys, out_shardings=like.sharding)(saved)
+    # Not by `device_put`, for which NaN of one process is not that of another.
+    return jax.jit(put, out_shardings=like.sharding)(saved)
