@@ -105,9 +105,9 @@ def test_all_processes_have_the_draws_of_one(count, alone, tmp_path):
 
 @pytest.mark.slow
 def test_a_process_that_dies_ends_the_others_and_the_folder_goes_on(alone, tmp_path):
-    processes = started("killed", tmp_path, 2)
-    first = processes[0]
-    assert processes[1].wait() == -9
+    first, last = started("killed", tmp_path, 2)
+    last.communicate()
+    assert last.returncode == -9
     first.communicate(timeout=60)
     assert first.returncode != 0
     for count in (2, 1):
