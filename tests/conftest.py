@@ -1,5 +1,6 @@
 import gc
 import os
+import signal
 from importlib.metadata import version
 from pathlib import Path
 
@@ -26,6 +27,8 @@ pytest_plugins = ["compilations"]
 # which took a tenth of the time of a run with a full cache.
 gc.set_threshold(50_000, 20, 100)
 gc.freeze()
+# A shell makes what it runs in the background deaf to Ctrl-C, which some tests press.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 MAPPINGS = Path("/proc/self/maps")
 MOST_MAPPINGS = 30_000
 """Each compiled program maps memory, and Linux ends a process that has 65 530 mappings."""
