@@ -441,7 +441,7 @@ LIMITS = {
     "acceptance": (acceptance_of(5, "mala"), 0.4, "at least"),
     "acceptance of a kernel of one step": (acceptance_of(1, "mine"), 0.4, "at least"),
     "mala_acceptance": (stepped, erfc(np.sqrt(0.1**3 * DIMENSION / 2)), "at least"),
-    "step_size": (biased("step_size_bias", gradient_noise_bias=0.7), 0.1, "at most"),
+    "step_size": (biased("step_size_bias", gradient_noise_bias=0.07), 0.1, "at most"),
     "gradient_noise": (biased("gradient_noise_bias"), 0.1, "at most"),
     "evaluation": (biased("evaluation_error"), 0.1, "at most"),
     "above_half_dimension": (
@@ -470,6 +470,7 @@ def test_what_a_check_does_not_judge_it_leaves_out():
         return set(nllc.diagnose(result, all_checks=True).index)
 
     assert "acceptance" not in names(acceptance_of(5, "hmc")(0.1))
+    assert "step_size" not in names(biased("step_size_bias", gradient_noise_bias=0.7)(0.5))
     assert "flat_directions" not in names(
         planted(center_smallest_eigenvalue=-1.0, center_largest_eigenvalue=1.0, localization=1e-3)
     )
