@@ -175,17 +175,19 @@ def noise_samples(
     is_zero_there = target.truth is not None  # the gradient of each row at the centre
 
     def add(
-        total: tuple[Parameters, Parameters], part: tuple[jax.Array, jax.Array]
-    ) -> tuple[tuple[Parameters, Parameters], None]:
+        total: list[Parameters], part: tuple[jax.Array, jax.Array]
+    ) -> tuple[list[Parameters], None]:
         sign, rows = part
-        new = jax.vmap(lambda one: gradient(one, rows))(z), gradient(target.center, rows)
+        new = [jax.vmap(lambda one: gradient(one, rows))(z)]
+        if not is_zero_there:
+            new.append(gradient(target.center, rows))
         return jax.tree.map(lambda old, g: old + 0.5 * sign * g, total, new), None
 
     # One half after the other, to have fewer gradients in memory at once.
     halves = jnp.stack([part_of(target, rows, k, k + half) for k in (0, half)])
-    nothing = jax.tree.map(jnp.zeros_like, (z, target.center))
-    here, there = jax.lax.scan(add, nothing, (jnp.array([1.0, -1.0]), halves))[0]
-    return here if is_zero_there else jax.tree.map(jnp.subtract, here, there), here
+    nothing = jax.tree.map(jnp.zeros_like, [z] if is_zero_there else [z, target.center])
+    (here, *there), _ = jax.lax.scan(add, nothing, (jnp.array([1.0, -1.0]), halves))
+    return jax.tree.map(jnp.subtract, here, there[0]) if there else here, here
 
 
 def curvature_product(

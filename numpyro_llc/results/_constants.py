@@ -1,7 +1,6 @@
 """The model's arguments as the group ``constant_data`` holds them."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from numpyro_llc.models import ModelReading, on_host
@@ -22,7 +21,5 @@ def constants_of(reading: ModelReading) -> dict[str, np.ndarray]:
 
 def _plain(array: jax.Array | np.ndarray) -> np.ndarray:
     """An argument as files hold it: random keys as their words, objects as texts."""
-    if isinstance(array, jax.Array) and jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
-        array = jax.random.key_data(array)
     value = on_host(array)
     return value.astype(str) if value.dtype == object else value

@@ -45,7 +45,7 @@ class CommonFolder:
 
     def load(self, like: PyTree) -> tuple[PyTree, Numbers, list[Entry]] | None:
         """State in the form of `like`, numbers that were saved with it, and all entries so far."""
-        forms: list[Form] = [(leaf.shape, np.dtype(leaf.dtype)) for leaf in _values(like)]
+        forms = list(map(_form, jax.tree.leaves(like)))
         found = self.processes.of_first(lambda: self._own.load(forms))
         if found is None:
             return None
@@ -70,7 +70,7 @@ class CommonFolder:
 
     def write(self, state: PyTree, numbers: Numbers) -> None:
         """Write the draws that are kept, then the state that they lead to."""
-        leaves = [on_host(leaf) for leaf in _values(state)]
+        leaves = list(map(on_host, jax.tree.leaves(state)))
         self.processes.of_first(lambda: self._own.write(leaves, numbers))
 
     def write_rest(self, state: PyTree, numbers: Numbers) -> None:
@@ -86,12 +86,11 @@ class CommonFolder:
             self.folder.close()
 
 
-def _values(state: PyTree) -> list[jax.Array]:
-    """The leaves of a state; of keys their data."""
-    return [
-        jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
-        for leaf in jax.tree.leaves(state)
-    ]
+def _form(leaf: jax.Array) -> Form:
+    """Shape and type of a leaf on the host, which is not brought there for it."""
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        leaf = jax.random.key_data(leaf)
+    return leaf.shape, np.dtype(leaf.dtype)
 
 
 def _restored(like: jax.Array, saved: np.ndarray) -> jax.Array:

@@ -9,7 +9,6 @@ import types
 from collections.abc import Mapping
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from numpyro_llc.models import on_host
@@ -35,8 +34,6 @@ def _feed(digest: "hashlib._Hash", tree: object, seen: set[int]) -> None:
         return
     digest.update(_ADDRESS.sub("", str(structure)).encode())
     for leaf in leaves:
-        if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            leaf = jax.random.key_data(leaf)
         if isinstance(leaf, bytes | int | str):
             digest.update(repr(leaf).encode())
         elif isinstance(leaf, _VALUES) and not _has_objects(leaf):

@@ -148,8 +148,8 @@ def recording_interval(plan: Plan) -> int:
 
 def _rows_for_a_step(plan: Plan) -> int:
     """Rows of which a draw can be recorded at the cost of a step."""
-    cost = GRADIENT_COST if records_slope(plan.sampler, plan.target) else 1
-    return GRADIENT_COST * plan.rows_of_a_step // cost
+    evaluations = 1 if records_slope(plan.sampler, plan.target) else GRADIENT_COST
+    return evaluations * plan.rows_of_a_step
 
 
 def evaluation_rows(plan: Plan, rng_key: jax.Array) -> EvaluationRows | None:

@@ -52,7 +52,7 @@ def with_chosen_localization(
     path = None if output is None else output / FILE
     at_center = replace(local, center=center())
     data = model_args, model_kwargs
-    mark = fingerprint(jax.random.key_data(rng_key), at_center.center, data, local.truth)
+    mark = "" if path is None else fingerprint(rng_key, at_center.center, data, local.truth)
     gamma = None if path is None else _read(path, mark)
     if gamma is None:
         gamma = choose_localization(
