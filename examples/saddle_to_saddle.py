@@ -108,9 +108,10 @@ def draw(picture, trajectory, ranks, loss):
     left, right = nllc.plots.plot_trajectory(scaled, axes=top)
     left.set(yscale="log", ylim=(1e-3, None), xlabel="", ylabel="training loss, ½ squared error")
     left.set_title(f"Deep linear network, {LAYERS} layers of {WIDTH}")
-    for rank in sorted(set(ranks)):
-        right.axhline(known(rank), color="0.4", linestyle=":")
-        right.text(0, known(rank), f"λ = {known(rank):g}, rank {rank}", va="bottom")
+    levels = {known(rank): f"{known(rank):g}: λ, rank {rank}" for rank in sorted(set(ranks))}
+    for level in levels:
+        right.axhline(level, color="0.4", linestyle=":", linewidth=1, zorder=0)
+    right.set_yticks(list(levels), levels.values())
     right.set_ylabel("λ̂ by the centre")
     right.get_legend().set_loc("lower right")
     low.plot(trajectory["step"], trajectory["llc"].sel(truth="data"), "C3s-", linewidth=0.7)

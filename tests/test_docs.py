@@ -169,19 +169,86 @@ center = nllc.find_center(key, model, (x, y))
 local = nllc.localize(model, center=center)
 idata = nllc.estimate_llc(key, local, (x, y), progress_bar=False)
 """
+NETWORK = """
+from flax import linen, nnx
+from numpyro.contrib.module import flax_module
+
+class MLP(linen.Module):
+    @linen.compact
+    def __call__(self, x):
+        return linen.Dense(4)(linen.tanh(linen.Dense(2)(x)))
+
+class Linear(nnx.Module):
+    def __init__(self):
+        self.linear = nnx.Linear(64, 4, rngs=nnx.Rngs(0))
+
+    def __call__(self, x):
+        return self.linear(x)
+
+def apply(params, x):
+    return module.apply({"params": params}, x)
+
+x = np.random.default_rng(1).normal(size=(1000, 64)).astype(np.float32)
+y = x[:, :4].argmax(1)
+module, stats, net = MLP(), {}, Linear()
+params = module.init(key, x)["params"]
+model = nllc.network_model(apply, params, "categorical")
+mask = jax.tree.map(lambda leaf: np.arange(leaf.size).reshape(leaf.shape) < 2, params)
+moved = jax.tree.map(lambda leaf: 1.1 * leaf, params)
+checkpoints, steps = [{"params": params}, {"params": moved}], [0, 10]
+"""
+THEORY = """
+from numpyro.infer import MCMC, NUTS, SVI, Trace_ELBO
+from numpyro.infer.autoguide import AutoNormal
+
+args, guide = (x, y), AutoNormal(model)
+svi = SVI(model, guide, numpyro.optim.Adam(0.05), Trace_ELBO())
+svi_result = svi.run(key, 200, *args, progress_bar=False)
+mcmc = MCMC(NUTS(model), num_warmup=100, num_samples=100, progress_bar=False)
+mcmc.run(key, *args)
+"""
+RESULTS = """
+def model(x, y):
+    slopes = numpyro.sample("slopes", dist.Normal(jnp.zeros((2, 2)), 1.0).to_event(2))
+    with numpyro.plate("data", len(x)):
+        numpyro.sample("y", dist.Normal(slopes.sum() * x, 1.0), obs=y)
+
+local = nllc.localize(model, center={"slopes": np.full((2, 2), 0.25)})
+"""
+DESIGN = """
+from functools import partial
+from numpyro_llc import exact
+from numpyro_llc.estimators._formulas import corrected, mean
+from numpyro_llc.kernels._kernel import StochasticKernel
+from numpyro_llc.kernels._langevin import LangevinRule
+from numpyro_llc.results.checks._check import CheckInput, Outcome, at_most
+from numpyro_llc.results.checks._kernel import DIVERGENCE_LIMIT
+from numpyro_llc.known.zoo import Problem
+
+def register(problem):  # leaves no model behind
+    assert problem(100).expectation().mean > 0
+"""
 RUN = {
+    "index": "from numpyro.infer import MCMC, NUTS",
+    "explanation/design": DESIGN,
+    "explanation/theory": THEORY,
     "how-to/findings": "",
+    "how-to/kernels": "from numpyro.infer import MCMC",
     "how-to/localization": "",
     "how-to/loss": "",
+    "how-to/model-comparison": 'args, centers = (x, y), {"one": center, "other": center.params}',
+    "how-to/networks": NETWORK,
     "how-to/plots": "",
     "how-to/report": "",
     "how-to/resume": "",
+    "how-to/sweep": "",
     "reference/diagnostics": "",
-    "reference/known-answers": "x = x[:, None]",
+    "reference/known-answers": "x = np.linspace(-1.0, 1.0, 1000)[:, None]",
+    "reference/results": RESULTS,
 }
 """What a page takes as given beside ``SMALL``. Tutorials run when the site is built, and the pages
-of devices, discrete latents and the workflow in tests of their own. Blocks of other pages are parts
-of programs, whose calls are compared with the API."""
+of devices, discrete latents and the workflow in tests of their own. ``how-to/clusters`` needs a
+cluster: its calls are compared with the API."""
 
 
 @pytest.mark.slow
@@ -190,8 +257,9 @@ of programs, whose calls are compared with the API."""
 def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = {}
-    exec(f"{SMALL}\n{RUN[page]}", names)
+    exec(SMALL, names)
     for block in _blocks(DOCS / f"{page}.md"):
+        exec(RUN[page], names)  # again: a block may use a name for something else than the last
         exec(block, names)
 
 
