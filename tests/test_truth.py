@@ -19,7 +19,7 @@ from numpyro.infer.util import log_density
 
 import numpyro_llc as nllc
 from numpyro_llc import estimators, evidence, models, pointwise
-from numpyro_llc.local import all_rows, excess_by_draws, make_anchor, potential_gradient
+from numpyro_llc.local import all_rows, excess_losses, make_anchor, potential_gradient
 from numpyro_llc.models._divergence import divergence, excess_exponential, is_known
 
 DATA = (regression.X, regression.Y)
@@ -747,13 +747,14 @@ def test_draws_of_each_datum_go_with_its_row_and_their_parts_average_to_the_loss
     @jax.jit
     def look(target, z):
         whole, some = jax.vmap(lambda z: (target.losses(z)["y"], target.row_losses(z, rows)))(z)
-        return whole, some, [excess_by_draws(target, z, seen) for seen in (None, all_rows(target))]
+        seen = (excess_losses(target, z, rows, with_slope=True) for rows in (None, all_rows(target)))
+        return whole, some, [(found.excess, found.by_draws, found.slope) for found in seen]
 
     whole, some, parts = jax.tree.map(np.asarray, look(target, z))
     np.testing.assert_allclose(some, whole[:, rows], rtol=1e-5, atol=1e-12)
     assert whole[0].min() > 0.0
-    for found in parts:
-        by_part = np.stack(list(found.values()))
-        np.testing.assert_allclose(by_part.mean(axis=0), whole.sum(axis=1), rtol=1e-4, atol=1e-12)
-        assert by_part[:, 0].std() > 0.0  # of draws that differ
-        assert by_part[:, 1].max() < 1e-12
+    for excess, by_part, slope in parts:
+        np.testing.assert_allclose(excess, whole.sum(axis=1), rtol=1e-4, atol=1e-12)
+        np.testing.assert_allclose(by_part.mean(axis=1), excess, rtol=1e-4, atol=1e-12)
+        assert by_part[0].std() > 0.0  # of draws that differ
+        assert excess[1] == slope[1] == np.abs(by_part[1]).max() == 0.0

@@ -63,7 +63,8 @@ class LocalSites(Messenger):
         name = msg["name"]
         unscaled = {**msg, "scale": None}  # NumPyro scales the log density
         draws = self.truth.draws.get(name)
-        loss = site_divergence(self.at_center[name], unscaled, draws)
+        truth = self.at_center[name]["fn"]
+        loss = site_divergence(truth, unscaled, None if draws is None else draws.values)
         return NegativeLoss(loss, event_shape=msg["fn"].event_shape)
 
     def _gaussian(self, name: str, prior: dist.Distribution) -> dist.Distribution:

@@ -17,7 +17,6 @@ from numpyro_llc.models._rules import TAKEN, is_traced
 from numpyro_llc.models._truth import (
     DRAW_PARTS,
     Truth,
-    divergence_parts,
     loss_function,
     make_truth,
     row_loss_function,
@@ -58,7 +57,6 @@ __all__ = [
     "check_local_latents",
     "check_rows_apart",
     "constrain",
-    "divergence_parts",
     "draw_starts",
     "is_traced",
     "leaf_name",
