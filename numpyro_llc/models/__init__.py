@@ -17,6 +17,7 @@ from numpyro_llc.models._rules import TAKEN, is_traced
 from numpyro_llc.models._truth import (
     DRAW_PARTS,
     Truth,
+    center_distributions,
     loss_function,
     make_truth,
     row_loss_function,
@@ -54,6 +55,7 @@ __all__ = [
     "all_finite",
     "as_found",
     "by_site",
+    "center_distributions",
     "check_local_latents",
     "check_rows_apart",
     "constrain",

@@ -120,9 +120,7 @@ def _moved(program: Program, center: Parameters, arrays: Arrays) -> dict[str, bo
     return {name: bool(origins) for name, origins in found.items()}
 
 
-def _row_axes(
-    program: Program, center: Parameters, arrays: Arrays
-) -> dict[str, int | None] | None:
+def _row_axes(program: Program, center: Parameters, arrays: Arrays) -> dict[str, int | None] | None:
     """The axis of rows of each leaf by name; None if they cannot be told."""
 
     def look(rows: jax.Array | None) -> dict[str, jax.Array]:

@@ -123,7 +123,7 @@ def divergences(
     The truth is taken here, once for all z. With `by_part` from a part of the draws each,
     ``[DRAW_PARTS, ...]``; those of sites without draws are the same in all.
     """
-    there = _there(program, truth, arrays, rows)
+    there = center_distributions(program, truth, arrays, rows)
     draws = {name: kept.of(program, rows) for name, kept in truth.draws.items()}
     parts = {k: x.reshape(DRAW_PARTS, -1, *x.shape[1:]) for k, x in draws.items()}
 
@@ -141,6 +141,20 @@ def divergences(
         return {name: loss(name, site) for name, site in here.items()}
 
     return where_slow_by_products(program, at)
+
+
+def center_distributions(
+    program: Program, truth: Truth, arrays: Sequence[jax.Array], rows: jax.Array | None = None
+) -> Callable[[str, dist.Distribution], dist.Distribution]:
+    """From a site and its distribution at some z to that at the centre, of all data or `rows`."""
+    if truth.distributions is None:
+        sites = program.observed_sites(truth.center, arrays, rows)
+        return lambda name, _: sites[name]["fn"]
+    leaves = {
+        name: tuple(leaf if leaf is None else leaf.of(program, rows) for leaf in kept)
+        for name, kept in truth.distributions.items()
+    }
+    return lambda name, here: put_together(leaves[name], here)
 
 
 def site_divergence(
@@ -196,17 +210,3 @@ def _draws(sites: Trace) -> dict[str, jax.Array]:
                 "numpyro.distributions.kl.kl_divergence; or use truth='data'."
             ) from None
     return found
-
-
-def _there(
-    program: Program, truth: Truth, arrays: Sequence[jax.Array], rows: jax.Array | None
-) -> Callable[[str, dist.Distribution], dist.Distribution]:
-    """From a site and its distribution at some z to that at the centre, of all data or `rows`."""
-    if truth.distributions is None:
-        sites = program.observed_sites(truth.center, arrays, rows)
-        return lambda name, _: sites[name]["fn"]
-    leaves = {
-        name: tuple(leaf if leaf is None else leaf.of(program, rows) for leaf in kept)
-        for name, kept in truth.distributions.items()
-    }
-    return lambda name, here: put_together(leaves[name], here)
