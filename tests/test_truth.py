@@ -19,7 +19,8 @@ from numpyro.infer.util import log_density
 
 import numpyro_llc as nllc
 from numpyro_llc import estimators, evidence, models, pointwise
-from numpyro_llc.local import all_rows, excess_by_draws, make_anchor, potential_gradient
+from numpyro_llc.local import all_rows, excess_losses, make_anchor, potential_gradient
+from numpyro_llc.models import _kept, _truth
 from numpyro_llc.models._divergence import divergence, excess_exponential, is_known
 
 DATA = (regression.X, regression.Y)
@@ -359,9 +360,131 @@ def test_rows_have_the_losses_that_they_have_among_all(name):
     reading = local.read(MODELS[name].args)
     reading = replace(reading, program=models.with_batches(reading))
     target = local.target(reading)[0]
-    rows, z = jnp.array([7, 3, 3, 20]), {"w": jnp.asarray(AWAY, jnp.float32)}
-    some, whole = jax.jit(lambda t, z: t.row_losses(z, rows))(target, z), looked_at(name)[1]
-    np.testing.assert_allclose(some, sum(map(np.asarray, whole.values()))[rows], rtol=1e-5)
+    z, whole = {"w": jnp.asarray(AWAY, jnp.float32)}, looked_at(name)[1]
+    batches = jnp.array([7, 3, 3, 20]), jnp.arange(24)[::-1]  # some, and as many as there are
+    some = jax.jit(lambda t, z: [t.row_losses(z, rows) for rows in batches])(target, z)
+    for found, rows in zip(some, batches, strict=True):
+        np.testing.assert_allclose(found, sum(map(np.asarray, whole.values()))[rows], rtol=1e-5)
+
+
+class Told(dist.Distribution):
+    """Laplace, by a class of a user, which tells NumPyro of its array."""
+
+    support = dist.constraints.real
+    pytree_data_fields = ("loc",)
+
+    def __init__(self, loc):
+        self.loc = loc
+        super().__init__(jnp.shape(loc), ())
+
+    def log_prob(self, value):
+        return -jnp.abs(value - self.loc)
+
+    def sample(self, key, sample_shape=()):
+        return self.loc + jax.random.laplace(key, (*sample_shape, *self.batch_shape))
+
+
+class Untold(Told):
+    """By one that does not: NumPyro has a field of this name, and the array is in another."""
+
+    def __init__(self, loc):
+        super().__init__(loc)
+        self.hidden, self.loc = loc, None
+
+    def log_prob(self, value):
+        return -jnp.abs(value - self.hidden)
+
+    def sample(self, key, sample_shape=()):
+        return self.hidden + jax.random.laplace(key, (*sample_shape, *self.batch_shape))
+
+
+def around(kind, x, y):
+    """A mean of one layer, with noise of a `kind`."""
+    w = numpyro.sample("w", dist.Normal(0.0, 1.0).expand([3]).to_event(1))
+    with numpyro.plate("N", len(x)):
+        numpyro.sample("y", kind(w[0] * jax.lax.tanh(w[1] + w[2] * x), x), obs=y)
+
+
+KINDS = {
+    "normal": lambda loc, x: dist.Normal(loc, 1.0),
+    "told": lambda loc, x: Told(loc),
+    "untold": lambda loc, x: Untold(loc),
+    # Its transform is of data, the same at all parameters.
+    "shifted": lambda loc, x: dist.TransformedDistribution(
+        dist.Normal(loc, 1.0), transforms.AffineTransform(x, 2.0)
+    ),
+}
+
+
+@functools.cache
+def reading_of(kind):
+    model = functools.partial(around, KINDS[kind])
+    reading = nllc.localize(model, center={"w": CENTER}).read((INPUTS, SERIES))
+    return replace(reading, program=models.with_batches(reading))
+
+
+@pytest.fixture
+def against(monkeypatch):
+    """The target of a kind of noise, at most so many bytes of it kept, the rows in `shards`."""
+
+    def of(kind, truth="center", most_bytes=_kept.MOST_BYTES, shards=1):
+        monkeypatch.setattr(_kept, "MOST_BYTES", most_bytes)
+        _truth._at_center.clear_cache()
+        reading = reading_of(kind)
+        local = nllc.localize(reading.program.model, center={"w": CENTER}, truth=truth)
+        batching = replace(reading.program.batching, shards=shards)
+        program = replace(reading.program, batching=batching)
+        return local.target(replace(reading, program=program))[0]
+
+    return of
+
+
+def evaluations(function, *args):
+    """How often a function evaluates the layer."""
+    return str(jax.make_jaxpr(function)(*args)).count("= tanh ")
+
+
+@pytest.mark.parametrize("kind", ["normal", "told"])
+def test_the_centre_is_evaluated_once_for_all_and_each_draw_once(against, kind):
+    """Not with each batch of one chain, and not again for the parts of the draws."""
+    rows, z = jnp.arange(5), {"w": jnp.ones((1, 3))}
+
+    def step(target):
+        return jax.vmap(jax.grad(lambda one: target.tempered_loss(one, rows)))(z)
+
+    def record(target):
+        return excess_losses(target, z, all_rows(target), with_slope=True)
+
+    def counts(target):
+        return [evaluations(function, target) for function in (step, record)]
+
+    of_data = counts(against(kind, "data"))
+    assert counts(against(kind)) == of_data
+    assert counts(against(kind, most_bytes=0)) == [1 + count for count in of_data]
+
+
+def test_what_is_kept_of_the_centre_or_is_not_has_the_same_losses(against):
+    """By rows too, and where the rows are in two shards."""
+    z, rows = {"w": jnp.asarray(AWAY, jnp.float32)}, jnp.array([7, 3, 20, 20])
+
+    @jax.jit
+    def look(target):
+        return target.losses(z)["y"], target.row_losses(z, rows)
+
+    def assert_like(found, wanted):
+        for one, other in zip(found, wanted, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-9)
+
+    told, untold, shifted = map(against, ("told", "untold", "shifted"))
+    assert told.truth.distributions is not None
+    assert untold.truth.distributions is None
+    by_draws = look(told)
+    assert_like(look(untold), by_draws)
+    assert_like(look(against("told", most_bytes=0)), by_draws)
+    assert_like(look(against("told", shards=2)), by_draws)
+    means = (v[0] * np.tanh(v[1] + v[2] * INPUTS.astype(float)) for v in (AWAY, CENTER))
+    wanted = 0.5 * np.subtract(*means) ** 2
+    assert_like(look(shifted), (wanted, wanted[rows]))
 
 
 def test_divergences_of_nearby_points_are_accurate_in_float32():
@@ -747,13 +870,16 @@ def test_draws_of_each_datum_go_with_its_row_and_their_parts_average_to_the_loss
     @jax.jit
     def look(target, z):
         whole, some = jax.vmap(lambda z: (target.losses(z)["y"], target.row_losses(z, rows)))(z)
-        return whole, some, [excess_by_draws(target, z, seen) for seen in (None, all_rows(target))]
+        seen = (
+            excess_losses(target, z, rows, with_slope=True) for rows in (None, all_rows(target))
+        )
+        return whole, some, [(found.excess, found.by_draws, found.slope) for found in seen]
 
     whole, some, parts = jax.tree.map(np.asarray, look(target, z))
     np.testing.assert_allclose(some, whole[:, rows], rtol=1e-5, atol=1e-12)
     assert whole[0].min() > 0.0
-    for found in parts:
-        by_part = np.stack(list(found.values()))
-        np.testing.assert_allclose(by_part.mean(axis=0), whole.sum(axis=1), rtol=1e-4, atol=1e-12)
-        assert by_part[:, 0].std() > 0.0  # of draws that differ
-        assert by_part[:, 1].max() < 1e-12
+    for excess, by_part, slope in parts:
+        np.testing.assert_allclose(excess, whole.sum(axis=1), rtol=1e-4, atol=1e-12)
+        np.testing.assert_allclose(by_part.mean(axis=1), excess, rtol=1e-4, atol=1e-12)
+        assert by_part[0].std() > 0.0  # of draws that differ
+        assert excess[1] == slope[1] == np.abs(by_part[1]).max() == 0.0

@@ -20,10 +20,10 @@ from numpyro_llc.local._evaluation import (
     EvaluationRows,
     OtherData,
     all_rows,
-    excess_by_draws,
     excess_losses,
     rows_to_evaluate,
     some_rows,
+    statistics_of_draws,
 )
 from numpyro_llc.local._gradients import (
     SLICE_ROWS,
@@ -97,7 +97,6 @@ __all__ = [
     "draw_batches",
     "draw_rows",
     "edge_of",
-    "excess_by_draws",
     "excess_losses",
     "find_center",
     "gradient_at_center",
@@ -120,6 +119,7 @@ __all__ = [
     "split",
     "spread_starts",
     "square_norm",
+    "statistics_of_draws",
     "total_loss",
     "whole",
     "with_last_again",

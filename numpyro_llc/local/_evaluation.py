@@ -11,7 +11,7 @@ from numpyro_llc.local._derivatives import Function, Vector, value_and_slope
 from numpyro_llc.local._gradients import cut_rows
 from numpyro_llc.local._shards import over_devices
 from numpyro_llc.local._target import LocalTarget
-from numpyro_llc.models import DRAW_PARTS, Parameters, PyTree, divergence_parts
+from numpyro_llc.models import DRAW_PARTS, Parameters, PyTree
 
 NUM_PARTS = 16
 """Parts of a fixed batch, whose disagreement tells its error."""
@@ -91,12 +91,15 @@ class Evaluation(NamedTuple):
         ``Σ_i η_i [ℓ_i(z) - ℓ_i(z*)]`` with fixed random signs η: what one more data set would add.
     slope : array [chain]
         ``(z - z*)·∇nL(z)`` in nats; 0 where it was not asked for.
+    by_draws : array [chain, DRAW_PARTS]
+        `excess` by parts of the draws from the truth; ``[chain, 0]`` where losses take none.
     """
 
     excess: jax.Array
     by_part: jax.Array
     contrasts: jax.Array
     slope: jax.Array
+    by_draws: jax.Array
 
 
 def excess_losses(
@@ -113,15 +116,21 @@ def excess_losses(
     precision.
     """
 
-    def less_center(losses: Function, weights: Vector) -> tuple[PyTree, jax.Array]:
-        """Losses of the chains, one after the other, less those of the centre; their slopes."""
+    def less_center(losses: Function, weights: Vector) -> PyTree:
+        """Losses of the chains, one after the other, less those of the centre; slope, by draws."""
+        of_parts = jax.tree.map(partial(_by_part, target), weights)
 
-        def one(point: Parameters) -> tuple[Vector, jax.Array]:
-            if not with_slope:
-                return losses(point), jnp.zeros(())
-            offset = jax.tree.map(jnp.subtract, point, target.center)
-            forward = target.program.has_forward_mode
-            return value_and_slope(losses, point, offset, weights, forward=forward)
+        def one(point: Parameters) -> tuple[Vector, jax.Array, jax.Array]:
+            if with_slope:
+                offset = jax.tree.map(jnp.subtract, point, target.center)
+                forward = target.program.has_forward_mode
+                value, slope = value_and_slope(losses, point, offset, of_parts, forward=forward)
+            else:
+                value, slope = losses(point), jnp.zeros(())
+            if not target.has_draws:
+                return value, slope, jnp.zeros(0)
+            mean = jax.tree.map(partial(jnp.mean, axis=0), value)
+            return mean, slope, _total_by_part(value, weights)
 
         def of_some(z: Parameters) -> PyTree:
             points = jax.tree.map(lambda a, c: jnp.concatenate([a, c[None]]), z, target.center)
@@ -130,58 +139,49 @@ def excess_losses(
         return over_devices(of_some, z)
 
     if rows is None:
-        losses_at = target.loss_function()
-        shapes = jax.eval_shape(losses_at, target.center)
+        losses_at = target.loss_function(by_part=target.has_draws)
+        shapes = jax.eval_shape(target.loss_function(), target.center)
         ones = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), shapes)
-        losses, slope = less_center(losses_at, ones)
+        losses, slope, by_draws = less_center(losses_at, ones)
         sites = [x.reshape(len(x), -1) for x in losses.values()]
         total = sum((x.sum(axis=1) for x in sites), jnp.zeros(()))
         contrasts = sum(map(_contrasts, sites), jnp.zeros(()))
-        return Evaluation(total, total[:, None], contrasts, slope)
+        return Evaluation(total, total[:, None], contrasts, slope, by_draws)
 
     def one_slice(part: tuple[EvaluationRows, jax.Array]) -> tuple[jax.Array, ...]:
         (numbers, weights), slice_number = part
-        excess, slope = less_center(target.row_loss_function(numbers), weights)
+        losses_at = target.row_loss_function(numbers, by_part=target.has_draws)
+        excess, slope, by_draws = less_center(losses_at, weights)
         # A row that stands for w rows adds w times its variance, not w² times.
         contrasts = _contrasts(excess * jnp.sqrt(weights), slice_number)
-        return excess @ weights, contrasts, slope
+        return excess @ weights, contrasts, slope, by_draws
 
-    by_slice, contrasts, slope = jax.lax.map(one_slice, (rows, jnp.arange(len(rows.rows))))
-    return Evaluation(by_slice.sum(axis=0), by_slice.T, contrasts.sum(axis=0), slope.sum(axis=0))
+    by_slice, *others = jax.lax.map(one_slice, (rows, jnp.arange(len(rows.rows))))
+    return Evaluation(by_slice.sum(axis=0), by_slice.T, *(x.sum(axis=0) for x in others))
 
 
 OF_DRAWS = "excess_loss of draws "
 """What stands before the number of a part of the draws from the truth, among the statistics."""
 
 
-def excess_by_draws(
-    target: LocalTarget, z: Parameters, rows: EvaluationRows | None
-) -> dict[str, jax.Array]:
-    """The loss of each chain by parts of the draws from the truth, ``[chain]`` each.
+def statistics_of_draws(found: Evaluation) -> dict[str, jax.Array]:
+    """The loss of each chain by parts of the draws from the truth, ``[chain]`` each."""
+    return {f"{OF_DRAWS}{k}": part for k, part in enumerate(jnp.moveaxis(found.by_draws, -1, 0))}
 
-    Empty for a target whose losses take no draws.
-    """
-    truth = target.truth
-    if truth is None or not truth.draws:
-        return {}
 
-    def one_slice(part: EvaluationRows | None) -> jax.Array:
-        numbers = None if part is None else part.rows
-        against = divergence_parts(target.program, truth, target.arrays, numbers)
+def _by_part(target: LocalTarget, weights: jax.Array) -> jax.Array:
+    """Weights of losses by part of the draws, of which each counts alike."""
+    if not target.has_draws:
+        return weights
+    return jnp.broadcast_to(weights / DRAW_PARTS, (DRAW_PARTS, *weights.shape))
 
-        def total(one: Parameters) -> jax.Array:
-            losses = against(target.whole(one))  # [part of the draws, ...]
-            if part is None:
-                return sum(
-                    (x.reshape(DRAW_PARTS, -1).sum(axis=1) for x in losses.values()), jnp.zeros(())
-                )
-            by_row = partial(target.program.by_row, count=len(part.rows))
-            return jax.vmap(by_row)(losses) @ part.weights
 
-        return jax.lax.map(total, z)
-
-    found = one_slice(None) if rows is None else jax.lax.map(one_slice, rows).sum(axis=0)
-    return {f"{OF_DRAWS}{k}": found[:, k] for k in range(DRAW_PARTS)}
+def _total_by_part(losses: Vector, weights: Vector) -> jax.Array:
+    """The weighted sum of each part, ``[DRAW_PARTS]``."""
+    totals = jax.tree.map(
+        lambda x, w: jnp.sum((x * w).reshape(DRAW_PARTS, -1), axis=1), losses, weights
+    )
+    return sum(jax.tree.leaves(totals), jnp.zeros(DRAW_PARTS))
 
 
 def _contrasts(excess: jax.Array, slice_number: int | jax.Array = 0) -> jax.Array:

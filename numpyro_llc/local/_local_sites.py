@@ -16,7 +16,7 @@ from numpyro_llc.models import (
     NegativeLoss,
     PyTree,
     Site,
-    Trace,
+    center_distributions,
     leaf_name,
     site_divergence,
 )
@@ -32,9 +32,8 @@ class LocalSites(Messenger):
         self.is_free = is_free_of(reading.center, target.fixed)
         self.temper = handlers.scale(scale=target.inverse_temperature)
         self.truth = target.truth
-        self.at_center: Trace = {}
         if target.truth is not None:
-            self.at_center = target.program.observed_sites(target.truth.center, target.arrays)
+            self.there = center_distributions(target.program, target.truth, target.arrays)
         self.log_dets = {f"_{site}_log_det" for site in reading.center}
 
     def process_message(self, msg: Site) -> None:
@@ -63,7 +62,8 @@ class LocalSites(Messenger):
         name = msg["name"]
         unscaled = {**msg, "scale": None}  # NumPyro scales the log density
         draws = self.truth.draws.get(name)
-        loss = site_divergence(self.at_center[name], unscaled, draws)
+        truth = self.there(name, msg["fn"])
+        loss = site_divergence(truth, unscaled, None if draws is None else draws.values)
         return NegativeLoss(loss, event_shape=msg["fn"].event_shape)
 
     def _gaussian(self, name: str, prior: dist.Distribution) -> dist.Distribution:

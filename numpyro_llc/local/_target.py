@@ -99,18 +99,28 @@ class LocalTarget:
         """Per-datum losses in nats, an array for each observed site."""
         return self.loss_function()(z)
 
-    def loss_function(self) -> Callable[[Parameters], Losses]:
-        """From z to the losses, whose truth is evaluated once for all z."""
-        losses = loss_function(self.program, self.arrays, self.truth)
+    @property
+    def has_draws(self) -> bool:
+        """Whether losses are means over draws from the truth."""
+        return self.truth is not None and bool(self.truth.draws)
+
+    def loss_function(self, *, by_part: bool = False) -> Callable[[Parameters], Losses]:
+        """From z to the losses, whose truth is taken once for all z.
+
+        With `by_part` ``[DRAW_PARTS, ...]``, from a part of the draws each.
+        """
+        losses = loss_function(self.program, self.arrays, self.truth, by_part=by_part)
         return lambda z: losses(self.whole(z))
 
     def row_losses(self, z: Parameters, rows: jax.Array) -> jax.Array:
         """The loss of each of `rows` in nats, ``[len(rows)]``."""
         return self.row_loss_function(rows)(z)
 
-    def row_loss_function(self, rows: jax.Array) -> Callable[[Parameters], jax.Array]:
-        """From z to the losses of `rows`, whose truth is evaluated once for all z."""
-        losses = row_loss_function(self.program, self.arrays, self.truth, rows)
+    def row_loss_function(
+        self, rows: jax.Array, *, by_part: bool = False
+    ) -> Callable[[Parameters], jax.Array]:
+        """From z to the losses of `rows`; as :meth:`loss_function`."""
+        losses = row_loss_function(self.program, self.arrays, self.truth, rows, by_part=by_part)
         return lambda z: losses(self.whole(z))
 
     def excess_loss(self, z: Parameters) -> jax.Array:

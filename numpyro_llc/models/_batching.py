@@ -158,9 +158,14 @@ def _holds(value: object, array: jax.Array) -> bool:
     return any(leaf is array for leaf in jax.tree.leaves(value))
 
 
+def few_rows(num_rows: int) -> int:
+    """How many rows a batching is tried on: not all."""
+    return min(_TRIED_ROWS, num_rows - 1)
+
+
 def _rows_to_try(num_rows: int) -> np.ndarray:
-    count = min(_TRIED_ROWS, num_rows - 1)
-    return np.sort(np.random.default_rng(0).permutation(num_rows)[:count])[::-1].copy()
+    chosen = np.random.default_rng(0).permutation(num_rows)[: few_rows(num_rows)]
+    return np.sort(chosen)[::-1].copy()
 
 
 def _program(reading: ModelReading, batching: Batching) -> Program:
@@ -175,7 +180,7 @@ def _problem(reading: ModelReading, batching: Batching) -> str | None:
     except _SHAPE_ERRORS as error:
         return f"it says: {str(error).splitlines()[0].rstrip('.')}."
     for name, loss in reading.center_losses.items():
-        if _row_axis(loss.shape, shapes[name].shape, batching.num_rows, rows.size) is None:
+        if row_axis(loss.shape, shapes[name].shape, batching.num_rows, rows.size) is None:
             return (
                 f"the losses of site {name!r} have shape {shapes[name].shape} (of the full data "
                 f"{loss.shape})."
@@ -183,7 +188,7 @@ def _problem(reading: ModelReading, batching: Batching) -> str | None:
     return None
 
 
-def _row_axis(full: tuple[int, ...], part: tuple[int, ...], num_rows: int, k: int) -> int | None:
+def row_axis(full: tuple[int, ...], part: tuple[int, ...], num_rows: int, k: int) -> int | None:
     """The one axis, from the right, that went from `num_rows` to `k`."""
     if len(full) != len(part):
         return None
@@ -210,7 +215,7 @@ def _accepted(reading: ModelReading, batching: Batching) -> Program:
     shapes = jax.eval_shape(program.batch_losses, reading.center, reading.arrays, rows)
     site_axes = []
     for name, loss in reading.center_losses.items():
-        axis = _row_axis(loss.shape, shapes[name].shape, batching.num_rows, rows.size)
+        axis = row_axis(loss.shape, shapes[name].shape, batching.num_rows, rows.size)
         assert axis is not None  # `_problem` saw to it
         site_axes.append((name, axis))
     program = _program(reading, replace(batching, site_axes=tuple(site_axes)))

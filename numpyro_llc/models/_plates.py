@@ -70,11 +70,11 @@ class Batching:
     def take(self, arrays: Sequence[jax.Array], rows: jax.Array) -> list[jax.Array]:
         """The arguments with only `rows` of those that are sliced."""
         return [
-            array if axis is None else self._taken(array, rows, axis)
+            array if axis is None else self.taken(array, rows, axis)
             for array, axis in zip(arrays, self.axes, strict=True)
         ]
 
-    def _taken(self, array: jax.Array, rows: jax.Array, axis: int) -> jax.Array:
+    def taken(self, array: jax.Array, rows: jax.Array, axis: int) -> jax.Array:
         """Some rows of an array, of each part those in it: no row changes its device."""
         if self.shards == 1:
             return jnp.take(array, rows, axis=axis)

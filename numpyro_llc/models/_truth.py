@@ -12,6 +12,7 @@ from numpyro import distributions as dist
 from numpyro_llc.models import _data, _rules
 from numpyro_llc.models._convolutions import where_slow_by_products
 from numpyro_llc.models._divergence import divergence, is_known
+from numpyro_llc.models._kept import Distributions, Kept, distributions_at, put_together
 from numpyro_llc.models._loss import NegativeLoss
 from numpyro_llc.models._program import Program
 from numpyro_llc.models._types import Arrays, Losses, Parameters, Site, Trace
@@ -32,13 +33,16 @@ class Truth(NamedTuple):
     ----------
     center : dict
         All unconstrained parameters there.
-    draws : dict of str to array
+    draws : dict of str to Kept
         ``[draw, *batch_shape, *event_shape]`` of the observed sites whose divergence is not known
         in closed form.
+    distributions : dict of str to tuple, or None
+        Their parameters there, of all data; None where they are evaluated with each batch.
     """
 
     center: Parameters
-    draws: dict[str, jax.Array]
+    draws: dict[str, Kept]
+    distributions: Distributions | None
 
 
 def make_truth(program: Program, center: Parameters, arrays: Arrays) -> Truth:
@@ -55,75 +59,109 @@ def make_truth(program: Program, center: Parameters, arrays: Arrays) -> Truth:
             "discrete latent sites that are summed out. Write each as one distribution, such as "
             "dist.MixtureSameFamily; or use truth='data'."
         )
-    problems: list[str] = []
+    return Truth(center, *_at_center(program, center, arrays))
 
-    def look(center: Parameters, arrays: Arrays) -> None:
-        sites = program.observed_sites(center, arrays)
-        problems.extend(filter(None, (_problem(name, sites[name]) for name in sites)))
 
-    jax.eval_shape(look, center, arrays)
-    if problems:
+@partial(jax.jit, static_argnums=0)
+def _at_center(
+    program: Program, center: Parameters, arrays: Arrays
+) -> tuple[dict[str, Kept], Distributions | None]:
+    """Draws of the sites that need them, and the distributions if they are to be kept."""
+    sites = program.observed_sites(center, arrays)
+    if problems := [problem for name in sites if (problem := _problem(name, sites[name]))]:
         raise ValueError(" ".join(problems))
-    return Truth(center, _draws(program, center, arrays))
+    axes = {} if program.batching is None else dict(program.batching.site_axes)
+    draws = {
+        name: Kept(draws, axes[name] - sites[name]["fn"].event_dim if axes else None)
+        for name, draws in _draws(sites).items()
+    }
+    return draws, distributions_at(program, center, arrays, sites)
 
 
 def loss_function(
-    program: Program, arrays: Sequence[jax.Array], truth: Truth | None
+    program: Program,
+    arrays: Sequence[jax.Array],
+    truth: Truth | None,
+    *,
+    by_part: bool = False,
 ) -> Callable[[Parameters], Losses]:
-    """From z to per-datum losses in nats, of the data (None) or against a truth."""
+    """From z to per-datum losses in nats, of the data (None) or against a truth.
+
+    `by_part` as in :func:`divergences`.
+    """
     if truth is None:
         return lambda z: program.losses(z, arrays)
-    return divergences(program, truth, arrays)
+    return divergences(program, truth, arrays, by_part=by_part)
 
 
 def row_loss_function(
-    program: Program, arrays: Sequence[jax.Array], truth: Truth | None, rows: jax.Array
+    program: Program,
+    arrays: Sequence[jax.Array],
+    truth: Truth | None,
+    rows: jax.Array,
+    *,
+    by_part: bool = False,
 ) -> Callable[[Parameters], jax.Array]:
-    """The same of each of `rows`, ``[len(rows)]``."""
+    """The same of each of `rows`, ``[len(rows)]``, or ``[DRAW_PARTS, len(rows)]``."""
     if truth is None:
         return lambda z: program.row_losses(z, arrays, rows)
-    against = divergences(program, truth, arrays, rows)
-    return lambda z: program.by_row(against(z), len(rows))
+    against = divergences(program, truth, arrays, rows, by_part=by_part)
+    by_row = partial(program.by_row, count=len(rows))
+    return lambda z: jax.vmap(by_row)(against(z)) if by_part else by_row(against(z))
 
 
 def divergences(
-    program: Program, truth: Truth, arrays: Sequence[jax.Array], rows: jax.Array | None = None
+    program: Program,
+    truth: Truth,
+    arrays: Sequence[jax.Array],
+    rows: jax.Array | None = None,
+    *,
+    by_part: bool = False,
 ) -> Callable[[Parameters], Losses]:
     """From z to ``KL(p(·|x_i, z*) ‖ p(·|x_i, z))`` in nats, of all data or `rows`.
 
-    The truth is evaluated here, once for all z.
+    The truth is taken here, once for all z. With `by_part` from a part of the draws each,
+    ``[DRAW_PARTS, ...]``; those of sites without draws are the same in all.
     """
-    there, draws = _at_center(program, truth, arrays, rows)
-
-    def at(z: Parameters) -> Losses:
-        here = program.observed_sites(z, arrays, rows)
-        return {k: site_divergence(there[k], site, draws.get(k)) for k, site in here.items()}
-
-    return where_slow_by_products(program, at)
-
-
-def divergence_parts(
-    program: Program, truth: Truth, arrays: Sequence[jax.Array], rows: jax.Array | None = None
-) -> Callable[[Parameters], Losses]:
-    """As :func:`divergences`, ``[DRAW_PARTS, ...]`` from a part of the draws each.
-
-    Of the sites that have draws alone.
-    """
-    there, draws = _at_center(program, truth, arrays, rows)
+    there = center_distributions(program, truth, arrays, rows)
+    draws = {name: kept.of(program, rows) for name, kept in truth.draws.items()}
     parts = {k: x.reshape(DRAW_PARTS, -1, *x.shape[1:]) for k, x in draws.items()}
 
+    def loss(name: str, site: Site) -> jax.Array:
+        at = partial(site_divergence, there(name, site["fn"]), site)
+        if not by_part:
+            return at(draws.get(name))
+        if name in parts:
+            return jax.vmap(at)(parts[name])
+        one = at()
+        return jnp.broadcast_to(one, (DRAW_PARTS, *one.shape))
+
     def at(z: Parameters) -> Losses:
         here = program.observed_sites(z, arrays, rows)
-        return {
-            k: jax.vmap(partial(site_divergence, there[k], here[k]))(x) for k, x in parts.items()
-        }
+        return {name: loss(name, site) for name, site in here.items()}
 
     return where_slow_by_products(program, at)
 
 
-def site_divergence(truth: Site, site: Site, draws: jax.Array | None = None) -> jax.Array:
+def center_distributions(
+    program: Program, truth: Truth, arrays: Sequence[jax.Array], rows: jax.Array | None = None
+) -> Callable[[str, dist.Distribution], dist.Distribution]:
+    """From a site and its distribution at some z to that at the centre, of all data or `rows`."""
+    if truth.distributions is None:
+        sites = program.observed_sites(truth.center, arrays, rows)
+        return lambda name, _: sites[name]["fn"]
+    leaves = {
+        name: tuple(leaf if leaf is None else leaf.of(program, rows) for leaf in kept)
+        for name, kept in truth.distributions.items()
+    }
+    return lambda name, here: put_together(leaves[name], here)
+
+
+def site_divergence(
+    truth: dist.Distribution, site: Site, draws: jax.Array | None = None
+) -> jax.Array:
     """KL of an observed site, one value per datum; a user's ``handlers.scale`` counts."""
-    kl = divergence(truth["fn"], site["fn"], draws)
+    kl = divergence(truth, site["fn"], draws)
     kl = jnp.broadcast_to(kl, _data.data_axes(site).shape)
     kl = kl.astype(jnp.promote_types(kl.dtype, jnp.float32))
     return kl if site["scale"] is None else site["scale"] * kl
@@ -150,11 +188,10 @@ def _problem(name: str, site: Site) -> str | None:
     return None
 
 
-@partial(jax.jit, static_argnums=0)
-def _draws(program: Program, center: Parameters, arrays: Arrays) -> dict[str, jax.Array]:
+def _draws(sites: Trace) -> dict[str, jax.Array]:
     """Draws of the sites that need them, a key for each."""
     found = {}
-    for place, (name, site) in enumerate(program.observed_sites(center, arrays).items()):
+    for place, (name, site) in enumerate(sites.items()):
         if is_known(site["fn"]):
             continue
         shape, key = _data.data_axes(site).shape, jax.random.key(DRAW_SEED)
@@ -173,17 +210,3 @@ def _draws(program: Program, center: Parameters, arrays: Arrays) -> dict[str, ja
                 "numpyro.distributions.kl.kl_divergence; or use truth='data'."
             ) from None
     return found
-
-
-def _at_center(
-    program: Program, truth: Truth, arrays: Sequence[jax.Array], rows: jax.Array | None
-) -> tuple[Trace, dict[str, jax.Array]]:
-    """The observed sites at the centre and the draws from them, of all data or `rows`."""
-    sites = program.observed_sites(truth.center, arrays, rows)
-    if rows is None:
-        return sites, truth.draws
-    axes = dict(program.require_batching().site_axes)
-    return sites, {
-        name: jnp.take(array, rows, axis=axes[name] - sites[name]["fn"].event_dim)
-        for name, array in truth.draws.items()
-    }

@@ -174,7 +174,7 @@ def pointwise_losses(
         positions=z,
         reference=jax.tree.map(lambda leaf: leaf[0], z) if not is_center else reading.center,
         is_center=is_center,
-        truth=model.truth_of(reading) if isinstance(model, LocalizedModel) else None,
+        truth=_truth(model, replace(reading, program=program)),
         draws=draws,
         shape=shape,
         weights=_weights_of_rows(reading, program, num_rows),
@@ -183,6 +183,10 @@ def pointwise_losses(
     )
     _check_recorded(losses, statistics(idata))
     return losses
+
+
+def _truth(model: LocalizedModel | Callable, reading: ModelReading) -> Truth | None:
+    return model.truth_of(reading) if isinstance(model, LocalizedModel) else None
 
 
 def _stored(reading: ModelReading, draws: xr.Dataset) -> dict[str, np.ndarray]:

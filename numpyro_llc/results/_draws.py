@@ -11,9 +11,9 @@ from numpyro_llc.local import (
     Evaluation,
     LocalizedModel,
     LocalTarget,
-    excess_by_draws,
     excess_losses,
     is_differentiable,
+    statistics_of_draws,
 )
 from numpyro_llc.models import ModelReading, Parameters, named_leaves, on_host
 from numpyro_llc.sampling import Draws
@@ -33,8 +33,7 @@ def _evaluate(
 ) -> tuple[Evaluation, dict[str, jax.Array]]:
     def one_draw(chains: Parameters) -> tuple[Evaluation, dict[str, jax.Array]]:
         found = excess_losses(target, chains, None, with_slope=with_slope)
-        statistics = jax.vmap(target.displacement)(chains) | excess_by_draws(target, chains, None)
-        return found, statistics
+        return found, jax.vmap(target.displacement)(chains) | statistics_of_draws(found)
 
     by_draw = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 1, 0), z)
     return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, 1), jax.lax.map(one_draw, by_draw))
@@ -46,7 +45,7 @@ def evaluated(
     """Unconstrained draws ``[chain, draw, ...]`` with their losses and distances."""
     with_slope = is_differentiable(target)
     seen, evaluated = jax.tree.map(np.asarray, _evaluate(with_slope, target, positions))
-    excess, by_part, contrasts, slope = (np.asarray(part, np.float64) for part in seen)
+    excess, by_part, contrasts, slope, _ = (np.asarray(part, np.float64) for part in seen)
     if with_slope:
         evaluated["virial"] = float(target.inverse_temperature) * slope
     place = np.unravel_index(np.argmin(np.nan_to_num(excess, nan=np.inf)), excess.shape)

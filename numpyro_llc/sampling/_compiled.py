@@ -14,8 +14,8 @@ from numpyro_llc.local import (
     LocalTarget,
     OtherData,
     PosteriorTarget,
-    excess_by_draws,
     excess_losses,
+    statistics_of_draws,
 )
 from numpyro_llc.models import Fields, Parameters, PyTree, on_host
 from numpyro_llc.sampling._devices import Placement
@@ -61,9 +61,8 @@ def _observe(
     z = sampler.position(state)
     has_slope = records_slope(sampler, target)
     found = excess_losses(target, z, rows, with_slope=has_slope)
-    excess, by_part, contrasts, slope = found
-    virial = {"virial": target.inverse_temperature * slope} if has_slope else {}
-    chains = excess.shape[0]
+    virial = {"virial": target.inverse_temperature * found.slope} if has_slope else {}
+    by_part, chains = found.by_part, found.excess.shape[0]
     statistics = {
         name: jnp.broadcast_to(value, (chains,))
         for name, value in sampler.statistics(state).items()
@@ -73,15 +72,15 @@ def _observe(
         for name, other in other_data.items()
     }
     seen = {
-        "excess_loss": excess,
+        "excess_loss": found.excess,
         "by_part": by_part if rows is not None and by_part.shape[1] > 1 else by_part[:, :1],
-        "contrasts": contrasts,
+        "contrasts": found.contrasts,
         **jax.vmap(target.displacement)(z),
         **virial,
         "z": {name: z[name] for name in sites},
         **statistics,
         **others,
-        **excess_by_draws(target, z, rows),
+        **statistics_of_draws(found),
     }
     return seen, z
 

@@ -92,7 +92,8 @@ def groups(
         size = 1
         # Steps of NUTS are of unequal cost: side by side, all cells would wait for the longest.
         if given and plan.is_stochastic and plan.schedule.chain_method == "vectorized":
-            size = int(np.clip(max_memory // _bytes(plan), 1, len(places)))
+            own = _bytes(plan) + ("center" in plan_of.axes) * _bytes_of_truth(plan)
+            size = int(np.clip(max_memory // own, 1, len(places)))
             size = -(-len(places) // -(-len(places) // size))  # groups as even as they can be
         for k in range(0, len(places), size):
             group = places[k : k + size]
@@ -104,6 +105,11 @@ def _bytes(plan: Plan) -> int:
     rows = min(plan.rows_of_a_step, SLICE_ROWS)
     numbers = plan.schedule.num_chains * (16 * plan.target.dimension + 8 * rows)
     return numbers * jnp.zeros((), jnp.result_type(float)).dtype.itemsize
+
+
+def _bytes_of_truth(plan: Plan) -> int:
+    """What the model's distributions at a centre take."""
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(plan.target.truth))
 
 
 class Group(NamedTuple):

@@ -1,13 +1,15 @@
 """What ``truth="center"`` costs against the data, on a perceptron with softmax outputs.
 
-Run ``python tests/benchmarks/truth.py`` (options: ``--help``). Gradients and losses of four chains,
-and whole runs of ``sgnht`` with minibatches, take turns with each truth; the medians are compared.
-All is compiled before the clocks start.
+Run ``python tests/benchmarks/truth.py`` (options: ``--help``). Of the gradient from a batch, that
+of all data, and the evaluation of a draw it prints the operations that XLA counts, and the medians
+of their times, which take turns with each truth; of whole runs of ``sgnht`` with minibatches the
+medians alone. For one chain and for several. All is compiled before the clocks start.
 """
 
 import argparse
 import time
 import warnings
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +17,9 @@ import numpy as np
 
 import numpyro_llc as nllc
 from numpyro_llc.local import all_rows, excess_losses
+from numpyro_llc.models import with_batches
 
-CHAINS = 4
+BATCH = 128
 TRUTHS = ("data", "center")
 
 
@@ -56,31 +59,48 @@ def median_ratio(functions, repeats):
     return *(1e3 * medians[truth] for truth in TRUTHS), medians["center"] / medians["data"]
 
 
-def parts(locals_, data):
-    """By name, the compiled parts of a run by truth."""
-    gradient = jax.jit(lambda target, z: jax.vmap(jax.grad(target.potential))(z))
-    evaluate = jax.jit(lambda target, z: excess_losses(target, z, all_rows(target)).excess)
-    found = {"gradient": {}, "evaluation": {}}
+def parts(locals_, data, chains):
+    """By name and truth, the compiled parts of a run, and what they are called with."""
+
+    def from_batch(target, z):
+        return jax.vmap(jax.grad(lambda one: target.tempered_loss(one, jnp.arange(BATCH))))(z)
+
+    parts = {
+        "gradient, batch": from_batch,
+        "gradient, all": lambda target, z: jax.vmap(jax.grad(target.potential))(z),
+        "evaluation": lambda target, z: excess_losses(target, z, all_rows(target), with_slope=True)[
+            :2
+        ],
+    }
+    found = {name: {} for name in parts}
     for truth, local in locals_.items():
-        target = local.target(local.read(data))[0]
-        z = jax.tree.map(lambda leaf: jnp.stack([1.01 * leaf] * CHAINS), target.center)
-        found["gradient"][truth] = lambda t=target, z=z: gradient(t, z)
-        found["evaluation"][truth] = lambda t=target, z=z: evaluate(t, z)
+        reading = local.read(data)
+        target = local.target(replace(reading, program=with_batches(reading)))[0]
+        z = jax.tree.map(lambda leaf: jnp.stack([1.01 * leaf] * chains), target.center)
+        for name, function in parts.items():
+            found[name][truth] = jax.jit(function).lower(target, z).compile(), (target, z)
     return found
 
 
-def runs(locals_, data, steps):
+def operations_ratio(compiled):
+    """Operations of one truth over those of the other; XLA counts those of a loop's turn once."""
+    counts = {truth: one.cost_analysis()["flops"] for truth, (one, _) in compiled.items()}
+    return counts["center"] / counts["data"]
+
+
+def runs(locals_, data, steps, chains):
     """Whole runs with minibatches."""
 
     def run(local):
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", nllc.LLCWarning)
+            warnings.simplefilter("ignore")
             idata = nllc.estimate_llc(
                 jax.random.key(0),
                 local,
                 data,
                 kernel="sgnht",
-                batch_size=128,
+                batch_size=BATCH,
+                num_chains=chains,
                 num_warmup=steps // 2,
                 num_samples=steps,
                 thinning=10,
@@ -96,14 +116,23 @@ def main():
     parser.add_argument("--widths", type=int, nargs="+", default=[64, 128, 64, 10])
     parser.add_argument("--num-data", type=int, default=2000)
     parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--chains", type=int, nargs="+", default=[1, 4])
     parser.add_argument("--repeats", type=int, default=7)
     given = parser.parse_args()
     locals_, data = problem(given.widths, given.num_data)
-    measured = {**parts(locals_, data), "sgnht": runs(locals_, data, given.steps)}
-    print("                 data [ms]  center [ms]   ratio")
-    for name, functions in measured.items():
-        one, two, ratio = median_ratio(functions, given.repeats)
-        print(f"{name:15s} {one:10.2f} {two:12.2f} {ratio:7.2f}", flush=True)
+    print("chains                    data [ms]  center [ms]   ratio  of operations")
+    for chains in given.chains:
+        for name, compiled in parts(locals_, data, chains).items():
+            functions = {
+                k: lambda one=one, own=own: one(*own) for k, (one, own) in compiled.items()
+            }
+            _say(chains, name, functions, given.repeats, f"{operations_ratio(compiled):10.2f}")
+        _say(chains, "sgnht", runs(locals_, data, given.steps, chains), given.repeats)
+
+
+def _say(chains, name, functions, repeats, operations=""):
+    one, two, ratio = median_ratio(functions, repeats)
+    print(f"{chains:6d}  {name:15s} {one:11.2f} {two:12.2f} {ratio:7.2f} {operations}", flush=True)
 
 
 if __name__ == "__main__":
