@@ -39,6 +39,19 @@ class Metropolis(MCMCKernel):
         return State(z, potential, key)
 
 
+class AtManyScales(Metropolis):
+    """Proposals of a scale that is drawn at each step, up to a given one and 1/100 of it.
+
+    For densities of a few parameters whose widths are not known, as those of a ladder.
+    """
+
+    def sample(self, state, model_args, model_kwargs):
+        key, own = jax.random.split(state.rng_key)
+        walk = Metropolis(self._scale * 0.01 ** jax.random.uniform(own))
+        walk._potential_fn = self._potential_fn
+        return walk.sample(state._replace(rng_key=key), model_args, model_kwargs)
+
+
 METROPOLIS = Metropolis(0.03)
 """For the regression: one object, so that all that use it share what is compiled, if the warm-up is
 as long too: 100 steps."""

@@ -19,7 +19,7 @@ import pytest
 import regression
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from metropolis import METROPOLIS
+from metropolis import FITTED, METROPOLIS
 from numpyro.infer import NUTS
 
 import numpyro_llc as nllc
@@ -161,16 +161,24 @@ import sys, warnings
 sys.path.insert(0, {tests!r})
 warnings.simplefilter("ignore")
 import test_checkpoint
+test_checkpoint.slowed({pause})
 test_checkpoint.run({folder!r}, **getattr(test_checkpoint, {settings!r}))
 print("ended", flush=True)
 """
-LONG = {**STORED, "store_sites": False, "num_samples": 60_000, "thinning": 20}
+LONG = {**STORED, "store_sites": False, "num_samples": 4_000, "thinning": 2}
 LONG_BATCHES = {"num_samples": 400_000, "thinning": 40, "num_warmup": 20_000}
 
 
-def begin(folder, settings):
+def slowed(pause):
+    """All chunks from now on, by so many seconds."""
+    advance = sampling._run.advance
+    sampling._run.advance = lambda *args: time.sleep(pause) or advance(*args)
+
+
+def begin(folder, settings, pause=0.0):
     """The run in a process of its own, which compiles without writing what it compiled."""
-    code = KILLED.format(tests=os.path.dirname(__file__), folder=str(folder), settings=settings)
+    names = {"folder": str(folder), "settings": settings, "pause": pause}
+    code = KILLED.format(tests=os.path.dirname(__file__), **names)
     # A process that is killed while it writes a compiled program leaves half of it for others.
     own = {**os.environ, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "1e9"}
     return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=own)
@@ -179,7 +187,7 @@ def begin(folder, settings):
 @pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
 def test_a_killed_run_ends_in_the_same_draws(tmp_path):
     wanted, folder = llc(run(**LONG)), tmp_path / "a"
-    process = begin(folder, "LONG")
+    process = begin(folder, "LONG", pause=1.0)
     while not (folder / "draws-0.npz").exists() and process.poll() is None:
         time.sleep(0.01)
     with pytest.raises(nllc.CheckpointError, match=f"in use by process {process.pid} on "):
@@ -394,8 +402,8 @@ def test_until_says_what_ended_the_run():
     assert row["r_hat"] <= 1.01
     assert row["mcse_mean"] > 0.01 * row["mean"]  # it ends soon after
     common = {**common, "num_warmup": 100}
-    nuts = run(kernel="nuts", batch_size=None, until={"relative_error": 0.02}, **common)
-    row = nllc.summary(nuts).loc["llc"]
+    exact = run(kernel=FITTED, batch_size=None, until={"relative_error": 0.02}, **common)
+    row = nllc.summary(exact).loc["llc"]
     assert 0.008 * row["mean"] < row["mcse_mean"] <= 0.02 * row["mean"]
 
 

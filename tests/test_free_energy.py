@@ -17,6 +17,7 @@ import numpyro.distributions as dist
 import pytest
 import xarray as xr
 from exact_ladders import ladder_of
+from metropolis import AtManyScales
 from regression import OLS, X, Y
 from regression import exact as exact_llc_of_run
 from scipy.integrate import quad
@@ -35,6 +36,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 SIZES = (100, 1_000, 10_000)
 RUNGS = np.geomspace(1e-4, 1.0, 9)
 BY_SITE = {"a": 1.0, "b": 3.0}
+WALK = {"kernel": AtManyScales(3.0), "num_samples": 6000}
 
 
 def regression(x, y=None):
@@ -96,16 +98,16 @@ def test_ladder_of_the_prior_gives_the_evidence_of_conjugate_regression(n):
     assert abs(found.value - exact_evidence(x, y, scale=1.0)) > 4 * found.error
 
 
-def both_ladders(n):
+def both_ladders(n, **settings):
     x, y, ols, _ = regression_data(n)
-    settings = {"localization": BY_SITE, "inverse_temperatures": None, "prior": "both"}
+    settings |= {"localization": BY_SITE, "inverse_temperatures": None, "prior": "both"}
     return run_ladder(regression, n, x, y, sites(ols), **settings)
 
 
 @pytest.fixture(scope="module")
 def sampled():
     """The ladders of 1000 data, γ by site, at the rungs that are the default."""
-    return both_ladders(1_000)
+    return both_ladders(1_000, **WALK)
 
 
 def excess_of_regression(x, beta=1.0):
@@ -223,7 +225,7 @@ def test_a_singular_model_of_one_parameter_has_the_evidence_of_quadrature(n):
     best = np.sqrt(max(b / a, 0.0))
     integral = 2 * quad(joint, 0.0, 6.0, points=[best, 2 * best + 0.3], limit=500)[0]
     wanted = 0.5 * y @ y + np.log(2 * np.pi) - np.log(integral)
-    ladder = run_ladder(square_feature, n, x, y, {"w": best}, prior="model")
+    ladder = run_ladder(square_feature, n, x, y, {"w": best}, prior="model", **WALK)
     found = evidence.free_energy(ladder)
     assert found.error < 0.1
     assert abs(found.value - wanted) < 4 * found.error

@@ -92,7 +92,7 @@ def test_param_sites_become_latent_ones():
     np.testing.assert_allclose(slopes["s"], expected["s"], rtol=1e-4)
 
 
-@pytest.mark.parametrize("jit_model_args", [False, True])
+@pytest.mark.parametrize("jit_model_args", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_users_own_run_gives_the_same_estimate(llc_of, jit_model_args):
     localized = nllc.localize(
         regression.model, center={"w": regression.OLS}, inverse_temperature=1 / np.log(500)

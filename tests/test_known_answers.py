@@ -9,7 +9,7 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 import regression
-from metropolis import METROPOLIS
+from metropolis import FITTED, METROPOLIS
 
 import numpyro_llc as nllc
 from numpyro_llc import zoo
@@ -131,8 +131,8 @@ def test_the_density_is_that_of_the_docstring():
     [
         (regression.OLS, regression.TRUTH, 1.0, 1.93552767),
         (regression.TRUTH, regression.OLS, 100.0, 0.57889928),
-        pytest.param(regression.OLS, regression.TRUTH, 100.0, 0.69767738, marks=pytest.mark.slow),
-        pytest.param(regression.TRUTH, regression.OLS, 1.0, 1.61470969, marks=pytest.mark.slow),
+        (regression.OLS, regression.TRUTH, 100.0, 0.69767738),
+        (regression.TRUTH, regression.OLS, 1.0, 1.61470969),
     ],
     ids=["least squares, 1", "truth, 100", "least squares, 100", "truth, 1"],
 )
@@ -145,7 +145,10 @@ def test_noisy_regression(center, other, gamma, listed, llc_of):
         (regression.X, regression.Y),
         center={"w": center},
         localization=gamma,
-        num_samples=2000,
+        kernel=FITTED,
+        num_warmup=100,
+        num_samples=20_000,
+        thinning=10,
         progress_bar=False,
     )
     mean, error = llc_of(idata)
@@ -170,6 +173,7 @@ def test_localization_by_site_and_inverse_temperature(llc_of):
         localization={"a": 1.0, "b": 50.0},
         inverse_temperature=0.7,
         kernel=METROPOLIS,
+        num_warmup=100,
         num_samples=40_000,
         thinning=20,
         progress_bar=False,
