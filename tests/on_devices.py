@@ -1,4 +1,4 @@
-"""What `test_devices.py` runs on four devices, in a process of its own; prints JSON."""
+"""What `test_devices.py` runs on eight devices, in a process of its own; prints JSON."""
 
 import json
 import re
@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpyro
 
-numpyro.set_host_device_count(4)
+numpyro.set_host_device_count(8)
 
+import fingerprinted  # noqa: E402
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
 import numpyro.distributions as dist  # noqa: E402
@@ -59,39 +60,32 @@ def run_of(model, center, data, on=None, batch_size=None):
     run = sampling.Run(plan, plan.starts(None, jax.random.key(1)), jax.random.key(2), rows=rows)
     given = run.progress, {}, plan.target, rows, {}, 4, 2, True, True
     compiled = sampling.advance.lower(plan.sampler, run.layout, (), *given).compile()
-    found = re.findall(
-        r"= \(?\w+\[([\d,]*)\].* (all-\w+|collective-\w+|reduce-scatter)\(", compiled.as_text()
-    )
+    found = re.findall(r"= (.*?) (all-\w+|collective-\w+|reduce-scatter)\(", compiled.as_text())
     return run, [
-        (kind, int(np.prod([int(k) for k in shape.split(",") if k]))) for shape, kind in found
+        (kind, int(np.prod([int(k) for k in shape.split(",") if k])))
+        for shapes, kind in found
+        for shape in re.findall(r"\[([\d,]*)\]", shapes)
     ]
 
 
 def messages():
-    on = mesh(chain=2, data=2)
-    run, found = run_of(regression.model, CENTER, DATA, on, batch_size=20)
+    """Chains, rows and parameters, each over two devices."""
+    on = mesh(chain=2, data=2, model=2)
+    first = np.random.default_rng(4).normal(size=(5, 8))
+    center = {"first": put(first, on, None, "model"), "last": put(first[0], on, "model")}
+    run, found = run_of(network, center, [put(part, on, "data") for part in DATA], on, 20)
     rows = [shard.data.shape[0] for shard in run.target.arrays[0].addressable_shards]
-    chains = [shard.data.shape[1] for shard in run.state.z["w"].addressable_shards]
+    held = jax.tree.map(
+        lambda leaf: leaf.addressable_shards[0].data.shape,
+        (run.state.z, run.state.anchor.gradient),
+    )
     run.walk(3)
     compiled = []
     jax.monitoring.register_event_duration_secs_listener(
         lambda event, *_, **__: compiled.append(event) if "backend_compile" in event else None
     )
     run.draw(2, 2)
-    return {"found": found, "rows": rows, "chains": chains, "again": len(compiled)}
-
-
-def parameters():
-    on = mesh(data=2, model=2)
-    first = jax.random.normal(jax.random.key(4), (5, 8))
-    center = {"first": put(first, on, None, "model"), "last": put(first[0], on, "model")}
-    data = [put(part, on, "data") for part in DATA]
-    run, found = run_of(network, center, data, batch_size=20)
-    held = jax.tree.map(
-        lambda leaf: leaf.addressable_shards[0].data.shape,
-        (run.state.z, run.state.anchor.gradient),
-    )
-    return {"found": found, "held": held}
+    return {"found": found, "rows": rows, "held": held, "again": len(compiled)}
 
 
 def example():
@@ -138,7 +132,7 @@ def cases(folder):
         "both": lambda: draws(on, kernel=METROPOLIS),
         "gone on": lambda: draws(on, kernel=METROPOLIS, output=begun),
         "messages": messages,
-        "parameters": parameters,
+        "fingerprint": lambda: sampling.fingerprint(fingerprinted.model()),
         "example": example,
         "sgld alone": draws,
         "sgld over chains": lambda: draws(mesh(chain=2)),

@@ -78,6 +78,7 @@ def test_mle_of_a_linear_regression_is_least_squares(found):
     assert np.all(found.start_objectives < 1e-3)  # one minimum, which all reach
 
 
+@pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")  # of so few draws
 def test_a_found_center_and_its_estimate_share_compiled_code(found):
     compiled = curvature._gradient_and_hessian._cache_size()
     assert compiled > 0
@@ -88,8 +89,7 @@ def test_a_found_center_and_its_estimate_share_compiled_code(found):
         center=found,
         kernel=FITTED,
         num_warmup=100,
-        num_samples=8000,
-        thinning=4,
+        num_samples=8,
         progress_bar=False,
     )
     assert curvature._gradient_and_hessian._cache_size() == compiled

@@ -18,6 +18,7 @@ from targets import target_of
 import numpyro_llc as nllc
 from numpyro_llc.inference_data import posterior
 from numpyro_llc.local import UNKNOWN, curvature_at_center, noise_product, spread_starts
+from numpyro_llc.local._center import _check_converged
 from numpyro_llc.local._curvature import extreme_eigenvalues
 from numpyro_llc.local._derivatives import gradient_and_product, hessian_product, push_and_pull
 from numpyro_llc.models._fingerprint import calls
@@ -232,12 +233,15 @@ def trap(y):
         numpyro.sample("y", dist.Normal(b + jnp.where(a > 0, jnp.sqrt(a), 0.0), 1.0), obs=y)
 
 
-@pytest.mark.parametrize("kernel", ["nuts", "hmc", "mala", "sgld", "sgnht"])
+NANS = {norm: ({"w": np.zeros(2)}, "'w': 2"), trap: ({"a": -1.0, "b": 0.0}, "{'a': 1}")}
+
+
 @pytest.mark.parametrize(
-    ("model", "center", "named"),
-    [(norm, {"w": np.zeros(2)}, "'w': 2"), (trap, {"a": -1.0, "b": 0.0}, "{'a': 1}")],
+    ("model", "kernel"),
+    [*((norm, kernel) for kernel in ("nuts", "hmc", "mala", "sgnht")), (trap, "sgld")],
 )
-def test_a_gradient_that_is_nan_at_the_center_is_refused_by_site(model, center, named, kernel):
+def test_a_gradient_that_is_nan_at_the_center_is_refused_by_site(model, kernel):
+    center, named = NANS[model]
     with pytest.raises(nllc.NonFiniteLossError, match=f"gradient .*at `center` is not.*{named}"):
         nllc.estimate_llc(jax.random.key(0), model, (Y,), center=center, kernel=kernel, **SHORT)
 
@@ -323,7 +327,8 @@ def test_many_equal_eigenvalues_are_a_minimum():
     """150 groups of 4: the Hessian is 4·I, and λ̂ of the quadratic 75/(1 + γ/4β)."""
     index = np.repeat(np.arange(150), 4)
     y = np.random.default_rng(0).normal(size=600)
-    found = nllc.find_center(jax.random.key(0), groups, (index, y), num_starts=2)
-    assert (found.smallest_eigenvalue, found.largest_eigenvalue) == pytest.approx((4, 4), rel=1e-4)
-    assert found.converged
-    np.testing.assert_allclose(found.params["w"], y.reshape(150, 4).mean(axis=1), atol=1e-4)
+    target = target_of(groups, (index, y), {"w": y.reshape(150, 4).mean(axis=1)}, beta=0.2)
+    found = curvature_at_center(target, jax.random.key(0))
+    assert (found.smallest, found.largest) == pytest.approx((4, 4), rel=1e-4)
+    assert found.expected_llc == pytest.approx(75 / (1 + 1 / 0.8), rel=1e-4)
+    assert _check_converged(found, target)

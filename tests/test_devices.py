@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import fingerprinted
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,7 +25,7 @@ from numpyro_llc.local import (
     noise_samples,
     potential_gradient,
 )
-from numpyro_llc.sampling import check_schedule, make_plan
+from numpyro_llc.sampling import check_schedule, fingerprint, make_plan
 from numpyro_llc.sampling._devices import check_shares
 
 HERE = Path(__file__).parent
@@ -40,7 +41,7 @@ def given(folder, *claims):
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    claims = "alone", "both", "gone on", "messages", "parameters"
+    claims = "alone", "both", "gone on", "messages", "fingerprint"
     return given(tmp_path_factory.mktemp("runs"), *claims)
 
 
@@ -57,6 +58,10 @@ def test_the_example_of_the_page_runs(tmp_path):
 
 def test_a_run_goes_on_on_another_mesh(found):
     np.testing.assert_array_equal(found["gone on"], found["alone"])
+
+
+def test_a_model_has_the_same_fingerprint_in_another_process(found):
+    assert found["fingerprint"] == fingerprint(fingerprinted.model())
 
 
 @pytest.fixture(scope="module")
@@ -113,23 +118,21 @@ def test_each_shard_gives_its_share_of_a_batch_and_of_an_evaluation(by_shard):
     assert np.all(seen.weights == 1)
 
 
-def test_rows_and_chains_stay_where_they_are(found):
-    """Each device holds half of both; only one number for each chain is gathered."""
-    given = found["messages"]
-    assert set(given["rows"]) == {250}
-    assert set(given["chains"]) == {2}
-    kinds = {kind: max(n for k, n in given["found"] if k == kind) for kind, _ in given["found"]}
-    assert set(kinds) == {"all-reduce", "all-gather"}
-    assert kinds["all-gather"] <= 4
-    assert kinds["all-reduce"] <= 4 * 5
-    assert given["again"] == 0  # compilations, of other steps and draws
+def test_rows_chains_and_parameters_stay_where_they_are(found):
+    """Each device holds half of each; only one number for each chain is gathered.
 
-
-def test_parameters_lie_as_those_of_the_centre_and_are_never_gathered(found):
-    given = found["parameters"]
-    assert given["held"][0] == {"first": [1, 4, 5, 4], "last": [1, 4, 4]}
+    Devices add up gradients of the chains, and what each half of the hidden units says of their
+    own rows: never rows of both, nor a parameter that is whole.
+    """
+    given, gradients, own_rows = found["messages"], 2 * 4 * 5, 250
+    assert set(given["rows"]) == {own_rows}
+    assert given["held"][0] == {"first": [1, 2, 5, 4], "last": [1, 2, 4]}
     assert given["held"][1] == {"first": [1, 5, 4], "last": [1, 4]}
-    assert {kind for kind, _ in given["found"]} == {"all-reduce"}
+    sizes = {kind: {n for k, n in given["found"] if k == kind} for kind, _ in given["found"]}
+    assert set(sizes) == {"all-reduce", "all-gather"}
+    assert max(sizes["all-gather"]) <= 4
+    assert max(sizes["all-reduce"] - {own_rows}) <= gradients
+    assert given["again"] == 0  # compilations, of other steps and draws
 
 
 @pytest.mark.slow

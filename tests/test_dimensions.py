@@ -1,6 +1,6 @@
 """Dimensions and coordinates: what ArviZ's ``from_numpyro`` calls an axis, results call it too."""
 
-from functools import cache, partial
+from functools import partial
 from typing import NamedTuple
 
 import arviz as az
@@ -12,7 +12,9 @@ import numpyro.distributions as dist
 import pytest
 import xarray as xr
 from metropolis import Metropolis
-from numpyro.infer import HMC, MCMC
+from numpyro.infer import MCMC
+from numpyro.infer.mcmc import MCMCKernel
+from numpyro.infer.util import constrain_fn
 
 import numpyro_llc as nllc
 from numpyro_llc.results import read_labels
@@ -44,7 +46,7 @@ def nested(x, y):
             numpyro.sample("y", dist.Normal(mean, 1.0), obs=y)
 
 
-def bare(x, y):
+def bare(x, z):
     """No plate over the slopes, some axes without a name, a plate of one."""
     w = numpyro.sample(
         "w", dist.Normal(0.0, 1.0).expand([2, 3]).to_event(2), infer={"event_dims": ["term"]}
@@ -56,57 +58,92 @@ def bare(x, y):
     with numpyro.plate("pupil", 8):
         mean = x[:, None] * w.sum(0) + shift[0, 0]
         numpyro.sample(
-            "y", dist.Normal(mean, 1.0).to_event(1), obs=y, infer={"event_dims": ["school"]}
+            "z", dist.Normal(mean, 1.0).to_event(1), obs=z, infer={"event_dims": ["school"]}
         )
 
 
-class Case(NamedTuple):
-    model: object
-    args: tuple
-    center: dict
-    sites: tuple
-    labels: dict
+def both(x, y, z):
+    nested(x, y)
+    bare(x, z)
 
 
 Y = np.sin(np.arange(24.0))
-NESTED = Case(
-    nested,
-    (X, Y.reshape(3, 8)),
-    {"slope": np.zeros((2, 2)), "level": np.zeros((3, 1))},
-    ("slope", "level", "parts", "mean"),
-    {},
+NESTED = (X, Y.reshape(3, 8))
+NESTED_CENTER = {"slope": np.zeros((2, 2)), "level": np.zeros((3, 1))}
+ARGS = (*NESTED, Y.reshape(8, 3))
+LOCAL = nllc.localize(
+    both,
+    center={
+        **NESTED_CENTER,
+        "w": np.zeros((2, 3)),
+        "v": np.zeros(2),
+        "u": np.zeros((2, 2)),
+        "shift": np.zeros((1, 2)),
+    },
+    inverse_temperature=1.0,
+    num_data=48,
 )
-BARE = Case(
-    bare,
-    (X, Y.reshape(8, 3)),
-    {"w": np.zeros((2, 3)), "v": np.zeros(2), "u": np.zeros((2, 2)), "shift": np.zeros((1, 2))},
-    ("w", "v", "u", "shift"),
-    {},
-)
+SITES = ("slope", "level", "parts", "mean", "w", "v", "u", "shift")
+WHO = 10 * np.arange(8)
 CASES = {
-    "plates": NESTED,
-    "plates with coordinates": NESTED._replace(
-        labels={"coords": {"school": SCHOOLS, "term": TERMS, "pupil": 10 * np.arange(8)}}
-    ),
-    "no plates": BARE,
-    "events with coordinates": BARE._replace(
-        labels={"coords": {"term": TERMS, "school": SCHOOLS, "only": ["all"]}}
-    ),
+    "plates": {},
+    "coordinates": {"coords": {"school": SCHOOLS, "term": TERMS, "pupil": WHO, "only": ["all"]}},
     # ArviZ names no plates where `dims` is given, so all are named here.
-    "dims of every variable": NESTED._replace(
-        labels={
-            "coords": {"where": SCHOOLS, "what": TERMS, "who": 10 * np.arange(8)},
-            "dims": {
-                "level": ["where"],
-                "slope": [None, "what"],
-                "parts": ["where", "who", "part"],
-                "mean": ["where", "who"],
-                "y": ["where", "who"],
-                "x": ["who"],
-            },
-        }
-    ),
+    "dims of every variable": {
+        "coords": {"where": SCHOOLS, "what": TERMS, "who": WHO},
+        "dims": {
+            "level": ["where"],
+            "slope": [None, "what"],
+            "parts": ["where", "who", "part"],
+            "mean": ["where", "who"],
+            "w": [None, "where"],
+            "v": ["what"],
+            "u": ["one", "other"],
+            "shift": ["only"],
+            "y": ["where", "who"],
+            "z": ["who", "where"],
+            "x": ["who"],
+        },
+    },
 }
+
+
+class State(NamedTuple):
+    z: dict
+    rng_key: jax.Array
+
+
+class Walk(MCMCKernel):
+    """A random walk from the centre; all sites are unconstrained."""
+
+    sample_field, model = "z", LOCAL
+
+    def init(self, rng_key, num_warmup, init_params, model_args, model_kwargs):
+        return State({name: jnp.asarray(LOCAL.center[name]) for name in LOCAL.center}, rng_key)
+
+    def sample(self, state, model_args, model_kwargs):
+        key, draw = jax.random.split(state.rng_key)
+        return State(
+            jax.tree.map(lambda leaf: leaf + jax.random.normal(draw, leaf.shape), state.z), key
+        )
+
+    def postprocess_fn(self, args, kwargs):
+        return partial(constrain_fn, LOCAL, args, kwargs, return_deterministic=True)
+
+
+@pytest.fixture(scope="module")
+def sampled():
+    """A run, which the cases share."""
+    run = MCMC(
+        Walk(),
+        num_warmup=0,
+        num_samples=DRAWS,
+        num_chains=CHAINS,
+        chain_method="sequential",
+        progress_bar=False,
+    )
+    run.run(jax.random.key(0), *ARGS)
+    return run
 
 
 @pytest.fixture(scope="module", params=CASES)
@@ -114,30 +151,9 @@ def case(request):
     return CASES[request.param]
 
 
-def localized(case):
-    return nllc.localize(case.model, center=case.center, inverse_temperature=1.0, num_data=24)
-
-
-@cache
-def sampled(model):
-    """A run of a model, which its cases share."""
-    case = next(case for case in CASES.values() if case.model is model)
-    run = MCMC(
-        HMC(localized(case), num_steps=1, trajectory_length=None),
-        num_warmup=2,
-        num_samples=DRAWS,
-        num_chains=CHAINS,
-        chain_method="vectorized",
-        progress_bar=False,
-    )
-    run.run(jax.random.key(0), *case.args)
-    return run
-
-
 @pytest.fixture(scope="module")
-def by_arviz(case):
-    run = sampled(case.model)
-    return az.from_numpyro(run, log_likelihood=True, constant_data={"x": X}, **case.labels)
+def by_arviz(case, sampled):
+    return az.from_numpyro(sampled, log_likelihood=True, constant_data={"x": X}, **case)
 
 
 def assert_labelled_alike(found, wanted):
@@ -151,9 +167,8 @@ def assert_labelled_alike(found, wanted):
                 np.testing.assert_array_equal(ours[variable][dim], theirs[variable][dim])
 
 
-def test_a_run_of_numpyro_is_labelled_as_by_arviz(case, by_arviz):
-    run = sampled(case.model)
-    found = nllc.from_numpyro(run, store_sites=case.sites, log_likelihood=True, **case.labels)
+def test_a_run_of_numpyro_is_labelled_as_by_arviz(case, by_arviz, sampled):
+    found = nllc.from_numpyro(sampled, store_sites=SITES, log_likelihood=True, **case)
     assert_labelled_alike(found, by_arviz)
     for name in GROUPS:
         for variable in group(by_arviz, name):
@@ -164,16 +179,16 @@ def test_a_run_of_numpyro_is_labelled_as_by_arviz(case, by_arviz):
 def test_a_run_of_ours_is_labelled_as_by_arviz(case, by_arviz):
     found = nllc.estimate_llc(
         jax.random.key(0),
-        localized(case),
-        case.args,
+        LOCAL,
+        ARGS,
         kernel=Metropolis(0.2),
         num_warmup=0,
         num_samples=DRAWS,
         num_chains=CHAINS,
-        store_sites=case.sites,
+        store_sites=SITES,
         log_likelihood=True,
         progress_bar=False,
-        **case.labels,
+        **case,
     )
     assert_labelled_alike(found, by_arviz)
 
@@ -208,7 +223,7 @@ def test_names_stay_at_their_axes():
 
 
 def test_dims_of_one_variable_leave_the_plates_of_the_others():
-    _, labels = read(nested, *NESTED.args, center=NESTED.center)
+    _, labels = read(nested, *NESTED, center=NESTED_CENTER)
     found = labels({"where": SCHOOLS}, {"level": ["where"]})
     assert found.sites["level"] == {-2: "where"}
     assert found.sites["slope"] == {-2: "kind", -1: "term"}
@@ -234,9 +249,9 @@ def test_dims_of_one_variable_leave_the_plates_of_the_others():
 )
 def test_what_does_not_fit_is_refused_before_sampling(labels, error, message, monkeypatch):
     monkeypatch.setattr("numpyro_llc.estimate._estimate._sampled", None)
-    local = nllc.localize(nested, center=NESTED.center)
+    local = nllc.localize(nested, center=NESTED_CENTER)
     with pytest.raises(error, match=message):
-        nllc.estimate_llc(jax.random.key(0), local, NESTED.args, kernel=Metropolis(0.2), **labels)
+        nllc.estimate_llc(jax.random.key(0), local, NESTED, kernel=Metropolis(0.2), **labels)
 
 
 @pytest.mark.parametrize(

@@ -126,8 +126,8 @@ def test_an_edge_is_said_wherever_a_center_is_used():
             (EMPTY,),
             center=mode,
             kernel=Metropolis(0.5),
-            num_samples=8000,
-            thinning=8,
+            num_warmup=100,
+            num_samples=100,
             progress_bar=False,
         )
     table = nllc.diagnose(idata)

@@ -9,7 +9,7 @@ import regression
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import optimize, special, stats
+from scipy import optimize, signal, special, stats
 
 import numpyro_llc as nllc
 from numpyro_llc import estimators as est
@@ -147,9 +147,9 @@ def draw(post, rng, shape, stick=0.0):
 def gaussian_draws(s, rng, shape, correlation=0.0):
     """``X = ½ Σ s z²``, ``P = ½ Σ (1 - s) z²``, z normal and an AR(1) along each chain."""
     z = rng.normal(size=(*shape, len(s)))
-    for t in range(1, shape[-1]):
-        z[..., t, :] *= np.sqrt(1 - correlation**2)
-        z[..., t, :] += correlation * z[..., t - 1, :]
+    if correlation:
+        z[..., 1:, :] *= np.sqrt(1 - correlation**2)
+        z = signal.lfilter([1.0], [1.0, -correlation], z, axis=-2)
     return 0.5 * z**2 @ s, 0.5 * z**2 @ (1 - s)
 
 

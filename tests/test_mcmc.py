@@ -68,7 +68,7 @@ def test_a_kernel_makes_the_steps_of_its_sampler(stepped):
     tempered = regression.X.T @ regression.X / np.log(500)
     z = np.array([0.1, -0.1, 0.2, 0.3, 1.0])
     potential = 0.5 * z @ (tempered + np.eye(5)) @ z
-    found = target.potential({"w": jnp.asarray(regression.OLS + z)})
+    found = jax.jit(target.potential)({"w": jnp.asarray(regression.OLS + z)})
     assert float(found) == pytest.approx(potential, rel=1e-4)
     state = states[0].inner._replace(warming=jnp.array(True))
     np.testing.assert_array_equal(states[0].z["w"], kernel.sampler.position(state)["w"][0])
@@ -92,7 +92,8 @@ def test_of_a_plain_model_the_potential_is_that_of_its_posterior():
         return 0.5 * np.sum((regression.Y - regression.X @ w) ** 2) + 0.5 * w @ w
 
     one, two = regression.OLS, regression.OLS + np.array([0.1, 0.0, -0.1, 0.2, 1.0])
-    found = [float(target.potential({"w": jnp.asarray(w)})) for w in (one, two)]
+    compiled = jax.jit(target.potential)
+    found = [float(compiled({"w": jnp.asarray(w)})) for w in (one, two)]
     assert found[1] - found[0] == pytest.approx(potential(two) - potential(one), rel=1e-3)
 
 
@@ -235,10 +236,10 @@ def pair(x, y):
 
 
 @pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
-@pytest.mark.parametrize("sites", [None, "net"])
-def test_a_pytree_sampled_by_a_kernel_of_ours_is_read_leaf_by_leaf(sites):
+def test_a_pytree_sampled_by_a_kernel_of_ours_is_read_leaf_by_leaf():
+    """Beside a site that is held fixed."""
     center = {"shift": 0.0, "net": {"a": regression.OLS, "b": 0.0}}
-    kernel = nllc.SGLD(nllc.localize(pair, center=center, sites=sites), step_size=1e-3)
+    kernel = nllc.SGLD(nllc.localize(pair, center=center, sites="net"), step_size=1e-3)
     mcmc = sampled(kernel, num_warmup=50, num_samples=100)
     idata = nllc.from_numpyro(mcmc)
     drawn = mcmc.get_samples(group_by_chain=True)["net"]["a"]
@@ -247,4 +248,4 @@ def test_a_pytree_sampled_by_a_kernel_of_ours_is_read_leaf_by_leaf(sites):
     assert (moved > 0).all()
     assert (idata["sample_stats"]["distance"].to_numpy() >= moved * (1 - 1e-5)).all()
     shift = idata["posterior"]["shift"].to_numpy()
-    assert np.all(shift == 0.0) if sites else np.all(shift != 0.0)
+    assert np.all(shift == 0.0)

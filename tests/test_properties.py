@@ -46,11 +46,12 @@ EXAMPLES = settings(max_examples=25, deadline=None, derandomize=True, database=N
 
 X, Y = RNG.normal(size=(2, 4, 3, 2))
 KEEP = np.arange(12).reshape(4, 3) % 3 > 0
-CASES = [
-    (axes, plates, event, mask, scale)
-    for axes, plates in ((1, ""), (1, "rows"), (2, "rows columns"), (2, "columns rows"))
-    for event in (0, 1)
-    for mask, scale in ((None, 2.5), ("handler", None), ("distribution", 2.5))
+CASES = [  # every pair of plates, event and mask
+    (axes, plates, (k + j) % 2, mask, scale)
+    for k, (axes, plates) in enumerate(
+        ((1, ""), (1, "rows"), (2, "rows columns"), (2, "columns rows"))
+    )
+    for j, (mask, scale) in enumerate(((None, 2.5), ("handler", None), ("distribution", 2.5)))
 ]
 IN_A_PLATE = ("real", "positive", "simplex", "vector")
 

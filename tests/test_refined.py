@@ -50,15 +50,16 @@ def estimate(kernel="nuts", sites=None, **settings):
     return nllc.estimate_llc(jax.random.key(0), local, (X, Y), **chosen)
 
 
-METROPOLIS = Metropolis(0.1)
+WALK = Metropolis(0.3)
 
 
 def refined(**settings):
-    """By Metropolis, for what no kernel changes."""
-    lengths = {"num_warmup": 100, "num_samples": 100, "progress_bar": False, "kernel": METROPOLIS}
-    key = jax.random.key(0)
+    """Of all parameters and of some, on all data and on half; by Metropolis."""
+    some = {"v": np.array([True, False, True])}
+    chosen = {"sites": {"all": None, "some": some}, "evaluate_on": {"half": (X[:250], Y[:250])}}
+    chosen |= {"num_warmup": 100, "num_samples": 100, "progress_bar": False, "kernel": WALK}
     local = nllc.localize(model, center=CENTER)
-    return nllc.refined_llc(key, local, (X, Y), **lengths, **settings)
+    return nllc.refined_llc(jax.random.key(0), local, (X, Y), **{**chosen, **settings})
 
 
 PARTS = {
@@ -141,77 +142,63 @@ def test_all_refinements_are_checked_before_the_first_is_sampled(tmp_path):
 
 
 def test_refinements_go_on_where_they_stopped(tmp_path):
-    parts = {"all": None, "w": "w"}
-    once = refined(sites=parts, output=tmp_path)
-    again = refined(sites=parts, output=tmp_path)
+    once, again = (refined(output=tmp_path) for _ in range(2))
     xr.testing.assert_equal(once, again)
-    assert once["num_parameters"].to_numpy().tolist() == [5, 2]
-    xr.testing.assert_equal(once, refined(sites=parts))
+    xr.testing.assert_equal(once, refined())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1", "settings.json"]
 
 
-def test_what_is_fixed_stays_at_the_center():
-    sites = {"v": np.array([True, False, True])}
-    draws = posterior(estimate(METROPOLIS, sites=sites, num_warmup=100, num_samples=100))
-    for site, where in (("v", 1), ("w", 0), ("w", 1)):
-        values = draws[site].to_numpy()[..., where]
-        np.testing.assert_array_equal(values, np.float32(CENTER[site][where]))
-    assert draws["v"].to_numpy()[..., 0].std() > 0
-    assert draws["v"].to_numpy()[..., 2].std() > 0
-
-
-def test_a_refinement_to_everything_changes_no_bit():
-    lengths = {"num_warmup": 100, "num_samples": 100}
+def test_a_refinement_to_everything_is_the_whole():
+    """The same compiled code gets the same numbers."""
     everything = {"v": True, "w": np.array([True, True])}
+    reading = nllc.localize(model, center=CENTER).read((X, Y))
     one, two = (
-        posterior(estimate(METROPOLIS, sites=sites, **lengths)) for sites in (None, everything)
+        nllc.localize(model, center=CENTER, sites=sites).target(reading)[0]
+        for sites in (None, everything)
     )
-    np.testing.assert_array_equal(one["llc"], two["llc"])
-    assert float(one["llc"].std()) > 0
+    assert jax.tree.structure(one) == jax.tree.structure(two)
+    jax.tree.map(np.testing.assert_array_equal, one, two)
 
 
-def test_other_data_are_those_of_their_name_and_the_same_data_the_same_bits():
-    others = {"part": (X[:150], Y[:150]), "one": (X[:1], Y[:1])}
-    lengths = {"kernel": METROPOLIS, "num_warmup": 100, "num_samples": 100}
-    idata = nllc.estimate_llc(
-        jax.random.key(0), model, (X,), {"y": Y},
-        center=CENTER, progress_bar=False,
-        evaluate_on={"by name": {"y": Y + 1.0}, "same": {}}, **lengths,
-    )  # fmt: skip
-    draws = posterior(estimate(evaluate_on=others, **lengths))
-    again = posterior(idata)
-    np.testing.assert_array_equal(again["llc_on"].sel(data="same"), again["llc"])
+def test_draws_keep_what_is_fixed_and_are_evaluated_on_other_data_by_name():
+    sampled = {"v": np.array([True, False, True])}
+    others = {
+        "changed": (X, Y + 1.0, {"y": Y + 1.0}),
+        "part": (X[:150], Y[:150], {"x": X[:150], "y": Y[:150]}),
+        "one": (X[:1], Y[:1], {"x": X[:1], "y": Y[:1]}),
+    }
+    draws = posterior(
+        nllc.estimate_llc(
+            jax.random.key(0),
+            nllc.localize(model, center=CENTER, sites=sampled),
+            model_kwargs={"x": X, "y": Y},
+            kernel=WALK,
+            num_warmup=100,
+            num_samples=100,
+            evaluate_on={"same": {}, **{name: given for name, (*_, given) in others.items()}},
+            progress_bar=False,
+        )
+    )
     w = np.concatenate([draws["v"].to_numpy(), draws["w"].to_numpy()], axis=-1).astype(float)
-    for found, name, x, y in (
-        (draws, "part", X[:150], Y[:150]),
-        (draws, "one", X[:1], Y[:1]),
-        (posterior(idata), "by name", X, Y + 1.0),
-    ):
+    np.testing.assert_array_equal(w[..., [1, 3, 4]] - np.float32(OLS[[1, 3, 4]]), 0.0)
+    assert w[..., [0, 2]].std(axis=(0, 1)).min() > 0
+    np.testing.assert_array_equal(draws["llc_on"].sel(data="same"), draws["llc"])
+    for name, (x, y, _) in others.items():
         loss = 0.5 * np.sum((w @ x.T - y) ** 2, axis=-1) - 0.5 * np.sum((x @ OLS - y) ** 2)
         wanted = BETA * loss * N / len(x)  # n times the mean loss
-        np.testing.assert_allclose(found["llc_on"].sel(data=name), wanted, rtol=1e-3, atol=2e-3)
+        np.testing.assert_allclose(draws["llc_on"].sel(data=name), wanted, rtol=1e-3, atol=2e-3)
 
 
-def test_a_table_of_refinements_agrees_with_single_runs():
-    table = nllc.refined_llc(
-        jax.random.key(0),
-        nllc.localize(model, center=CENTER),
-        (X, Y),
-        sites={"w": "w", "some": {"v": np.array([True, False, True])}},
-        evaluate_on={"half": (X[:250], Y[:250])},
-        kernel=Metropolis(0.3),
-        progress_bar=False,
-        num_samples=40_000,
-        thinning=20,
-    )
+def test_a_table_of_refinements_has_the_exact_values():
+    table = refined(num_samples=40_000, thinning=20)
     assert dict(table.sizes) == {"sites": 2, "data": 2}
-    assert table["num_parameters"].to_numpy().tolist() == [2, 2]
-    parts = {"w": [3, 4], "some": [0, 2]}
+    assert table["num_parameters"].to_numpy().tolist() == [5, 2]
+    parts = {"all": [0, 1, 2, 3, 4], "some": [0, 2]}
     for name, coordinates in parts.items():
         for data, rows in {"sampled": slice(None), "half": slice(0, 250)}.items():
             cell = table.sel(sites=name, data=data)
             assert abs(cell["llc"] - exact(coordinates, rows)) < 4 * cell["mcse_mean"]
-    apart = [abs(exact(parts["w"]) - exact(parts["some"])), abs(exact([0, 2]) - exact([0, 1]))]
+    apart = [abs(exact(parts["all"]) - exact(parts["some"])), abs(exact([0, 2]) - exact([0, 1]))]
     assert min(apart) > 4 * table["mcse_mean"].max()
 
 

@@ -473,8 +473,9 @@ def test_localization_by_site_can_be_an_axis(tmp_path):
 
 
 def test_cells_side_by_side_are_the_same_after_an_interruption(tmp_path, monkeypatch):
-    own = {"localization": np.geomspace(0.5, 4.0, 7), "max_memory": 200_000.0}
-    own |= {"num_warmup": 50, "num_samples": 100}
+    """Of two groups of eight, as many as in the grid above; the second is of seven, one twice."""
+    own = {"step_size": [STEP], "localization": np.geomspace(0.5, 4.0, 5), "max_memory": 550_000.0}
+    own |= {"inverse_temperature": [0.1, 0.15, 0.2], "num_warmup": 50, "num_samples": 100}
     whole, calls, run_group = sweep(**own), [], _sweep.run_group
 
     def stopped(*args):
@@ -487,5 +488,5 @@ def test_cells_side_by_side_are_the_same_after_an_interruption(tmp_path, monkeyp
         patched.setattr(_sweep, "run_group", stopped)
         with pytest.warns(nllc.LLCWarning, match="interrupted"):
             part = sweep(**own, output=tmp_path / "a")
-    assert np.isfinite(part["llc"]).sum() == 3  # of groups of 3, 3 and 1
+    assert np.isfinite(part["llc"]).sum() == 8
     np.testing.assert_array_equal(sweep(**own, output=tmp_path / "a")["llc"], whole["llc"])

@@ -187,7 +187,7 @@ def test_noisy_data_and_gamma():
 )
 def test_what_gives_no_slope_is_said(where, settings, message):
     local = nllc.localize(regression, **{"center": {"w": OLS}, **where})
-    settings = {"num_particles": 400, **settings}
+    settings = {"num_particles": 200, **settings}
     with pytest.raises(ValueError, match=message):
         evidence.volume_scaling(jax.random.key(0), local, (X, Y), **settings)
 

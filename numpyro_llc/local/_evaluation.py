@@ -41,15 +41,19 @@ def all_rows(target: LocalTarget) -> EvaluationRows | None:
 def some_rows(target: LocalTarget, count: int, rng_key: jax.Array) -> EvaluationRows:
     """About `count` rows without repetition, in ``NUM_PARTS`` slices, as many of each shard."""
     shards = target.num_shards
-    size, length = target.num_rows // shards, max(1, count // (NUM_PARTS * shards))
+    length = max(1, count // (NUM_PARTS * shards))
+    chosen = _chosen(rng_key, shards, target.num_rows // shards, length)
+    return EvaluationRows(chosen, jnp.full(chosen.shape, target.num_rows / chosen.size))
 
+
+@partial(jax.jit, static_argnums=(1, 2, 3))  # else each operation would be compiled on its own
+def _chosen(rng_key: jax.Array, shards: int, size: int, length: int) -> jax.Array:
     def of_shard(key: jax.Array, first: jax.Array) -> jax.Array:
         return first + jax.random.choice(key, size, (NUM_PARTS, length), replace=False)
 
     keys = rng_key[None] if shards == 1 else jax.random.split(rng_key, shards)
     by_shard = jax.vmap(of_shard, out_axes=1)(keys, size * jnp.arange(shards))
-    chosen = by_shard.reshape(NUM_PARTS, -1)
-    return EvaluationRows(chosen, jnp.full(chosen.shape, target.num_rows / chosen.size))
+    return by_shard.reshape(NUM_PARTS, -1)
 
 
 ROWS_ALWAYS_AFFORDABLE = 65_536
