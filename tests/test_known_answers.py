@@ -9,7 +9,7 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 import regression
-from metropolis import FITTED, METROPOLIS
+from metropolis import FITTED, METROPOLIS, Metropolis
 
 import numpyro_llc as nllc
 from numpyro_llc import zoo
@@ -210,10 +210,19 @@ def test_logistic_regression(llc_of):
         assert idata.attrs["center_loss"] / 1000 == pytest.approx(0.5701563853, rel=1e-6)
 
 
+AS_WIDE = Metropolis(tuple(1.4 * (np.array([2.0, 0.5, 0.01]) * 1000 / np.log(1000) + 1) ** -0.5))
+"""Steps as wide as the density of the zoo's `gaussian`."""
+
+
 @pytest.mark.parametrize(
     ("kernel", "lengths"),
     [
-        ("mala", {"num_warmup": 400, "num_samples": 1600, "thinning": 4}),
+        (AS_WIDE, {"num_warmup": 100, "num_samples": 1600, "thinning": 8}),
+        pytest.param(
+            "mala",
+            {"num_warmup": 400, "num_samples": 1600, "thinning": 4},
+            marks=pytest.mark.slow,
+        ),
         pytest.param("nuts", {"num_warmup": 300, "num_samples": 200}, marks=pytest.mark.slow),
     ],
 )
