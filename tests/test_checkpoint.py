@@ -76,24 +76,26 @@ def in_chunks_of(steps, patched):
 
 
 @functools.cache
-def whole_run(name):
+def whole_run(name, until):
     """An automatic run without a folder, and its settings."""
-    settings = {"num_warmup": None, "num_samples": None, **(shortened() if name else {})}
+    settings = {"num_warmup": None, "num_samples": None, "until": until}
+    settings |= shortened() if name else {}
     return run(**settings), settings
 
 
 @pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
 @pytest.mark.parametrize(
-    ("name", "stop"),
+    ("name", "stop", "until"),
     [
-        ("", 12),
-        pytest.param("", 30, marks=pytest.mark.slow),
-        pytest.param("shortened", 12, marks=pytest.mark.slow),
-        pytest.param("shortened", 30, marks=pytest.mark.slow),
+        ("", 4, 0.05),
+        pytest.param("", 12, None, marks=pytest.mark.slow),
+        pytest.param("", 30, None, marks=pytest.mark.slow),
+        pytest.param("shortened", 12, None, marks=pytest.mark.slow),
+        pytest.param("shortened", 30, None, marks=pytest.mark.slow),
     ],
 )
-def test_an_automatic_run_goes_on_where_ctrl_c_stopped_it(tmp_path, monkeypatch, name, stop):
-    whole, lengths = whole_run(name)
+def test_an_automatic_run_goes_on_where_ctrl_c_stopped_it(tmp_path, monkeypatch, name, stop, until):
+    whole, lengths = whole_run(name, until)
     advance, calls = sampling._run.advance, []
 
     def interrupted(*args):
@@ -110,6 +112,7 @@ def test_an_automatic_run_goes_on_where_ctrl_c_stopped_it(tmp_path, monkeypatch,
             assert part.attrs["ended_by"] == "interrupt"
         except KeyboardInterrupt:  # it was in the warm-up: there are no draws to give back
             pass
+    assert len(calls) == stop
     assert (tmp_path / "a" / "state.npz").exists()
     resumed = run(tmp_path / "a", **lengths)
     np.testing.assert_array_equal(llc(resumed), llc(whole))
@@ -165,7 +168,7 @@ test_checkpoint.slowed({pause})
 test_checkpoint.run({folder!r}, **getattr(test_checkpoint, {settings!r}))
 print("ended", flush=True)
 """
-LONG = {**STORED, "store_sites": False, "num_samples": 4_000, "thinning": 2}
+LONG = {**STORED, "num_samples": 4_000, "thinning": 2}
 LONG_BATCHES = {"num_samples": 400_000, "thinning": 40, "num_warmup": 20_000}
 
 

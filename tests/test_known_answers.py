@@ -9,7 +9,7 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 import regression
-from metropolis import FITTED, METROPOLIS
+from metropolis import FITTED, METROPOLIS, Metropolis
 
 import numpyro_llc as nllc
 from numpyro_llc import zoo
@@ -131,8 +131,8 @@ def test_the_density_is_that_of_the_docstring():
     [
         (regression.OLS, regression.TRUTH, 1.0, 1.93552767),
         (regression.TRUTH, regression.OLS, 100.0, 0.57889928),
-        (regression.OLS, regression.TRUTH, 100.0, 0.69767738),
-        (regression.TRUTH, regression.OLS, 1.0, 1.61470969),
+        pytest.param(regression.OLS, regression.TRUTH, 100.0, 0.69767738, marks=pytest.mark.slow),
+        pytest.param(regression.TRUTH, regression.OLS, 1.0, 1.61470969, marks=pytest.mark.slow),
     ],
     ids=["least squares, 1", "truth, 100", "least squares, 100", "truth, 1"],
 )
@@ -145,10 +145,10 @@ def test_noisy_regression(center, other, gamma, listed, llc_of):
         (regression.X, regression.Y),
         center={"w": center},
         localization=gamma,
-        kernel=FITTED,
+        kernel=FITTED if gamma == 1.0 else METROPOLIS,
         num_warmup=100,
-        num_samples=20_000,
-        thinning=10,
+        num_samples=40_000,
+        thinning=20,
         progress_bar=False,
     )
     mean, error = llc_of(idata)
@@ -210,10 +210,19 @@ def test_logistic_regression(llc_of):
         assert idata.attrs["center_loss"] / 1000 == pytest.approx(0.5701563853, rel=1e-6)
 
 
+AS_WIDE = Metropolis(tuple(1.4 * (np.array([2.0, 0.5, 0.01]) * 1000 / np.log(1000) + 1) ** -0.5))
+"""Steps as wide as the density of the zoo's `gaussian`."""
+
+
 @pytest.mark.parametrize(
     ("kernel", "lengths"),
     [
-        ("mala", {"num_warmup": 400, "num_samples": 1600, "thinning": 4}),
+        (AS_WIDE, {"num_warmup": 100, "num_samples": 1600, "thinning": 8}),
+        pytest.param(
+            "mala",
+            {"num_warmup": 400, "num_samples": 1600, "thinning": 4},
+            marks=pytest.mark.slow,
+        ),
         pytest.param("nuts", {"num_warmup": 300, "num_samples": 200}, marks=pytest.mark.slow),
     ],
 )

@@ -274,10 +274,15 @@ def disk_that_fails(number, after):
         yield
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS], ids=errno.errorcode.get)
-@pytest.mark.parametrize("after", [1, 2, 5])
-def test_a_run_that_cannot_be_written_gives_its_draws(number, after, tmp_path, monkeypatch):
-    whole = run(num_warmup=0)
+@pytest.fixture(scope="module")
+def whole():
+    return run(num_warmup=0)
+
+
+@pytest.mark.parametrize(
+    ("number", "after"), [(errno.ENOSPC, 1), (errno.EROFS, 2), (errno.ENOSPC, 5)]
+)
+def test_a_run_that_cannot_be_written_gives_its_draws(number, after, whole, tmp_path, monkeypatch):
     monkeypatch.setattr(
         "numpyro_llc.sampling._folder.RunFolder.is_due", property(lambda folder: True)
     )

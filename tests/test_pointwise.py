@@ -11,7 +11,7 @@ import numpyro.distributions as dist
 import pytest
 import xarray as xr
 from exact_ladders import quantiles
-from metropolis import Metropolis
+from metropolis import AtManyScales, Metropolis
 from numpyro.infer import MCMC, NUTS
 from scipy.integrate import quad
 from scipy.stats import norm
@@ -36,10 +36,10 @@ def regression(x, y=None):
 
 
 LENGTHS = {
-    "kernel": Metropolis((0.15, 0.3)),
+    "kernel": AtManyScales(0.5),
     "num_warmup": 100,
-    "num_samples": 10_000,
-    "thinning": 20,
+    "num_samples": 30_000,
+    "thinning": 60,
 }
 
 
@@ -308,9 +308,8 @@ def exact_loo(prior_mean, precision):
 def test_arviz_compares_models_at_one(at_one):
     """A second model is the same with a prior at zero, which the Gaussian around its centre is."""
     precision, zero = 1000.0, np.zeros(2)
-    lengths = {"kernel": Metropolis(0.05), "num_samples": 50_000, "thinning": 100}
     with pytest.warns(nllc.LLCWarning):
-        other = run(1.0, center={"w": zero}, localization=precision, **lengths)
+        other = run(1.0, center={"w": zero}, localization=precision)
     options = {} if hasattr(az, "waic") else {"round_to": "none"}
     table = az.compare({"at the fit": at_one, "at zero": other}, **options)
     assert list(table.index) == ["at the fit", "at zero"]

@@ -256,17 +256,9 @@ SINGULAR = (
 )
 
 
-FIRST = {("linear_network_2_2_2", "sgnht")}
-
-
-@pytest.mark.parametrize(
-    ("name", "kernel"),
-    [
-        pytest.param(name, kernel, marks=() if (name, kernel) in FIRST else pytest.mark.slow)
-        for name in SINGULAR
-        for kernel in KERNELS
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("name", SINGULAR)
 def test_singular_models_are_within_five_percent(name, kernel, llc_of):
     idata, exact = of_zoo(name, kernel)
     mean, error = llc_of(idata)
