@@ -124,8 +124,17 @@ def excess_losses(
             return value_and_slope(losses, point, offset, weights, forward=forward)
 
         def of_some(z: Parameters) -> PyTree:
-            points = jax.tree.map(lambda a, c: jnp.concatenate([a, c[None]]), z, target.center)
-            return jax.tree.map(_less_last, jax.lax.map(one, points))
+            chains = jax.tree.leaves(z)[0].shape[0]
+
+            def turn(k: jax.Array) -> PyTree:
+                """Chain `k`, or after the last the centre: no array of them all."""
+                place = jnp.minimum(k, chains - 1)
+                chain = jax.tree.map(partial(jnp.take, indices=place, axis=0, mode="clip"), z)
+                return one(
+                    jax.tree.map(lambda a, c: jnp.where(k < chains, a, c), chain, target.center)
+                )
+
+            return jax.tree.map(_less_last, jax.lax.map(turn, jnp.arange(chains + 1)))
 
         return over_devices(of_some, z)
 
