@@ -58,7 +58,7 @@ def step_with(noise, *, metric=None, size=STEP, curved=CURVED, noisy=None, gamma
 
     return Step(
         gradient=lambda z: {"w": z["w"] @ curved},
-        noise_product=product,
+        moved=lambda function, x, *others: function(product, x, *others),
         noise=lambda like: stacked(noise),
         metric=None if metric is None else stacked(metric),
         localization=jnp.asarray(gamma),
@@ -395,7 +395,7 @@ def calibrate(small):
     """A calibration on the full data at the two points of ``Z``, compiled once."""
     with jax.enable_x64(True):
         point = calibration.CalibrationPoint(small, make_anchor(small), None, None, None)
-        start = stacked(Z), stacked(DIRECTIONS), point, jnp.array(True)
+        start = stacked(Z), stacked(DIRECTIONS), point, jnp.array(True), 0.0
         compiled = jax.jit(lambda old: calibration.calibrated(old, *start))
         fresh = tuning.start_tuning(RULES["corrected"], None, stacked(Z), 2)
         return lambda **fields: compiled(fresh._replace(**fields))
@@ -497,9 +497,13 @@ def test_the_first_look_is_as_far_out_as_loss_and_localization_allow(gamma, curv
     directions = stacked(np.random.default_rng(0).normal(size=(4000, 2)))
     point = calibration.CalibrationPoint(target, None, None, None, None)
     start = stacked(np.zeros((4000, 2)))
-    look = jax.jit(lambda is_far: calibration.displaced(start, directions, point, is_far)["w"])
-    found = np.asarray(look(True))
-    assert not np.any(look(False))
+
+    @jax.jit
+    def look():
+        reach = calibration.farthest(start, directions, point)
+        return calibration.displaced(start, directions, target, reach)["w"]
+
+    found = np.asarray(look())
     if spread is None:
         mean = 0.5 * (curved + gamma) * np.mean(np.sum(found**2, axis=1))
         assert 0.49 * 14.0 < mean <= 14.0  # 0.7 times as far once too often, and no more

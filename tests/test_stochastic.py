@@ -377,16 +377,44 @@ def test_data_and_center_are_runtime_arguments():
     assert (sampling.advance._cache_size(), sampling.start._cache_size()) == compiled
 
 
-def test_large_models_draw_noise_with_the_moments_of_a_gaussian():
-    from numpyro_llc.kernels._noise import LARGE, standard_noise
+def test_noise_of_large_models_has_the_moments_of_a_gaussian():
+    """Exactly, over all codes of its bits; and each code is as likely as another."""
+    from numpyro_llc.kernels._noise import ATOM, LARGE, signs_of, standard_noise, unpacked
 
-    like = {"w": jnp.zeros((2, LARGE + 10))}
-    noise = np.asarray(standard_noise(random.split(random.key(0), 2), like)["w"], np.float64)
-    count = noise.shape[1]
-    assert len(np.unique(noise)) <= 33
-    for power, moment, variance in ((1, 0.0, 1.0), (2, 1.0, 2.0), (3, 0.0, 15.0)):
-        assert np.all(abs((noise**power).mean(axis=1) - moment) < 4 * np.sqrt(variance / count))
-    assert abs(np.corrcoef(noise)[0, 1]) < 4 / np.sqrt(count)
+    atoms = ATOM * np.asarray(signs_of(jnp.arange(256, dtype=jnp.uint8)), np.float64)
+    moments = [np.mean(atoms**power) for power in range(1, 6)]
+    np.testing.assert_allclose(moments, [0.0, 1.0, 0.0, 256 / 86, 0.0], atol=1e-12)
+
+    # Of leaves of both kinds, whose noise is that of one vector; chains differ.
+    like = {"w": jnp.zeros((2, 4, LARGE // 4)), "b": jnp.zeros((2, 7))}
+
+    @jax.jit
+    def draw(keys):
+        return standard_noise(keys, like)
+
+    packed = draw(random.split(random.key(0), 2))
+    assert {leaf.dtype for leaf in packed.values()} == {np.dtype("int8")}
+    noise = unpacked(packed, like)
+    assert {leaf.dtype for leaf in noise.values()} == {jnp.zeros(()).dtype}
+    signs = np.asarray(packed["w"], np.int64).reshape(2, -1)
+    count = signs.shape[1]
+    for sign, share in ((-1, 43 / 256), (0, 170 / 256), (1, 43 / 256)):
+        error = np.sqrt(share * (1 - share) / count)
+        assert np.all(abs((signs == sign).mean(axis=1) - share) < 4 * error)
+    pairs = signs[0] * signs[1], signs[0][1:] * signs[0][:-1], signs[0][4:] * signs[0][:-4]
+    for pair in pairs:  # of chains, and of bytes of one word and of two
+        assert abs(pair.mean()) < 4 * (86 / 256) / np.sqrt(count)
+
+
+def test_noise_is_made_in_blocks_that_differ(monkeypatch):
+    from numpyro_llc.kernels import _noise
+
+    monkeypatch.setattr(_noise, "BLOCK", 8000)
+    like = {"w": jnp.zeros((1, _noise.LARGE + 10))}
+    signs = np.asarray(jax.jit(_noise.standard_noise)(random.split(random.key(0), 1), like)["w"])
+    parts = np.split(signs[0, : 2 * (signs.shape[1] // 3)], 2)
+    assert abs(np.mean(parts[0] * parts[1])) < 4 * (86 / 256) / np.sqrt(parts[0].size)
+    assert signs.shape == (1, _noise.LARGE + 10)
 
 
 @pytest.mark.parametrize(

@@ -231,7 +231,7 @@ def _sampled(
             own = {"center": fingerprint(plan.target.center), "stored sites": stored}
             settings = {**plan.run_identity(rng_key), **own}
             folder = stack.enter_context(CommonFolder(output, settings, plan.processes))
-        curvature = plan.curvature(keys.curvature)
+        curvature = None if plan.is_large else plan.curvature(keys.curvature)
         run = Run(
             plan,
             plan.starts(curvature, keys.starts),
@@ -241,4 +241,6 @@ def _sampled(
             folder=folder,
             clock=clock,
         )
+        if curvature is None:  # the chains hold the gradient at the centre
+            curvature = plan.curvature(keys.curvature, run.gradient)
         return run, finish(run), curvature

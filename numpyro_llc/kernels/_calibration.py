@@ -1,19 +1,26 @@
 """Calibration: curvature and noise where the chains are, taken into running means."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from numpyro_llc.kernels._noise import CALIBRATING, chain_map, standard_noise, two_purposes
+from numpyro_llc.kernels._noise import (
+    CALIBRATING,
+    LARGE,
+    standard_noise,
+    two_purposes,
+    unpacked,
+)
 from numpyro_llc.kernels._tuning import Tuning, above_zero, by_chain
 from numpyro_llc.local import (
     Anchor,
     LocalTarget,
+    chain_size,
     curvature_product,
     draw_batches,
+    in_turn,
     noise_samples,
     part_of,
     potential_gradient,
@@ -27,6 +34,11 @@ MEMORY = 32
 """Number of calibrations that the running means of curvature and noise look back on."""
 FORGETTING = 3.0
 """A running mean looks back on a third of the calibrations so far: the start is soon forgotten."""
+EARLY_STEPS, EARLY_PERIOD, WARMUP_PERIOD, PERIOD = 256, 8, 64, 1024
+"""Steps between calibrations: at the start, later in the warm-up, and in sampling."""
+LARGE_PERIOD = 32
+"""In place of the first for large models, of which one calibration, a sum over many coordinates,
+tells more, and takes as long as several steps."""
 NATS_PER_PARAMETER, NATS_FREE = 2.0, 10.0
 """Points to calibrate at have a potential below this; the density's own mean is ½ a parameter."""
 STEP_BACK = 0.7
@@ -61,6 +73,12 @@ class CalibrationPoint(NamedTuple):
         return part_of(self.target, self.rows[k], 0, self.batch_size // self.target.num_shards)
 
 
+def calibration_period(i: jax.Array, warming: jax.Array, size: int) -> jax.Array:
+    """Steps between calibrations at step `i`, of chains of `size` coordinates."""
+    early = EARLY_PERIOD if size <= LARGE else LARGE_PERIOD
+    return jnp.where(warming, jnp.where(i < EARLY_STEPS, early, WARMUP_PERIOD), PERIOD)
+
+
 def calibration_point(
     target: LocalTarget, anchor: Anchor, keys: jax.Array, batch_size: int | None
 ) -> CalibrationPoint:
@@ -89,9 +107,9 @@ def calibrated_along(
     def turn(k: jax.Array, carry: tuple[Tuning, Tuning]) -> tuple[Tuning, Tuning]:
         is_far = first & (k == 0)
         directions = standard_noise(point.keys, z)
-        at = displaced(z, directions, point, is_far)
+        reach = jax.lax.cond(is_far, lambda: farthest(z, directions, point), lambda: jnp.zeros(()))
         use_anchor = is_far | uses_anchor(carry[1])
-        return carry[1], calibrated(carry[1], at, directions, point, use_anchor)
+        return carry[1], calibrated(carry[1], z, directions, point, use_anchor, reach)
 
     return jax.lax.fori_loop(0, jnp.where(first, 2, 1), turn, (tuning, tuning))
 
@@ -102,16 +120,22 @@ def calibrated(
     directions: Parameters,
     point: CalibrationPoint,
     use_anchor: jax.Array,
+    reach: float | jax.Array,
 ) -> Tuning:
-    """Measure curvature and noise at `z`, and take them into the running means.
+    """Measure curvature and noise at :func:`displaced` points, and take them into running means.
 
     The search for the direction of largest curvature begins with the `directions`.
     """
-    gradient = potential_gradient(point.target, z, point.batch(0), point.anchor, use_anchor)
-    square = square_norm(tuning.scaled(gradient))
-    largest, change = _curvature(tuning, z, directions, point)
-    noise, raw = _noise(tuning, z, point)
-    seen = jnp.stack([largest, change, square, noise, raw]).mean(axis=1)
+
+    def look(chains: tuple[Parameters, Parameters]) -> jax.Array:
+        z, directions = chains
+        z = displaced(z, directions, point.target, reach)
+        gradient = potential_gradient(point.target, z, point.batch(0), point.anchor, use_anchor)
+        square = square_norm(tuning.scaled(gradient))
+        largest, change = _curvature(tuning, z, unpacked(directions, z), point)
+        return jnp.stack([largest, change, square, *_noise(tuning, z, point)], axis=1)
+
+    seen = in_turn(look, (z, directions), chain_size(z) > LARGE).mean(axis=0)
     means = jnp.stack(
         [
             tuning.curvature,
@@ -140,22 +164,25 @@ def _curvature(
     """``|∇²U(z) v|`` of each chain, and ``|(∇²U(z) - ∇²U(z*)) v|²``; v by power iteration."""
     last = POWER_ITERATIONS - 1
 
-    def product(k: int | jax.Array, at: Parameters, v: Parameters) -> Parameters:
-        return tuning.scaled(curvature_product(point.target, at, tuning.scaled(v), point.batch(k)))
+    def turn(
+        k: jax.Array, carry: tuple[Parameters, Parameters, jax.Array]
+    ) -> tuple[Parameters, Parameters, jax.Array]:
+        """A product at the point, or after the last of these at the centre on the same rows."""
+        v, before, largest = carry
+        at = jax.tree.map(lambda a, c: jnp.where(k > last, c, a), z, point.target.center)
+        rows = point.batch(1 + jnp.minimum(k, last))
+        new = tuning.scaled(curvature_product(point.target, at, tuning.scaled(v), rows))
+        norm = jnp.sqrt(square_norm(new))
+        v = jax.tree.map(
+            lambda a, b: jnp.where(k < last, b / by_chain(above_zero(norm), b), a), v, new
+        )
+        new = jax.tree.map(lambda a, b: jnp.where(k > last, a - b, b), before, new)
+        return v, new, jnp.where(k > last, largest, norm)
 
     v = _normalized(directions)
-    v = jax.lax.fori_loop(0, last, lambda k, v: _normalized(product(1 + k, z, v)), v)
-
-    def change(chain: tuple[Parameters, Parameters]) -> tuple[jax.Array, jax.Array]:
-        z, v = (jax.tree.map(lambda leaf: leaf[None], part) for part in chain)
-        both = jax.tree.map(lambda a, c: jnp.stack([a, c[None]]), z, point.target.center)
-        # At the point and at the centre, on the same rows, by code that is compiled once.
-        both = jax.lax.map(lambda at: product(1 + last, at, v), both)
-        change = jax.tree.map(lambda leaf: leaf[0] - leaf[1], both)
-        here = jax.tree.map(lambda leaf: leaf[0], both)
-        return jnp.sqrt(square_norm(here))[0], square_norm(change)[0]
-
-    return chain_map(change, (z, v))
+    start = v, directions, square_norm(v)
+    _, change, largest = jax.lax.fori_loop(0, last + 2, turn, start)
+    return largest, square_norm(change)
 
 
 def _noise(tuning: Tuning, z: Parameters, point: CalibrationPoint) -> tuple[jax.Array, jax.Array]:
@@ -174,31 +201,32 @@ def _noise(tuning: Tuning, z: Parameters, point: CalibrationPoint) -> tuple[jax.
 
 
 def displaced(
-    z: Parameters, directions: Parameters, point: CalibrationPoint, is_far: jax.Array
+    z: Parameters, directions: Parameters, target: LocalTarget, reach: float | jax.Array
 ) -> Parameters:
-    """Points around the start as far as the localizing Gaussian and the loss allow, or `z`."""
-    target, rows = point.target, point.batch(0)
+    """Points around `z`, `reach` times as far out as the localizing Gaussian, or 1, is wide."""
     wide = {name: jnp.maximum(gamma, 1.0) ** -0.5 for name, gamma in target.localization.items()}
-    away = {
-        name: jax.tree.map(partial(jnp.multiply, wide[name]), tree)
-        for name, tree in directions.items()
+    away = unpacked(directions, z)
+    return {
+        name: jax.tree.map(lambda a, x, w=wide[name]: a + reach * w * x, z[name], away[name])
+        for name in z
     }
-    size = sum(leaf[0].size for leaf in jax.tree.leaves(z))
 
-    def at(scale: jax.Array) -> Parameters:
-        return jax.tree.map(lambda a, x: a + scale * x, z, away)
 
-    def too_high(scale: jax.Array) -> jax.Array:
-        loss = jax.vmap(lambda one: target.tempered_loss(one, rows))(at(scale))
-        rise = loss - target.tempered_loss(target.center, rows)
-        rise += jax.vmap(target.penalty)(at(scale))
-        highest = NATS_PER_PARAMETER * size + NATS_FREE
-        return ~(jnp.mean(rise) <= highest) & (scale > 1e-9)
+def farthest(z: Parameters, directions: Parameters, point: CalibrationPoint) -> jax.Array:
+    """How far out :func:`displaced` points may be for the loss, at most 1."""
+    target, rows = point.target, point.batch(0)
+    size = chain_size(z)
 
-    def far() -> Parameters:
-        return at(jax.lax.while_loop(too_high, lambda scale: STEP_BACK * scale, jnp.ones(())))
+    def too_high(reach: jax.Array) -> jax.Array:
+        def potential(chains: tuple[Parameters, Parameters]) -> jax.Array:
+            at = displaced(*chains, target, reach)
+            return jax.vmap(lambda one: target.tempered_loss(one, rows) + target.penalty(one))(at)
 
-    return jax.lax.cond(is_far, far, lambda: z)
+        found = in_turn(potential, (z, directions), size > LARGE)
+        rise = jnp.mean(found - target.tempered_loss(target.center, rows))
+        return ~(rise <= NATS_PER_PARAMETER * size + NATS_FREE) & (reach > 1e-9)
+
+    return jax.lax.while_loop(too_high, lambda reach: STEP_BACK * reach, jnp.ones(()))
 
 
 def _normalized(v: Parameters) -> Parameters:

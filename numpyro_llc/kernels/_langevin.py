@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from numpyro_llc.kernels._rule import Metric, Noise, Scalar, Step
+from numpyro_llc.kernels._noise import unpacked
+from numpyro_llc.kernels._rule import Metric, Noise, Product, Scalar, Step
 from numpyro_llc.models import Parameters
 
 STIFFNESS = 0.09
@@ -58,27 +59,28 @@ class LangevinRule:
             gradient = step.gradient(z)
             return _drift(z, gradient, step), None, gradient
         root, noise = jnp.sqrt(step.step_size), step.noise(z)
-        xi = _scaled(noise, step.metric)
         if not self.is_corrected:
             gradient = step.gradient(z)
-            z = jax.tree.map(lambda new, x: new + root * x, _drift(z, gradient, step), xi)
-            return z, None, gradient
-        seen = jax.tree.map(lambda a, x: a + 0.5 * root * x, z, xi)
+            return _pushed(_drift(z, gradient, step), root, noise, step.metric), None, gradient
+
+        def pushed(product: Product, z: Parameters, noise: Parameters) -> Parameters:
+            # Less the noise that the gradient brings along. At `z`: `seen` depends on the noise,
+            # and where V varies, E[V(seen) ξ] = √ε/2 div V would pull the chain towards small V.
+            xi = unpacked(noise, z)
+            brought = product(z, xi, step.step_size / 8.0)
+            return _pushed(z, root, jax.tree.map(jnp.subtract, xi, brought), step.metric)
+
+        seen = _pushed(z, 0.5 * root, noise, step.metric)
+        z = step.moved(pushed, z, noise)
         gradient = step.gradient(seen)
-        # The noise that the gradient brings along. At `z`: `seen` depends on the noise, and where V
-        # varies, E[V(seen) ξ] = √ε/2 div V would pull the chain towards small V.
-        brought = step.noise_product(z, noise, step.step_size / 8.0)
-        xi = _scaled(jax.tree.map(jnp.subtract, noise, brought), step.metric)
-        z = jax.tree.map(lambda new, x: new + root * x, _drift(z, gradient, step), xi)
-        return z, None, gradient
+        return _drift(z, gradient, step), None, gradient
 
     def observed(
         self, z: Parameters, noise: Noise, metric: Metric, step_size: jax.Array
     ) -> Parameters:
         if not self.is_corrected or self.temperature == 0:
             return z
-        half = 0.5 * jnp.sqrt(step_size)
-        return jax.tree.map(lambda a, x: a + half * x, z, _scaled(noise(z), metric))
+        return _pushed(z, 0.5 * jnp.sqrt(step_size), noise(z), metric)
 
     def stiffness_of(self, step_size: Scalar, curvature: Scalar) -> Scalar:
         return 0.5 * step_size * curvature
@@ -105,6 +107,11 @@ def _drift(z: Parameters, gradient: Parameters, step: Step) -> Parameters:
     if step.metric is None:
         return jax.tree.map(lambda a, g: a - half * g, z, gradient)
     return jax.tree.map(lambda a, g, m: a - half * m * g, z, gradient, step.metric)
+
+
+def _pushed(z: Parameters, size: Scalar, noise: Parameters, metric: Metric) -> Parameters:
+    """``z + size G^½ ξ``, of packed noise."""
+    return jax.tree.map(lambda a, x: a + size * x, z, _scaled(unpacked(noise, z), metric))
 
 
 def _scaled(noise: Parameters, metric: Metric) -> Parameters:

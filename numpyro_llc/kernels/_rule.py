@@ -9,7 +9,11 @@ from numpyro_llc.models import Parameters, PyTree
 
 Scalar = float | jax.Array
 Noise = Callable[[Parameters], Parameters]
-"""Standard normal noise of the structure of its argument, ``[chain, ...]``; the same each time."""
+"""Standard normal noise of the structure of its argument, ``[chain, ...]``, packed (``unpacked``
+gives its numbers); the same each time."""
+Product = Callable[[Parameters, Parameters, jax.Array], Parameters]
+"""``(z, v, share)`` to an estimate of ``share G^½ V G^½ v``, V the covariance of the gradients of a
+batch, no longer than makes ``v`` minus it shortest; zero where the noise is too small to matter."""
 Metric = Parameters | None
 """The diagonal G of a preconditioner by coordinate; None for the identity."""
 
@@ -17,15 +21,15 @@ Metric = Parameters | None
 class Step(NamedTuple):
     """What a rule is given for one step.
 
-    ``gradient(z)`` is ``∇U(z)`` of each chain from one batch. ``noise_product(z, v, share)``
-    estimates ``share G^½ V G^½ v``, no longer than makes ``v`` minus it shortest, or is zero where
-    the noise is too small to matter. `metric` is the diagonal G of a preconditioner, or None.
-    `localization` is the mean γ of the sites. `step_size` is ε of this substep, `whole_step` that
-    of the whole step.
+    ``gradient(z)`` is ``∇U(z)`` of each chain from one batch. ``moved(function, x, *others)`` is
+    ``function(product, x, *others)`` with a ``Product``: what replaces `x`, of chains ``[chain,
+    ...]`` as all arguments are, which it may take one by one and write in their place. `metric` is
+    the diagonal G of a preconditioner, or None. `localization` is the mean γ of the sites.
+    `step_size` is ε of this substep, `whole_step` that of the whole step.
     """
 
     gradient: Callable[[Parameters], Parameters]
-    noise_product: Callable[[Parameters, Parameters, jax.Array], Parameters]
+    moved: Callable[..., Parameters]
     noise: Noise
     metric: Metric
     localization: jax.Array

@@ -4,7 +4,7 @@ A kernel is a :class:`Rule`, one file each; :class:`StochasticSampler` runs it. 
 and each step's batch serves all of them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,13 +12,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from numpyro_llc.kernels._calibration import calibrated_along, calibration_point
+from numpyro_llc.kernels._calibration import (
+    EARLY_STEPS,
+    calibrated_along,
+    calibration_period,
+    calibration_point,
+)
 from numpyro_llc.kernels._noise import (
     FIRST_SUBSTEP,
+    LARGE,
     OBSERVING,
     START,
     at_step,
-    chain_map,
     standard_noise,
     two_purposes,
 )
@@ -39,14 +44,16 @@ from numpyro_llc.kernels._tuning import (
 )
 from numpyro_llc.local import (
     LocalTarget,
+    chain_size,
     draw_rows,
     make_anchor,
     noise_product,
     part_of,
     potential_gradient,
+    replaced_in_turn,
     square_norm,
 )
-from numpyro_llc.models import Fields, Parameters
+from numpyro_llc.models import Fields, Parameters, PyTree
 
 MAX_DOUBLINGS = 6
 """A step is cut into 2, 4, ... at most 64 substeps; beyond, the gradient is shortened."""
@@ -67,8 +74,6 @@ METRIC_DELAY = 64
 WORTH_CORRECTING = 0.002
 """Gradient noise that adds less than this share of λ̂ is left: a fifth of the error that automatic
 runs want."""
-EARLY_STEPS, EARLY_PERIOD, WARMUP_PERIOD, PERIOD = 256, 8, 64, 1024
-"""Steps between calibrations: at the start, later in the warm-up, and in sampling."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +119,7 @@ class StochasticSampler:
     def step(self, state: StochasticState, target: LocalTarget) -> StochasticState:
         i, warming = state.i, state.warming & self.is_adaptive
         keys = at_step(state.rng_key, i)
-        period = jnp.where(warming, jnp.where(i < EARLY_STEPS, EARLY_PERIOD, WARMUP_PERIOD), PERIOD)
+        period = calibration_period(i, warming, chain_size(state.z))
         tuning = jax.lax.cond(
             i % period == 0,
             lambda: self._recalibrated(state, target, keys, period),
@@ -239,18 +244,22 @@ class StochasticSampler:
             count = max(2, rows.size // (4 * target.num_shards))
             some = part_of(target, rows, 0, count)
 
-            def one(chain: tuple[Parameters, Parameters]) -> Parameters:
-                z, v = chain
+            def one(z: Parameters, v: Parameters) -> Parameters:
                 pushed = noise_product(target, z, tuning.scaled(v), some, rows.size, use_anchor)
                 return contracting(share, tuning.scaled(pushed), v)
 
             return jax.lax.cond(
-                self._corrects(tuning), lambda: chain_map(one, (z, v)), lambda: nothing
+                self._corrects(tuning), lambda: jax.vmap(one)(z, v), lambda: nothing
             )
+
+        def moved(
+            function: Callable[..., Parameters], x: Parameters, *others: PyTree
+        ) -> Parameters:
+            return replaced_in_turn(partial(function, product), x, others, chain_size(x) > LARGE)
 
         given = Step(
             gradient=gradient,
-            noise_product=product,
+            moved=moved,
             noise=partial(standard_noise, for_noise),
             metric=tuning.metric,
             localization=jnp.mean(jnp.stack(list(target.localization.values()))),

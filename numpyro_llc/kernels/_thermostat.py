@@ -5,10 +5,11 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from numpyro_llc.kernels._rule import Metric, Noise, Scalar, Step
+from numpyro_llc.kernels._noise import unpacked
+from numpyro_llc.kernels._rule import Metric, Noise, Product, Scalar, Step
 from numpyro_llc.kernels._tuning import by_chain
 from numpyro_llc.local import square_norm
-from numpyro_llc.models import Parameters
+from numpyro_llc.models import Parameters, PyTree
 
 STIFFNESS = 0.08
 """``ε² A`` of a step that is found: at most 0.8 % of λ̂ by ``step_bias``; an automatic run wants
@@ -53,7 +54,7 @@ class ThermostatRule:
 
     def start(self, z: Parameters, noise: Noise) -> Thermostat:
         chains = jax.tree.leaves(z)[0].shape[0]
-        return noise(z), jnp.zeros(chains)  # of ξ, what it is above the friction
+        return unpacked(noise(z), z), jnp.zeros(chains)  # of ξ, what it is above the friction
 
     def advance(
         self, z: Parameters, inner: Thermostat, step: Step
@@ -66,16 +67,22 @@ class ThermostatRule:
         safe = jnp.where(jnp.abs(xi) < SLOW, 1.0, xi)
         spread = jnp.where(jnp.abs(xi) < SLOW, 2.0 * h, -jnp.expm1(-2.0 * h * safe) / safe)
         root = jnp.sqrt(friction * spread)
-        p = jax.tree.map(
-            lambda a, x: by_chain(decay, a) * a + by_chain(root, a) * x, p, step.noise(p)
-        )
-        above, z = above + 0.5 * h * _heat(p), _move(z, p, 0.5 * h)
+        thermal = step.noise(p), decay, root
+        between = _thermal(p, *thermal)
+        above, z = above + 0.5 * h * _heat(between), _move(z, between, 0.5 * h)
         gradient = step.gradient(z)
-        # At the momentum in the middle of the kick: then noise and friction leave the positions of
-        # a quadratic as exact as the splitting has them.
-        middle = jax.tree.map(lambda a, g: a - 0.5 * h * g, p, gradient)
-        damped = step.noise_product(z, middle, 0.5 * h * h)
-        p = jax.tree.map(lambda a, g, e: a - h * g - e, p, gradient, damped)
+
+        def kicked(
+            product: Product, p: Parameters, z: Parameters, g: Parameters, *thermal: PyTree
+        ) -> Parameters:
+            # Noise and friction at the momentum in the middle of the kick: then they leave the
+            # positions of a quadratic as exact as the splitting has them.
+            p = _thermal(p, *thermal)
+            middle = jax.tree.map(lambda a, g: a - 0.5 * h * g, p, g)
+            damped = product(z, middle, 0.5 * h * h)
+            return jax.tree.map(lambda a, g, e: a - h * g - e, p, g, damped)
+
+        p = step.moved(kicked, p, z, gradient, *thermal)
         return z, (p, above), gradient
 
     def _friction(self, step: Step) -> jax.Array:
@@ -106,6 +113,13 @@ class ThermostatRule:
 
     def noise_share(self, step_size: Scalar, noise: Scalar) -> Scalar:
         return step_size / 4.0 * noise * step_size / FRICTION_OF_STEP
+
+
+def _thermal(p: Parameters, noise: Parameters, decay: jax.Array, root: jax.Array) -> Parameters:
+    """Momenta after friction and packed noise, `decay` and `root` of each chain."""
+    return jax.tree.map(
+        lambda a, x: by_chain(decay, a) * a + by_chain(root, a) * x, p, unpacked(noise, p)
+    )
 
 
 def _move(z: Parameters, p: Parameters, time: jax.Array) -> Parameters:

@@ -49,7 +49,16 @@ from numpyro_llc.local._localize import (
 )
 from numpyro_llc.local._notices import without_effect_text
 from numpyro_llc.local._parts import Fixed, Sites, split
-from numpyro_llc.local._shards import CHAINS, DATA, chains_on, over_devices, whole, with_last_again
+from numpyro_llc.local._shards import (
+    CHAINS,
+    DATA,
+    chain_size,
+    chains_on,
+    in_turn,
+    replaced_in_turn,
+    whole,
+    with_last_again,
+)
 from numpyro_llc.local._slope import (
     bad_gradient,
     check_differentiable,
@@ -87,6 +96,7 @@ __all__ = [
     "all_rows",
     "as_localized",
     "bad_gradient",
+    "chain_size",
     "chains_on",
     "check_differentiable",
     "check_finite",
@@ -100,6 +110,7 @@ __all__ = [
     "excess_losses",
     "find_center",
     "gradient_at_center",
+    "in_turn",
     "inner",
     "is_differentiable",
     "localize",
@@ -108,7 +119,7 @@ __all__ = [
     "make_target",
     "noise_product",
     "noise_samples",
-    "over_devices",
+    "replaced_in_turn",
     "part_of",
     "potential_gradient",
     "reason_of",

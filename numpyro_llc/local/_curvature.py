@@ -9,13 +9,13 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jax.scipy.sparse.linalg import cg
 
-from numpyro_llc.local._derivatives import gradient_and_product
+from numpyro_llc.local._derivatives import gradient_and_product, inner
 from numpyro_llc.local._edge import edge_sites
 from numpyro_llc.local._gradients import make_anchor
 from numpyro_llc.local._lanczos import tridiagonal
-from numpyro_llc.local._slope import not_finite
+from numpyro_llc.local._slope import above_none, count_not_finite
 from numpyro_llc.local._target import LocalTarget
-from numpyro_llc.models import on_host
+from numpyro_llc.models import Parameters, on_host
 
 DENSE_LIMIT = 128
 """Up to this many parameters the Hessian is formed, a product a column; above, Krylov methods."""
@@ -144,25 +144,30 @@ def _mode(curved: np.ndarray, slope: np.ndarray) -> np.ndarray:
 
 
 @jax.jit
-def _gradient(target: LocalTarget) -> jax.Array:
-    return ravel_pytree(make_anchor(target).gradient)[0] / target.inverse_temperature
+def _gradient(
+    target: LocalTarget, tempered: Parameters | None
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """The norm of the gradient of nL, and how many derivatives of each site are not finite."""
+    if tempered is None:
+        tempered = make_anchor(target).gradient
+    norm = jnp.sqrt(inner(tempered, tempered)) / target.inverse_temperature
+    return norm, count_not_finite(tempered)
 
 
-def gradient_at_center(target: LocalTarget) -> Curvature:
-    """The gradient alone, one pass over the data: for models too large for more."""
-    gradient = on_host(_gradient(target))
-    return replace(
-        UNKNOWN,
-        gradient_norm=float(np.linalg.norm(gradient)),
-        undefined=_undefined(target, gradient),
-    )
+def gradient_at_center(target: LocalTarget, tempered: Parameters | None = None) -> Curvature:
+    """The gradient alone, for models too large for more.
+
+    From one pass over the data, or from `tempered`, ``β ∇nL(z*)``, if it is known.
+    """
+    norm, counts = _gradient(target, tempered)
+    return replace(UNKNOWN, gradient_norm=float(norm), undefined=above_none(counts))
 
 
 def _undefined(target: LocalTarget, gradient: np.ndarray) -> dict[str, int]:
     if np.all(np.isfinite(gradient)):
         return {}
     _, unravel = ravel_pytree(target.center)
-    return not_finite(unravel(jnp.asarray(gradient, jnp.result_type(float))))
+    return above_none(count_not_finite(unravel(jnp.asarray(gradient, jnp.result_type(float)))))
 
 
 def curvature_at_center(target: LocalTarget, rng_key: jax.Array) -> Curvature:

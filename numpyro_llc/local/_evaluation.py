@@ -137,8 +137,17 @@ def excess_losses(
             return mean, slope, _total_by_part(value, weights)
 
         def of_some(z: Parameters) -> PyTree:
-            points = jax.tree.map(lambda a, c: jnp.concatenate([a, c[None]]), z, target.center)
-            return jax.tree.map(_less_last, jax.lax.map(one, points))
+            chains = jax.tree.leaves(z)[0].shape[0]
+
+            def turn(k: jax.Array) -> PyTree:
+                """Chain `k`, or after the last the centre: no array of them all."""
+                place = jnp.minimum(k, chains - 1)
+                chain = jax.tree.map(partial(jnp.take, indices=place, axis=0, mode="clip"), z)
+                return one(
+                    jax.tree.map(lambda a, c: jnp.where(k < chains, a, c), chain, target.center)
+                )
+
+            return jax.tree.map(_less_last, jax.lax.map(turn, jnp.arange(chains + 1)))
 
         return over_devices(of_some, z)
 

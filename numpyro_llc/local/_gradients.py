@@ -105,11 +105,14 @@ def potential_gradient(
     if rows is None or target.truth is not None:
         return own
 
-    def anchored() -> Parameters:
-        there = jax.grad(lambda one: target.tempered_loss(one, rows))(target.center)
-        return jax.tree.map(lambda g, t, full: g - t + full, own, there, anchor.gradient)
-
-    return jax.lax.cond(use_anchor, anchored, lambda: own)
+    # What is chosen is the centre's own part: of all chains it would be held twice.
+    there = jax.lax.cond(
+        use_anchor,
+        lambda: jax.grad(lambda one: target.tempered_loss(one, rows))(target.center),
+        lambda: jax.tree.map(jnp.zeros_like, target.center),
+    )
+    share = jnp.where(use_anchor, 1.0, 0.0)
+    return jax.tree.map(lambda g, t, full: g - t + share * full, own, there, anchor.gradient)
 
 
 def noise_product(
@@ -168,26 +171,20 @@ def noise_samples(
     """Draws of zero mean whose covariance is V of a gradient from this many rows.
 
     The first with control variates, the second without: half the difference of the gradients from
-    two halves of the rows, in which full gradients and the localization cancel.
+    two halves of the rows, in which full gradients and the localization cancel. Of a signed sum
+    over the rows, so that one gradient is held and not two.
     """
     half = rows.size // (2 * target.num_shards)
-    gradient = jax.grad(target.tempered_loss)
-    is_zero_there = target.truth is not None  # the gradient of each row at the centre
+    both = part_of(target, rows, 0, 2 * half)
+    signs = jnp.tile(jnp.repeat(jnp.array([1.0, -1.0]), half), target.num_shards) / both.size
 
-    def add(
-        total: list[Parameters], part: tuple[jax.Array, jax.Array]
-    ) -> tuple[list[Parameters], None]:
-        sign, rows = part
-        new = [jax.vmap(lambda one: gradient(one, rows))(z)]
-        if not is_zero_there:
-            new.append(gradient(target.center, rows))
-        return jax.tree.map(lambda old, g: old + 0.5 * sign * g, total, new), None
+    def sample(point: Parameters) -> Parameters:
+        return jax.grad(lambda one: target.row_terms(one, both) @ signs)(point)
 
-    # One half after the other, to have fewer gradients in memory at once.
-    halves = jnp.stack([part_of(target, rows, k, k + half) for k in (0, half)])
-    nothing = jax.tree.map(jnp.zeros_like, [z] if is_zero_there else [z, target.center])
-    (here, *there), _ = jax.lax.scan(add, nothing, (jnp.array([1.0, -1.0]), halves))
-    return jax.tree.map(jnp.subtract, here, there[0]) if there else here, here
+    here = jax.vmap(sample)(z)
+    if target.truth is not None:  # the gradient of each row at the centre is 0
+        return here, here
+    return jax.tree.map(jnp.subtract, here, sample(target.center)), here
 
 
 def curvature_product(

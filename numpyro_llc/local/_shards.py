@@ -49,6 +49,55 @@ def over_devices(function: Callable[[PyTree], PyTree], stacked: PyTree) -> PyTre
     return jax.tree.map(lambda leaf: jax.lax.collapse(leaf, 0, 2)[:chains], done)
 
 
+def chain_size(stacked: PyTree) -> int:
+    """Coordinates of one chain."""
+    return sum(leaf[0].size for leaf in jax.tree.leaves(stacked))
+
+
+def in_turn(function: Callable[[PyTree], PyTree], stacked: PyTree, is_large: bool) -> PyTree:
+    """``function`` of stacked chains; where they are large, of one after the other.
+
+    `function` takes and gives leaves ``[chain, ...]``, of any number of chains. What it needs
+    beside these is then held for one chain at a time.
+    """
+    if not is_large:
+        return function(stacked)
+
+    def one(chain: PyTree) -> PyTree:
+        found = function(jax.tree.map(lambda leaf: leaf[None], chain))
+        return jax.tree.map(lambda leaf: leaf[0], found)
+
+    return over_devices(lambda some: jax.lax.map(one, some), stacked)
+
+
+def replaced_in_turn(
+    function: Callable[..., PyTree],
+    stacked: PyTree,
+    others: tuple[PyTree, ...],
+    is_large: bool,
+) -> PyTree:
+    """``function(stacked, *others)``, of the form of `stacked`; see :func:`in_turn`.
+
+    Large chains are written over one by one: those before and after are not held together.
+    """
+    if not is_large:
+        return function(stacked, *others)
+
+    def of_device(part: tuple[PyTree, tuple[PyTree, ...]]) -> PyTree:
+        def turn(k: jax.Array, replaced: PyTree) -> PyTree:
+            def take(leaf: jax.Array) -> jax.Array:
+                return jax.lax.dynamic_slice_in_dim(leaf, k, 1)
+
+            new = function(*jax.tree.map(take, (replaced, *part[1])))
+            return jax.tree.map(
+                lambda leaf, x: jax.lax.dynamic_update_slice_in_dim(leaf, x, k, 0), replaced, new
+            )
+
+        return jax.lax.fori_loop(0, jax.tree.leaves(part[0])[0].shape[0], turn, part[0])
+
+    return over_devices(of_device, (stacked, others))
+
+
 def with_last_again(stacked: jax.Array, count: int) -> jax.Array:
     """An array with its last item `count` times more, so that devices divide them."""
     if not count:

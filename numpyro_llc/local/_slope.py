@@ -1,12 +1,14 @@
 """Whether the loss has a gradient that a kernel can follow: at all, and finite at the centre."""
 
+from collections.abc import Mapping
+
 import jax
-import numpy as np
+import jax.numpy as jnp
 
 from numpyro_llc.errors import NonFiniteLossError
 from numpyro_llc.local._derivatives import UNDEFINED
 from numpyro_llc.local._target import LocalTarget
-from numpyro_llc.models import Parameters, is_traced, on_host
+from numpyro_llc.models import Parameters, is_traced
 
 TRAP = (
     "A root or a norm at zero has no finite derivative, nor has a jnp.where whose other branch is "
@@ -64,13 +66,19 @@ def is_differentiable(target: LocalTarget) -> bool:
     return True
 
 
-def not_finite(gradient: Parameters) -> dict[str, int]:
-    """By site, how many derivatives are NaN or infinite; sites without any are left out."""
-    counts = {
-        name: sum(int(np.sum(~np.isfinite(on_host(leaf)))) for leaf in jax.tree.leaves(tree))
+def count_not_finite(gradient: Parameters) -> dict[str, jax.Array]:
+    """By site, how many derivatives are NaN or infinite."""
+    return {
+        name: sum(
+            (jnp.sum(~jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)), jnp.zeros((), int)
+        )
         for name, tree in gradient.items()
     }
-    return {name: count for name, count in counts.items() if count}
+
+
+def above_none(counts: Mapping[str, jax.Array]) -> dict[str, int]:
+    """The counts that are not 0."""
+    return {name: int(count) for name, count in counts.items() if count}
 
 
 def bad_gradient(counts: dict[str, int], where: str) -> NonFiniteLossError:
@@ -89,9 +97,16 @@ def check_start(gradient: Parameters | None, center: Parameters) -> None:
     if gradient is None or is_traced(gradient):
         return
 
-    def of_all(leaf: jax.Array, like: jax.Array) -> np.ndarray:
-        lead = tuple(range(leaf.ndim - like.ndim))
-        return np.where(np.isfinite(on_host(leaf)).any(axis=lead), 0.0, np.nan)
-
-    if counts := not_finite(jax.tree.map(of_all, gradient, center)):
+    if counts := above_none(_not_finite_in_all(gradient, center)):
         raise bad_gradient(counts, "where the chains start")
+
+
+@jax.jit
+def _not_finite_in_all(gradient: Parameters, center: Parameters) -> dict[str, jax.Array]:
+    """By site, how many derivatives no chain has; where they are, that none is moved or copied."""
+
+    def of_all(leaf: jax.Array, like: jax.Array) -> jax.Array:
+        lead = tuple(range(leaf.ndim - like.ndim))
+        return jnp.where(jnp.isfinite(leaf).any(axis=lead), 0.0, jnp.nan)
+
+    return count_not_finite(jax.tree.map(of_all, gradient, center))

@@ -145,8 +145,13 @@ class Plan:
         target, _ = local.target(reading)
         return replace(self, local=local, reading=reading, target=target)
 
-    def curvature(self, rng_key: jax.Array) -> Curvature:
-        """Curvature at the centre; of a large batched model the gradient.
+    @property
+    def is_large(self) -> bool:
+        """Whether of the curvature at the centre only the gradient is measured."""
+        return self.is_stochastic and self.target.dimension > DENSE_LIMIT
+
+    def curvature(self, rng_key: jax.Array, tempered: Parameters | None = None) -> Curvature:
+        """Curvature at the centre; of a large batched model the gradient, ``β ∇nL``, if not given.
 
         Raises
         ------
@@ -156,8 +161,8 @@ class Plan:
         uses_gradient = self.sampler.uses_gradient
         if not uses_gradient and not is_differentiable(self.target):
             return UNKNOWN
-        if self.is_stochastic and self.target.dimension > DENSE_LIMIT:
-            found = gradient_at_center(self.target)
+        if self.is_large:
+            found = gradient_at_center(self.target, tempered)
         else:
             found = curvature_at_center(self.target, rng_key)
         if uses_gradient and found.undefined:
