@@ -18,16 +18,21 @@ def _figures_are_closed():
     plt.close("all")
 
 
+def example(name):
+    """The module of an example, a new one each time."""
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 @pytest.fixture
 def run(tmp_path):
     """Run an example's ``main``; it must leave a picture."""
 
     def run_example(name, *arguments):
-        spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
         picture = tmp_path / f"{name}.png"
-        result = module.main([*arguments, f"--picture={picture}"])
+        result = example(name).main([*arguments, f"--picture={picture}"])
         assert picture.read_bytes().startswith(b"\x89PNG")
         assert picture.stat().st_size > 10_000
         return result
@@ -149,3 +154,52 @@ def test_flatness_compares_over_seeds(run):
     own = table.pivot(index="seed", columns="optimizer", values="llc")
     assert compared.loc["llc", "difference"] == pytest.approx((own["SAM"] - own["SGD"]).mean())
     assert compared.loc["llc", "error"] > 0
+
+
+@pytest.mark.slow
+def test_induction_refines_the_network_to_its_layers_and_heads(run):
+    (table,), by_data, parts = run(
+        "induction",
+        "--vocabulary=8",
+        "--length=8",
+        "--width=8",
+        "--heads=1",
+        "--steps", "20", "40",
+        "--every=20",
+        "--train-batch=16",
+        "--num-data=64",
+        "--num-samples=20",
+        "--num-warmup=50",
+        "--thinning=2",
+        "--seeds=1",
+        *QUIET,
+    )  # fmt: skip
+    assert list(parts["sites"]) == ["layer 0", "layer 1", "head 0.0", "head 1.0"]
+    assert parts["num_parameters"].to_numpy().tolist() == [256] * 4
+    # With one head a layer is its head: the same parameters, draws and numbers.
+    assert parts["llc"].sel(sites="layer 0") == parts["llc"].sel(sites="head 0.0")
+    assert parts["llc"].sel(sites="layer 0") != parts["llc"].sel(sites="layer 1")
+    assert list(table["step"]) == list(by_data["step"]) == [20, 40]
+    assert np.all(table["llc"] > 0)
+    assert np.isfinite(by_data["llc"]).all()
+    # At first the losses of both kinds of tokens are near that of a guess among all 8.
+    assert np.all(abs(table[["first tokens", "repeated tokens"]] - np.log(8)) < 1.0)
+    assert table[["previous-token score", "induction score"]].stack().between(0, 1).all()
+
+
+def test_induction_knows_repeated_words_and_perfect_heads():
+    """A sequence by hand, and attention that does nothing but what a score is named after."""
+    induction = example("induction")
+    tokens = np.array([[5, 1, 6, 2, 5, 1, 6]])
+    words = np.array([[0, 0, 1, 1, 0, 0, 1]])
+    weights = np.zeros((2, 1, 1, 6, 6))
+    weights[0, 0, 0, [1, 3, 5], [0, 2, 4]] = 1.0  # second tokens, on the first
+    weights[1, 0, 0, 4, 1] = 0.75  # the repeated 5, on the 1 that came after it
+    logits = np.zeros((1, 6, 8))
+    logits[0, 4, 1] = 2.0
+    induction.transformer = lambda params, tokens: (logits, weights)
+    row = induction.measures({"w": np.zeros((1, 1))}, tokens, words).iloc[0]
+    assert row["first tokens"] == pytest.approx(np.log(8))
+    assert row["repeated tokens"] == pytest.approx(np.log(7 + np.exp(2.0)) - 2.0)
+    assert row["previous-token score"] == pytest.approx(1.0)
+    assert row["induction score"] == pytest.approx(0.75)

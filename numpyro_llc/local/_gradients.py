@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from numpyro_llc.local._derivatives import hessian_product, push_and_pull
+from numpyro_llc.local._derivatives import Function, hessian_product, push_and_pull
 from numpyro_llc.local._target import LocalTarget
 from numpyro_llc.models import Parameters, PyTree
 
@@ -101,7 +101,7 @@ def potential_gradient(
     use_anchor: bool | jax.Array,
 ) -> Parameters:
     """``∇U(z)`` of each chain, unbiased from `rows`; with control variates if `use_anchor`."""
-    own = jax.vmap(jax.grad(lambda one: target.tempered_loss(one, rows) + target.penalty(one)))(z)
+    own = jax.vmap(_gradient_at(target, rows))(z)
     if rows is None or target.truth is not None:
         return own
 
@@ -113,6 +113,16 @@ def potential_gradient(
     )
     share = jnp.where(use_anchor, 1.0, 0.0)
     return jax.tree.map(lambda g, t, full: g - t + share * full, own, there, anchor.gradient)
+
+
+def _gradient_at(target: LocalTarget, rows: jax.Array | None) -> Function:
+    """From z of one chain to ``∇U(z)``, from `rows`."""
+
+    def gradient(z: Parameters) -> Parameters:
+        of_loss = jax.grad(lambda one: target.tempered_loss(one, rows))(z)
+        return jax.tree.map(jnp.add, of_loss, target.penalty_gradient(z))
+
+    return gradient
 
 
 def noise_product(
@@ -193,7 +203,7 @@ def curvature_product(
     """``∇²U(z) v`` of each chain, from `rows`."""
 
     def one(z: Parameters, v: Parameters) -> Parameters:
-        gradient = jax.grad(lambda x: target.tempered_loss(x, rows) + target.penalty(x))
-        return hessian_product(gradient, z, v, forward=target.program.has_forward_mode)
+        forward = target.program.has_forward_mode
+        return hessian_product(_gradient_at(target, rows), z, v, forward=forward)
 
     return jax.vmap(one)(z, v)

@@ -139,6 +139,20 @@ class LocalTarget:
         """``γ/2 |z - z*|²``, a scalar."""
         return 0.5 * _squared_distance(z, self.center, self.localization)
 
+    def penalty_gradient(self, z: Parameters) -> Parameters:
+        """``γ (z - z*)``.
+
+        Written out: the derivatives that JAX takes of a sum over many leaves take long to compile.
+        """
+        return {
+            name: jax.tree.map(
+                lambda leaf, anchor, gamma=self.localization[name]: gamma * (leaf - anchor),
+                z[name],
+                tree,
+            )
+            for name, tree in self.center.items()
+        }
+
     def potential(self, z: Parameters) -> jax.Array:
         """``β [nL(z) - nL(z*)] + γ/2 |z - z*|²``, a scalar; zero at the centre."""
         return self.inverse_temperature * self.excess_loss(z) + self.penalty(z)
@@ -177,6 +191,9 @@ class PosteriorTarget(LocalTarget):
     def penalty(self, z: Parameters) -> jax.Array:
         """``-log p(w(z)) - log |dw/dz|``, a scalar."""
         return self.program.prior_potential(self.whole(z), self.arrays)
+
+    def penalty_gradient(self, z: Parameters) -> Parameters:
+        return jax.grad(self.penalty)(z)
 
 
 @partial(jax.jit, static_argnums=0)
