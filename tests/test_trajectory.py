@@ -102,7 +102,7 @@ def test_a_row_is_what_estimate_llc_gives(rows):
 
 
 def test_chains_are_carried_on(table):
-    """They end where those of the one before were; the rows have their exact values all the same."""
+    """They end where those of the one before were, and the rows have their exact values."""
     assert table["carried"].to_numpy().tolist()[0] == 0
     assert (table["carried"][1:] > 0).any()
 
