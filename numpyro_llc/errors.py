@@ -3,7 +3,9 @@
 import os
 import sys
 import warnings
+from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor
+from contextlib import contextmanager
 from typing import Any
 
 _PACKAGE = os.path.dirname(__file__) + os.sep
@@ -12,15 +14,20 @@ _PACKAGE = os.path.dirname(__file__) + os.sep
 class LLCWarning(UserWarning):
     """A doubtful statistic: the message holds the number, its threshold and the remedy.
 
+    Where warnings are errors, what was computed is not lost.
+
     Attributes
     ----------
     idata : inference data or None
-        The result it is about: where warnings are errors, the run is not lost.
+        The result it is about.
+    result
+        What a function that samples or searches without inference data for its result has made, as
+        far as it came: a table, a ladder, a ``Center``. Any warning that ends one has it.
     """
 
     def __init__(self, message: str, idata: Any = None) -> None:
         super().__init__(message)
-        self.idata = idata
+        self.idata, self.result = idata, None
 
 
 def warn(message: str, idata: Any = None) -> None:
@@ -29,6 +36,22 @@ def warn(message: str, idata: Any = None) -> None:
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
         level, frame = level + 1, frame.f_back
     warnings.warn(LLCWarning(message, idata), stacklevel=level)
+
+
+@contextmanager
+def going_with(result: Callable[[], Any]) -> Iterator[None]:
+    """Where a warning is an error, what was computed goes with it, as its attribute `result`."""
+    try:
+        yield
+    except Warning as error:
+        give(error, result())
+        raise
+
+
+def give(warning: Warning, result: Any) -> None:
+    """Put what was computed on a warning that is an error."""
+    warning.__dict__["result"] = result
+    warning.add_note("What was computed is the attribute `result` of this warning.")
 
 
 class NonFiniteLossError(RuntimeError):

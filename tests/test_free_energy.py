@@ -192,6 +192,13 @@ def test_rungs_whose_chains_disagree_are_told():
         _ladder._warn_of_chains("model", np.array([0.0, 0.1, 0.2, 1.0]), draws)
 
 
+def test_a_warning_that_is_an_error_holds_the_ladder(sampled, monkeypatch):
+    monkeypatch.setattr(_ladder, "MOST_R_HAT", 0.0)
+    with pytest.raises(nllc.LLCWarning, match="The chains disagree") as told:
+        both_ladders(1_000)
+    xr.testing.assert_equal(told.value.result.data, sampled.data)
+
+
 @pytest.mark.parametrize(("share", "is_told"), [(0.045, False), (0.055, True)])
 def test_rungs_whose_draws_diverge_are_told(share, is_told):
     draws = [chains_of(0, diverging=1.0), chains_of(1), chains_of(2, diverging=share)]

@@ -239,7 +239,8 @@ def tuned(**fields):
         "gradients": 100,
     }
     squares = fields.pop("square_by_coordinate", None)
-    arrays = {"square_gradient": jnp.asarray(fields.pop("square_gradient", [12.0, 12.0]))}
+    names = ("square_gradient", "steepness")
+    arrays = {name: jnp.asarray(fields.pop(name, [12.0, 12.0])) for name in names}
     numbers = {k: jnp.asarray(v) for k, v in {**numbers, **fields}.items()}
     return tuning.Tuning(**numbers, **arrays, square_by_coordinate=squares)
 
@@ -297,7 +298,11 @@ def sampler_of(rule, **settings):
 
 def test_running_means_of_the_squared_gradient():
     state = SimpleNamespace(
-        tuning=tuned(square_gradient=[12.0, 1.0], square_by_coordinate=stacked([1.0, 2.0])),
+        tuning=tuned(
+            square_gradient=[11.0, 2.0],
+            steepness=[12.0, 1.0],
+            square_by_coordinate=stacked([1.0, 2.0]),
+        ),
         i=jnp.asarray(_stochastic.EARLY_STEPS + 10),
         warming=jnp.asarray(True),
     )
@@ -308,7 +313,12 @@ def test_running_means_of_the_squared_gradient():
     # 0.9 of the old and 0.1 of the new, but at least 0.3 of the new.
     assert new[0] < 4.5 * 12
     wanted = [0.9 * 12 + 0.1 * new[0], 0.3 * new[1]]
-    np.testing.assert_allclose(learned.square_gradient, wanted, rtol=1e-12)
+    np.testing.assert_allclose(learned.steepness, wanted, rtol=1e-12)
+    mean = 0.9 * np.array([11.0, 2.0]) + 0.1 * new
+    np.testing.assert_allclose(learned.square_gradient, mean, rtol=1e-12)
+    begun = SimpleNamespace(**{**vars(state), "i": jnp.asarray(1)})
+    second = sampler_of(RULES["corrected"])._learned(begun, gradient).square_gradient
+    np.testing.assert_allclose(second, (np.array([11.0, 2.0]) + new) / 2, rtol=1e-12)
     weight, seen = 2 / (10 + 64), np.array([5.0, 30 * (2.0 + 1.5)])  # a wild one is cut
     old = np.array([1.0, 2.0])
     np.testing.assert_allclose(learned.square_by_coordinate["w"], old + weight * (seen - old))
@@ -334,13 +344,13 @@ def test_a_step_is_cut_where_gradients_are_long(square, parts):
     """Usual stiffness 0.2 of 0.5 at most: cut where the local one is above 0.4, by powers of 2."""
     sampler = sampler_of(LangevinRule(is_corrected=True))
     # 5 times: a stiffness of 1.0 of at most 2 * 0.2 is cut by 4, not left.
-    count, size = sampler._part(tuned(square_gradient=[12.0, square]))
+    count, size = sampler._part(tuned(steepness=[12.0, square]))
     local = 0.5 * 0.1 * 4.0 * square / 12.0
     wanted = 2 ** int(np.clip(np.ceil(np.log2(local / 0.4)), 0, 6))
     assert int(count) == wanted
     assert float(size) == pytest.approx(0.1 / wanted)
     fixed = sampler_of(LangevinRule(is_corrected=False), step_size=0.3)
-    assert int(fixed._part(tuned(square_gradient=[12.0, square], step_size=0.3))[0]) == 1
+    assert int(fixed._part(tuned(steepness=[12.0, square], step_size=0.3))[0]) == 1
 
 
 def test_noise_is_corrected_for_where_it_matters():

@@ -10,6 +10,7 @@ import numpyro.distributions as dist
 import pytest
 import regression
 from jax import random
+from numpyro.diagnostics import effective_sample_size
 from test_estimate import llc, run
 
 import numpyro_llc as nllc
@@ -231,9 +232,11 @@ def test_a_given_step_has_the_exact_value_of_its_step_and_batches(kernel, llc_of
     ):
         assert abs(mean - other) > 4 * error
     stated = idata.attrs["step_size_bias"]
-    # What is recorded is the larger of a running mean and a part of the newest squared gradient: of
-    # these noisy batches 1.24 to 1.26 times the mean (four keys).
-    assert 0.95 * step / 8 * square < stated < 1.3 * step / 8 * square
+    squares = idata["sample_stats"]["square_gradient"].to_numpy()
+    ess = float(effective_sample_size(squares.astype(np.float64)))
+    error_of_square = np.std(squares) / np.sqrt(ess)
+    assert abs(stated / (step / 8) - square) < 4 * error_of_square
+    assert error_of_square < 0.005 * square
     noise = idata.attrs["gradient_noise" if anchored else "gradient_noise_raw"]
     assert idata.attrs["gradient_noise_bias"] == pytest.approx(step / 8 * noise, rel=1e-5)
     # A running mean of 32 calibrations, of one sample each.

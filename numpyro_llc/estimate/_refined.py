@@ -2,8 +2,9 @@
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from numpyro.infer.mcmc import MCMCKernel
 from tqdm.auto import tqdm
 
 from numpyro_llc._checks import check_localization
-from numpyro_llc.errors import CheckpointError, ExecutorError, LLCWarning, warn
+from numpyro_llc.errors import CheckpointError, ExecutorError, LLCWarning, going_with, warn
 from numpyro_llc.estimate._estimate import estimate_llc
 from numpyro_llc.inference_data import InferenceData, Table, moments, posterior
 from numpyro_llc.kernels import kernel_of
@@ -108,14 +109,12 @@ def refined_llc(
     check_executor(executor, mesh)
     _check(sites, evaluate_on)
     kernel_of(kernel, batch_size)
-    lengths = num_warmup, num_samples, num_chains, thinning, chain_method
-    check_schedule(*lengths, False, until, mesh)
+    check_schedule(num_warmup, num_samples, num_chains, thinning, chain_method, False, until, mesh)
     local = check_localized(model)
     reading = local.read(model_args, model_kwargs)
     check_localization(local.localization, reading.center)
-    for part in sites.values():
-        if part is not None:
-            split(reading.center, part)
+    for part in (one for one in sites.values() if one is not None):
+        split(reading.center, part)
     settings = {
         "evaluate_on": evaluate_on,
         "kernel": kernel,
@@ -135,24 +134,26 @@ def refined_llc(
     )
     rows: dict[int, _Row] = {}
     data = [SAMPLED, *(evaluate_on or {})]
-    with ExitStack() as stack:
-        if output is not None:
-            stack.enter_context(OutputFolder(output, {}, what="refinement"))
-        tasks = ((place, (place, part)) for place, part in enumerate(sites.values()))
-        found = stack.enter_context(closing(outcomes(executor, work, tasks)))
-        is_hidden = not progress_bar or executor is None  # each run has a bar of its own
-        with tqdm(total=len(sites), disable=is_hidden, unit="refinement") as bar:
-            try:
-                for place, row in found:
-                    rows[place] = row
-                    bar.update()
-            except (CheckpointError, ExecutorError) as error:
-                error.table = _table(rows, sites, data) if rows else None
+    so_far = partial(_so_far, rows, sites, data)
+    tasks = ((place, (place, part)) for place, part in enumerate(sites.values()))
+    is_hidden = not progress_bar or executor is None  # each run has a bar of its own
+    with (
+        nullcontext() if output is None else OutputFolder(output, {}, what="refinement"),
+        going_with(so_far),
+        closing(outcomes(executor, work, tasks)) as found,
+        tqdm(total=len(sites), disable=is_hidden, unit="refinement") as bar,
+    ):
+        try:
+            for place, row in found:
+                rows[place] = row
+                bar.update()
+        except (CheckpointError, ExecutorError) as error:
+            error.table = so_far()
+            raise
+        except KeyboardInterrupt:
+            if executor is None or not rows:
                 raise
-            except KeyboardInterrupt:
-                if executor is None or not rows:
-                    raise
-                warn(f"The refinements were interrupted after {len(rows)}.")
+            warn(f"The refinements were interrupted after {len(rows)}.")
     return _table(rows, sites, data)
 
 
@@ -202,6 +203,10 @@ def _quietly(*args: Any, **settings: Any) -> InferenceData:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", LLCWarning)
         return estimate_llc(*args, **settings)
+
+
+def _so_far(rows: Mapping[int, _Row], sites: Iterable[str], data: list[str]) -> xr.Dataset | None:
+    return _table(rows, sites, data) if rows else None
 
 
 def _table(rows: Mapping[int, _Row], sites: Iterable[str], data: list[str]) -> xr.Dataset:

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from numpyro.infer.mcmc import MCMCKernel
 
 from numpyro_llc._checks import check_key, percent
-from numpyro_llc.errors import warn
+from numpyro_llc.errors import going_with, warn
 from numpyro_llc.evidence._base import (
     base_draws,
     log_normalizer,
@@ -150,10 +150,11 @@ def temperature_ladder(
     parts: dict[str, _Draws] = {}
     for half in PRIORS[prior]:
         rungs, parts[half] = _sample(plan, half, rungs, keys[half])
-    ladder = _dataset(plan, prior, np.concatenate([[0.0], rungs]), parts)
-    for half, draws in parts.items():
-        _warn_of_chains(half, ladder["inverse_temperature"].to_numpy(), draws)
-    return TemperatureLadder(ladder)
+    ladder = TemperatureLadder(_dataset(plan, prior, np.concatenate([[0.0], rungs]), parts))
+    with going_with(lambda: ladder):
+        for half, draws in parts.items():
+            _warn_of_chains(half, ladder.data["inverse_temperature"].to_numpy(), draws)
+    return ladder
 
 
 _Draws = list[Draws]

@@ -64,9 +64,9 @@ GROWTH = 1.05
 """By how much the step size may grow from one step of the warm-up to the next: tenfold in 47 steps,
 so that one calibration at a flat point cannot make a step far too long."""
 SQUARE_WEIGHT = 0.1
-"""Weight of a step in the running mean of ``|∇U|²``: it looks back on about ten steps."""
+"""Weight of a step in the running means of ``|∇U|²``: they look back on about ten steps."""
 SQUARE_FLOOR = 0.3
-"""The mean is at least this share of the newest ``|∇U|²``, so that steep places count at once."""
+"""The mean by which steps are cut is at least this share of the newest ``|∇U|²``."""
 STIFF_REGION = 2.0
 """A step is cut where the stiffness met is above the usual one by this factor."""
 METRIC_DELAY = 64
@@ -218,7 +218,7 @@ class StochasticSampler:
             one = jnp.minimum(tuning.calibrations, 1)  # is 1, in a form that keeps the loop a loop
             return one, tuning.step_size
         stiffness = self.rule.stiffness_of
-        local = stiffness(tuning.step_size, tuning.curvature_where(jnp.max(tuning.square_gradient)))
+        local = stiffness(tuning.step_size, tuning.curvature_where(jnp.max(tuning.steepness)))
         usual = stiffness(tuning.step_size, tuning.curvature)
         limit = STIFF_REGION * jnp.clip(usual, self.rule.stiffness, self.rule.quadratic_stiffness)
         doublings = jnp.ceil(jnp.log2(self.rule.substeps_of(local / limit)))
@@ -273,16 +273,16 @@ class StochasticSampler:
         """Running means of the squared gradient, from one more step."""
         tuning, squares = state.tuning, state.tuning.square_by_coordinate
         new = square_norm(tuning.scaled(gradient))
-        recent = jnp.maximum(
-            (1.0 - SQUARE_WEIGHT) * tuning.square_gradient + SQUARE_WEIGHT * new,
-            SQUARE_FLOOR * new,
-        )
+        # The first steps count alike, so that a mean of few is none of zeros.
+        share = jnp.maximum(SQUARE_WEIGHT, 1.0 / (state.i + 1.0))
+        steep = (1.0 - SQUARE_WEIGHT) * tuning.steepness + SQUARE_WEIGHT * new
         if squares is not None:
             since = state.i - EARLY_STEPS
             weight = jnp.where(since > 0, 2.0 / (since + METRIC_DELAY), 0.0) * state.warming
             squares = jax.tree.map(partial(toward, weight), squares, gradient)
         return tuning._replace(
-            square_gradient=recent,
+            square_gradient=tuning.square_gradient + share * (new - tuning.square_gradient),
+            steepness=jnp.maximum(steep, SQUARE_FLOOR * new),
             square_by_coordinate=squares,
             gradients=tuning.gradients + 1,
         )

@@ -20,7 +20,7 @@ MOST_JUMP = 30.0
 
 
 class Tuning(NamedTuple):
-    """What the warm-up learns; shared by the chains, but for `square_gradient`.
+    """What the warm-up learns; shared by the chains, but for two means of the squared gradient.
 
     Curvature, gradients and noise are in the kernel's metric, that is, of ``G^½ ∇U``.
 
@@ -34,7 +34,9 @@ class Tuning(NamedTuple):
     typical_square : scalar
         Running mean of ``|∇U|²`` at the same points.
     square_gradient : array [chain]
-        ``|∇U|²`` over the last few steps.
+        Running mean of ``|∇U|²`` over the last few steps.
+    steepness : array [chain]
+        The same, but at least a share of the newest, so that steep places count at once.
     noise, raw_noise : scalar
         Running means of ``tr V``, V the covariance of a batch gradient, with and without control
         variates.
@@ -51,6 +53,7 @@ class Tuning(NamedTuple):
     curvature_change: jax.Array
     typical_square: jax.Array
     square_gradient: jax.Array
+    steepness: jax.Array
     noise: jax.Array
     raw_noise: jax.Array
     square_by_coordinate: Metric
@@ -101,6 +104,7 @@ def start_tuning(rule: Rule, step_size: float | None, z: Parameters, chains: int
         curvature_change=zero,
         typical_square=zero,
         square_gradient=jnp.zeros(chains, zero.dtype),
+        steepness=jnp.zeros(chains, zero.dtype),
         noise=zero,
         raw_noise=zero,
         square_by_coordinate=ones if rule.has_metric else None,

@@ -16,7 +16,7 @@ from numpyro_llc._checks import (
     check_positive,
     inverse_temperature_or_default,
 )
-from numpyro_llc.errors import ExecutorError
+from numpyro_llc.errors import ExecutorError, going_with
 from numpyro_llc.kernels import KERNEL_NAMES
 from numpyro_llc.known import zoo
 from numpyro_llc.known._calibration_cases import Cases
@@ -145,12 +145,13 @@ def calibrate(
     work = Estimation(rng_key, num_data, shared)
     with tqdm(total=len(chosen) * len(names), disable=not progress_bar, unit="run") as bar:
         cases = Cases(chosen, num_data, names, reference, record, shared, bar)
-        with closing(outcomes(executor, work, cases.tasks(executor is not None))) as found:
+        tasks = outcomes(executor, work, cases.tasks(executor is not None))
+        with going_with(cases.table), closing(tasks) as found:
             try:
                 for place, row in found:
                     cases.add(place, row)
             except ExecutorError as error:
-                error.table = record.finish([one for one in cases.places if one in cases.rows])
+                error.table = cases.table()
                 raise
     return record.finish(cases.places)
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+import pandas as pd
 from tqdm.auto import tqdm
 
 from numpyro_llc.known import zoo
@@ -98,6 +99,11 @@ class Cases:
         self.places: list[Place] = []
         self.rows: dict[Place, Row] = {}
         self.cases: dict[str, Case] = {}
+
+    def table(self) -> pd.DataFrame | None:
+        """The rows so far, if there are any."""
+        done = [place for place in self.places if place in self.rows]
+        return self.record.finish(done) if done else None
 
     def tasks(self, by_name: bool) -> Iterator[tuple[Place, Task]]:
         """The runs to make; `by_name` sends the names of problems that every process has."""

@@ -10,7 +10,7 @@ import numpy as np
 from numpyro.infer.initialization import init_to_sample, init_to_uniform
 
 from numpyro_llc._checks import check_integer, check_key
-from numpyro_llc.errors import warn
+from numpyro_llc.errors import going_with, warn
 from numpyro_llc.local._curvature import Curvature, curvature_at_center, lowest_curvature
 from numpyro_llc.local._edge import AT_THE_EDGE, edge_of
 from numpyro_llc.local._localize import LocalizedModel
@@ -175,7 +175,8 @@ def find_center(
     excess, best = best_of(losses)
     target = _target_at(program, reading.arrays, _item(ends, best), _item(losses, best))
     found = curvature_at_center(target, key_check)
-    return Center(
+    doubt = _doubt(found, target)
+    center = Center(
         params=constrain(
             reading.program, reading.program.parameters, target.center, reading.arrays
         ),
@@ -183,7 +184,7 @@ def find_center(
         gradient_norm=found.gradient_norm,
         smallest_eigenvalue=found.smallest,
         largest_eigenvalue=found.largest,
-        converged=_check_converged(found, target),
+        converged=not doubt,
         start=best,
         start_objectives=excess,
         minima=minima_of(excess, total_loss(target.center_losses)),
@@ -191,6 +192,7 @@ def find_center(
         edge=found.edge,
         without_effect=reading.without_effect,
     )
+    return _told(center, doubt)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -233,35 +235,38 @@ def _item(tree: PyTree, index: int) -> PyTree:
     return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)[index]), tree)
 
 
-def _check_converged(found: Curvature, target: LocalTarget) -> bool:
-    """Whether the end is a local minimum of the objective; warns with the numbers if not."""
+def _told(center: Center, doubt: str) -> Center:
+    if doubt:
+        with going_with(lambda: center):
+            warn(doubt)
+    return center
+
+
+def _doubt(found: Curvature, target: LocalTarget) -> str:
+    """Why the end is no local minimum of the objective, with the numbers; empty if it is one."""
     if found.edge:
-        warn(f"`find_center` found no minimum inside: {edge_of(found.edge)}. {AT_THE_EDGE}")
-        return False
+        return f"`find_center` found no minimum inside: {edge_of(found.edge)}. {AT_THE_EDGE}"
     if not np.isfinite(found.largest):
-        warn(
+        return (
             "`find_center` stopped where derivatives of the loss are not finite "
             f"({dict(found.undefined) or 'those of second order'}): whether it is a local minimum "
             f"is not known. {TRAP}."
         )
-        return False
     if not found.largest > FLAT_CURVATURE:
-        warn(
+        return (
             f"`find_center` stopped where the loss is flat (largest Hessian eigenvalue "
             f"{found.largest:.3g}): the maximum likelihood may not exist (separable classes, a "
             "scale that goes to zero). Use objective='map'."
         )
-        return False
     beta, gamma = float(target.inverse_temperature), min(map(float, target.localization.values()))
     lowest = lowest_curvature(found.largest, beta, gamma)
-    converged = -found.newton_shift < CONVERGED_NATS and not found.smallest < lowest
-    if not converged:
-        is_saddle = found.smallest < lowest  # at which a Newton step goes to no minimum
-        gain = "" if is_saddle else f", {-found.newton_shift:.3g} nats to gain by a Newton step"
-        warn(
-            f"`find_center` stopped at {'a saddle, which' if is_saddle else 'a point that'} is no "
-            f"local minimum: gradient norm {found.gradient_norm:.3g}, smallest Hessian eigenvalue "
-            f"{found.smallest:.3g} (largest {found.largest:.3g}){gain}. Raise `max_steps` or "
-            "`num_starts`, or rescale the parameters."
-        )
-    return converged
+    if -found.newton_shift < CONVERGED_NATS and not found.smallest < lowest:
+        return ""
+    is_saddle = found.smallest < lowest  # at which a Newton step goes to no minimum
+    gain = "" if is_saddle else f", {-found.newton_shift:.3g} nats to gain by a Newton step"
+    return (
+        f"`find_center` stopped at {'a saddle, which' if is_saddle else 'a point that'} is no "
+        f"local minimum: gradient norm {found.gradient_norm:.3g}, smallest Hessian eigenvalue "
+        f"{found.smallest:.3g} (largest {found.largest:.3g}){gain}. Raise `max_steps` or "
+        "`num_starts`, or rescale the parameters."
+    )

@@ -134,9 +134,11 @@ class _Tasks:
         finally:
             for promise in self.waiting:
                 promise.cancel()
-        self._warn(count)
-        if error is not None:
-            raise error
+        try:
+            self._warn(count)
+        finally:
+            if error is not None:
+                raise error
 
     @property
     def _has_room(self) -> bool:

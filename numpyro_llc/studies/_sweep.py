@@ -14,7 +14,7 @@ from numpyro.infer.mcmc import MCMCKernel
 from tqdm.auto import tqdm
 
 from numpyro_llc._checks import check_key, check_positive
-from numpyro_llc.errors import ExecutorError, warn
+from numpyro_llc.errors import ExecutorError, going_with, warn
 from numpyro_llc.local import Localization, LocalizedModel, check_localized
 from numpyro_llc.models import PyTree
 from numpyro_llc.sampling import (
@@ -148,6 +148,7 @@ def sweep(
         if path is not None and todo:
             folder.check_writable()
         tasks = _tasks(rng_key, cells, todo, plan_of, max_memory)
+        stack.enter_context(going_with(lambda: grid))
         found = stack.enter_context(closing(outcomes(executor, partial(run_group, plan_of), tasks)))
         with tqdm(total=len(todo), disable=not progress_bar, unit="cell") as bar:
             try:

@@ -11,7 +11,13 @@ from numpyro.infer.mcmc import MCMCKernel
 from tqdm.auto import tqdm
 
 from numpyro_llc._checks import check_key
-from numpyro_llc.errors import CheckpointError, ExecutorError, TrajectoryError, warn
+from numpyro_llc.errors import (
+    CheckpointError,
+    ExecutorError,
+    LLCWarning,
+    TrajectoryError,
+    warn,
+)
 from numpyro_llc.kernels import kernel_of
 from numpyro_llc.local import TRUTHS, LocalizedModel, as_localized
 from numpyro_llc.models import PyTree
@@ -146,26 +152,28 @@ def llc_trajectory(
     recipe = Recipe(replace(local, truth=truths[0]), model_args, model_kwargs, schedule)
     is_stacked = truth is not None and not isinstance(truth, str)
     checkpoints = Checkpoints(recipe, chosen, truths)
-    with Walk(rng_key, checkpoints, output, is_warm, is_stacked) as walk:
-        with tqdm(total=given.count, disable=not progress_bar, unit="checkpoint") as bar:
-            try:
-                for count in walk.visit(given, executor):
-                    bar.update(count - bar.n)
-            except KeyboardInterrupt:
-                if not walk.num_rows:
-                    raise
-                warn(f"The trajectory was interrupted after {walk.num_rows} checkpoints.")
-            except (CheckpointError, ExecutorError):
+    with (
+        Walk(rng_key, checkpoints, output, is_warm, is_stacked) as walk,
+        tqdm(total=given.count, disable=not progress_bar, unit="checkpoint") as bar,
+    ):
+        try:
+            for count in walk.visit(given, executor):
+                bar.update(count - bar.n)
+        except KeyboardInterrupt:
+            if not walk.num_rows:
                 raise
-            except Exception as error:  # of whatever kind: what was computed is not lost with it
-                if not walk.num_rows:
-                    raise
-                raise TrajectoryError(
-                    f"Checkpoint {walk.at} of `centers` failed: {type(error).__name__}: "
-                    f"{str(error).rstrip('.')}. The rows before it are in this error's "
-                    "`trajectory`" + (f", and in {str(output)!r}." if output is not None else "."),
-                    walk.table(),
-                ) from error
+            warn(f"The trajectory was interrupted after {walk.num_rows} checkpoints.")
+        except (CheckpointError, ExecutorError, LLCWarning):
+            raise
+        except Exception as error:  # of whatever kind: what was computed is not lost with it
+            if not walk.num_rows:
+                raise
+            raise TrajectoryError(
+                f"Checkpoint {walk.at} of `centers` failed: {type(error).__name__}: "
+                f"{str(error).rstrip('.')}. The rows before it are in this error's "
+                "`trajectory`" + (f", and in {str(output)!r}." if output is not None else "."),
+                walk.table(),
+            ) from error
         return walk.table()
 
 

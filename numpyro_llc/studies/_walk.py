@@ -15,6 +15,7 @@ from numpyro_llc.errors import (
     ExecutorError,
     NonFiniteCenterError,
     NonFiniteLossError,
+    give,
 )
 from numpyro_llc.local import reason_of
 from numpyro_llc.models import PyTree
@@ -70,8 +71,10 @@ class Walk:
     ) -> None:
         if self.record is not None:
             self.record.close()
-        if isinstance(error, CheckpointError | ExecutorError) and self.num_rows:
-            error.table = self.rows()
+        if isinstance(error, CheckpointError | ExecutorError):
+            error.table = self.rows_so_far()
+        if isinstance(error, Warning):
+            give(error, self.rows_so_far())
 
     @property
     def num_rows(self) -> int:
@@ -150,6 +153,10 @@ class Walk:
                 raise self.failed[0][1]  # none of them could be read
             raise ValueError("`centers` holds no checkpoint.")
         return self.record.table(_attrs(self.checkpoints.plan, self.checkpoints.truths))
+
+    def rows_so_far(self) -> xr.Dataset | None:
+        """The rows so far, if there are any."""
+        return self.rows() if self.num_rows else None
 
     def table(self) -> xr.Dataset:
         """The rows so far, written to the folder too, if there is one."""

@@ -72,6 +72,7 @@ TESTS = {
     "models/_modules.py": ["networks"],
     "models/_network.py": ["networks"],
     "models/_plates.py": ["batches", "devices"],
+    "models/_kept.py": ["truth"],
     "models/_truth.py": ["truth"],
     "pointwise": ["pointwise"],
     "results": ["inference_data", "estimators", "diagnose"],
