@@ -75,7 +75,8 @@ class LangevinRule:
             return _pushed(z, root, less, step.metric), _pushed(z, 0.5 * root, xi, step.metric)
 
         # Both at once, so that no third copy is held.
-        z, seen = step.moved(pushed, (z, z), noise)
+        nothing = jax.tree.map(jnp.zeros_like, z)
+        z, seen = step.moved(pushed, (z, nothing), noise)
         gradient = step.gradient(seen)
         return _drift(z, gradient, step), None, gradient
 
