@@ -331,7 +331,7 @@ def test_running_means_of_the_squared_gradient():
 
 def test_a_wild_gradient_is_shortened_and_a_usual_one_is_not():
     sampler, gradient = sampler_of(RULES["corrected"]), stacked([[1.0, 1.0], [60.0, 80.0]])
-    found = sampler._clipped(tuned(), jnp.asarray(0.1), gradient)["w"]
+    found = tuning.clipped(sampler.rule, tuned(), jnp.asarray(0.1), gradient)["w"]
     np.testing.assert_allclose(found[0], [1.0, 1.0])
     local = 0.5 * 0.1 * 4.0 * 100.0**2 / 12.0  # stiffness, were the curvature as the gradient
     np.testing.assert_allclose(found[1], np.array([60.0, 80.0]) / np.sqrt(local / 4.0))
@@ -514,6 +514,7 @@ def test_the_first_look_is_as_far_out_as_loss_and_localization_allow(gamma, curv
         return calibration.displaced(start, directions, target, reach)["w"]
 
     found = np.asarray(look())
+    assert not np.any(calibration.displaced(start, directions, target, 0.0)["w"])
     if spread is None:
         mean = 0.5 * (curved + gamma) * np.mean(np.sum(found**2, axis=1))
         assert 0.49 * 14.0 < mean <= 14.0  # 0.7 times as far once too often, and no more

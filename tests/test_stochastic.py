@@ -423,42 +423,44 @@ def test_noise_is_made_in_blocks_that_differ(monkeypatch):
 @pytest.mark.parametrize(
     ("kernel", "copies", "step_size"),
     [
-        ("psgld", 7.2, None),
+        ("sgld", 4, None),
+        ("sgnht", 6, None),
         *(
             pytest.param(*one, marks=pytest.mark.slow)
-            for one in (
-                ("sgld", 6.0, None),
-                ("sgnht", 6.0, None),
-                ("sgld", 6.0, 1e-5),
-                ("sgnht", 6.0, 1e-5),
-                ("psgld", 7.2, 1e-5),
-            )
+            for one in (("sgld", 4, 1e-5), ("sgnht", 6, 1e-5), ("psgld", 5, None))
         ),
     ],
 )
-def test_peak_memory_is_a_few_copies_of_the_parameters(kernel, copies, step_size):
-    """Temporaries of the loop, beside state, data, anchor and centre. Six is the aim for all."""
+def test_a_run_holds_a_few_floats_for_each_parameter_and_chain(kernel, copies, step_size):
+    """State and temporaries of a million parameters, beside data, centre and the gradient there.
+
+    Compiled only. In floats: of a state that is not given back, or of a noise that is not packed,
+    there are more.
+    """
     from numpyro_llc.kernels import sampler_of
     from numpyro_llc.local._target import make_target
     from numpyro_llc.models import read_model, with_batches
 
-    size, chains = 400, 4
+    width, chains = 1000, 4
+    shapes = {"first": (width, width // 2), "last": (width // 2, width)}
 
     def model(x, y):
-        w = numpyro.param("w", jnp.zeros((size, size)))
-        numpyro.sample("y", dist.Normal(x @ w, 1.0).to_event(1), obs=y)
+        for name, shape in shapes.items():
+            x = x @ numpyro.param(name, jnp.zeros(shape))
+        numpyro.sample("y", dist.Normal(x, 1.0).to_event(1), obs=y)
 
-    x = np.random.default_rng(0).normal(size=(64, size)).astype(np.float32)
-    reading = read_model(model, (x, x), None, center={"w": np.eye(size, dtype=np.float32)})
+    x = np.random.default_rng(0).normal(size=(64, width)).astype(np.float32)
+    center = {name: np.eye(*shape, dtype=np.float32) for name, shape in shapes.items()}
+    reading = read_model(model, (x, x), None, center=center)
     target = make_target(
         with_batches(reading),
         reading.arrays,
         reading.center,
         inverse_temperature=0.2,
-        localization={"w": 1.0},
+        localization=dict.fromkeys(shapes, 1.0),
     )
     z = jax.tree.map(lambda c: jnp.broadcast_to(c, (chains, *c.shape)), target.center)
-    unit = 4 * size * size * chains
+    unit = 4 * width**2 * chains
     chosen = CLASSES[kernel](step_size=step_size, batch_size=16)
     sampler = sampler_of(chosen, num_warmup=0, num_chains=chains)
     state = jax.eval_shape(sampler.init, random.split(random.key(0), chains), z, target)
@@ -467,7 +469,9 @@ def test_peak_memory_is_a_few_copies_of_the_parameters(kernel, copies, step_size
         donate_argnums=0,
     )
     memory = many.lower(state, target).compile().memory_analysis()
-    assert memory.temp_size_in_bytes < copies * unit
+    own = sum(leaf.size * 4 for leaf in jax.tree.leaves((state.z, state.inner)))
+    assert memory.alias_size_in_bytes > own
+    assert own + memory.temp_size_in_bytes < copies * unit
 
 
 @pytest.mark.slow

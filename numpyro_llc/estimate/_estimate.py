@@ -242,5 +242,5 @@ def _sampled(
             clock=clock,
         )
         if curvature is None:  # the chains hold the gradient at the centre
-            curvature = plan.curvature(keys.curvature, run.gradient)
+            curvature = plan.curvature(keys.curvature, plan.sampler.gradient(run.state))
         return run, finish(run), curvature

@@ -1,6 +1,7 @@
 """Calibration: curvature and noise where the chains are, taken into running means."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -126,16 +127,6 @@ def calibrated(
 
     The search for the direction of largest curvature begins with the `directions`.
     """
-
-    def look(chains: tuple[Parameters, Parameters]) -> jax.Array:
-        z, directions = chains
-        z = displaced(z, directions, point.target, reach)
-        gradient = potential_gradient(point.target, z, point.batch(0), point.anchor, use_anchor)
-        square = square_norm(tuning.scaled(gradient))
-        largest, change = _curvature(tuning, z, unpacked(directions, z), point)
-        return jnp.stack([largest, change, square, *_noise(tuning, z, point)], axis=1)
-
-    seen = in_turn(look, (z, directions), chain_size(z) > LARGE).mean(axis=0)
     means = jnp.stack(
         [
             tuning.curvature,
@@ -145,6 +136,31 @@ def calibrated(
             tuning.raw_noise,
         ]
     )
+
+    def look(chains: tuple[Parameters, Parameters]) -> jax.Array:
+        z, directions = chains
+        z = displaced(z, directions, point.target, reach)
+
+        def square() -> tuple[jax.Array, jax.Array]:
+            rows = point.batch(0)
+            gradient = potential_gradient(point.target, z, rows, point.anchor, use_anchor)
+            found = square_norm(tuning.scaled(gradient))
+            return found, found
+
+        parts = (
+            lambda: _curvature(tuning, z, unpacked(directions, z), point),
+            square,
+            lambda: _noise(tuning, z, point),
+        )
+
+        def part(k: jax.Array) -> jax.Array:
+            return jax.lax.switch(k, [partial(_pair, of, means.dtype) for of in parts])
+
+        # Each in a branch of its own, so that what one needs is not held for the next.
+        return jnp.swapaxes(jax.lax.map(part, jnp.arange(len(parts))), 0, 1)
+
+    found = in_turn(look, (z, directions), chain_size(z) > LARGE).mean(axis=0)
+    seen = jnp.stack([*found[0], found[1, 0], *found[2]])
     weight = 1.0 / jnp.clip(tuning.calibrations / FORGETTING, 1.0, MEMORY)
     new = jnp.unstack(jnp.where(jnp.isfinite(seen), means + weight * (seen - means), means))
     return tuning._replace(
@@ -156,6 +172,11 @@ def calibrated(
         calibrations=tuning.calibrations + 1,
         gradients=tuning.gradients + 2 * POWER_ITERATIONS + 4,
     )
+
+
+def _pair(of: Callable[[], tuple[jax.Array, jax.Array]], dtype: jnp.dtype) -> jax.Array:
+    """Two numbers of each chain, ``[chain, 2]``."""
+    return jnp.stack(of(), axis=-1).astype(dtype)
 
 
 def _curvature(

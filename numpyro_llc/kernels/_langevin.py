@@ -21,6 +21,8 @@ to λ̂ if it were not corrected (``noise_share``). ``tests/benchmarks/minibatch
 REMAINING_BIAS = 0.2
 """Share of Euler's bias that the corrected scheme may leave, at a curvature spread of 1 or more: an
 upper limit of the shifts seen on singular models with short and long steps (docs: Kernels)."""
+Pair = tuple[Parameters, Parameters]
+"""The position, and the point at which the gradient is evaluated."""
 
 
 @dataclass(frozen=True)
@@ -63,15 +65,18 @@ class LangevinRule:
             gradient = step.gradient(z)
             return _pushed(_drift(z, gradient, step), root, noise, step.metric), None, gradient
 
-        def pushed(product: Product, z: Parameters, noise: Parameters) -> Parameters:
+        def pushed(product: Product, both: Pair, noise: Parameters) -> Pair:
             # Less the noise that the gradient brings along. At `z`: `seen` depends on the noise,
             # and where V varies, E[V(seen) ξ] = √ε/2 div V would pull the chain towards small V.
+            z, _ = both
             xi = unpacked(noise, z)
             brought = product(z, xi, step.step_size / 8.0)
-            return _pushed(z, root, jax.tree.map(jnp.subtract, xi, brought), step.metric)
+            less = jax.tree.map(jnp.subtract, xi, brought)
+            return _pushed(z, root, less, step.metric), _pushed(z, 0.5 * root, xi, step.metric)
 
-        seen = _pushed(z, 0.5 * root, noise, step.metric)
-        z = step.moved(pushed, z, noise)
+        # Both at once, so that no third copy is held.
+        nothing = jax.tree.map(jnp.zeros_like, z)
+        z, seen = step.moved(pushed, (z, nothing), noise)
         gradient = step.gradient(seen)
         return _drift(z, gradient, step), None, gradient
 

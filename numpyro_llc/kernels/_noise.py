@@ -41,8 +41,8 @@ def standard_noise(keys: jax.Array, like: Parameters) -> Parameters:
     """Independent noise of mean 0 and variance 1 for each coordinate of each chain, packed.
 
     `unpacked` gives the numbers. A Gaussian takes 32 random bits and many operations, so for large
-    models the noise has three values, held as -1, 0 and 1 in a byte each: its moments are the
-    Gaussian's up to the third and the fifth, with a fourth of 2.98 instead of 3. The order of the
+    models the noise has three values, held as -1, 0 and 1 in a byte each. Its first, second, third
+    and fifth moments are the Gaussian's; the fourth is 2.98 instead of 3. The order of the
     discretization stays (Milstein & Tretyakov 2004, ch. 2).
     """
     leaves, treedef = jax.tree.flatten(like)
@@ -57,7 +57,8 @@ def standard_noise(keys: jax.Array, like: Parameters) -> Parameters:
     # One vector for all leaves: a generator for each takes seconds to compile.
     vector = whole(in_turn(draw, keys, size > LARGE))
     parts = map(whole, jnp.split(vector, ends[:-1], axis=1))
-    return treedef.unflatten(x.reshape(leaf.shape) for x, leaf in zip(parts, leaves, strict=True))
+    shaped = [x.reshape(leaf.shape) for x, leaf in zip(parts, leaves, strict=True)]
+    return jax.tree.unflatten(treedef, shaped)
 
 
 def _signs(key: jax.Array, size: int) -> jax.Array:

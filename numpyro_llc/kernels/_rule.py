@@ -29,7 +29,7 @@ class Step(NamedTuple):
     """
 
     gradient: Callable[[Parameters], Parameters]
-    moved: Callable[..., Parameters]
+    moved: Callable[..., PyTree]
     noise: Noise
     metric: Metric
     localization: jax.Array

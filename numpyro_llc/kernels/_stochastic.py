@@ -33,7 +33,7 @@ from numpyro_llc.kernels._step_bias import step_bias, step_scale
 from numpyro_llc.kernels._tuning import (
     Tuning,
     above_zero,
-    by_chain,
+    clipped,
     contracting,
     ended,
     isotropic,
@@ -57,9 +57,6 @@ from numpyro_llc.models import Fields, Parameters, PyTree
 
 MAX_DOUBLINGS = 6
 """A step is cut into 2, 4, ... at most 64 substeps; beyond, the gradient is shortened."""
-MAX_STIFFNESS = 4.0
-"""Gradients are clipped where a step along them would have a larger stiffness: the limit at which
-the scheme with a momentum is unstable, and twice that of Langevin steps."""
 GROWTH = 1.05
 """By how much the step size may grow from one step of the warm-up to the next: tenfold in 47 steps,
 so that one calibration at a flat point cannot make a step far too long."""
@@ -235,7 +232,7 @@ class StochasticSampler:
 
         def gradient(z: Parameters) -> Parameters:
             raw = potential_gradient(target, z, rows, state.anchor, use_anchor)
-            return self._clipped(tuning, step_size, raw) if self.is_adaptive else raw
+            return clipped(self.rule, tuning, step_size, raw) if self.is_adaptive else raw
 
         def product(z: Parameters, v: Parameters, share: jax.Array) -> Parameters:
             nothing = jax.tree.map(jnp.zeros_like, v)
@@ -255,7 +252,9 @@ class StochasticSampler:
         def moved(
             function: Callable[..., Parameters], x: Parameters, *others: PyTree
         ) -> Parameters:
-            return replaced_in_turn(partial(function, product), x, others, chain_size(x) > LARGE)
+            return replaced_in_turn(
+                partial(function, product), x, others, chain_size(state.z) > LARGE
+            )
 
         given = Step(
             gradient=gradient,
@@ -286,13 +285,6 @@ class StochasticSampler:
             square_by_coordinate=squares,
             gradients=tuning.gradients + 1,
         )
-
-    def _clipped(self, tuning: Tuning, step_size: jax.Array, gradient: Parameters) -> Parameters:
-        """The gradient, clipped where a step along it would be unstable."""
-        curvature = tuning.curvature_where(square_norm(tuning.scaled(gradient)))
-        excess = self.rule.stiffness_of(step_size, curvature) / MAX_STIFFNESS
-        factor = jax.lax.rsqrt(jnp.maximum(excess, 1.0))
-        return jax.tree.map(lambda g: g * by_chain(factor, g), gradient)
 
     def _uses_anchor(self, tuning: Tuning) -> jax.Array:
         if self.control_variates is not None:

@@ -6,13 +6,16 @@ import jax
 import jax.numpy as jnp
 
 from numpyro_llc.kernels._rule import Metric, Rule, Scalar
-from numpyro_llc.local import inner
+from numpyro_llc.local import inner, square_norm
 from numpyro_llc.models import Parameters, PyTree
 
 QUADRATIC_SPREAD = 0.05
 """Relative change, squared, of the curvature up to which a model counts as quadratic."""
 LEAST_STIFFNESS = 0.02
 """However noisy the gradient, a step is not made shorter than this."""
+MAX_STIFFNESS = 4.0
+"""Gradients are clipped where a step along them would have a larger stiffness: the limit at which
+the scheme with a momentum is unstable, and twice that of Langevin steps."""
 METRIC_DAMPING = 0.05
 """What a metric adds to the squared gradient of each coordinate, relative to their mean."""
 MOST_JUMP = 30.0
@@ -199,6 +202,14 @@ def above_zero(x: Scalar) -> jax.Array:
 def by_chain(value: jax.Array, like: jax.Array) -> jax.Array:
     """A number for each chain, in a shape to go with `like`."""
     return value.reshape(-1, *[1] * (like.ndim - 1))
+
+
+def clipped(rule: Rule, tuning: Tuning, step_size: jax.Array, gradient: Parameters) -> Parameters:
+    """The gradient, clipped where a step along it would be unstable."""
+    curvature = tuning.curvature_where(square_norm(tuning.scaled(gradient)))
+    excess = rule.stiffness_of(step_size, curvature) / MAX_STIFFNESS
+    factor = jax.lax.rsqrt(jnp.maximum(excess, 1.0))
+    return jax.tree.map(lambda g: g * by_chain(factor, g), gradient)
 
 
 def contracting(share: jax.Array, pushed: Parameters, v: Parameters) -> Parameters:

@@ -150,6 +150,7 @@ def _gradient(
     """The norm of the gradient of nL, and how many derivatives of each site are not finite."""
     if tempered is None:
         tempered = make_anchor(target).gradient
+    tempered = jax.tree.map(lambda g, c: g.reshape(-1, *jnp.shape(c))[0], tempered, target.center)
     norm = jnp.sqrt(inner(tempered, tempered)) / target.inverse_temperature
     return norm, count_not_finite(tempered)
 
@@ -157,7 +158,8 @@ def _gradient(
 def gradient_at_center(target: LocalTarget, tempered: Parameters | None = None) -> Curvature:
     """The gradient alone, for models too large for more.
 
-    From one pass over the data, or from `tempered`, ``β ∇nL(z*)``, if it is known.
+    From one pass over the data, or from `tempered`, ``β ∇nL(z*)``, if it is known; its leaves may
+    be stacked.
     """
     norm, counts = _gradient(target, tempered)
     return replace(UNKNOWN, gradient_norm=float(norm), undefined=above_none(counts))

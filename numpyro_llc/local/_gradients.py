@@ -105,13 +105,15 @@ def potential_gradient(
     if rows is None or target.truth is not None:
         return own
 
-    # What is chosen is the centre's own part: of all chains it would be held twice.
-    there = jax.lax.cond(
-        use_anchor,
-        lambda: jax.grad(lambda one: target.tempered_loss(one, rows))(target.center),
-        lambda: jax.tree.map(jnp.zeros_like, target.center),
-    )
-    share = jnp.where(use_anchor, 1.0, 0.0)
+    def anchored() -> tuple[Parameters, jax.Array]:
+        there = jax.grad(lambda one: target.tempered_loss(one, rows))(target.center)
+        return there, jnp.ones(())
+
+    def plain() -> tuple[Parameters, jax.Array]:
+        return jax.tree.map(jnp.zeros_like, target.center), jnp.zeros(())
+
+    # What is chosen is the centre's own part: the gradients of all chains would be held twice.
+    there, share = jax.lax.cond(use_anchor, anchored, plain)
     return jax.tree.map(lambda g, t, full: g - t + share * full, own, there, anchor.gradient)
 
 

@@ -209,11 +209,12 @@ def advance(
     return progress, jax.tree.map(lambda leaf: jax.lax.collapse(leaf, 0, 2), buffer)
 
 
-def lowest_of(progress: Progress) -> tuple[float, Parameters]:
-    """The lowest loss that a draw of any block had, as ``Draws.lowest``."""
+def lowest_of(progress: Progress) -> tuple[float, Parameters | None]:
+    """The lowest loss that a draw of any block had, as ``Draws.lowest``; None for the centre."""
     depths = on_host(progress.lowest[0])
     block = int(np.argmin(depths))
-    return float(depths[block]), _at(progress.lowest[1], block)
+    depth = float(depths[block])
+    return depth, _at(progress.lowest[1], block) if depth < 0 else None
 
 
 @jax.jit

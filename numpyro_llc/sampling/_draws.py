@@ -31,7 +31,8 @@ class Draws:
     positions : dict
         Unconstrained parameters of the sites that were asked for.
     lowest : float and dict
-        ``nL(z) - nL(z*)`` of the lowest point, at most 0, and its unconstrained parameters.
+        ``nL(z) - nL(z*)`` of the lowest point, and its unconstrained parameters; 0 and None where
+        no draw was lower than the centre.
     """
 
     excess_loss: np.ndarray
@@ -121,7 +122,7 @@ def chunk_of(arrays: Arrays, form: jax.tree_util.PyTreeDef) -> Seen:
     return {**chunk, "z": jax.tree.unflatten(form, leaves)} if arrays else {}
 
 
-def collected(chunks: list[Seen], lowest: tuple[float, Parameters]) -> Draws:
+def collected(chunks: list[Seen], lowest: tuple[float, Parameters | None]) -> Draws:
     """All draws, and the lowest point."""
     joined = jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *chunks)
     excess, by_part, contrasts = (

@@ -107,12 +107,6 @@ class Run:
         return self.progress.state
 
     @property
-    def gradient(self) -> Parameters | None:
-        """A gradient that the first block of chains holds, if any."""
-        held = self.sampler.gradient(self.state)
-        return None if held is None else jax.tree.map(lambda leaf: leaf[0], held)
-
-    @property
     def working(self) -> float:
         """Wall time so far without compilation, which is what limits of seconds are of."""
         return self.clock.working
