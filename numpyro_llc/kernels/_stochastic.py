@@ -32,9 +32,9 @@ from numpyro_llc.kernels._tuning import (
     contracting,
     ended,
     isotropic,
+    learned,
     start_tuning,
     summarized,
-    toward,
     wanted_step,
 )
 from numpyro_llc.local import (
@@ -46,7 +46,7 @@ from numpyro_llc.local import (
     potential_gradient,
     square_norm,
 )
-from numpyro_llc.models import Fields, Parameters
+from numpyro_llc.models import Fields, Parameters, Rows
 
 MAX_DOUBLINGS = 6
 """A step is cut into 2, 4, ... at most 64 substeps; beyond, the gradient is shortened."""
@@ -56,14 +56,8 @@ the scheme with a momentum is unstable, and twice that of Langevin steps."""
 GROWTH = 1.05
 """By how much the step size may grow from one step of the warm-up to the next: tenfold in 47 steps,
 so that one calibration at a flat point cannot make a step far too long."""
-SQUARE_WEIGHT = 0.1
-"""Weight of a step in the running mean of ``|∇U|²``: it looks back on about ten steps."""
-SQUARE_FLOOR = 0.3
-"""The mean is at least this share of the newest ``|∇U|²``, so that steep places count at once."""
 STIFF_REGION = 2.0
 """A step is cut where the stiffness met is above the usual one by this factor."""
-METRIC_DELAY = 64
-"""Steps that the metric counts as already seen when its mean begins, so that it starts gently."""
 WORTH_CORRECTING = 0.002
 """Gradient noise that adds less than this share of λ̂ is left: a fifth of the error that automatic
 runs want."""
@@ -111,7 +105,10 @@ class StochasticSampler:
         tuning = start_tuning(self.rule, self.step_size, z, keys.shape[0])
         return StochasticState(z, inner, keys, begin, on, anchor, tuning)
 
-    def step(self, state: StochasticState, target: LocalTarget) -> StochasticState:
+    def step(
+        self, state: StochasticState, target: LocalTarget, batch: Rows | None = None
+    ) -> StochasticState:
+        """One transition of each chain, of which the first `batch` may have been read before."""
         i, warming = state.i, state.warming & self.is_adaptive
         keys = at_step(state.rng_key, i)
         period = jnp.where(warming, jnp.where(i < EARLY_STEPS, EARLY_PERIOD, WARMUP_PERIOD), PERIOD)
@@ -124,7 +121,13 @@ class StochasticSampler:
         count, part = self._part(state.tuning)
 
         def substep(k: jax.Array, state: StochasticState) -> StochasticState:
-            return self._substep(two_purposes(keys, FIRST_SUBSTEP + 2 * k), state, target, part)
+            own = two_purposes(keys, FIRST_SUBSTEP + 2 * k)
+
+            def drawn() -> Rows | None:
+                return draw_rows(own[1][0], target, self.batch_size)
+
+            rows = drawn() if batch is None else jax.lax.cond(k == 0, lambda: batch, drawn)
+            return self._substep(own[0], rows, state, target, part)
 
         state = jax.lax.fori_loop(0, count, substep, state)
         return state._replace(i=i + 1)
@@ -222,11 +225,14 @@ class StochasticSampler:
         return count, tuning.step_size / count
 
     def _substep(
-        self, keys: jax.Array, state: StochasticState, target: LocalTarget, step_size: jax.Array
+        self,
+        for_noise: jax.Array,
+        rows: Rows | None,
+        state: StochasticState,
+        target: LocalTarget,
+        step_size: jax.Array,
     ) -> StochasticState:
-        (for_noise, for_rows), tuning = keys, state.tuning
-        rows = draw_rows(for_rows[0], target, self.batch_size)
-        use_anchor = self._uses_anchor(tuning)
+        tuning, use_anchor = state.tuning, self._uses_anchor(state.tuning)
 
         def gradient(z: Parameters) -> Parameters:
             raw = potential_gradient(target, z, rows, state.anchor, use_anchor)
@@ -234,14 +240,14 @@ class StochasticSampler:
 
         def product(z: Parameters, v: Parameters, share: jax.Array) -> Parameters:
             nothing = jax.tree.map(jnp.zeros_like, v)
-            if rows is None or rows.size < 2 * target.num_shards or not self.is_adaptive:
+            if rows is None or len(rows) < 2 * target.num_shards or not self.is_adaptive:
                 return nothing
-            count = max(2, rows.size // (4 * target.num_shards))
+            count = max(2, len(rows) // (4 * target.num_shards))
             some = part_of(target, rows, 0, count)
 
             def one(chain: tuple[Parameters, Parameters]) -> Parameters:
                 z, v = chain
-                pushed = noise_product(target, z, tuning.scaled(v), some, rows.size, use_anchor)
+                pushed = noise_product(target, z, tuning.scaled(v), some, len(rows), use_anchor)
                 return contracting(share, tuning.scaled(pushed), v)
 
             return jax.lax.cond(
@@ -258,25 +264,8 @@ class StochasticSampler:
             whole_step=tuning.step_size,
         )
         z, inner, used = self.rule.advance(state.z, state.inner, given)
-        return state._replace(z=z, inner=inner, tuning=self._learned(state, used))
-
-    def _learned(self, state: StochasticState, gradient: Parameters) -> Tuning:
-        """Running means of the squared gradient, from one more step."""
-        tuning, squares = state.tuning, state.tuning.square_by_coordinate
-        new = square_norm(tuning.scaled(gradient))
-        recent = jnp.maximum(
-            (1.0 - SQUARE_WEIGHT) * tuning.square_gradient + SQUARE_WEIGHT * new,
-            SQUARE_FLOOR * new,
-        )
-        if squares is not None:
-            since = state.i - EARLY_STEPS
-            weight = jnp.where(since > 0, 2.0 / (since + METRIC_DELAY), 0.0) * state.warming
-            squares = jax.tree.map(partial(toward, weight), squares, gradient)
-        return tuning._replace(
-            square_gradient=recent,
-            square_by_coordinate=squares,
-            gradients=tuning.gradients + 1,
-        )
+        tuning = learned(tuning, used, state.i - EARLY_STEPS, state.warming)
+        return state._replace(z=z, inner=inner, tuning=tuning)
 
     def _clipped(self, tuning: Tuning, step_size: jax.Array, gradient: Parameters) -> Parameters:
         """The gradient, clipped where a step along it would be unstable."""

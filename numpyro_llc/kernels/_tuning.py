@@ -1,12 +1,13 @@
 """What the warm-up of the stochastic-gradient kernels measures, and the step size it leads to."""
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from numpyro_llc.kernels._rule import Metric, Rule, Scalar
-from numpyro_llc.local import inner
+from numpyro_llc.local import inner, square_norm
 from numpyro_llc.models import Parameters, PyTree
 
 QUADRATIC_SPREAD = 0.05
@@ -15,6 +16,12 @@ LEAST_STIFFNESS = 0.02
 """However noisy the gradient, a step is not made shorter than this."""
 METRIC_DAMPING = 0.05
 """What a metric adds to the squared gradient of each coordinate, relative to their mean."""
+METRIC_DELAY = 64
+"""Steps that the metric counts as already seen when its mean begins, so that it starts gently."""
+SQUARE_WEIGHT = 0.1
+"""Weight of a step in the running mean of ``|∇U|²``: it looks back on about ten steps."""
+SQUARE_FLOOR = 0.3
+"""The mean is at least this share of the newest ``|∇U|²``, so that steep places count at once."""
 MOST_JUMP = 30.0
 """A squared gradient enters the metric's mean cut at this multiple of it."""
 
@@ -203,6 +210,20 @@ def contracting(share: jax.Array, pushed: Parameters, v: Parameters) -> Paramete
     largest = share * square / above_zero(along)  # of V's eigenvalues, were it of rank 1
     factor = share / jnp.maximum(largest, 1.0)
     return jax.tree.map(lambda leaf: factor * leaf, pushed)
+
+
+def learned(tuning: Tuning, gradient: Parameters, since: jax.Array, warming: jax.Array) -> Tuning:
+    """Running means of the squared gradient, from one more step; `since` the metric began."""
+    squares, new = tuning.square_by_coordinate, square_norm(tuning.scaled(gradient))
+    recent = jnp.maximum(
+        (1.0 - SQUARE_WEIGHT) * tuning.square_gradient + SQUARE_WEIGHT * new, SQUARE_FLOOR * new
+    )
+    if squares is not None:
+        weight = jnp.where(since > 0, 2.0 / (since + METRIC_DELAY), 0.0) * warming
+        squares = jax.tree.map(partial(toward, weight), squares, gradient)
+    return tuning._replace(
+        square_gradient=recent, square_by_coordinate=squares, gradients=tuning.gradients + 1
+    )
 
 
 def toward(weight: jax.Array, mean: jax.Array, gradient: jax.Array) -> jax.Array:

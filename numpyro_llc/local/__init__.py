@@ -26,7 +26,6 @@ from numpyro_llc.local._evaluation import (
     some_rows,
 )
 from numpyro_llc.local._gradients import (
-    SLICE_ROWS,
     Anchor,
     curvature_product,
     draw_batches,
@@ -79,7 +78,6 @@ __all__ = [
     "PosteriorTarget",
     "OF_DRAWS",
     "ROWS_ALWAYS_AFFORDABLE",
-    "SLICE_ROWS",
     "Spectrum",
     "Sites",
     "TRUTHS",

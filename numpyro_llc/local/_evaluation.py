@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from numpyro_llc.local._derivatives import Function, Vector, value_and_slope
-from numpyro_llc.local._gradients import cut_rows
 from numpyro_llc.local._shards import over_devices
+from numpyro_llc.local._slices import cut_rows
 from numpyro_llc.local._target import LocalTarget
 from numpyro_llc.models import DRAW_PARTS, Parameters, PyTree, divergence_parts
 
@@ -139,14 +139,17 @@ def excess_losses(
         contrasts = sum(map(_contrasts, sites), jnp.zeros(()))
         return Evaluation(total, total[:, None], contrasts, slope)
 
-    def one_slice(part: tuple[EvaluationRows, jax.Array]) -> tuple[jax.Array, ...]:
-        (numbers, weights), slice_number = part
-        excess, slope = less_center(target.row_loss_function(numbers), weights)
+    def one_slice(part: tuple[EvaluationRows, jax.Array, jax.Array]) -> tuple[jax.Array, ...]:
+        (numbers, weights), upcoming, slice_number = part
+        here = target.fetched(numbers, upcoming)
+        excess, slope = less_center(target.row_loss_function(here), weights)
         # A row that stands for w rows adds w times its variance, not w² times.
         contrasts = _contrasts(excess * jnp.sqrt(weights), slice_number)
         return excess @ weights, contrasts, slope
 
-    by_slice, contrasts, slope = jax.lax.map(one_slice, (rows, jnp.arange(len(rows.rows))))
+    upcoming = jnp.roll(rows.rows, -1, axis=0) if target.is_elsewhere else rows.rows
+    slices = rows, upcoming, jnp.arange(len(rows.rows))
+    by_slice, contrasts, slope = jax.lax.map(one_slice, slices)
     return Evaluation(by_slice.sum(axis=0), by_slice.T, contrasts.sum(axis=0), slope.sum(axis=0))
 
 

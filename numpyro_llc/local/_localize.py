@@ -22,6 +22,7 @@ from numpyro_llc.local._summed_out import check_sampled, summed_out
 from numpyro_llc.local._target import LocalTarget, make_target, total_loss
 from numpyro_llc.models import (
     FullPlates,
+    InAxes,
     ModelReading,
     Parameters,
     PyTree,
@@ -31,6 +32,7 @@ from numpyro_llc.models import (
     make_truth,
     on_host,
     read_model,
+    sources_of,
 )
 
 Localization = float | jax.Array | str | Mapping[str, float | jax.Array]
@@ -71,9 +73,15 @@ class LocalizedModel:
         return f"localized_{getattr(self.model, '__name__', 'model')}"
 
     def read(
-        self, args: Sequence[object], kwargs: Mapping[str, object] | None = None
+        self,
+        args: Sequence[object],
+        kwargs: Mapping[str, object] | None = None,
+        in_axes: InAxes | None = None,
     ) -> ModelReading:
-        """Read the model with these arguments at its centre, with all its checks."""
+        """Read the model with these arguments at its centre, with all its checks.
+
+        `in_axes` says which axes hold rows, where some of these lie elsewhere.
+        """
         if self.center is None:
             raise ValueError(
                 "`center` must be given: localize(model, center={site: value}) or a Center. Only "
@@ -86,6 +94,7 @@ class LocalizedModel:
             center=self.center,
             likelihood_factors=self.likelihood_factors,
             prior_factors=self.prior_factors,
+            in_axes=in_axes,
         )
         sampled, _ = self._parts(reading)
         check_no_local_latents(reading, tuple(sampled), self.num_data)
@@ -122,7 +131,7 @@ class LocalizedModel:
             center,
             inverse_temperature=beta,
             localization=check_localization(self.localization, reading.center),
-            center_losses=reading.center_losses,
+            center_losses={} if sources_of(reading.arrays) else reading.center_losses,
             fixed=fixed,
             truth=self.truth_of(reading),
         )

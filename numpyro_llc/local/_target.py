@@ -9,15 +9,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from numpyro_llc.local._parts import Fixed
+from numpyro_llc.local._slices import sum_over_slices
 from numpyro_llc.models import (
     Arrays,
     Losses,
     Parameters,
     Program,
+    PyTree,
+    Rows,
     Truth,
+    batch_of,
     loss_function,
     on_host,
     row_loss_function,
+    sources_of,
 )
 
 _FIELDS = [
@@ -104,20 +109,40 @@ class LocalTarget:
         losses = loss_function(self.program, self.arrays, self.truth)
         return lambda z: losses(self.whole(z))
 
-    def row_losses(self, z: Parameters, rows: jax.Array) -> jax.Array:
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether rows of the data are not in memory, but read as they are needed."""
+        return bool(sources_of(self.arrays))
+
+    def fetched(self, rows: Rows, upcoming: jax.Array | None = None) -> Rows:
+        """`rows`, read if they lie elsewhere; `upcoming` ones are then read ahead."""
+        return batch_of(self.arrays, rows, upcoming)
+
+    def row_losses(self, z: Parameters, rows: Rows) -> jax.Array:
         """The loss of each of `rows` in nats, ``[len(rows)]``."""
         return self.row_loss_function(rows)(z)
 
-    def row_loss_function(self, rows: jax.Array) -> Callable[[Parameters], jax.Array]:
+    def row_loss_function(self, rows: Rows) -> Callable[[Parameters], jax.Array]:
         """From z to the losses of `rows`, whose truth is evaluated once for all z."""
         losses = row_loss_function(self.program, self.arrays, self.truth, rows)
         return lambda z: losses(self.whole(z))
 
     def excess_loss(self, z: Parameters) -> jax.Array:
         """``nL(z) - nL(z*)`` in nats, a scalar: per-datum differences first, then their sum."""
+        if self.is_elsewhere:
+            return self.over_slices(lambda rows, weights: self._excess(z, rows) @ weights)
         losses = self.losses(z)
         terms = [jnp.sum(x - self.center_losses.get(name, 0.0)) for name, x in losses.items()]
         return sum(terms, jnp.zeros(()))
+
+    def over_slices(self, terms: Callable[[Rows, jax.Array], PyTree]) -> PyTree:
+        """The sum of ``terms(rows, weights)`` over slices of all rows."""
+        return sum_over_slices(self.num_rows, self.fetched, terms)
+
+    def _excess(self, z: Parameters, rows: Rows) -> jax.Array:
+        """``ℓ_i(z) - ℓ_i(z*)`` of some rows."""
+        losses = self.row_loss_function(rows)
+        return losses(z) - losses(self.center)
 
     def displacement(self, z: Parameters) -> dict[str, jax.Array]:
         """``distance`` = |z - z*| over all sites, and ``penalty`` = ½ Σ_s γ_s |z_s - z*_s|²."""
@@ -143,12 +168,12 @@ class LocalTarget:
         """Parts that the rows are cut into: of each a batch holds as many."""
         return 1 if self.program.batching is None else self.program.batching.shards
 
-    def row_terms(self, z: Parameters, rows: jax.Array) -> jax.Array:
+    def row_terms(self, z: Parameters, rows: Rows) -> jax.Array:
         """``β N ℓ_i(z)`` of `rows`, ``[len(rows)]``; its expectation over random rows is β nL."""
         scale = self.inverse_temperature * self.num_rows
         return scale * self.row_losses(z, rows)
 
-    def tempered_loss(self, z: Parameters, rows: jax.Array | None) -> jax.Array:
+    def tempered_loss(self, z: Parameters, rows: Rows | None) -> jax.Array:
         """``β nL(z)`` up to a constant, or from `rows` an unbiased estimate of it, a scalar."""
         if rows is None:
             return self.inverse_temperature * self.excess_loss(z)

@@ -10,6 +10,7 @@ from numpyro.infer.initialization import init_to_uniform
 
 from numpyro_llc.models import _center_rules, _data
 from numpyro_llc.models._center_values import CenterValues
+from numpyro_llc.models._plates import Batch
 from numpyro_llc.models._program import Program, is_real, place, site_loss, support_of
 from numpyro_llc.models._types import Arrays, Losses, Parameters, PyTree
 
@@ -50,10 +51,20 @@ def measure(
     given: Mapping[str, PyTree] | None,
     arrays: Sequence[jax.Array],
     seed: int | jax.Array,
+    rows: Batch | None = None,
 ) -> Measured:
-    """Everything about the centre and the data that takes numbers, in one compiled function."""
-    trace = program.trace(arrays, CenterValues(given, init_strategy), seed)
-    sites = {name: trace[name] for name in program.likelihood}
+    """Everything about the centre and the data that takes numbers, in one compiled function.
+
+    Of all rows of the data, or some.
+    """
+    answers = CenterValues(given, init_strategy)
+    if rows is None:
+        trace = program.trace(arrays, answers, seed)
+        sites = {name: trace[name] for name in program.likelihood}
+    else:
+        batching = program.require_batching()
+        trace = program.trace(batching.take(arrays, rows), answers, seed, batching.plates(rows))
+        sites = {name: program.unscaled(trace, name, len(rows)) for name in program.likelihood}
     values = {name: trace[name]["value"] for name in program.parameters}
     supports = {name: support_of(trace[name]) for name in program.parameters}
     z = {name: _unconstrain(name, values[name], supports[name]) for name in values}

@@ -13,7 +13,9 @@ from numpyro_llc.models import _data, _rules
 from numpyro_llc.models._convolutions import where_slow_by_products
 from numpyro_llc.models._divergence import divergence, is_known
 from numpyro_llc.models._loss import NegativeLoss
+from numpyro_llc.models._plates import Batch, Rows, batch_of
 from numpyro_llc.models._program import Program
+from numpyro_llc.models._sources import shapes_of, sources_of
 from numpyro_llc.models._types import Arrays, Losses, Parameters, Site, Trace
 
 DRAW_PARTS = 8
@@ -23,6 +25,10 @@ DRAWS_IN_ALL, MOST_DRAWS = 16_384, 1024
 normal, is known to 1.1 %, and λ̂, which a factor of the loss hardly changes, to less."""
 DRAW_SEED = 0
 """Of the draws. No key of the user's: they are part of the density, which no key may change."""
+_NEEDS_DRAWS = (
+    "`truth='center'` needs draws for each datum of %r, which has no divergence in closed form: "
+    "pass np.asarray(...) of data that lie on disk, or use truth='data'."
+)
 
 
 class Truth(NamedTuple):
@@ -56,14 +62,19 @@ def make_truth(program: Program, center: Parameters, arrays: Arrays) -> Truth:
             "dist.MixtureSameFamily; or use truth='data'."
         )
     problems: list[str] = []
+    is_elsewhere = bool(sources_of(arrays))
 
     def look(center: Parameters, arrays: Arrays) -> None:
         sites = program.observed_sites(center, arrays)
         problems.extend(filter(None, (_problem(name, sites[name]) for name in sites)))
+        if is_elsewhere:
+            problems.extend(_NEEDS_DRAWS % k for k in sites if not is_known(sites[k]["fn"]))
 
-    jax.eval_shape(look, center, arrays)
+    jax.eval_shape(look, center, shapes_of(arrays))
     if problems:
         raise ValueError(" ".join(problems))
+    if is_elsewhere:
+        return Truth(center, {})
     return Truth(center, _draws(program, center, arrays))
 
 
@@ -77,17 +88,18 @@ def loss_function(
 
 
 def row_loss_function(
-    program: Program, arrays: Sequence[jax.Array], truth: Truth | None, rows: jax.Array
+    program: Program, arrays: Sequence[jax.Array], truth: Truth | None, rows: Rows
 ) -> Callable[[Parameters], jax.Array]:
-    """The same of each of `rows`, ``[len(rows)]``."""
+    """The same of each of `rows`, ``[len(rows)]``; those of sources are read once for all z."""
+    batch = batch_of(arrays, rows)
     if truth is None:
-        return lambda z: program.row_losses(z, arrays, rows)
-    against = divergences(program, truth, arrays, rows)
+        return lambda z: program.row_losses(z, arrays, batch)
+    against = divergences(program, truth, arrays, batch)
     return lambda z: program.by_row(against(z), len(rows))
 
 
 def divergences(
-    program: Program, truth: Truth, arrays: Sequence[jax.Array], rows: jax.Array | None = None
+    program: Program, truth: Truth, arrays: Sequence[jax.Array], rows: Rows | None = None
 ) -> Callable[[Parameters], Losses]:
     """From z to ``KL(p(·|x_i, z*) ‖ p(·|x_i, z))`` in nats, of all data or `rows`.
 
@@ -103,7 +115,7 @@ def divergences(
 
 
 def divergence_parts(
-    program: Program, truth: Truth, arrays: Sequence[jax.Array], rows: jax.Array | None = None
+    program: Program, truth: Truth, arrays: Sequence[jax.Array], rows: Rows | None = None
 ) -> Callable[[Parameters], Losses]:
     """As :func:`divergences`, ``[DRAW_PARTS, ...]`` from a part of the draws each.
 
@@ -176,14 +188,15 @@ def _draws(program: Program, center: Parameters, arrays: Arrays) -> dict[str, ja
 
 
 def _at_center(
-    program: Program, truth: Truth, arrays: Sequence[jax.Array], rows: jax.Array | None
+    program: Program, truth: Truth, arrays: Sequence[jax.Array], rows: Rows | None
 ) -> tuple[Trace, dict[str, jax.Array]]:
     """The observed sites at the centre and the draws from them, of all data or `rows`."""
     sites = program.observed_sites(truth.center, arrays, rows)
-    if rows is None:
+    if rows is None or not truth.draws:
         return sites, truth.draws
     axes = dict(program.require_batching().site_axes)
+    numbers = rows.numbers if isinstance(rows, Batch) else rows
     return sites, {
-        name: jnp.take(array, rows, axis=axes[name] - sites[name]["fn"].event_dim)
+        name: jnp.take(array, numbers, axis=axes[name] - sites[name]["fn"].event_dim)
         for name, array in truth.draws.items()
     }
