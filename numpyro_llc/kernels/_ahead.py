@@ -11,7 +11,7 @@ from numpyro_llc.kernels._sampler import Sampler
 from numpyro_llc.kernels._state import StochasticState
 from numpyro_llc.kernels._stochastic import StochasticSampler
 from numpyro_llc.local import LocalTarget, draw_batches
-from numpyro_llc.models import Batch, PyTree, sources_of
+from numpyro_llc.models import Batch, PyTree
 
 BLOCK_BYTES = 2**23
 """Data of a block of steps: three blocks are in memory, on the device, read, and being read."""
@@ -66,5 +66,4 @@ def _in_blocks(
 
 def block_length(target: LocalTarget, batch_size: int) -> int:
     """Steps of which the rows are read at once."""
-    row = sum(x.dtype.itemsize * x.size // x.shape[0] for x in sources_of(target.arrays))
-    return int(np.clip(BLOCK_BYTES // (row * batch_size), 1, MOST_STEPS))
+    return int(np.clip(BLOCK_BYTES // (target.row_bytes * batch_size), 1, MOST_STEPS))

@@ -42,7 +42,6 @@ from numpyro_llc.local._localize import (
     Localization,
     LocalizedModel,
     as_localized,
-    check_finite,
     check_localized,
     localize,
 )
@@ -57,7 +56,13 @@ from numpyro_llc.local._slope import (
 )
 from numpyro_llc.local._spectrum import Spectrum, spectrum_at_center
 from numpyro_llc.local._starts import spread_starts
-from numpyro_llc.local._target import LocalTarget, PosteriorTarget, make_target, total_loss
+from numpyro_llc.local._target import (
+    LocalTarget,
+    PosteriorTarget,
+    check_finite,
+    make_target,
+    total_loss,
+)
 
 __all__ = [
     "AT_THE_EDGE",

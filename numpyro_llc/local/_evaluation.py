@@ -11,7 +11,15 @@ from numpyro_llc.local._derivatives import Function, Vector, value_and_slope
 from numpyro_llc.local._shards import over_devices
 from numpyro_llc.local._slices import cut_rows
 from numpyro_llc.local._target import LocalTarget
-from numpyro_llc.models import DRAW_PARTS, Parameters, PyTree, divergence_parts
+from numpyro_llc.models import (
+    DRAW_PARTS,
+    Batch,
+    Parameters,
+    PyTree,
+    Rows,
+    batch_on_host,
+    divergence_parts,
+)
 
 NUM_PARTS = 16
 """Parts of a fixed batch, whose disagreement tells its error."""
@@ -25,7 +33,7 @@ the same signs, since λ̂'s data error is the covariance of a contrast with `ll
 class EvaluationRows(NamedTuple):
     """Rows to evaluate, in slices, and weights that add up to all rows: ``[slices, rows]``."""
 
-    rows: jax.Array
+    rows: Rows
     weights: jax.Array
 
 
@@ -52,13 +60,24 @@ def some_rows(target: LocalTarget, count: int, rng_key: jax.Array) -> Evaluation
     return EvaluationRows(chosen, jnp.full(chosen.shape, target.num_rows / chosen.size))
 
 
+HELD_BYTES = 2**25
+"""Of rows that lie elsewhere and are evaluated again and again, so much is held in memory."""
 ROWS_ALWAYS_AFFORDABLE = 65_536
 """Up to this many rows the loss of a draw is evaluated on all of them."""
 
 
 def rows_to_evaluate(target: LocalTarget, most: int, rng_key: jax.Array) -> EvaluationRows | None:
     """All rows if they are at most `most`, else about `most` of them."""
-    return all_rows(target) if target.num_rows <= most else some_rows(target, most, rng_key)
+    rows = all_rows(target) if target.num_rows <= most else some_rows(target, most, rng_key)
+    return None if rows is None else _held(target, rows)
+
+
+def _held(target: LocalTarget, rows: EvaluationRows) -> EvaluationRows:
+    """Rows that lie elsewhere with what they hold, which is read once, if it is not too much."""
+    size = rows.weights.size * target.row_bytes
+    if not target.is_elsewhere or size > HELD_BYTES:
+        return rows
+    return rows._replace(rows=batch_on_host(target.arrays, np.asarray(rows.rows)))
 
 
 class OtherData(NamedTuple):
@@ -139,7 +158,9 @@ def excess_losses(
         contrasts = sum(map(_contrasts, sites), jnp.zeros(()))
         return Evaluation(total, total[:, None], contrasts, slope)
 
-    def one_slice(part: tuple[EvaluationRows, jax.Array, jax.Array]) -> tuple[jax.Array, ...]:
+    def one_slice(
+        part: tuple[EvaluationRows, jax.Array | None, jax.Array],
+    ) -> tuple[jax.Array, ...]:
         (numbers, weights), upcoming, slice_number = part
         here = target.fetched(numbers, upcoming)
         excess, slope = less_center(target.row_loss_function(here), weights)
@@ -147,8 +168,9 @@ def excess_losses(
         contrasts = _contrasts(excess * jnp.sqrt(weights), slice_number)
         return excess @ weights, contrasts, slope
 
-    upcoming = jnp.roll(rows.rows, -1, axis=0) if target.is_elsewhere else rows.rows
-    slices = rows, upcoming, jnp.arange(len(rows.rows))
+    is_at_hand = isinstance(rows.rows, Batch) or not target.is_elsewhere
+    upcoming = None if is_at_hand else jax.tree.map(lambda leaf: jnp.roll(leaf, -1, 0), rows.rows)
+    slices = rows, upcoming, jnp.arange(len(rows.weights))
     by_slice, contrasts, slope = jax.lax.map(one_slice, slices)
     return Evaluation(by_slice.sum(axis=0), by_slice.T, contrasts.sum(axis=0), slope.sum(axis=0))
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from numpyro import handlers
 
 from numpyro_llc._checks import (
@@ -14,12 +13,11 @@ from numpyro_llc._checks import (
     check_num_data,
     inverse_temperature_or_default,
 )
-from numpyro_llc.errors import NonFiniteLossError
 from numpyro_llc.local._growth import check_no_local_latents
 from numpyro_llc.local._local_sites import LocalSites
 from numpyro_llc.local._parts import Fixed, Sites, is_free_of, split
 from numpyro_llc.local._summed_out import check_sampled, summed_out
-from numpyro_llc.local._target import LocalTarget, make_target, total_loss
+from numpyro_llc.local._target import LocalTarget, check_finite, make_target
 from numpyro_llc.models import (
     FullPlates,
     InAxes,
@@ -27,10 +25,10 @@ from numpyro_llc.models import (
     Parameters,
     PyTree,
     Truth,
+    check_given_in_memory,
     check_local_latents,
     constrain,
     make_truth,
-    on_host,
     read_model,
     sources_of,
 )
@@ -144,6 +142,7 @@ class LocalizedModel:
 
     def __call__(self, *args: object, **kwargs: object) -> object:
         """Run the model with localizing priors and a tempered likelihood."""
+        check_given_in_memory(args, kwargs, "A kernel under NumPyro takes")
         reading = self.read(args, kwargs)
         if self.inverse_temperature is None or self.num_data is not None:
             target, _ = self.target(reading)
@@ -292,17 +291,4 @@ def check_under_numpyro(target: LocalTarget) -> None:
         raise ValueError(
             "`sites` masks parts of an array, which one NumPyro site cannot hold. Use "
             "estimate_llc, or name whole sites or leaves."
-        )
-
-
-def check_finite(reading: ModelReading, where: str) -> None:
-    """Refuse a loss that is not finite, by site; of a traced model nothing is known yet."""
-    losses = jax.tree.leaves(reading.center_losses)
-    if any(isinstance(loss, jax.core.Tracer) for loss in losses):
-        return
-    if not np.isfinite(total_loss(reading.center_losses)):
-        bad = {k: int(np.sum(~np.isfinite(on_host(v)))) for k, v in reading.center_losses.items()}
-        raise NonFiniteLossError(
-            f"The loss {where} is not finite: {bad} non-finite values by observed site. Is "
-            "each observation inside the support of its likelihood there?"
         )

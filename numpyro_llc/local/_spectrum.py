@@ -75,7 +75,7 @@ def _product(target: LocalTarget, rows: EvaluationRows | None, v: jax.Array) -> 
         gradient = jax.grad(lambda flat: target.excess_loss(unravel(flat)))
         return hessian_product(gradient, center, v, forward=forward)
 
-    def add(total: jax.Array, part: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+    def add(total: jax.Array, part: tuple[Rows, jax.Array]) -> tuple[jax.Array, None]:
         numbers, weights = part
         gradient = jax.grad(lambda flat: weights @ target.row_losses(unravel(flat), numbers))
         return total + hessian_product(gradient, center, v, forward=forward), None

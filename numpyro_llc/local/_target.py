@@ -8,11 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from numpyro_llc.errors import NonFiniteLossError
 from numpyro_llc.local._parts import Fixed
 from numpyro_llc.local._slices import sum_over_slices
 from numpyro_llc.models import (
     Arrays,
     Losses,
+    ModelReading,
     Parameters,
     Program,
     PyTree,
@@ -113,6 +115,12 @@ class LocalTarget:
     def is_elsewhere(self) -> bool:
         """Whether rows of the data are not in memory, but read as they are needed."""
         return bool(sources_of(self.arrays))
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row, of the data that lie elsewhere."""
+        sources = sources_of(self.arrays)
+        return sum(x.dtype.itemsize * x.size // x.shape[0] for x in sources)
 
     def fetched(self, rows: Rows, upcoming: jax.Array | None = None) -> Rows:
         """`rows`, read if they lie elsewhere; `upcoming` ones are then read ahead."""
@@ -234,3 +242,16 @@ def make_target(
 def total_loss(losses: Losses) -> float:
     """Sum of per-datum losses, in float64 on the host."""
     return float(sum(np.sum(on_host(loss), dtype=np.float64) for loss in losses.values()))
+
+
+def check_finite(reading: ModelReading, where: str) -> None:
+    """Refuse a loss that is not finite, by site; of a traced model nothing is known yet."""
+    losses = jax.tree.leaves(reading.center_losses)
+    if any(isinstance(loss, jax.core.Tracer) for loss in losses):
+        return
+    if not np.isfinite(total_loss(reading.center_losses)):
+        bad = {k: int(np.sum(~np.isfinite(on_host(v)))) for k, v in reading.center_losses.items()}
+        raise NonFiniteLossError(
+            f"The loss {where} is not finite: {bad} non-finite values by observed site. Is "
+            "each observation inside the support of its likelihood there?"
+        )

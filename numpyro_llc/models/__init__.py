@@ -16,7 +16,7 @@ from numpyro_llc.models._plates import Batch, FullPlates, Rows, batch_of
 from numpyro_llc.models._program import Program, constrain, site_loss
 from numpyro_llc.models._reading import ModelReading
 from numpyro_llc.models._rules import TAKEN, is_traced
-from numpyro_llc.models._slices import SLICE_ROWS
+from numpyro_llc.models._slices import SLICE_ROWS, batch_on_host
 from numpyro_llc.models._sources import (
     check_in_memory,
     reading_errors,
@@ -68,6 +68,7 @@ __all__ = [
     "all_finite",
     "as_found",
     "batch_of",
+    "batch_on_host",
     "by_site",
     "check_given_in_memory",
     "check_in_memory",

@@ -146,7 +146,10 @@ def check_given_in_memory(
     args: Sequence[object], kwargs: Mapping[str, object] | None, what: str
 ) -> None:
     """Refuse arguments that are not held in memory, for `what`."""
-    remedy = "Pass np.asarray(...) of it, to hold it in memory; or give a `batch_size`."
+    remedy = (
+        "Pass np.asarray(...) of it, to hold it in memory; or sample by `estimate_llc` with a "
+        "`batch_size`."
+    )
     check_in_memory(split_arguments(args, kwargs)[1], what, remedy)
 
 

@@ -47,7 +47,7 @@ def read_model(
     if not sources_of(reading.arrays):
         return reading
     if init_strategy is not None:
-        check_in_memory(reading.arrays, "A model without a centre takes")
+        check_in_memory(reading.arrays, "A model without a centre, as in find_center, takes")
     if reading.program.enumeration is not None:
         check_in_memory(reading.arrays, "A model with discrete latent sites takes")
     reading = replace(reading, program=with_batches(reading, in_axes))

@@ -12,6 +12,7 @@ from numpyro_llc.models import _center_rules, _data
 from numpyro_llc.models._center_values import CenterValues
 from numpyro_llc.models._plates import Batch
 from numpyro_llc.models._program import Program, is_real, place, site_loss, support_of
+from numpyro_llc.models._sources import stand_ins
 from numpyro_llc.models._types import Arrays, Losses, Parameters, PyTree
 
 UNIFORM = init_to_uniform()
@@ -88,9 +89,12 @@ def measure(
 @partial(jax.jit, static_argnums=0)
 def unconstrain_draws(program: Program, values: Mapping[str, PyTree], arrays: Arrays) -> Parameters:
     """Unconstrained parameters of constrained ones, leaves ``[chain, draw, ...]``."""
-    return jax.lax.map(
-        partial(jax.lax.map, lambda given: measure(program, UNIFORM, given, arrays, 0).z), values
-    )
+    arrays = stand_ins(arrays)
+
+    def one(given: Mapping[str, PyTree]) -> Parameters:
+        return measure(program, UNIFORM, given, arrays, 0).z
+
+    return jax.lax.map(partial(jax.lax.map, one), values)
 
 
 @partial(jax.jit, static_argnums=(0, 1))

@@ -129,7 +129,7 @@ class Program:
 
         With `first_dim`, discrete latent sites have all their states at once, on axes from there.
         """
-        check_in_memory(arrays, "This takes")
+        check_in_memory(arrays, "What is computed takes")
         seeded = handlers.seed(self.model, rng_seed=seed)
         model = handlers.substitute(seeded, substitute_fn=partial(_answer, values))
         record = handlers.trace()

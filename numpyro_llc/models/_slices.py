@@ -11,7 +11,7 @@ from numpyro_llc.models._host import on_host
 from numpyro_llc.models._measured import Measured, measure
 from numpyro_llc.models._plates import Batch
 from numpyro_llc.models._program import Program
-from numpyro_llc.models._sources import read_ahead, shapes_of, sources_of
+from numpyro_llc.models._sources import read_ahead, read_all, shapes_of, sources_of
 from numpyro_llc.models._types import Arrays, Fields, Losses, PyTree
 
 SLICE_ROWS = 8192
@@ -59,7 +59,7 @@ def slices(program: Program, arrays: Arrays) -> Iterator[Batch]:
 def batch_on_host(arrays: Arrays, rows: np.ndarray, upcoming: np.ndarray | None = None) -> Batch:
     """A batch for compiled code, read before that is called."""
     hosts = [source.host for source in sources_of(arrays)]
-    taken = read_ahead(hosts, rows, rows if upcoming is None else upcoming)
+    taken = read_all(hosts, rows) if upcoming is None else read_ahead(hosts, rows, upcoming)
     return Batch(jnp.asarray(rows, jnp.int32), tuple(map(jnp.asarray, taken)))
 
 

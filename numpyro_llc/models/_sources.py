@@ -228,18 +228,19 @@ def read_ahead(
         mine = reads.pop(key, None)
     if mine is None:
         mine = Future()
-        mine.set_result(_read_all(hosts, rows))
+        mine.set_result(read_all(hosts, rows))
     found: list[np.ndarray] = mine.result()  # a read that failed is not kept
     with first.lock:
         reads[key] = mine
         if coming not in reads:
-            reads[coming] = _reader().submit(_read_all, hosts, upcoming)
+            reads[coming] = _reader().submit(read_all, hosts, upcoming)
         while len(reads) > KEPT:
             reads.popitem(last=False)
     return found
 
 
-def _read_all(hosts: Sequence[HostArray], rows: np.ndarray) -> list[np.ndarray]:
+def read_all(hosts: Sequence[HostArray], rows: np.ndarray) -> list[np.ndarray]:
+    """The same rows of several arrays."""
     return [host.rows(rows) for host in hosts]
 
 

@@ -102,7 +102,7 @@ class Run:
         """Rows on which the recorded loss is evaluated; 0 if rows cannot be taken out."""
         if self.rows is None:
             return 0
-        return min(int(self.rows.rows.size), self.target.num_rows)  # the last slice is padded
+        return min(int(self.rows.weights.size), self.target.num_rows)  # the last slice is padded
 
     @property
     def state(self) -> PyTree:
