@@ -13,6 +13,7 @@ from numpyro_llc.local._derivatives import hessian_product
 from numpyro_llc.local._evaluation import EvaluationRows
 from numpyro_llc.local._lanczos import tridiagonal
 from numpyro_llc.local._target import LocalTarget
+from numpyro_llc.models import Rows
 
 PROBES, NODES = 8, 48
 """Random vectors, whose spread is the error of a sum over eigenvalues, and products for each."""

@@ -209,12 +209,17 @@ def fetched(
 
 
 def _answer(numbers: jax.Array, rows: jax.Array, upcoming: jax.Array) -> list[np.ndarray]:
+    """What the callback gives; under ``vmap`` each has axes in front, of length 1 or the same."""
+    names, wanted, coming = (np.asarray(x) for x in (numbers, rows, upcoming))
     try:
-        hosts = [_hosts[number] for number in np.asarray(numbers).reshape(-1).tolist()]
-        return read_ahead(hosts, np.asarray(rows), np.asarray(upcoming))
+        hosts = [_hosts[number] for number in names.reshape(-1, names.shape[-1])[0].tolist()]
+        found = read_ahead(hosts, wanted, coming)
     except DataError as error:
         _failures.append(error)
         raise
+    depth = names.ndim - 1
+    lead = np.broadcast_shapes(names.shape[:-1], wanted.shape[:depth], coming.shape[:depth])
+    return [np.broadcast_to(x, lead + x.shape[depth:]) for x in found]
 
 
 def read_ahead(
