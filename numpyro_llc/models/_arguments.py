@@ -44,7 +44,7 @@ class StaticArguments:
     treedef: PyTreeDef
     leaves: tuple[Hashable, ...]
 
-    def join(self, arrays: Sequence[jax.Array]) -> tuple[tuple[object, ...], dict[str, object]]:
+    def join(self, arrays: Sequence[PyTree]) -> tuple[tuple[object, ...], dict[str, object]]:
         """Put the arrays back; returns ``(args, kwargs)``."""
         remaining = iter(arrays)
         leaves = [
@@ -53,7 +53,7 @@ class StaticArguments:
         ]
         return jax.tree.unflatten(self.treedef, leaves)
 
-    def bound(self, function: Callable, arrays: Sequence[jax.Array]) -> dict[str, object]:
+    def bound(self, function: Callable, arrays: Sequence[PyTree]) -> dict[str, object]:
         """The arguments under the names of the function's parameters, in their order."""
         args, kwargs = self.join(arrays)
         return dict(inspect.signature(function).bind(*args, **kwargs).arguments)
@@ -61,8 +61,12 @@ class StaticArguments:
     def names(
         self, function: Callable, arrays: Sequence[jax.Array]
     ) -> dict[str, jax.Array | np.ndarray]:
-        """All arrays under the names of the function's parameters (a path within, if nested)."""
-        named = named_leaves(self.bound(function, arrays))
+        """All arrays under the names of the function's parameters (a path within, if nested).
+
+        Without those that lie in files.
+        """
+        in_memory = [None if isinstance(array, Source) else array for array in arrays]
+        named = named_leaves(self.bound(function, in_memory))
         return {k: leaf for k, leaf in named.items() if isinstance(leaf, jax.Array | np.ndarray)}
 
     @property
