@@ -2,6 +2,7 @@
 
 import gc
 import threading
+import weakref
 from pathlib import Path
 
 import h5py
@@ -238,18 +239,18 @@ def test_a_deterministic_site_of_the_data_is_not_stored(tmp_path):
 
 
 def test_reads_are_kept_no_longer_than_their_source():
-    before = len(_sources._hosts)
     source = _sources.Source.of(Counted(DATA[0]), "x")
     rows, coming = np.arange(4), np.arange(4, 8)
     (found,) = _sources.read_ahead([source.host], rows, coming)
     np.testing.assert_array_equal(found, DATA[0][:4])
     (found,) = _sources.read_ahead([source.host], coming, rows)
     np.testing.assert_array_equal(found, DATA[0][4:8])
-    assert source.host.array.reads == 2
+    host = weakref.ref(source.host)
+    assert host().array.reads == 2
     del source, found
     _sources._reader().submit(int).result()
     gc.collect()
-    assert len(_sources._hosts) == before
+    assert host() is None
 
 
 def anonymous():
