@@ -83,6 +83,20 @@ class ResultError(RuntimeError):
         self.idata = idata
 
 
+class DataError(RuntimeError):
+    """Rows of an argument that is read as it is needed could not be read; says of which, and why.
+
+    Attributes
+    ----------
+    idata : inference data or None
+        The draws made before the failure (None if there were none).
+    """
+
+    def __init__(self, message: str, idata: Any = None) -> None:
+        super().__init__(message)
+        self.idata = idata
+
+
 class NonFiniteCenterError(ValueError):
     """A centre holds NaN or infinite values."""
 

@@ -307,7 +307,12 @@ def test_running_means_of_the_squared_gradient():
         warming=jnp.asarray(True),
     )
     gradient = stacked([[3.0, 1.0], [1.0, 200.0]])
-    learned = sampler_of(RULES["corrected"])._learned(state, gradient)
+
+    def of(state):
+        since = state.i - _stochastic.EARLY_STEPS
+        return tuning.learned(state.tuning, gradient, state.i, since, state.warming)
+
+    learned = of(state)
     metric = 1 / (np.array([1.0, 2.0]) + 0.05 * 1.5)
     new = np.asarray(gradient["w"]) ** 2 @ metric
     # 0.9 of the old and 0.1 of the new, but at least 0.3 of the new.
@@ -317,7 +322,7 @@ def test_running_means_of_the_squared_gradient():
     mean = 0.9 * np.array([11.0, 2.0]) + 0.1 * new
     np.testing.assert_allclose(learned.square_gradient, mean, rtol=1e-12)
     begun = SimpleNamespace(**{**vars(state), "i": jnp.asarray(1)})
-    second = sampler_of(RULES["corrected"])._learned(begun, gradient).square_gradient
+    second = of(begun).square_gradient
     np.testing.assert_allclose(second, (np.array([11.0, 2.0]) + new) / 2, rtol=1e-12)
     weight, seen = 2 / (10 + 64), np.array([5.0, 30 * (2.0 + 1.5)])  # a wild one is cut
     old = np.array([1.0, 2.0])
@@ -325,7 +330,7 @@ def test_running_means_of_the_squared_gradient():
     assert int(learned.gradients) == 101
     for held in ({"warming": jnp.asarray(False)}, {"i": jnp.asarray(_stochastic.EARLY_STEPS)}):
         frozen = SimpleNamespace(**{**vars(state), **held})
-        kept = sampler_of(RULES["corrected"])._learned(frozen, gradient)
+        kept = of(frozen)
         np.testing.assert_allclose(kept.square_by_coordinate["w"], old)
 
 
@@ -472,8 +477,8 @@ def test_a_change_of_curvature_is_that_of_the_hessian():
         def tempered_loss(self, z, rows):
             return jnp.sum(z["w"] ** 4)
 
-        def penalty(self, z):
-            return jnp.sum((z["w"] - self.center["w"]) ** 2)
+        def penalty_gradient(self, z):
+            return {"w": 2 * (z["w"] - self.center["w"])}
 
     z, direction = np.array([1.0, 2.0]), np.array([0.6, 0.8])
     point = calibration.CalibrationPoint(Quartic(), None, None, None, None)

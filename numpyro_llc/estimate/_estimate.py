@@ -12,7 +12,7 @@ from numpyro_llc._checks import check_key
 from numpyro_llc.inference_data import InferenceData
 from numpyro_llc.kernels import kernel_of
 from numpyro_llc.local import Curvature, LocalizedModel, as_localized
-from numpyro_llc.models import PyTree
+from numpyro_llc.models import PyTree, check_given_in_memory
 from numpyro_llc.results import Coords, Dims, check_log_likelihood, result_of, what_to_store
 from numpyro_llc.sampling import (
     Clock,
@@ -74,7 +74,8 @@ def estimate_llc(
     model_args, model_kwargs
         The model's arguments, data included. Arrays are runtime data; Python numbers are structure
         (they compile again when they change), and so are arrays whose values the model reads, as
-        in ``int(group.max())``.
+        in ``int(group.max())``. With `batch_size`, memory maps and arrays of Zarr or HDF5 stay in
+        their files, and rows of them are read as they are needed.
     center, localization, inverse_temperature, num_data
         For a plain model only; as in :func:`localize`. ``localization="auto"`` chooses γ by
         :func:`choose_localization` first, with these `num_warmup` and `num_samples` at each of nine
@@ -165,6 +166,8 @@ def estimate_llc(
     CheckpointError
         If `output` is of another run, in use by another process, damaged, or cannot be written;
         what was drawn when a disk became full is its ``idata``.
+    DataError
+        If rows of an argument that lies in a file cannot be read; its ``idata`` are the draws.
 
     Notes
     -----
@@ -182,6 +185,8 @@ def estimate_llc(
         num_data=num_data,
     )
     check_log_likelihood(log_likelihood, local)
+    if log_likelihood:
+        check_given_in_memory(model_args, model_kwargs, "`log_likelihood` takes")
     schedule = check_schedule(
         num_warmup, num_samples, num_chains, thinning, chain_method, progress_bar, until, mesh
     )

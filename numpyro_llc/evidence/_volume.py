@@ -14,6 +14,7 @@ from numpyro_llc._checks import check_integer, check_key, check_positive
 from numpyro_llc.estimators import check_multiplicity
 from numpyro_llc.evidence._splitting import Levels, split
 from numpyro_llc.local import LocalizedModel, LocalTarget, check_localized
+from numpyro_llc.models import check_given_in_memory
 
 KEPT = 0.5
 """Share of the points kept at each level. A larger one moves points more often, a smaller one loses
@@ -109,6 +110,7 @@ def volume_scaling(
     for name, minimum in (("num_particles", 10), ("num_replicas", 2), ("num_moves", 1)):
         check_integer(name, counts[name], minimum=minimum, meaning="It sets the error.")
     local = replace(check_localized(model), inverse_temperature=1.0)
+    check_given_in_memory(model_args, model_kwargs, "`volume_scaling` takes")
     target, size = local.target(local.read(model_args, model_kwargs))
     if not all(float(gamma) > 0 for gamma in target.localization.values()):
         raise ValueError("`localization` must be positive for every site: it bounds the volume.")

@@ -1,6 +1,7 @@
 """Samplers: what the loop needs of a kernel, and the kernels by name."""
 
 from numpyro_llc.kernels._acceptance import metropolis_report
+from numpyro_llc.kernels._ahead import steps
 from numpyro_llc.kernels._kernel import StochasticKernel
 from numpyro_llc.kernels._numpyro import kernel_statistics
 from numpyro_llc.kernels._registry import (
@@ -34,4 +35,5 @@ __all__ = [
     "metropolis_report",
     "name_of",
     "sampler_of",
+    "steps",
 ]

@@ -27,7 +27,7 @@ from numpyro_llc.local import (
     potential_gradient,
     square_norm,
 )
-from numpyro_llc.models import Parameters
+from numpyro_llc.models import Parameters, Rows
 
 POWER_ITERATIONS = 4
 """Hessian-vector products by which the largest curvature is found at one point."""
@@ -55,8 +55,8 @@ class CalibrationPoint(NamedTuple):
     anchor : Anchor
     keys : array of keys [chain]
         Of the directions in which each chain looks.
-    rows : array [batch, row] or None
-        For the gradient, each Hessian-vector product, and the noise.
+    rows : Rows or None
+        For the gradient, each Hessian-vector product, and the noise; leaves ``[batch, row, ...]``.
     batch_size : int or None
         Rows of a batch; the noise takes two rows of a shard at the least.
     """
@@ -64,14 +64,15 @@ class CalibrationPoint(NamedTuple):
     target: LocalTarget
     anchor: Anchor
     keys: jax.Array
-    rows: jax.Array | None
+    rows: Rows | None
     batch_size: int | None
 
-    def batch(self, k: int | jax.Array) -> jax.Array | None:
+    def batch(self, k: int | jax.Array) -> Rows | None:
         """Rows of batch `k`; None for the full data."""
         if self.rows is None or self.batch_size is None:
             return None
-        return part_of(self.target, self.rows[k], 0, self.batch_size // self.target.num_shards)
+        last = self.batch_size // self.target.num_shards
+        return part_of(self.target, _batch(self.rows, k), 0, last)
 
 
 def calibration_period(i: jax.Array, warming: jax.Array, size: int) -> jax.Array:
@@ -88,7 +89,7 @@ def calibration_point(
     rows = None
     if batch_size is not None:
         size = max(2 * target.num_shards, batch_size)
-        rows = draw_batches(for_rows[0], target, POWER_ITERATIONS + 2, size)
+        rows = target.fetched(draw_batches(for_rows[0], target, POWER_ITERATIONS + 2, size))
     return CalibrationPoint(target, anchor, for_directions, rows, batch_size)
 
 
@@ -179,6 +180,10 @@ def _pair(of: Callable[[], tuple[jax.Array, jax.Array]], dtype: jnp.dtype) -> ja
     return jnp.stack(of(), axis=-1).astype(dtype)
 
 
+def _batch(rows: Rows, k: int | jax.Array) -> Rows:
+    return jax.tree.map(lambda leaf: leaf[k], rows)
+
+
 def _curvature(
     tuning: Tuning, z: Parameters, directions: Parameters, point: CalibrationPoint
 ) -> tuple[jax.Array, jax.Array]:
@@ -216,7 +221,7 @@ def _noise(tuning: Tuning, z: Parameters, point: CalibrationPoint) -> tuple[jax.
     share = size / point.batch_size
     noise, raw = (
         share * square_norm(tuning.scaled(sample))
-        for sample in noise_samples(point.target, z, point.rows[-1])
+        for sample in noise_samples(point.target, z, _batch(point.rows, -1))
     )
     return noise, raw
 

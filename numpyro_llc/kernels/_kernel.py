@@ -27,6 +27,7 @@ from numpyro_llc.models import (
     ModelReading,
     Parameters,
     Program,
+    check_given_in_memory,
     draw_starts,
     read_model,
     with_batches,
@@ -202,6 +203,7 @@ class StochasticKernel(MCMCKernel):
         model = self._model
         if model is None:
             raise ValueError("The kernel has no model: give it what numpyro_llc.localize returned.")
+        check_given_in_memory(args, kwargs, "A kernel under NumPyro takes")
         if isinstance(model, LocalizedModel):
             reading = self.batched(model.read(args, kwargs))
             return model.target(reading)[0]

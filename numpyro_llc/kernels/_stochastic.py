@@ -37,9 +37,9 @@ from numpyro_llc.kernels._tuning import (
     contracting,
     ended,
     isotropic,
+    learned,
     start_tuning,
     summarized,
-    toward,
     wanted_step,
 )
 from numpyro_llc.local import (
@@ -51,23 +51,16 @@ from numpyro_llc.local import (
     part_of,
     potential_gradient,
     replaced_in_turn,
-    square_norm,
 )
-from numpyro_llc.models import Fields, Parameters, PyTree
+from numpyro_llc.models import Fields, Parameters, PyTree, Rows
 
 MAX_DOUBLINGS = 6
 """A step is cut into 2, 4, ... at most 64 substeps; beyond, the gradient is shortened."""
 GROWTH = 1.05
 """By how much the step size may grow from one step of the warm-up to the next: tenfold in 47 steps,
 so that one calibration at a flat point cannot make a step far too long."""
-SQUARE_WEIGHT = 0.1
-"""Weight of a step in the running means of ``|∇U|²``: they look back on about ten steps."""
-SQUARE_FLOOR = 0.3
-"""The mean by which steps are cut is at least this share of the newest ``|∇U|²``."""
 STIFF_REGION = 2.0
 """A step is cut where the stiffness met is above the usual one by this factor."""
-METRIC_DELAY = 64
-"""Steps that the metric counts as already seen when its mean begins, so that it starts gently."""
 WORTH_CORRECTING = 0.002
 """Gradient noise that adds less than this share of λ̂ is left: a fifth of the error that automatic
 runs want."""
@@ -113,7 +106,10 @@ class StochasticSampler:
         tuning = start_tuning(self.rule, self.step_size, z, keys.shape[0])
         return StochasticState(z, inner, keys, begin, on, anchor, tuning)
 
-    def step(self, state: StochasticState, target: LocalTarget) -> StochasticState:
+    def step(
+        self, state: StochasticState, target: LocalTarget, batch: Rows | None = None
+    ) -> StochasticState:
+        """One transition of each chain, of which the first `batch` may have been read before."""
         i, warming = state.i, state.warming & self.is_adaptive
         keys = at_step(state.rng_key, i)
         period = calibration_period(i, warming, chain_size(state.z))
@@ -126,7 +122,13 @@ class StochasticSampler:
         count, part = self._part(state.tuning)
 
         def substep(k: jax.Array, state: StochasticState) -> StochasticState:
-            return self._substep(two_purposes(keys, FIRST_SUBSTEP + 2 * k), state, target, part)
+            own = two_purposes(keys, FIRST_SUBSTEP + 2 * k)
+
+            def drawn() -> Rows | None:
+                return draw_rows(own[1][0], target, self.batch_size)
+
+            rows = drawn() if batch is None else jax.lax.cond(k == 0, lambda: batch, drawn)
+            return self._substep(own[0], rows, state, target, part)
 
         state = jax.lax.fori_loop(0, count, substep, state)
         return state._replace(i=i + 1)
@@ -224,11 +226,14 @@ class StochasticSampler:
         return count, tuning.step_size / count
 
     def _substep(
-        self, keys: jax.Array, state: StochasticState, target: LocalTarget, step_size: jax.Array
+        self,
+        for_noise: jax.Array,
+        rows: Rows | None,
+        state: StochasticState,
+        target: LocalTarget,
+        step_size: jax.Array,
     ) -> StochasticState:
-        (for_noise, for_rows), tuning = keys, state.tuning
-        rows = draw_rows(for_rows[0], target, self.batch_size)
-        use_anchor = self._uses_anchor(tuning)
+        tuning, use_anchor = state.tuning, self._uses_anchor(state.tuning)
 
         def gradient(z: Parameters) -> Parameters:
             raw = potential_gradient(target, z, rows, state.anchor, use_anchor)
@@ -236,13 +241,13 @@ class StochasticSampler:
 
         def product(z: Parameters, v: Parameters, share: jax.Array) -> Parameters:
             nothing = jax.tree.map(jnp.zeros_like, v)
-            if rows is None or rows.size < 2 * target.num_shards or not self.is_adaptive:
+            if rows is None or len(rows) < 2 * target.num_shards or not self.is_adaptive:
                 return nothing
-            count = max(2, rows.size // (4 * target.num_shards))
+            count = max(2, len(rows) // (4 * target.num_shards))
             some = part_of(target, rows, 0, count)
 
             def one(z: Parameters, v: Parameters) -> Parameters:
-                pushed = noise_product(target, z, tuning.scaled(v), some, rows.size, use_anchor)
+                pushed = noise_product(target, z, tuning.scaled(v), some, len(rows), use_anchor)
                 return contracting(share, tuning.scaled(pushed), v)
 
             return jax.lax.cond(
@@ -266,25 +271,9 @@ class StochasticSampler:
             whole_step=tuning.step_size,
         )
         z, inner, used = self.rule.advance(state.z, state.inner, given)
-        return state._replace(z=z, inner=inner, tuning=self._learned(state, used))
-
-    def _learned(self, state: StochasticState, gradient: Parameters) -> Tuning:
-        """Running means of the squared gradient, from one more step."""
-        tuning, squares = state.tuning, state.tuning.square_by_coordinate
-        new = square_norm(tuning.scaled(gradient))
-        # The first steps count alike, so that a mean of few is none of zeros.
-        share = jnp.maximum(SQUARE_WEIGHT, 1.0 / (state.i + 1.0))
-        steep = (1.0 - SQUARE_WEIGHT) * tuning.steepness + SQUARE_WEIGHT * new
-        if squares is not None:
-            since = state.i - EARLY_STEPS
-            weight = jnp.where(since > 0, 2.0 / (since + METRIC_DELAY), 0.0) * state.warming
-            squares = jax.tree.map(partial(toward, weight), squares, gradient)
-        return tuning._replace(
-            square_gradient=tuning.square_gradient + share * (new - tuning.square_gradient),
-            steepness=jnp.maximum(steep, SQUARE_FLOOR * new),
-            square_by_coordinate=squares,
-            gradients=tuning.gradients + 1,
-        )
+        since = state.i - EARLY_STEPS
+        tuning = learned(tuning, used, state.i, since, state.warming)
+        return state._replace(z=z, inner=inner, tuning=tuning)
 
     def _uses_anchor(self, tuning: Tuning) -> jax.Array:
         if self.control_variates is not None:

@@ -1,5 +1,6 @@
 """What the warm-up of the stochastic-gradient kernels measures, and the step size it leads to."""
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -18,6 +19,12 @@ MAX_STIFFNESS = 4.0
 the scheme with a momentum is unstable, and twice that of Langevin steps."""
 METRIC_DAMPING = 0.05
 """What a metric adds to the squared gradient of each coordinate, relative to their mean."""
+METRIC_DELAY = 64
+"""Steps that the metric counts as already seen when its mean begins, so that it starts gently."""
+SQUARE_WEIGHT = 0.1
+"""Weight of a step in the running means of ``|∇U|²``: they look back on about ten steps."""
+SQUARE_FLOOR = 0.3
+"""The mean by which steps are cut is at least this share of the newest ``|∇U|²``."""
 MOST_JUMP = 30.0
 """A squared gradient enters the metric's mean cut at this multiple of it."""
 
@@ -218,6 +225,25 @@ def contracting(share: jax.Array, pushed: Parameters, v: Parameters) -> Paramete
     largest = share * square / above_zero(along)  # of V's eigenvalues, were it of rank 1
     factor = share / jnp.maximum(largest, 1.0)
     return jax.tree.map(lambda leaf: factor * leaf, pushed)
+
+
+def learned(
+    tuning: Tuning, gradient: Parameters, i: jax.Array, since: jax.Array, warming: jax.Array
+) -> Tuning:
+    """Running means of the squared gradient, from step `i`; `since` the metric began."""
+    squares, new = tuning.square_by_coordinate, square_norm(tuning.scaled(gradient))
+    # The first steps count alike, so that a mean of few is none of zeros.
+    share = jnp.maximum(SQUARE_WEIGHT, 1.0 / (i + 1.0))
+    steep = (1.0 - SQUARE_WEIGHT) * tuning.steepness + SQUARE_WEIGHT * new
+    if squares is not None:
+        weight = jnp.where(since > 0, 2.0 / (since + METRIC_DELAY), 0.0) * warming
+        squares = jax.tree.map(partial(toward, weight), squares, gradient)
+    return tuning._replace(
+        square_gradient=tuning.square_gradient + share * (new - tuning.square_gradient),
+        steepness=jnp.maximum(steep, SQUARE_FLOOR * new),
+        square_by_coordinate=squares,
+        gradients=tuning.gradients + 1,
+    )
 
 
 def toward(weight: jax.Array, mean: jax.Array, gradient: jax.Array) -> jax.Array:

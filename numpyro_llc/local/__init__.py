@@ -26,7 +26,6 @@ from numpyro_llc.local._evaluation import (
     statistics_of_draws,
 )
 from numpyro_llc.local._gradients import (
-    SLICE_ROWS,
     Anchor,
     curvature_product,
     draw_batches,
@@ -43,7 +42,6 @@ from numpyro_llc.local._localize import (
     Localization,
     LocalizedModel,
     as_localized,
-    check_finite,
     check_localized,
     localize,
 )
@@ -67,7 +65,13 @@ from numpyro_llc.local._slope import (
 )
 from numpyro_llc.local._spectrum import Spectrum, spectrum_at_center
 from numpyro_llc.local._starts import spread_starts
-from numpyro_llc.local._target import LocalTarget, PosteriorTarget, make_target, total_loss
+from numpyro_llc.local._target import (
+    LocalTarget,
+    PosteriorTarget,
+    check_finite,
+    make_target,
+    total_loss,
+)
 
 __all__ = [
     "AT_THE_EDGE",
@@ -88,7 +92,6 @@ __all__ = [
     "PosteriorTarget",
     "OF_DRAWS",
     "ROWS_ALWAYS_AFFORDABLE",
-    "SLICE_ROWS",
     "Spectrum",
     "Sites",
     "TRUTHS",

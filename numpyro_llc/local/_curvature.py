@@ -15,7 +15,7 @@ from numpyro_llc.local._gradients import make_anchor
 from numpyro_llc.local._lanczos import tridiagonal
 from numpyro_llc.local._slope import above_none, count_not_finite
 from numpyro_llc.local._target import LocalTarget
-from numpyro_llc.models import Parameters, on_host
+from numpyro_llc.models import Parameters, Rows, on_host
 
 DENSE_LIMIT = 128
 """Up to this many parameters the Hessian is formed, a product a column; above, Krylov methods."""
@@ -113,9 +113,20 @@ def _products(target: LocalTarget) -> tuple[jax.Array, _Function]:
 
 @jax.jit
 def _gradient_and_hessian(target: LocalTarget) -> tuple[jax.Array, jax.Array]:
-    center = ravel_pytree(target.center)[0]
+    center, unravel = ravel_pytree(target.center)
+    eye = jnp.eye(center.size, dtype=center.dtype)
+
+    def of_slice(rows: Rows, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
+        gradient = jax.grad(lambda flat: weights @ target.row_losses(unravel(flat), rows))
+        forward = target.program.has_forward_mode
+        found, product = gradient_and_product(gradient, center, forward=forward)
+        return found, jax.lax.map(product, eye)
+
+    if target.is_elsewhere:
+        found: tuple[jax.Array, jax.Array] = target.over_slices(of_slice)
+        return found
     gradient, product = _products(target)  # a product a row, never more than one in memory
-    return gradient, jax.lax.map(product, jnp.eye(center.size, dtype=center.dtype))
+    return gradient, jax.lax.map(product, eye)
 
 
 @jax.jit

@@ -9,7 +9,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from numpyro_llc.local._target import LocalTarget
-from numpyro_llc.models import Parameters, on_host
+from numpyro_llc.models import Parameters, on_host, shapes_of
 
 FAR = 2.0
 """An unconstrained coordinate beyond this may be on its way to an edge: of a share, below 12 %."""
@@ -56,7 +56,9 @@ def edge_sites(target: LocalTarget, hessian: np.ndarray | None) -> tuple[str, ..
     flat = _flat_directions(hessian)
     candidates = np.abs(center) >= FAR
     if not len(flat) and np.any(candidates):
-        constrained = target.program.constrained(target.whole(target.center), target.arrays)
+        constrained = target.program.constrained(
+            target.whole(target.center), shapes_of(target.arrays)
+        )
         candidates &= np.isin(names, constrained)
     order = [k for k in np.argsort(-np.abs(center)) if candidates[k]]
     directions = [_unit(k, center.size) for k in order[:MOST_PROBES]]

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from numpyro_llc.local._derivatives import Function, Vector, value_and_slope
-from numpyro_llc.local._gradients import cut_rows
 from numpyro_llc.local._shards import over_devices
+from numpyro_llc.local._slices import cut_rows
 from numpyro_llc.local._target import LocalTarget
-from numpyro_llc.models import DRAW_PARTS, Parameters, PyTree
+from numpyro_llc.models import DRAW_PARTS, Batch, Parameters, PyTree, Rows, batch_on_host
 
 NUM_PARTS = 16
 """Parts of a fixed batch, whose disagreement tells its error."""
@@ -25,7 +25,7 @@ the same signs, since λ̂'s data error is the covariance of a contrast with `ll
 class EvaluationRows(NamedTuple):
     """Rows to evaluate, in slices, and weights that add up to all rows: ``[slices, rows]``."""
 
-    rows: jax.Array
+    rows: Rows
     weights: jax.Array
 
 
@@ -56,13 +56,24 @@ def _chosen(rng_key: jax.Array, shards: int, size: int, length: int) -> jax.Arra
     return by_shard.reshape(NUM_PARTS, -1)
 
 
+HELD_BYTES = 2**25
+"""Of rows that lie elsewhere and are evaluated again and again, so much is held in memory."""
 ROWS_ALWAYS_AFFORDABLE = 65_536
 """Up to this many rows the loss of a draw is evaluated on all of them."""
 
 
 def rows_to_evaluate(target: LocalTarget, most: int, rng_key: jax.Array) -> EvaluationRows | None:
     """All rows if they are at most `most`, else about `most` of them."""
-    return all_rows(target) if target.num_rows <= most else some_rows(target, most, rng_key)
+    rows = all_rows(target) if target.num_rows <= most else some_rows(target, most, rng_key)
+    return None if rows is None else _held(target, rows)
+
+
+def _held(target: LocalTarget, rows: EvaluationRows) -> EvaluationRows:
+    """Rows that lie elsewhere with what they hold, which is read once, if it is not too much."""
+    size = rows.weights.size * target.row_bytes
+    if not target.is_elsewhere or size > HELD_BYTES:
+        return rows
+    return rows._replace(rows=batch_on_host(target.arrays, np.asarray(rows.rows)))
 
 
 class OtherData(NamedTuple):
@@ -119,58 +130,65 @@ def excess_losses(
     code on the same rows, so that a chain that stands at the centre gives exactly 0, in every
     precision.
     """
-
-    def less_center(losses: Function, weights: Vector) -> PyTree:
-        """Losses of the chains, one after the other, less those of the centre; slope, by draws."""
-        of_parts = jax.tree.map(partial(_by_part, target), weights)
-
-        def one(point: Parameters) -> tuple[Vector, jax.Array, jax.Array]:
-            if with_slope:
-                offset = jax.tree.map(jnp.subtract, point, target.center)
-                forward = target.program.has_forward_mode
-                value, slope = value_and_slope(losses, point, offset, of_parts, forward=forward)
-            else:
-                value, slope = losses(point), jnp.zeros(())
-            if not target.has_draws:
-                return value, slope, jnp.zeros(0)
-            mean = jax.tree.map(partial(jnp.mean, axis=0), value)
-            return mean, slope, _total_by_part(value, weights)
-
-        def of_some(z: Parameters) -> PyTree:
-            chains = jax.tree.leaves(z)[0].shape[0]
-
-            def turn(k: jax.Array) -> PyTree:
-                """Chain `k`, or after the last the centre: no array of them all."""
-                place = jnp.minimum(k, chains - 1)
-                chain = jax.tree.map(partial(jnp.take, indices=place, axis=0, mode="clip"), z)
-                return one(
-                    jax.tree.map(lambda a, c: jnp.where(k < chains, a, c), chain, target.center)
-                )
-
-            return jax.tree.map(_less_last, jax.lax.map(turn, jnp.arange(chains + 1)))
-
-        return over_devices(of_some, z)
-
     if rows is None:
         losses_at = target.loss_function(by_part=target.has_draws)
         shapes = jax.eval_shape(target.loss_function(), target.center)
         ones = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), shapes)
-        losses, slope, by_draws = less_center(losses_at, ones)
+        losses, slope, by_draws = _less_center(target, losses_at, z, ones, with_slope)
         sites = [x.reshape(len(x), -1) for x in losses.values()]
         total = sum((x.sum(axis=1) for x in sites), jnp.zeros(()))
         contrasts = sum(map(_contrasts, sites), jnp.zeros(()))
         return Evaluation(total, total[:, None], contrasts, slope, by_draws)
 
-    def one_slice(part: tuple[EvaluationRows, jax.Array]) -> tuple[jax.Array, ...]:
-        (numbers, weights), slice_number = part
-        losses_at = target.row_loss_function(numbers, by_part=target.has_draws)
-        excess, slope, by_draws = less_center(losses_at, weights)
+    def one_slice(
+        part: tuple[EvaluationRows, jax.Array | None, jax.Array],
+    ) -> tuple[jax.Array, ...]:
+        (numbers, weights), upcoming, slice_number = part
+        here = target.fetched(numbers, upcoming)
+        losses_at = target.row_loss_function(here, by_part=target.has_draws)
+        excess, slope, by_draws = _less_center(target, losses_at, z, weights, with_slope)
         # A row that stands for w rows adds w times its variance, not w² times.
         contrasts = _contrasts(excess * jnp.sqrt(weights), slice_number)
         return excess @ weights, contrasts, slope, by_draws
 
-    by_slice, *others = jax.lax.map(one_slice, (rows, jnp.arange(len(rows.rows))))
+    is_at_hand = isinstance(rows.rows, Batch) or not target.is_elsewhere
+    upcoming = None if is_at_hand else jax.tree.map(lambda leaf: jnp.roll(leaf, -1, 0), rows.rows)
+    slices = rows, upcoming, jnp.arange(len(rows.weights))
+    by_slice, *others = jax.lax.map(one_slice, slices)
     return Evaluation(by_slice.sum(axis=0), by_slice.T, *(x.sum(axis=0) for x in others))
+
+
+def _less_center(
+    target: LocalTarget, losses: Function, z: Parameters, weights: Vector, with_slope: bool
+) -> PyTree:
+    """Losses of the chains, one after the other, less those of the centre; slope, by draws."""
+    of_parts = jax.tree.map(partial(_by_part, target), weights)
+
+    def one(point: Parameters) -> tuple[Vector, jax.Array, jax.Array]:
+        if with_slope:
+            offset = jax.tree.map(jnp.subtract, point, target.center)
+            forward = target.program.has_forward_mode
+            value, slope = value_and_slope(losses, point, offset, of_parts, forward=forward)
+        else:
+            value, slope = losses(point), jnp.zeros(())
+        if not target.has_draws:
+            return value, slope, jnp.zeros(0)
+        mean = jax.tree.map(partial(jnp.mean, axis=0), value)
+        return mean, slope, _total_by_part(value, weights)
+
+    def of_some(z: Parameters) -> PyTree:
+        chains = jax.tree.leaves(z)[0].shape[0]
+
+        def turn(k: jax.Array) -> PyTree:
+            """Chain `k`, or after the last the centre: no array of them all."""
+            place = jnp.minimum(k, chains - 1)
+            chain = jax.tree.map(partial(jnp.take, indices=place, axis=0, mode="clip"), z)
+            point = jax.tree.map(lambda a, c: jnp.where(k < chains, a, c), chain, target.center)
+            return one(point)
+
+        return jax.tree.map(_less_last, jax.lax.map(turn, jnp.arange(chains + 1)))
+
+    return over_devices(of_some, z)
 
 
 OF_DRAWS = "excess_loss of draws "

@@ -4,7 +4,6 @@ All functions see the chains stacked: leaves of `z` are ``[chain, ...]``. One ba
 all chains, so that what depends on the rows alone is computed once.
 """
 
-from types import ModuleType
 from typing import NamedTuple
 
 import jax
@@ -12,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from numpyro_llc.local._derivatives import Function, hessian_product, push_and_pull
+from numpyro_llc.local._slices import cut_rows
 from numpyro_llc.local._target import LocalTarget
-from numpyro_llc.models import Parameters, PyTree
+from numpyro_llc.models import Batch, Parameters, PyTree, Rows
 
 
 class Anchor(NamedTuple):
@@ -35,17 +35,18 @@ def make_anchor(target: LocalTarget) -> Anchor:
         return Anchor(jax.tree.map(jnp.zeros_like, center))
     if target.program.batching is None:
         return Anchor(jax.grad(lambda z: target.tempered_loss(z, None))(center))
+
+    def of_slice(rows: Rows, weights: jax.Array) -> Parameters:
+        return jax.grad(lambda z: weights @ target.row_terms(z, rows) / target.num_rows)(center)
+
+    if target.is_elsewhere:
+        return Anchor(target.over_slices(of_slice))
     rows, weights = row_slices(target, None)
 
     def add(total: Parameters, part: tuple[jax.Array, jax.Array]) -> tuple[Parameters, None]:
-        here = jax.grad(lambda z: part[1] @ target.row_terms(z, part[0]) / target.num_rows)(center)
-        return jax.tree.map(jnp.add, total, here), None
+        return jax.tree.map(jnp.add, total, of_slice(*part)), None
 
     return Anchor(jax.lax.scan(add, jax.tree.map(jnp.zeros_like, center), (rows, weights))[0])
-
-
-SLICE_ROWS = 8192
-"""Most rows of the data that are evaluated at once."""
 
 
 def row_slices(target: LocalTarget, rows: jax.Array | None) -> tuple[jax.Array, jax.Array]:
@@ -54,23 +55,11 @@ def row_slices(target: LocalTarget, rows: jax.Array | None) -> tuple[jax.Array, 
     return cut_rows(jnp, rows, target.num_shards)
 
 
-def cut_rows(xp: ModuleType, rows: PyTree, shards: int) -> tuple[PyTree, PyTree]:
-    """:func:`row_slices` by the functions of `xp`, NumPy or its twin in JAX."""
-    parts = rows.reshape(shards, -1)
-    count = -(-rows.size // SLICE_ROWS)
-    length = -(-parts.shape[1] // count)
-    pad = (0, 0), (0, count * length - parts.shape[1])
-    padded, weights = xp.pad(parts, pad, mode="edge"), xp.pad(xp.ones(parts.shape), pad)
-
-    def slices(of_parts: PyTree) -> PyTree:
-        return xp.moveaxis(of_parts.reshape(-1, count, length), 1, 0).reshape(count, -1)
-
-    return slices(padded), slices(weights)
-
-
-def draw_rows(key: jax.Array, target: LocalTarget, batch_size: int | None) -> jax.Array | None:
-    """`batch_size` row numbers, with replacement, in O(`batch_size`); None for the full data."""
-    return None if batch_size is None else draw_batches(key, target, 1, batch_size)[0]
+def draw_rows(key: jax.Array, target: LocalTarget, batch_size: int | None) -> Rows | None:
+    """`batch_size` rows, with replacement, in O(`batch_size`); None for the full data."""
+    if batch_size is None:
+        return None
+    return target.fetched(draw_batches(key, target, 1, batch_size)[0])
 
 
 def draw_batches(key: jax.Array, target: LocalTarget, count: int, size: int) -> jax.Array:
@@ -88,15 +77,17 @@ def draw_batches(key: jax.Array, target: LocalTarget, count: int, size: int) -> 
     return (places + length * jnp.arange(shards)[:, None]).reshape(count, -1)
 
 
-def part_of(target: LocalTarget, rows: jax.Array, first: int, last: int) -> jax.Array:
+def part_of(target: LocalTarget, rows: Rows, first: int, last: int) -> Rows:
     """Those of a batch from place `first` to before `last` in each shard."""
+    if isinstance(rows, Batch):  # of which there are no shards
+        return jax.tree.map(lambda leaf: leaf[first:last], rows)
     return rows.reshape(target.num_shards, -1)[:, first:last].reshape(-1)
 
 
 def potential_gradient(
     target: LocalTarget,
     z: Parameters,
-    rows: jax.Array | None,
+    rows: Rows | None,
     anchor: Anchor,
     use_anchor: bool | jax.Array,
 ) -> Parameters:
@@ -117,7 +108,7 @@ def potential_gradient(
     return jax.tree.map(lambda g, t, full: g - t + share * full, own, there, anchor.gradient)
 
 
-def _gradient_at(target: LocalTarget, rows: jax.Array | None) -> Function:
+def _gradient_at(target: LocalTarget, rows: Rows | None) -> Function:
     """From z of one chain to ``∇U(z)``, from `rows`."""
 
     def gradient(z: Parameters) -> Parameters:
@@ -131,7 +122,7 @@ def noise_product(
     target: LocalTarget,
     z: Parameters,
     direction: Parameters,
-    rows: jax.Array,
+    rows: Rows,
     batch_size: int,
     use_anchor: bool | jax.Array,
 ) -> Parameters:
@@ -177,18 +168,16 @@ def square_norm(tree: PyTree) -> jax.Array:
     return sum(parts[1:], parts[0])
 
 
-def noise_samples(
-    target: LocalTarget, z: Parameters, rows: jax.Array
-) -> tuple[Parameters, Parameters]:
+def noise_samples(target: LocalTarget, z: Parameters, rows: Rows) -> tuple[Parameters, Parameters]:
     """Draws of zero mean whose covariance is V of a gradient from this many rows.
 
     The first with control variates, the second without: half the difference of the gradients from
     two halves of the rows, in which full gradients and the localization cancel. Of a signed sum
     over the rows, so that one gradient is held and not two.
     """
-    half = rows.size // (2 * target.num_shards)
+    half = len(rows) // (2 * target.num_shards)
     both = part_of(target, rows, 0, 2 * half)
-    signs = jnp.tile(jnp.repeat(jnp.array([1.0, -1.0]), half), target.num_shards) / both.size
+    signs = jnp.tile(jnp.repeat(jnp.array([1.0, -1.0]), half), target.num_shards) / len(both)
 
     def sample(point: Parameters) -> Parameters:
         return jax.grad(lambda one: target.row_terms(one, both) @ signs)(point)
@@ -200,7 +189,7 @@ def noise_samples(
 
 
 def curvature_product(
-    target: LocalTarget, z: Parameters, v: Parameters, rows: jax.Array | None
+    target: LocalTarget, z: Parameters, v: Parameters, rows: Rows | None
 ) -> Parameters:
     """``∇²U(z) v`` of each chain, from `rows`."""
 

@@ -17,6 +17,7 @@ from numpyro_llc.models import (
     Program,
     PyTree,
     is_traced,
+    shapes_of,
     site_loss,
 )
 
@@ -53,7 +54,7 @@ def check_no_local_latents(
     ValueError
         By site.
     """
-    rows = max((v.shape[0] for v in reading.observed.values() if jnp.ndim(v)), default=0)
+    rows = max((v.shape[0] for v in reading.observed.values() if v.ndim), default=0)
     sizes = {name: sum(map(jnp.size, jax.tree.leaves(reading.center[name]))) for name in sampled}
     data = max(map(jnp.size, reading.center_losses.values()))
     large = {k: v for k, v in sizes.items() if v >= LEAST_SHARE * data and v >= (given or 0)}
@@ -67,7 +68,7 @@ def check_no_local_latents(
                 f"Latent site {name!r} has {size} values, and {shorter[name]} where the data have "
                 f"one row less: {_why(size)}"
             )
-    is_seen = data >= rows and not is_traced(reading.center, reading.arrays)
+    is_seen = data >= rows and not is_traced(reading.center, shapes_of(reading.arrays))
     if shorter is None and is_seen:  # each datum has a loss of its own
         _check_private(reading, [name for name in large if large[name] >= rows])
 

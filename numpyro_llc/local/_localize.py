@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from numpyro import handlers
 
 from numpyro_llc._checks import (
@@ -14,23 +13,24 @@ from numpyro_llc._checks import (
     check_num_data,
     inverse_temperature_or_default,
 )
-from numpyro_llc.errors import NonFiniteLossError
 from numpyro_llc.local._growth import check_no_local_latents
 from numpyro_llc.local._local_sites import LocalSites
 from numpyro_llc.local._parts import Fixed, Sites, is_free_of, split
 from numpyro_llc.local._summed_out import check_sampled, summed_out
-from numpyro_llc.local._target import LocalTarget, make_target, total_loss
+from numpyro_llc.local._target import LocalTarget, check_finite, make_target
 from numpyro_llc.models import (
     FullPlates,
+    InAxes,
     ModelReading,
     Parameters,
     PyTree,
     Truth,
+    check_given_in_memory,
     check_local_latents,
     constrain,
     make_truth,
-    on_host,
     read_model,
+    sources_of,
 )
 
 Localization = float | jax.Array | str | Mapping[str, float | jax.Array]
@@ -71,9 +71,15 @@ class LocalizedModel:
         return f"localized_{getattr(self.model, '__name__', 'model')}"
 
     def read(
-        self, args: Sequence[object], kwargs: Mapping[str, object] | None = None
+        self,
+        args: Sequence[object],
+        kwargs: Mapping[str, object] | None = None,
+        in_axes: InAxes | None = None,
     ) -> ModelReading:
-        """Read the model with these arguments at its centre, with all its checks."""
+        """Read the model with these arguments at its centre, with all its checks.
+
+        `in_axes` says which axes hold rows, where some of these lie elsewhere.
+        """
         if self.center is None:
             raise ValueError(
                 "`center` must be given: localize(model, center={site: value}) or a Center. Only "
@@ -86,6 +92,7 @@ class LocalizedModel:
             center=self.center,
             likelihood_factors=self.likelihood_factors,
             prior_factors=self.prior_factors,
+            in_axes=in_axes,
         )
         sampled, _ = self._parts(reading)
         check_no_local_latents(reading, tuple(sampled), self.num_data)
@@ -122,7 +129,7 @@ class LocalizedModel:
             center,
             inverse_temperature=beta,
             localization=check_localization(self.localization, reading.center),
-            center_losses=reading.center_losses,
+            center_losses={} if sources_of(reading.arrays) else reading.center_losses,
             fixed=fixed,
             truth=self.truth_of(reading),
         )
@@ -135,6 +142,7 @@ class LocalizedModel:
 
     def __call__(self, *args: object, **kwargs: object) -> object:
         """Run the model with localizing priors and a tempered likelihood."""
+        check_given_in_memory(args, kwargs, "A kernel under NumPyro takes")
         reading = self.read(args, kwargs)
         if self.inverse_temperature is None or self.num_data is not None:
             target, _ = self.target(reading)
@@ -283,17 +291,4 @@ def check_under_numpyro(target: LocalTarget) -> None:
         raise ValueError(
             "`sites` masks parts of an array, which one NumPyro site cannot hold. Use "
             "estimate_llc, or name whole sites or leaves."
-        )
-
-
-def check_finite(reading: ModelReading, where: str) -> None:
-    """Refuse a loss that is not finite, by site; of a traced model nothing is known yet."""
-    losses = jax.tree.leaves(reading.center_losses)
-    if any(isinstance(loss, jax.core.Tracer) for loss in losses):
-        return
-    if not np.isfinite(total_loss(reading.center_losses)):
-        bad = {k: int(np.sum(~np.isfinite(on_host(v)))) for k, v in reading.center_losses.items()}
-        raise NonFiniteLossError(
-            f"The loss {where} is not finite: {bad} non-finite values by observed site. Is "
-            "each observation inside the support of its likelihood there?"
         )

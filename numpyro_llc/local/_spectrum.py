@@ -13,6 +13,7 @@ from numpyro_llc.local._derivatives import hessian_product
 from numpyro_llc.local._evaluation import EvaluationRows
 from numpyro_llc.local._lanczos import tridiagonal
 from numpyro_llc.local._target import LocalTarget
+from numpyro_llc.models import Rows
 
 PROBES, NODES = 8, 48
 """Random vectors, whose spread is the error of a sum over eigenvalues, and products for each."""
@@ -75,7 +76,7 @@ def _product(target: LocalTarget, rows: EvaluationRows | None, v: jax.Array) -> 
         gradient = jax.grad(lambda flat: target.excess_loss(unravel(flat)))
         return hessian_product(gradient, center, v, forward=forward)
 
-    def add(total: jax.Array, part: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+    def add(total: jax.Array, part: tuple[Rows, jax.Array]) -> tuple[jax.Array, None]:
         numbers, weights = part
         gradient = jax.grad(lambda flat: weights @ target.row_losses(unravel(flat), numbers))
         return total + hessian_product(gradient, center, v, forward=forward), None

@@ -8,16 +8,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from numpyro_llc.errors import NonFiniteLossError
 from numpyro_llc.local._parts import Fixed
+from numpyro_llc.local._slices import sum_over_slices
 from numpyro_llc.models import (
     Arrays,
     Losses,
+    ModelReading,
     Parameters,
     Program,
+    PyTree,
+    Rows,
     Truth,
+    batch_of,
     loss_function,
     on_host,
     row_loss_function,
+    sources_of,
 )
 
 _FIELDS = [
@@ -112,12 +119,27 @@ class LocalTarget:
         losses = loss_function(self.program, self.arrays, self.truth, by_part=by_part)
         return lambda z: losses(self.whole(z))
 
-    def row_losses(self, z: Parameters, rows: jax.Array) -> jax.Array:
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether rows of the data are not in memory, but read as they are needed."""
+        return bool(sources_of(self.arrays))
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row, of the data that lie elsewhere."""
+        sources = sources_of(self.arrays)
+        return sum(x.dtype.itemsize * x.size // x.shape[0] for x in sources)
+
+    def fetched(self, rows: Rows, upcoming: jax.Array | None = None) -> Rows:
+        """`rows`, read if they lie elsewhere; `upcoming` ones are then read ahead."""
+        return batch_of(self.arrays, rows, upcoming)
+
+    def row_losses(self, z: Parameters, rows: Rows) -> jax.Array:
         """The loss of each of `rows` in nats, ``[len(rows)]``."""
         return self.row_loss_function(rows)(z)
 
     def row_loss_function(
-        self, rows: jax.Array, *, by_part: bool = False
+        self, rows: Rows, *, by_part: bool = False
     ) -> Callable[[Parameters], jax.Array]:
         """From z to the losses of `rows`; as :meth:`loss_function`."""
         losses = row_loss_function(self.program, self.arrays, self.truth, rows, by_part=by_part)
@@ -125,9 +147,20 @@ class LocalTarget:
 
     def excess_loss(self, z: Parameters) -> jax.Array:
         """``nL(z) - nL(z*)`` in nats, a scalar: per-datum differences first, then their sum."""
+        if self.is_elsewhere:
+            return self.over_slices(lambda rows, weights: self._excess(z, rows) @ weights)
         losses = self.losses(z)
         terms = [jnp.sum(x - self.center_losses.get(name, 0.0)) for name, x in losses.items()]
         return sum(terms, jnp.zeros(()))
+
+    def over_slices(self, terms: Callable[[Rows, jax.Array], PyTree]) -> PyTree:
+        """The sum of ``terms(rows, weights)`` over slices of all rows."""
+        return sum_over_slices(self.num_rows, self.fetched, terms)
+
+    def _excess(self, z: Parameters, rows: Rows) -> jax.Array:
+        """``ℓ_i(z) - ℓ_i(z*)`` of some rows."""
+        losses = self.row_loss_function(rows)
+        return losses(z) - losses(self.center)
 
     def displacement(self, z: Parameters) -> dict[str, jax.Array]:
         """``distance`` = |z - z*| over all sites, and ``penalty`` = ½ Σ_s γ_s |z_s - z*_s|²."""
@@ -167,12 +200,12 @@ class LocalTarget:
         """Parts that the rows are cut into: of each a batch holds as many."""
         return 1 if self.program.batching is None else self.program.batching.shards
 
-    def row_terms(self, z: Parameters, rows: jax.Array) -> jax.Array:
+    def row_terms(self, z: Parameters, rows: Rows) -> jax.Array:
         """``β N ℓ_i(z)`` of `rows`, ``[len(rows)]``; its expectation over random rows is β nL."""
         scale = self.inverse_temperature * self.num_rows
         return scale * self.row_losses(z, rows)
 
-    def tempered_loss(self, z: Parameters, rows: jax.Array | None) -> jax.Array:
+    def tempered_loss(self, z: Parameters, rows: Rows | None) -> jax.Array:
         """``β nL(z)`` up to a constant, or from `rows` an unbiased estimate of it, a scalar."""
         if rows is None:
             return self.inverse_temperature * self.excess_loss(z)
@@ -236,3 +269,16 @@ def make_target(
 def total_loss(losses: Losses) -> float:
     """Sum of per-datum losses, in float64 on the host."""
     return float(sum(np.sum(on_host(loss), dtype=np.float64) for loss in losses.values()))
+
+
+def check_finite(reading: ModelReading, where: str) -> None:
+    """Refuse a loss that is not finite, by site; of a traced model nothing is known yet."""
+    losses = jax.tree.leaves(reading.center_losses)
+    if any(isinstance(loss, jax.core.Tracer) for loss in losses):
+        return
+    if not np.isfinite(total_loss(reading.center_losses)):
+        bad = {k: int(np.sum(~np.isfinite(on_host(v)))) for k, v in reading.center_losses.items()}
+        raise NonFiniteLossError(
+            f"The loss {where} is not finite: {bad} non-finite values by observed site. Is "
+            "each observation inside the support of its likelihood there?"
+        )

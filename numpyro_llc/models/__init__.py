@@ -1,19 +1,29 @@
 """NumPyro program in, centred loss on unconstrained parameters out."""
 
+from numpyro_llc.models._arguments import check_given_in_memory
 from numpyro_llc.models._batching import check_rows_apart, with_batches
 from numpyro_llc.models._center_rules import all_finite
 from numpyro_llc.models._center_values import as_found
 from numpyro_llc.models._data_rules import check_local_latents
+from numpyro_llc.models._elsewhere import read_model
 from numpyro_llc.models._host import on_host
 from numpyro_llc.models._leaves import leaf_name, named_leaves
 from numpyro_llc.models._loss import NegativeLoss, loss_model
 from numpyro_llc.models._measured import draw_starts
 from numpyro_llc.models._modules import PARAMS, by_site
 from numpyro_llc.models._network import NetworkModel, network_model
-from numpyro_llc.models._plates import FullPlates
+from numpyro_llc.models._plates import Batch, FullPlates, Rows, batch_of
 from numpyro_llc.models._program import Program, constrain, site_loss
-from numpyro_llc.models._reading import ModelReading, read_model
+from numpyro_llc.models._reading import ModelReading
 from numpyro_llc.models._rules import TAKEN, is_traced
+from numpyro_llc.models._slices import SLICE_ROWS, batch_on_host
+from numpyro_llc.models._sources import (
+    check_in_memory,
+    reading_errors,
+    shapes_of,
+    sources_of,
+    values_at_rows,
+)
 from numpyro_llc.models._truth import (
     DRAW_PARTS,
     Truth,
@@ -38,6 +48,7 @@ __all__ = [
     "DRAW_PARTS",
     "PARAMS",
     "Arrays",
+    "Batch",
     "Fields",
     "FullPlates",
     "InAxes",
@@ -48,14 +59,20 @@ __all__ = [
     "Parameters",
     "Program",
     "PyTree",
+    "Rows",
+    "SLICE_ROWS",
     "Site",
     "TAKEN",
     "Trace",
     "Truth",
     "all_finite",
     "as_found",
+    "batch_of",
+    "batch_on_host",
     "by_site",
     "center_distributions",
+    "check_given_in_memory",
+    "check_in_memory",
     "check_local_latents",
     "check_rows_apart",
     "constrain",
@@ -68,9 +85,13 @@ __all__ = [
     "named_leaves",
     "network_model",
     "read_model",
+    "reading_errors",
     "row_loss_function",
+    "shapes_of",
     "site_divergence",
     "site_loss",
+    "sources_of",
+    "values_at_rows",
     "on_host",
     "with_batches",
 ]

@@ -13,7 +13,8 @@ from jax.tree_util import KeyPath, PyTreeDef
 
 from numpyro_llc.models._host import on_host
 from numpyro_llc.models._leaves import named_leaves
-from numpyro_llc.models._types import Arrays
+from numpyro_llc.models._sources import Source, check_in_memory, is_source
+from numpyro_llc.models._types import Arrays, PyTree
 
 
 class _Array:
@@ -43,7 +44,7 @@ class StaticArguments:
     treedef: PyTreeDef
     leaves: tuple[Hashable, ...]
 
-    def join(self, arrays: Sequence[jax.Array]) -> tuple[tuple[object, ...], dict[str, object]]:
+    def join(self, arrays: Sequence[PyTree]) -> tuple[tuple[object, ...], dict[str, object]]:
         """Put the arrays back; returns ``(args, kwargs)``."""
         remaining = iter(arrays)
         leaves = [
@@ -52,7 +53,7 @@ class StaticArguments:
         ]
         return jax.tree.unflatten(self.treedef, leaves)
 
-    def bound(self, function: Callable, arrays: Sequence[jax.Array]) -> dict[str, object]:
+    def bound(self, function: Callable, arrays: Sequence[PyTree]) -> dict[str, object]:
         """The arguments under the names of the function's parameters, in their order."""
         args, kwargs = self.join(arrays)
         return dict(inspect.signature(function).bind(*args, **kwargs).arguments)
@@ -60,8 +61,12 @@ class StaticArguments:
     def names(
         self, function: Callable, arrays: Sequence[jax.Array]
     ) -> dict[str, jax.Array | np.ndarray]:
-        """All arrays under the names of the function's parameters (a path within, if nested)."""
-        named = named_leaves(self.bound(function, arrays))
+        """All arrays under the names of the function's parameters (a path within, if nested).
+
+        Without those that lie in files.
+        """
+        in_memory = [None if isinstance(array, Source) else array for array in arrays]
+        named = named_leaves(self.bound(function, in_memory))
         return {k: leaf for k, leaf in named.items() if isinstance(leaf, jax.Array | np.ndarray)}
 
     @property
@@ -84,7 +89,10 @@ class StaticArguments:
 
     def arrays_of(self, args: Sequence[object], kwargs: Mapping[str, object] | None) -> Arrays:
         """The runtime arrays of arguments of the same structure."""
-        return tuple(map(jnp.asarray, self.as_given(args, kwargs)))
+        given = self.as_given(args, kwargs)
+        return tuple(
+            Source.of(leaf, "data") if is_source(leaf) else jnp.asarray(leaf) for leaf in given
+        )
 
     def holding(self, values: Mapping[int, object], *, as_given: bool) -> "StaticArguments":
         """The same with the runtime arrays at these places, counted from 0, as structure."""
@@ -114,7 +122,7 @@ def split_arguments(
 
     Arrays (JAX or NumPy, numeric or boolean) are data: they may change without compiling again.
     Python numbers, strings, arrays of strings and callables are structure: they may be used as
-    shapes or in ``if``.
+    shapes or in ``if``. Memory maps, and array-likes that are no arrays, become sources of rows.
     """
     if isinstance(args, str) or not isinstance(args, Sequence):
         raise TypeError(
@@ -125,14 +133,28 @@ def split_arguments(
         raise TypeError(f"`model_kwargs` must be a dict; got {type(kwargs).__name__}.")
     paths, treedef = jax.tree.flatten_with_path((tuple(args), dict(kwargs or {})))
     static: list[Hashable] = []
-    arrays: list[jax.Array] = []
+    arrays: list[PyTree] = []
     for path, leaf in paths:
-        if isinstance(leaf, jax.Array) or (isinstance(leaf, np.ndarray) and _is_data(path, leaf)):
+        if is_source(leaf):
+            static.append(_Array)
+            arrays.append(Source.of(leaf, _where(path)))
+        elif isinstance(leaf, jax.Array) or (isinstance(leaf, np.ndarray) and _is_data(path, leaf)):
             static.append(_Array)
             arrays.append(jnp.asarray(leaf))
         else:
             static.append(_structure_of(path, leaf))
     return StaticArguments(treedef, tuple(static)), tuple(arrays)
+
+
+def check_given_in_memory(
+    args: Sequence[object], kwargs: Mapping[str, object] | None, what: str
+) -> None:
+    """Refuse arguments that are not held in memory, for `what`."""
+    remedy = (
+        "Pass np.asarray(...) of it, to hold it in memory; or sample by `estimate_llc` with a "
+        "`batch_size`."
+    )
+    check_in_memory(split_arguments(args, kwargs)[1], what, remedy)
 
 
 def check_model(model: object) -> Callable:

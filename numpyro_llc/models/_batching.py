@@ -11,10 +11,11 @@ import numpy as np
 from numpyro_llc.models import _rules
 from numpyro_llc.models._dependence import depends
 from numpyro_llc.models._host import on_host
-from numpyro_llc.models._plates import Batching
+from numpyro_llc.models._plates import Batch, Batching
 from numpyro_llc.models._program import Program
 from numpyro_llc.models._reading import ModelReading
-from numpyro_llc.models._types import Arrays, InAxes, Losses, Parameters
+from numpyro_llc.models._sources import Source, sources_of
+from numpyro_llc.models._types import Arrays, InAxes, Losses, Parameters, PyTree
 
 _TRIED_ROWS = 3
 _ROWS_AMONG = 1024
@@ -45,11 +46,14 @@ def with_batches(reading: ModelReading, in_axes: InAxes | None = None) -> Progra
     ValueError
         If no batching was found, or the losses of a batch differ from those of the full data.
     """
+    elsewhere = sources_of(reading.arrays)
+    if elsewhere and reading.program.batching is not None:
+        return reading.program  # which its numbers were read with
     plate, num_rows = _batched_axis(reading)
     if num_rows < 2:
         raise ValueError("`batch_size` needs data of at least 2 rows; leave it out.")
     whole = (None,) * len(reading.arrays)
-    if in_axes is None and plate is not None:
+    if in_axes is None and plate is not None and not elsewhere:
         indexed = Batching(num_rows, plate, True, whole)
         problem = _problem(reading, indexed)
         if problem is None:
@@ -62,6 +66,7 @@ def with_batches(reading: ModelReading, in_axes: InAxes | None = None) -> Progra
                 "numpyro.sample(..., obs=y[idx])`, or use numpyro.subsample."
             )
     sliced = _sliced(reading, plate, num_rows, in_axes)
+    _check_sources(reading, sliced)
     problem = _problem(reading, sliced)
     if problem is not None:
         raise ValueError(
@@ -72,6 +77,18 @@ def with_batches(reading: ModelReading, in_axes: InAxes | None = None) -> Progra
             "sliced: make them arguments." + _held_remedy(reading)
         )
     return _accepted(reading, sliced)
+
+
+def _check_sources(reading: ModelReading, batching: Batching) -> None:
+    """Refuse sources that do not have the rows of the data along their first axis."""
+    for array, axis in zip(reading.arrays, batching.axes, strict=True):
+        if isinstance(array, Source) and axis != 0:
+            host = array.host
+            raise ValueError(
+                f"{host.name}, a {type(host.array).__name__} of shape {host.shape}, must have the "
+                f"{batching.num_rows} rows of the data along its first axis, to be read row by "
+                "row. Pass np.asarray(...) of it, to hold it in memory."
+            )
 
 
 def _held_remedy(reading: ModelReading) -> str:
@@ -97,6 +114,15 @@ def check_rows_apart(reading: ModelReading, in_axes: InAxes | None = None) -> No
     sliced = _sliced(reading, plate, num_rows, in_axes)
     if num_rows > 1 and _problem(reading, sliced) is None:
         _accepted(reading, sliced)
+
+
+def check_rows_alone(program: Program, z: Parameters, arrays: Arrays, batch: Batch) -> None:
+    """Refuse a model in which the loss of a row depends on the other rows of a batch."""
+    rows = _rows_to_try(len(batch))
+    few = jax.tree.map(lambda leaf: leaf[rows], batch)
+    for shift in (0.0, _rules.AWAY):
+        full, part = (_at_rows(program, z, shift, arrays, some) for some in (batch, few))
+        _compare(full, part, dict(program.require_batching().site_axes), rows)
 
 
 def _batched_axis(reading: ModelReading) -> tuple[str | None, int]:
@@ -157,8 +183,8 @@ def _given_axes(reading: ModelReading, in_axes: InAxes) -> tuple[int | None, ...
     return tuple(axes)
 
 
-def _holds(value: object, array: jax.Array) -> bool:
-    return any(leaf is array for leaf in jax.tree.leaves(value))
+def _holds(value: object, array: PyTree) -> bool:
+    return any(leaf is array for leaf in jax.tree.leaves(value, is_leaf=lambda x: x is array))
 
 
 def few_rows(num_rows: int) -> int:
@@ -245,6 +271,13 @@ def _tried(
         program.batch_losses(away, arrays, rows),
         program.batch_losses(away, arrays, among),
     )
+
+
+@partial(jax.jit, static_argnums=0)
+def _at_rows(
+    program: Program, center: Parameters, shift: float | jax.Array, arrays: Arrays, batch: Batch
+) -> Losses:
+    return program.batch_losses(jax.tree.map(lambda leaf: leaf + shift, center), arrays, batch)
 
 
 def _compare(full: Losses, part: Losses, axes: Mapping[str, int], rows: np.ndarray) -> None:

@@ -12,6 +12,7 @@ from numpyro.distributions.transforms import Transform
 from numpyro_llc.models._batching import few_rows, row_axis
 from numpyro_llc.models._dependence import depends
 from numpyro_llc.models._loss import NegativeLoss
+from numpyro_llc.models._plates import Rows, numbers_of
 from numpyro_llc.models._program import Program
 from numpyro_llc.models._types import Arrays, Parameters, PyTree, Trace
 
@@ -28,11 +29,11 @@ class Kept:
     values: jax.Array
     axis: int | None
 
-    def of(self, program: Program, rows: jax.Array | None) -> jax.Array:
+    def of(self, program: Program, rows: Rows | None) -> jax.Array:
         """The parameter of all data or `rows`."""
         if rows is None or self.axis is None:
             return self.values
-        return program.require_batching().taken(self.values, rows, self.axis)
+        return program.require_batching().taken(self.values, numbers_of(rows), self.axis)
 
 
 Distributions = dict[str, tuple[Kept | None, ...]]

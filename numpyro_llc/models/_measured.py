@@ -10,7 +10,9 @@ from numpyro.infer.initialization import init_to_uniform
 
 from numpyro_llc.models import _center_rules, _data
 from numpyro_llc.models._center_values import CenterValues
+from numpyro_llc.models._plates import Batch
 from numpyro_llc.models._program import Program, is_real, place, site_loss, support_of
+from numpyro_llc.models._sources import stand_ins
 from numpyro_llc.models._types import Arrays, Losses, Parameters, PyTree
 
 UNIFORM = init_to_uniform()
@@ -50,10 +52,20 @@ def measure(
     given: Mapping[str, PyTree] | None,
     arrays: Sequence[jax.Array],
     seed: int | jax.Array,
+    rows: Batch | None = None,
 ) -> Measured:
-    """Everything about the centre and the data that takes numbers, in one compiled function."""
-    trace = program.trace(arrays, CenterValues(given, init_strategy), seed)
-    sites = {name: trace[name] for name in program.likelihood}
+    """Everything about the centre and the data that takes numbers, in one compiled function.
+
+    Of all rows of the data, or some.
+    """
+    answers = CenterValues(given, init_strategy)
+    if rows is None:
+        trace = program.trace(arrays, answers, seed)
+        sites = {name: trace[name] for name in program.likelihood}
+    else:
+        batching = program.require_batching()
+        trace = program.trace(batching.take(arrays, rows), answers, seed, batching.plates(rows))
+        sites = {name: program.unscaled(trace, name, len(rows)) for name in program.likelihood}
     values = {name: trace[name]["value"] for name in program.parameters}
     supports = {name: support_of(trace[name]) for name in program.parameters}
     z = {name: _unconstrain(name, values[name], supports[name]) for name in values}
@@ -77,9 +89,12 @@ def measure(
 @partial(jax.jit, static_argnums=0)
 def unconstrain_draws(program: Program, values: Mapping[str, PyTree], arrays: Arrays) -> Parameters:
     """Unconstrained parameters of constrained ones, leaves ``[chain, draw, ...]``."""
-    return jax.lax.map(
-        partial(jax.lax.map, lambda given: measure(program, UNIFORM, given, arrays, 0).z), values
-    )
+    arrays = stand_ins(arrays)
+
+    def one(given: Mapping[str, PyTree]) -> Parameters:
+        return measure(program, UNIFORM, given, arrays, 0).z
+
+    return jax.lax.map(partial(jax.lax.map, one), values)
 
 
 @partial(jax.jit, static_argnums=(0, 1))

@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 from numpyro.primitives import Messenger
 
-from numpyro_llc.models._types import Site
+from numpyro_llc.models._sources import Source, fetched, sources_of
+from numpyro_llc.models._types import PyTree, Site
 
 
 class FullPlates(Messenger):
@@ -36,6 +38,35 @@ class FullPlates(Messenger):
             msg["value"] = jnp.arange(size)
             if msg["subsampled"]:
                 self.filled[msg["name"]] = size
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["numbers", "taken"], meta_fields=[])
+@dataclass(frozen=True)
+class Batch:
+    """Numbers of rows, and these rows of each source among the model's arrays."""
+
+    numbers: jax.Array
+    taken: tuple[jax.Array, ...] = ()
+
+    def __len__(self) -> int:
+        return int(self.numbers.shape[0])
+
+
+Rows = jax.Array | Batch
+"""Numbers of rows, with or without the rows of sources."""
+
+
+def numbers_of(rows: Rows) -> jax.Array:
+    """The numbers of rows."""
+    return rows.numbers if isinstance(rows, Batch) else rows
+
+
+def batch_of(arrays: Sequence[PyTree], rows: Rows, upcoming: jax.Array | None = None) -> Rows:
+    """Rows with those of sources, read here if they were not yet; `upcoming` are read ahead."""
+    sources = sources_of(arrays)
+    if isinstance(rows, Batch) or not sources:
+        return rows
+    return Batch(rows, fetched(sources, rows, upcoming))
 
 
 @dataclass(frozen=True)
@@ -67,10 +98,16 @@ class Batching:
     site_axes: tuple[tuple[str, int], ...] = ()
     shards: int = 1
 
-    def take(self, arrays: Sequence[jax.Array], rows: jax.Array) -> list[jax.Array]:
+    def take(self, arrays: Sequence[PyTree], rows: Rows) -> list[jax.Array]:
         """The arguments with only `rows` of those that are sliced."""
+        batch = batch_of(arrays, rows)
+        numbers, taken = numbers_of(batch), iter(batch.taken if isinstance(batch, Batch) else ())
         return [
-            array if axis is None else self.taken(array, rows, axis)
+            next(taken)
+            if isinstance(array, Source)
+            else array
+            if axis is None
+            else self.taken(array, numbers, axis)
             for array, axis in zip(arrays, self.axes, strict=True)
         ]
 
@@ -84,9 +121,9 @@ class Batching:
         taken = jax.vmap(lambda part, own: jnp.take(part, own, axis=0))(parts, places)
         return jnp.moveaxis(jax.lax.collapse(taken, 0, 2), 0, axis)
 
-    def plates(self, rows: jax.Array) -> FullPlates:
+    def plates(self, rows: Rows) -> FullPlates:
         """Puts `rows` (or, of sliced arguments, their places) into the plate."""
-        places = rows if self.indexed else jnp.arange(len(rows))
+        places = numbers_of(rows) if self.indexed else jnp.arange(len(rows))
         return FullPlates(self.plate, self.num_rows, places)
 
 

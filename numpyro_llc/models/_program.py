@@ -14,7 +14,8 @@ from numpyro_llc.models import _enumeration
 from numpyro_llc.models._arguments import StaticArguments
 from numpyro_llc.models._convolutions import by_products
 from numpyro_llc.models._discrete import Enumeration
-from numpyro_llc.models._plates import Batching, FullPlates, batch_given
+from numpyro_llc.models._plates import Batching, FullPlates, Rows, batch_given, batch_of
+from numpyro_llc.models._sources import check_in_memory, stand_ins
 from numpyro_llc.models._types import Losses, Parameters, PyTree, Site, Trace
 
 READS_VALUES = (
@@ -128,6 +129,7 @@ class Program:
 
         With `first_dim`, discrete latent sites have all their states at once, on axes from there.
         """
+        check_in_memory(arrays, "What is computed takes")
         seeded = handlers.seed(self.model, rng_seed=seed)
         model = handlers.substitute(seeded, substitute_fn=partial(_answer, values))
         record = handlers.trace()
@@ -199,9 +201,10 @@ class Program:
         return {} if self.enumeration is None else self.enumeration.weights(trace, losses)
 
     @by_products
-    def batch_losses(self, z: Parameters, arrays: Sequence[jax.Array], rows: jax.Array) -> Losses:
+    def batch_losses(self, z: Parameters, arrays: Sequence[jax.Array], rows: Rows) -> Losses:
         """Per-datum losses of the rows `rows` alone, at a cost that does not grow with the data."""
         batching, values = self.require_batching(), partial(place, z)
+        rows = batch_of(arrays, rows)
         taken, plates = batching.take(arrays, rows), batching.plates(rows)
         marginal = self.marginal_losses(taken, values, self.likelihood, plates=plates)
         sites = self.observed_sites(z, arrays, rows)
@@ -211,7 +214,7 @@ class Program:
         self,
         z: Parameters,
         arrays: Sequence[jax.Array],
-        rows: jax.Array | None = None,
+        rows: Rows | None = None,
         seed: int | jax.Array = 0,
     ) -> Trace:
         """The likelihood sites that depend on no discrete site, of all rows of the data or some."""
@@ -223,9 +226,9 @@ class Program:
             return {name: trace[name] for name in names}
         batching = self.require_batching()
         trace = self.trace(batching.take(arrays, rows), values, seed, batching.plates(rows))
-        return {name: self._unscaled(trace, name, len(rows)) for name in names}
+        return {name: self.unscaled(trace, name, len(rows)) for name in names}
 
-    def _unscaled(self, trace: Trace, name: str, count: int) -> Site:
+    def unscaled(self, trace: Trace, name: str, count: int) -> Site:
         """A site without the scale that NumPyro gives it in a subsampled plate."""
         batching, site = self.require_batching(), trace[name]
         own = {frame.name for frame in site["cond_indep_stack"]}
@@ -235,7 +238,7 @@ class Program:
             return site
         return {**site, "scale": site["scale"] * (count / batching.num_rows)}
 
-    def row_losses(self, z: Parameters, arrays: Sequence[jax.Array], rows: jax.Array) -> jax.Array:
+    def row_losses(self, z: Parameters, arrays: Sequence[jax.Array], rows: Rows) -> jax.Array:
         """The loss of each of `rows` in nats, summed over sites and inner axes, ``[len(rows)]``."""
         return self.by_row(self.batch_losses(z, arrays, rows), len(rows))
 
@@ -282,7 +285,7 @@ class Program:
         self, z: Parameters, arrays: Sequence[jax.Array], names: Sequence[str]
     ) -> Parameters:
         """Constrained values of the named sites (parameters or deterministic)."""
-        trace = self.trace(arrays, partial(place, z))
+        trace = self.trace(stand_ins(arrays), partial(place, z))
         return {name: trace[name]["value"] for name in names}
 
 

@@ -10,18 +10,18 @@ import numpy as np
 
 from numpyro_llc.models import _center_rules, _data, _data_rules, _rules
 from numpyro_llc.models._arguments import check_model, split_arguments
-from numpyro_llc.models._axis_names import axis_names
-from numpyro_llc.models._center_values import CenterValues, CountKeys, as_values
-from numpyro_llc.models._convolutions import CONVOLUTION
-from numpyro_llc.models._discrete_sites import read_enumeration, say_once
+from numpyro_llc.models._center_values import as_values
+from numpyro_llc.models._discrete_sites import say_once
 from numpyro_llc.models._enumeration import without_enum
 from numpyro_llc.models._fingerprint import calls, fingerprint, unused_leaves
 from numpyro_llc.models._held import hold_what_is_read
-from numpyro_llc.models._measured import UNIFORM, measure, unconstrain_draws
-from numpyro_llc.models._module_rules import check_modules
+from numpyro_llc.models._measured import UNIFORM, unconstrain_draws
 from numpyro_llc.models._modules import by_site
-from numpyro_llc.models._program import Program, site_loss
-from numpyro_llc.models._types import Arrays, Fields, Losses, Parameters, PyTree, Trace
+from numpyro_llc.models._program import Program
+from numpyro_llc.models._slices import measured
+from numpyro_llc.models._sources import check_in_memory, shapes_of, sources_of
+from numpyro_llc.models._structure import structure_of
+from numpyro_llc.models._types import Arrays, Losses, Parameters, PyTree
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class ModelReading:
     data_weights : dict of str to jax.Array
         How many data each of these losses counts as.
     observed : dict of str to jax.Array
-        Values of the likelihood sites.
+        Values of the likelihood sites; their shapes, where rows of the data lie elsewhere.
     data_axes : dict of str to DataAxes
         Batch shape and plates of each likelihood site.
     data_counts : dict of str to jax.Array
@@ -98,7 +98,8 @@ class ModelReading:
 
     def keyed_by_prior(self) -> Program:
         """The program for what depends on the prior too: a changed prior compiles again."""
-        jaxpr = jax.make_jaxpr(self.program.with_prior().losses)(self.center, self.arrays)
+        arrays = shapes_of(self.arrays)
+        jaxpr = jax.make_jaxpr(self.program.with_prior().losses)(self.center, arrays)
         return replace(self.program, fingerprint=fingerprint(jaxpr))
 
     def at(self, center: Mapping[str, PyTree]) -> "ModelReading":
@@ -112,13 +113,25 @@ class ModelReading:
         for name, tree in given.items():
             if len(jax.tree.leaves(self.center[name])) > 1:
                 _center_rules.check_like(name, tree, self.center[name])
-        seen = measure(self.program, UNIFORM, given, self.arrays, 0)
+        seen = measured(self.program, UNIFORM, given, self.arrays)
         _center_rules.check_center(seen.inside, seen.finite, given)
-        return replace(self, center=seen.z, center_losses=seen.losses)
+        _data_rules.check_observations(seen.bad_observations)
+        return replace(
+            self,
+            center=seen.z,
+            center_losses=seen.losses,
+            data_weights=seen.weights,
+            data_counts=seen.counts,
+        )
 
     def unconstrain(self, values: Mapping[str, PyTree]) -> Parameters:
         """Unconstrained parameters of constrained ones, leaves ``[chain, draw, ...]``."""
         return unconstrain_draws(self.program, values, self.arrays)
+
+    @property
+    def observations(self) -> dict[str, jax.Array]:
+        """The values of the likelihood sites that are in memory."""
+        return {} if sources_of(self.arrays) else self.observed
 
     @property
     def num_losses(self) -> int:
@@ -131,7 +144,7 @@ class ModelReading:
         return sum(int(np.size(leaf)) for leaf in jax.tree.leaves(self.center))
 
 
-def read_model(
+def read_as_it_is(
     model: Callable,
     args: Sequence[object],
     kwargs: Mapping[str, object] | None,
@@ -142,6 +155,8 @@ def read_model(
     init_strategy: Callable | None = None,
 ) -> ModelReading:
     """Trace `model` without running it, check its structure, then evaluate it at its centre.
+
+    Where rows of the data lie elsewhere there are shapes in place of numbers.
 
     Parameters
     ----------
@@ -159,32 +174,36 @@ def read_model(
     """
     model = without_enum(check_model(model))
     arguments, arrays = split_arguments(args, kwargs)
+    has_sources = bool(sources_of(arrays))
     given = as_values(center) if init_strategy is None else None
     init_strategy = init_strategy or UNIFORM
     factors = _rules.Factors(_names(likelihood_factors), _names(prior_factors))
     unread = Program(model, arguments, (), (), (), factors.prior)
     try:
-        found = _structure(unread, arrays, given, factors, init_strategy)
+        found = structure_of(unread, shapes_of(arrays), given, factors, init_strategy)
     except Exception:
+        if has_sources:
+            raise
         # Perhaps only because it reads values of arrays: those become structure.
         held = hold_what_is_read(unread, args, kwargs, given, init_strategy)
         if held is None:
             raise
         unread, arrays = held
-        found = _structure(unread, arrays, given, factors, init_strategy)
+        found = structure_of(unread, arrays, given, factors, init_strategy)
     draws_keys, as_read = found.pop("draws_keys"), found.pop("fingerprint")
     program = found.pop("program")
     say_once(model, program.enumeration)
     if given is not None:
         given = by_site(given, program.parameters, program.latents)
-    seen = measure(replace(program, fingerprint=as_read), init_strategy, given, arrays, 0)
+    seen = measured(replace(program, fingerprint=as_read), init_strategy, given, arrays)
     # Of the losses alone, so that it is the same wherever the centre came from.
-    jaxpr = jax.make_jaxpr(program.losses)(seen.z, arrays)
+    jaxpr = jax.make_jaxpr(program.losses)(seen.z, shapes_of(arrays))
     forward = not calls(jaxpr, "custom_vjp_call")
     program = replace(program, fingerprint=fingerprint(jaxpr), has_forward_mode=forward)
     _center_rules.check_center(seen.inside, seen.finite, given)
     _data_rules.check_observations(seen.bad_observations)
     if draws_keys:
+        check_in_memory(arrays, "A model that draws random numbers (numpyro.prng_key) takes")
         # Away from the centre, where a dropout mask may multiply zeros.
         moved = _rules.moved(seen.z)
         one, two = (_losses_of_seed(program, moved, arrays, seed) for seed in (0, 1))
@@ -200,93 +219,6 @@ def read_model(
         without_effect=unused_leaves(jaxpr, seen.z),
         **found,
     )
-
-
-def _structure(
-    unread: Program,
-    arrays: Arrays,
-    given: Parameters | None,
-    factors: _rules.Factors,
-    init_strategy: Callable,
-) -> Fields:
-    """Fields of a :class:`ModelReading` that take no numbers, from one abstract trace."""
-    found: Fields = {}
-    if given is not None and not jax.tree_util.all_leaves(given.values()):
-        check_modules(unread, arrays, given, init_strategy)
-
-    def look(given: Parameters | None, arrays: Arrays) -> list[jax.Array] | None:
-        try:
-            with CountKeys() as keys:
-                trace = unread.trace(arrays, CenterValues(given, init_strategy))
-            found.update(
-                _described(unread, trace, given, factors, arrays), draws_keys=keys.count > 0
-            )
-            losses = {name: site_loss(trace[name]) for name in found["program"].likelihood}
-            _rules.check_losses(losses)
-            return list(losses.values())
-        except (ValueError, TypeError) as error:
-            found["error"] = error  # Raised below: JAX would append its own remarks to it.
-            return None
-
-    jaxpr = jax.make_jaxpr(look)(given, arrays)
-    if "error" in found:
-        raise found["error"]
-    found["fingerprint"] = fingerprint(jaxpr)
-    has_any = calls(jaxpr, CONVOLUTION)
-    found["program"] = replace(found["program"], has_convolutions=has_any)
-    return found
-
-
-def _described(
-    unread: Program,
-    trace: Trace,
-    given: Parameters | None,
-    factors: _rules.Factors,
-    arrays: Arrays,
-) -> Fields:
-    likelihood = _rules.check_sites(trace, factors)
-    modules = _rules.random_module_params(trace)
-    parameters = [k for k in trace if k not in modules and _rules.is_parameter(trace[k])]
-    latents = [k for k in parameters if trace[k]["type"] == "sample"]
-    enumeration, axes = read_enumeration(unread, trace, arrays, likelihood)
-    program = replace(
-        unread,
-        parameters=tuple(parameters),
-        latents=tuple(latents),
-        likelihood=likelihood,
-        enumeration=enumeration,
-    )
-    axes |= {name: _data.data_axes(trace[name]) for name in program.plain(likelihood)}
-    local = _data_rules.local_latents(trace, axes)
-    if given is not None:
-        given = by_site(given, parameters, latents)
-        _data_rules.check_local_latents({k: v for k, v in local.items() if k not in given})
-        _center_rules.check_names(trace, given, modules)
-        _center_rules.check_shapes(trace, given, parameters)
-    for name in parameters:
-        _rules.check_real(name, trace[name]["value"], f"The {trace[name]['type']} site")
-    _data_rules.check_full_data(trace, likelihood)
-    return {
-        "local_latents": local,
-        "program": program,
-        "data_axes": axes,
-        "axis_names": {
-            k: axis_names(s) for k, s in trace.items() if s["type"] in ("sample", "deterministic")
-        },
-        "latent_plates": {
-            k: tuple(frame.size for frame in trace[k]["cond_indep_stack"]) for k in latents
-        },
-        "deterministic": tuple(
-            k
-            for k, s in trace.items()
-            if s["type"] == "deterministic"
-            and (enumeration is None or k not in enumeration.deterministic)
-        ),
-        "subsampled": tuple(
-            k for k, s in trace.items() if s["type"] == "plate" and s.get("subsampled")
-        ),
-        "improper": tuple(k for k in parameters if not _rules.has_proper_prior(trace[k])),
-    }
 
 
 @partial(jax.jit, static_argnums=0)

@@ -32,8 +32,9 @@ def moved(z: Parameters) -> Parameters:
 
 
 def is_traced(*values: object) -> bool:
-    """Whether the numbers are not there to be checked, as inside a user's jit."""
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
+    """Whether the numbers are not there to be checked, as inside a user's jit, or not yet."""
+    unknown = jax.core.Tracer | jax.ShapeDtypeStruct
+    return any(isinstance(leaf, unknown) for leaf in jax.tree.leaves(values))
 
 
 def is_discrete(site: Site) -> bool:

@@ -14,7 +14,9 @@ from numpyro_llc.models._convolutions import where_slow_by_products
 from numpyro_llc.models._divergence import divergence, is_known
 from numpyro_llc.models._kept import Distributions, Kept, distributions_at, put_together
 from numpyro_llc.models._loss import NegativeLoss
+from numpyro_llc.models._plates import Rows, batch_of
 from numpyro_llc.models._program import Program
+from numpyro_llc.models._sources import shapes_of, sources_of
 from numpyro_llc.models._types import Arrays, Losses, Parameters, Site, Trace
 
 DRAW_PARTS = 8
@@ -24,6 +26,10 @@ DRAWS_IN_ALL, MOST_DRAWS = 16_384, 1024
 normal, is known to 1.1 %, and λ̂, which a factor of the loss hardly changes, to less."""
 DRAW_SEED = 0
 """Of the draws. No key of the user's: they are part of the density, which no key may change."""
+_NEEDS_DRAWS = (
+    "`truth='center'` needs draws for each datum of %r, which has no divergence in closed form: "
+    "pass np.asarray(...) of data that lie on disk, or use truth='data'."
+)
 
 
 class Truth(NamedTuple):
@@ -59,7 +65,19 @@ def make_truth(program: Program, center: Parameters, arrays: Arrays) -> Truth:
             "discrete latent sites that are summed out. Write each as one distribution, such as "
             "dist.MixtureSameFamily; or use truth='data'."
         )
+    if sources_of(arrays):
+        jax.eval_shape(partial(_check_elsewhere, program), center, shapes_of(arrays))
+        return Truth(center, {}, None)
     return Truth(center, *_at_center(program, center, arrays))
+
+
+def _check_elsewhere(program: Program, center: Parameters, arrays: Arrays) -> None:
+    """Refuse sites that have no divergence without draws of all data."""
+    sites = program.observed_sites(center, arrays)
+    problems = [problem for name in sites if (problem := _problem(name, sites[name]))]
+    problems += [_NEEDS_DRAWS % name for name in sites if not is_known(sites[name]["fn"])]
+    if problems:
+        raise ValueError(" ".join(problems))
 
 
 @partial(jax.jit, static_argnums=0)
@@ -98,14 +116,18 @@ def row_loss_function(
     program: Program,
     arrays: Sequence[jax.Array],
     truth: Truth | None,
-    rows: jax.Array,
+    rows: Rows,
     *,
     by_part: bool = False,
 ) -> Callable[[Parameters], jax.Array]:
-    """The same of each of `rows`, ``[len(rows)]``, or ``[DRAW_PARTS, len(rows)]``."""
+    """The same of each of `rows`, ``[len(rows)]``, or ``[DRAW_PARTS, len(rows)]``.
+
+    Those of sources are read once for all z.
+    """
+    batch = batch_of(arrays, rows)
     if truth is None:
-        return lambda z: program.row_losses(z, arrays, rows)
-    against = divergences(program, truth, arrays, rows, by_part=by_part)
+        return lambda z: program.row_losses(z, arrays, batch)
+    against = divergences(program, truth, arrays, batch, by_part=by_part)
     by_row = partial(program.by_row, count=len(rows))
     return lambda z: jax.vmap(by_row)(against(z)) if by_part else by_row(against(z))
 
@@ -114,7 +136,7 @@ def divergences(
     program: Program,
     truth: Truth,
     arrays: Sequence[jax.Array],
-    rows: jax.Array | None = None,
+    rows: Rows | None = None,
     *,
     by_part: bool = False,
 ) -> Callable[[Parameters], Losses]:
@@ -144,7 +166,7 @@ def divergences(
 
 
 def center_distributions(
-    program: Program, truth: Truth, arrays: Sequence[jax.Array], rows: jax.Array | None = None
+    program: Program, truth: Truth, arrays: Sequence[jax.Array], rows: Rows | None = None
 ) -> Callable[[str, dist.Distribution], dist.Distribution]:
     """From a site and its distribution at some z to that at the centre, of all data or `rows`."""
     if truth.distributions is None:

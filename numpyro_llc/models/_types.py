@@ -9,8 +9,8 @@ PyTree = Any
 """Arrays in nested dicts, lists, tuples or modules. JAX takes any, so that no type describes it."""
 Parameters = dict[str, PyTree]
 """Unconstrained parameters: an array for each sample site, an array or pytree for a param site."""
-Arrays = tuple[jax.Array, ...]
-"""A model's array arguments, in order."""
+Arrays = tuple[Any, ...]
+"""A model's array arguments, in order: JAX arrays, and sources of rows that lie elsewhere."""
 Losses = dict[str, jax.Array]
 """Per-datum losses in nats, an array for each likelihood site."""
 Site = dict[str, Any]

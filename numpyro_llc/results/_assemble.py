@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import xarray as xr
 
-from numpyro_llc.errors import LLCWarning, NonFiniteLossError, warn
+from numpyro_llc.errors import DataError, LLCWarning, NonFiniteLossError, warn
 from numpyro_llc.estimators import data_error, parts_error
 from numpyro_llc.inference_data import InferenceData, inference_data, labelled, monte_carlo
 from numpyro_llc.kernels import metropolis_report
@@ -18,7 +18,7 @@ from numpyro_llc.results._constants import constants_of
 from numpyro_llc.results._diagnose import diagnosed
 from numpyro_llc.results._draws import constrained_draws, log_likelihood_of
 from numpyro_llc.results._findings import Finding, findings_to_json, text_of
-from numpyro_llc.results._keep import CHAIN_DRAW, keeping
+from numpyro_llc.results._keep import CHAIN_DRAW, bare, keeping
 from numpyro_llc.results._labels import Labels
 from numpyro_llc.results._lowest_point import LOWEST_POINT, point_dataset
 from numpyro_llc.results._report import (
@@ -60,6 +60,9 @@ def result_of(
     plan = run.plan if plan is None else plan
     state = run.state if state is None else state
     sampler, target, draws = plan.sampler, plan.target, finished.draws
+    if isinstance(finished.failure, DataError):  # the chains ended in the midst of a step
+        finished.failure.idata = bare(draws, target)
+        raise finished.failure
     with keeping(draws, target):
         report = RunReport(
             **report_of_run(plan, finished),
@@ -184,7 +187,7 @@ def _groups(
         "sample_stats": labelled(
             {"loss": loss, "excess_loss": draws.excess_loss, **own}, lead=CHAIN_DRAW
         ),
-        "observed_data": label(jax.tree.map(on_host, reading.observed), axes=labels.sites),
+        "observed_data": label(jax.tree.map(on_host, reading.observations), axes=labels.sites),
         "constant_data": label(constants_of(reading), axes=labels.constants),
         **_lowest_group(reading, target, draws.lowest, labels),
     }

@@ -10,7 +10,7 @@ def constants_of(reading: ModelReading) -> dict[str, np.ndarray]:
     """The model's array arguments by name, less those that are the observations themselves."""
     with reading.program.knowing():
         named = reading.program.arguments.names(reading.program.model, reading.arrays)
-    observed = [on_host(value) for value in reading.observed.values()]
+    observed = [on_host(value) for value in reading.observations.values()]
     arrays = {name: _plain(array) for name, array in named.items()}
     return {
         name: array

@@ -30,14 +30,14 @@ def keeping(draws: Draws, target: LocalTarget) -> Iterator[None]:
         raise ResultError(
             "The draws are made and are in the attribute `idata` of this error, but they could not "
             f"be put together as a result ({type(error).__name__}: {error}).",
-            idata=_bare(draws, target),
+            idata=bare(draws, target),
         ) from error
     except KeyboardInterrupt as error:
-        vars(error)["idata"] = _bare(draws, target)
+        vars(error)["idata"] = bare(draws, target)
         raise
 
 
-def _bare(draws: Draws, target: LocalTarget) -> InferenceData:
+def bare(draws: Draws, target: LocalTarget) -> InferenceData:
     """The draws alone."""
     beta = float(target.inverse_temperature)
     statistics = {k: v for k, v in draws.statistics.items() if np.ndim(v) == len(CHAIN_DRAW)}

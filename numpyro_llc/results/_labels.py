@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
-from numpyro_llc.models import Arrays, ModelReading, Parameters, named_leaves
+from numpyro_llc.models import Arrays, ModelReading, Parameters, named_leaves, shapes_of
 from numpyro_llc.results._constants import constants_of
 
 AxisNames = Mapping[str, Mapping[int, str]]
@@ -115,7 +115,7 @@ def _shapes_of_sites(reading: ModelReading) -> dict[str, tuple[int, ...]]:
     def values(z: Parameters, arrays: Arrays) -> Parameters:
         return reading.program.constrain(z, arrays, names)
 
-    found = jax.eval_shape(values, reading.center, reading.arrays)
+    found = jax.eval_shape(values, reading.center, shapes_of(reading.arrays))
     return {name: tuple(leaf.shape) for name, leaf in named_leaves(found).items()} | {
         name: np.shape(value) for name, value in reading.observed.items()
     }

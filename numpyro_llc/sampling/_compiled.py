@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from numpyro_llc.kernels import Sampler
+from numpyro_llc.kernels import Sampler, steps
 from numpyro_llc.local import (
     EvaluationRows,
     LocalTarget,
@@ -123,7 +123,7 @@ def _chunk(
 
     def body(i: jax.Array, carry: tuple[Progress, Seen]) -> tuple[Progress, Seen]:
         (state, lowest), buffer = carry
-        state = jax.lax.fori_loop(0, thinning, lambda _, s: laid(sampler.step(s, target)), state)
+        state = steps(sampler, state, target, thinning, laid)
 
         def look() -> tuple[Lowest, Seen]:
             seen, z = _observe(sampler, sites, state, target, rows, other_data)

@@ -10,7 +10,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from numpyro_llc.errors import warn
 from numpyro_llc.local import CHAINS, DATA
-from numpyro_llc.models import ModelReading, Parameters, PyTree
+from numpyro_llc.models import ModelReading, Parameters, PyTree, check_in_memory
 
 
 class Placement(NamedTuple):
@@ -157,6 +157,7 @@ def placed(
         mesh = max(map(plain, own), key=lambda one: len(one.axis_names))
     if mesh is None:
         return reading, None
+    check_in_memory(reading.arrays, "`mesh`, or chain_method='parallel', takes")
     for sharding in own:
         if list(sharding.mesh.devices.flat) != list(mesh.devices.flat):
             raise ValueError(

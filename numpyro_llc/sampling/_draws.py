@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import jax
 import numpy as np
 
-from numpyro_llc.errors import CheckpointError
+from numpyro_llc.errors import CheckpointError, DataError
 from numpyro_llc.inference_data import MonteCarlo, monte_carlo_of_llc
 from numpyro_llc.models import Parameters, PyTree
 from numpyro_llc.sampling._compiled import Seen
@@ -71,13 +71,13 @@ class Finished:
         Wall time, and of it XLA's compilation.
     ended_by : str
         What ended sampling: "num_samples", "relative_error" (reached, and R-hat), a limit ("steps",
-        "seconds", "draws"), "interrupt", "non-finite" or "output" (see `failure`).
+        "seconds", "draws"), "interrupt", "non-finite", "output" or "data" (see `failure`).
     ended_at_limit : bool
         Whether an automatic run did not come near its error in the work it may do.
     warmup_was_cut : bool
         Whether the seconds given ended the warm-up before its end.
-    failure : CheckpointError or None
-        Why the run could not be written to its folder, which ended it.
+    failure : CheckpointError, DataError or None
+        Why the run could not be written to its folder, or its data not be read, which ended it.
     """
 
     draws: Draws
@@ -91,7 +91,7 @@ class Finished:
     ended_by: str
     ended_at_limit: bool
     warmup_was_cut: bool = False
-    failure: CheckpointError | None = None
+    failure: CheckpointError | DataError | None = None
 
     @property
     def evaluation_error(self) -> float:

@@ -5,7 +5,7 @@ from math import ceil
 import jax
 import numpy as np
 
-from numpyro_llc.errors import CheckpointError
+from numpyro_llc.errors import CheckpointError, DataError
 from numpyro_llc.inference_data import MonteCarlo, monte_carlo
 from numpyro_llc.local import ROWS_ALWAYS_AFFORDABLE, EvaluationRows, rows_to_evaluate
 from numpyro_llc.sampling._compiled import records_slope
@@ -79,7 +79,8 @@ def finish(run: Run) -> Finished:
 def _finish(run: Run) -> Finished:
     schedule = run.plan.schedule
     budget = _budget(run)
-    ended_by, near, cut, thinning, failure = "", True, False, recording_interval(run.plan), None
+    failure: CheckpointError | DataError | None = None
+    ended_by, near, cut, thinning = "", True, False, recording_interval(run.plan)
     try:
         apart, most_bias, cut = _warm_up(run, schedule, budget)
         run.end_warmup(most_bias)
@@ -91,10 +92,11 @@ def _finish(run: Run) -> Finished:
         ended_by, thinning = "interrupt", run.dropped * thinning
     except NonFiniteDraw:
         ended_by = "non-finite"  # `assemble` raises, with the draws
-    except CheckpointError as error:
+    except (CheckpointError, DataError) as error:
         if not run.is_sampling or not run.chunks:
             raise
-        ended_by, thinning, failure = "output", run.dropped * thinning, error
+        is_of_folder, thinning = isinstance(error, CheckpointError), run.dropped * thinning
+        ended_by, failure = "output" if is_of_folder else "data", error
     finally:
         failure = run.close(failure)
     return Finished(

@@ -29,12 +29,16 @@ from numpyro_llc.local import (
     spread_starts,
 )
 from numpyro_llc.models import (
+    Arrays,
     InAxes,
     ModelReading,
     NetworkModel,
     Parameters,
     PyTree,
+    check_given_in_memory,
     check_rows_apart,
+    reading_errors,
+    values_at_rows,
     with_batches,
 )
 from numpyro_llc.sampling._devices import (
@@ -48,6 +52,9 @@ from numpyro_llc.sampling._devices import (
 from numpyro_llc.sampling._identity import fingerprint
 from numpyro_llc.sampling._processes import Processes
 from numpyro_llc.sampling._schedule import DEFAULT_STEPS, Schedule, with_defaults
+
+PRINTED_ROWS = 4096
+"""Rows of data that lie elsewhere, by which a folder knows them again."""
 
 
 @dataclass(frozen=True)
@@ -105,12 +112,12 @@ class Plan:
         return {
             "model": fingerprint(program.model) + program.fingerprint,
             "arguments": fingerprint(program.arguments.leaves),
-            "data": fingerprint(self.target.arrays),
+            "data": _data_print(self.target.arrays),
             "num_data": self.num_data,
             "sites": fingerprint(self.target.fixed),
             "truth": self.local.truth,
             "evaluate_on": {
-                name: fingerprint(place, other.target.arrays, other.target.program.arguments.leaves)
+                name: _data_print(other.target.arrays, place, other.target.program.arguments.leaves)
                 for place, (name, other) in enumerate(self.other_data.items())
             },
         }
@@ -150,6 +157,7 @@ class Plan:
         """Whether of the curvature at the centre only the gradient is measured."""
         return self.is_stochastic and self.target.dimension > DENSE_LIMIT
 
+    @reading_errors()
     def curvature(self, rng_key: jax.Array, tempered: Parameters | None = None) -> Curvature:
         """Curvature at the centre; of a large batched model the gradient, ``β ∇nL``, if not given.
 
@@ -176,6 +184,11 @@ class Plan:
             return _repeated(center, chains)
         with_gradient = self.sampler.uses_gradient
         return spread_starts(self.target, curvature, rng_key, chains, with_gradient=with_gradient)
+
+
+def _data_print(arrays: Arrays, *others: object) -> str:
+    """The fingerprint of data, those that lie elsewhere by some of their rows."""
+    return fingerprint(*others, tuple(values_at_rows(array, PRINTED_ROWS) for array in arrays))
 
 
 @partial(jax.jit, static_argnums=1)
@@ -220,11 +233,14 @@ def make_plan(
     others = check_other_data(evaluate_on)
     model_args, model_kwargs = automatic((model_args, model_kwargs))
     local = replace(local, center=automatic(local.center))
-    reading = local.read(model_args, model_kwargs)
+    axes = getattr(kernel, "in_axes", None)
+    if getattr(sampler, "batch_size", None) is None:
+        check_given_in_memory(model_args, model_kwargs, f"`kernel` {name_of(kernel)!r} takes")
+    reading = local.read(model_args, model_kwargs, axes)
     if isinstance(kernel, StochasticKernel) and kernel.sampler.batch_size is not None:
         reading = kernel.batched(reading)
     elif isinstance(reading.program.model, NetworkModel):
-        check_rows_apart(reading, getattr(kernel, "in_axes", None))
+        check_rows_apart(reading, axes)
     reading, mesh = placed(reading, schedule.mesh)
     target, num_data = local.target(reading)
     if sampler.uses_gradient:
@@ -232,7 +248,6 @@ def make_plan(
     placement = None if mesh is None else placement_of(target.center, mesh)
     check_shares(getattr(sampler, "batch_size", None), target.num_shards)
     plan = Plan(local, reading, target, num_data, name_of(kernel), sampler, schedule, {}, placement)
-    axes = getattr(kernel, "in_axes", None)
     found = {}
     for place, (name, data) in enumerate(others.items()):
         if rows_key is None:
@@ -256,7 +271,7 @@ def _read_other(
 ) -> ModelReading:
     """The model on other data, with rows that can be taken out where these are many."""
     try:
-        other = plan.local.read(args, kwargs)
+        other = plan.local.read(args, kwargs, in_axes)
         if other.num_losses > ROWS_ALWAYS_AFFORDABLE and plan.reading.program.batching is not None:
             other = replace(other, program=with_batches(other, in_axes))
     except (ValueError, TypeError, IndexError, AssertionError) as error:

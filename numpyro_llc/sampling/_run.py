@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from numpyro_llc.errors import CheckpointError
+from numpyro_llc.errors import CheckpointError, DataError
 from numpyro_llc.inference_data import MonteCarlo
 from numpyro_llc.local import EvaluationRows, check_start
-from numpyro_llc.models import Fields, Parameters, PyTree, on_host
+from numpyro_llc.models import Fields, Parameters, PyTree, on_host, reading_errors
 from numpyro_llc.sampling._bar import Bar
 from numpyro_llc.sampling._clock import Clock, Pace
 from numpyro_llc.sampling._common_folder import CommonFolder
@@ -28,6 +28,8 @@ from numpyro_llc.sampling._folder import Entry, Numbers
 from numpyro_llc.sampling._interrupts import interrupts_after
 from numpyro_llc.sampling._layout import layout_of
 from numpyro_llc.sampling._plan import Plan
+
+_Failure = CheckpointError | DataError | None
 
 
 class Run:
@@ -51,6 +53,7 @@ class Run:
         That of the sampling, 0 while it is not known.
     """
 
+    @reading_errors()
     def __init__(
         self,
         plan: Plan,
@@ -99,7 +102,7 @@ class Run:
         """Rows on which the recorded loss is evaluated; 0 if rows cannot be taken out."""
         if self.rows is None:
             return 0
-        return min(int(self.rows.rows.size), self.target.num_rows)  # the last slice is padded
+        return min(int(self.rows.weights.size), self.target.num_rows)  # the last slice is padded
 
     @property
     def state(self) -> PyTree:
@@ -198,7 +201,12 @@ class Run:
         """λ̂ of the draws so far, its Monte Carlo error, effective sample size and R-hat."""
         return llc_of(self.chunks, float(self.target.inverse_temperature))
 
-    def close(self, failure: CheckpointError | None = None) -> CheckpointError | None:
+    @property
+    def is_lost(self) -> bool:
+        """Whether the state is, with a step that broke off."""
+        return self.in_step or any(leaf.is_deleted() for leaf in jax.tree.leaves(self.progress))
+
+    def close(self, failure: _Failure = None) -> _Failure:
         """End the progress bar, and write what the folder lacks; returns why that failed.
 
         Not after a `failure` to write, nor where a step broke off and its state is lost.
@@ -206,9 +214,7 @@ class Run:
         if self.is_sampling and self.chunks:
             self.bar.tell(self.llc, is_last=True)
         self.bar.close()
-        leaves = jax.tree.leaves(self.progress)
-        is_lost = self.in_step or any(leaf.is_deleted() for leaf in leaves)
-        if failure is None and self.folder is not None and not is_lost:
+        if failure is None and self.folder is not None and not self.is_lost:
             try:
                 self.folder.write_rest(self.progress, self._numbers)
             except CheckpointError as error:
@@ -216,8 +222,9 @@ class Run:
         return failure
 
     def collect(self) -> Draws:
-        """The draws so far."""
-        return collected(self.chunks, lowest_of(self.progress))
+        """The draws so far; the lowest point is lost where a step broke off."""
+        lowest = (0.0, None) if self.is_lost else lowest_of(self.progress)
+        return collected(self.chunks, lowest)
 
     def of_block(self, draws: Draws, block: int) -> Draws:
         """The draws of one block of chains, without the lowest point."""
@@ -242,21 +249,11 @@ class Run:
         if self.folder is not None:
             self.folder.check_writable()
         before = self.working
-        with interrupts_after() as heard:  # the state is that of the draws, whenever Ctrl-C comes
-            self.progress, buffer = advance(
-                self.sampler,
-                self.layout,
-                self.sites,
-                self.progress,
-                self.own,
-                self.target,
-                self.rows,
-                self.plan.other_data,
-                draws,
-                thinning,
-                observes,
-                counts,
-            )
+        # Whenever Ctrl-C comes, the state is that of the draws.
+        with reading_errors(), interrupts_after() as heard:
+            where = self.sampler, self.layout, self.sites, self.progress, self.own, self.target
+            data = self.rows, self.plan.other_data
+            self.progress, buffer = advance(*where, *data, draws, thinning, observes, counts)
             self.in_step = True  # until the draws that led here are kept
             jax.block_until_ready(self.progress)
             chunk = jax.tree.map(lambda leaf: on_host(leaf)[:, :draws], buffer)

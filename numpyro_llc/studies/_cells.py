@@ -10,8 +10,7 @@ import numpy as np
 from numpyro.infer.mcmc import MCMCKernel
 
 from numpyro_llc.kernels import RECOMMENDED, StochasticKernel, kernel_of
-from numpyro_llc.local import SLICE_ROWS
-from numpyro_llc.models import Parameters, PyTree
+from numpyro_llc.models import SLICE_ROWS, Parameters, PyTree
 from numpyro_llc.sampling import Plan, Run, RunKeys, evaluation_rows, finish, run_keys
 from numpyro_llc.studies._recipe import Recipe
 from numpyro_llc.studies._rows import Row, row_of

@@ -1,0 +1,274 @@
+"""Arguments that stay on the host or on disk: their rows are read as they are needed.
+
+In compiled code such an argument is a :class:`Source`, a number that names it in this process, and
+rows of it are what a callback reads. What is read next is read ahead, while the device works.
+"""
+
+import itertools
+import math
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from numpyro_llc.errors import DataError
+from numpyro_llc.models._types import PyTree
+
+KEPT = 2
+"""Reads of one shape that are kept: the last, which is asked for again after a draw, and the next.
+"""
+_ATTRIBUTES = ("shape", "dtype", "ndim", "__getitem__")
+_numbers = itertools.count()
+_hosts: "weakref.WeakValueDictionary[int, HostArray]" = weakref.WeakValueDictionary()
+_failures: list[DataError] = []
+
+
+class HostArray:
+    """An array on the host or on disk; equal to others of its shape and type, as structure.
+
+    Attributes
+    ----------
+    array : array-like
+        With rows along its first axis.
+    name : str
+        The argument, as the user types it.
+    shape : tuple of int
+    dtype : numpy.dtype
+        What JAX holds it as.
+    """
+
+    def __init__(self, array: PyTree, name: str) -> None:
+        self.array: PyTree = np.asarray(array) if isinstance(array, np.ndarray) else array
+        self.name, self.shape = name, tuple(array.shape)
+        self.dtype = np.dtype(jax.dtypes.canonicalize_dtype(array.dtype.newbyteorder("=")))
+        self.number = next(_numbers)
+        self.reads: dict[tuple[int, ...], OrderedDict[bytes, Future]] = {}  # of one shape each
+        self.lock = threading.Lock()
+        _hosts[self.number] = self
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, HostArray) and self._form == other._form
+
+    def __hash__(self) -> int:
+        return hash(self._form)
+
+    def __repr__(self) -> str:
+        return f"HostArray{self._form}"
+
+    @property
+    def _form(self) -> tuple[tuple[int, ...], np.dtype]:
+        return self.shape, self.dtype
+
+    def rows(self, numbers: np.ndarray) -> np.ndarray:
+        """Some rows, ``[*numbers.shape, ...]``.
+
+        Raises
+        ------
+        DataError
+            If they cannot be read, or hold integers that JAX cannot.
+        """
+        try:
+            found = self._read(numbers.reshape(-1))
+            self._check(found)
+        except Exception as error:
+            raise DataError(
+                f"Rows of {self.name} ({type(self.array).__name__}) could not be read: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+        return found.astype(self.dtype, copy=False).reshape(*numbers.shape, *self.shape[1:])
+
+    def _read(self, numbers: np.ndarray) -> np.ndarray:
+        if isinstance(self.array, np.ndarray):
+            return np.take(self.array, numbers, axis=0)
+        # Files are read in order, and some (HDF5) can be read in no other.
+        sorted_rows, places = np.unique(numbers, return_inverse=True)
+        first, last = int(sorted_rows[0]), int(sorted_rows[-1]) + 1
+        if last - first == sorted_rows.size:
+            return np.asarray(self.array[first:last])[places]
+        by_rows: PyTree = getattr(self.array, "oindex", self.array)  # of Zarr, and as h5py's own
+        return np.asarray(by_rows[sorted_rows])[places]
+
+    def _check(self, found: np.ndarray) -> None:
+        if found.dtype.kind not in "iu" or found.dtype == self.dtype or not found.size:
+            return
+        limits = np.iinfo(self.dtype)
+        if found.min() < limits.min or found.max() > limits.max:
+            raise OverflowError(
+                f"it holds integers too large for {self.dtype}. Store them as floats, or enable "
+                "64 bits (jax.config.update('jax_enable_x64', True))"
+            )
+
+
+@jax.tree_util.register_pytree_node_class
+class Source:
+    """A :class:`HostArray` among a model's arrays: a pytree of its number alone."""
+
+    def __init__(self, number: jax.Array, host: HostArray) -> None:
+        self.number, self.host = number, host
+
+    @classmethod
+    def of(cls, array: PyTree, name: str) -> "Source":
+        """The source of an array-like."""
+        host = HostArray(array, name)
+        return cls(jnp.asarray(host.number, jnp.int32), host)
+
+    def tree_flatten(self) -> tuple[tuple[jax.Array], HostArray]:
+        return (self.number,), self.host
+
+    @classmethod
+    def tree_unflatten(cls, host: HostArray, leaves: tuple[jax.Array]) -> "Source":
+        return cls(*leaves, host)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the whole."""
+        return self.host.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        """What JAX holds it as."""
+        return self.host.dtype
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """The number of entries."""
+        return math.prod(self.shape)
+
+
+def is_source(leaf: PyTree) -> bool:
+    """Whether an argument stays where it is: a memory map, or an array-like that is no array."""
+    if isinstance(leaf, jax.Array | np.generic | jax.ShapeDtypeStruct | type):
+        return False
+    if isinstance(leaf, np.ndarray) and not isinstance(leaf, np.memmap):
+        return False
+    if type(leaf).__module__.split(".")[0] in ("pandas", "xarray"):
+        return False
+    if not all(hasattr(leaf, name) for name in _ATTRIBUTES) or not leaf.ndim:
+        return False
+    return isinstance(leaf.dtype, np.dtype) and leaf.dtype.kind in "biufc"
+
+
+def sources_of(arrays: Sequence[PyTree]) -> list[Source]:
+    """Those of a model's arrays that are sources."""
+    return [array for array in arrays if isinstance(array, Source)]
+
+
+def shapes_of(arrays: Sequence[PyTree]) -> tuple[PyTree, ...]:
+    """A model's arrays, with shapes and types in place of sources."""
+    return tuple(
+        jax.ShapeDtypeStruct(x.shape, x.dtype) if isinstance(x, Source) else x for x in arrays
+    )
+
+
+def stand_ins(arrays: Sequence[PyTree]) -> tuple[PyTree, ...]:
+    """A model's arrays, with zeros in place of sources, for what does not depend on these.
+
+    In compiled code alone, which does not make arrays that nothing depends on.
+    """
+    return tuple(jnp.zeros(x.shape, x.dtype) if isinstance(x, Source) else x for x in arrays)
+
+
+def check_in_memory(
+    arrays: Sequence[PyTree],
+    what: str,
+    remedy: str = "Pass np.asarray(...) of it, to hold it in memory.",
+) -> None:
+    """Refuse sources, for `what`."""
+    if found := sources_of(arrays):
+        host = found[0].host
+        raise ValueError(
+            f"{what} the whole of {host.name}, a {type(host.array).__name__} of shape "
+            f"{host.shape}, of which rows are read as they are needed. {remedy}"
+        )
+
+
+def fetched(
+    sources: Sequence[Source], rows: jax.Array, upcoming: jax.Array | None = None
+) -> tuple[jax.Array, ...]:
+    """Rows of sources, ``[*rows.shape, ...]``, in compiled code; `upcoming` are read ahead."""
+    if not sources:
+        return ()
+    shapes = [jax.ShapeDtypeStruct(rows.shape + x.shape[1:], x.dtype) for x in sources]
+    numbers = jnp.stack([source.number for source in sources])
+    upcoming = rows if upcoming is None else upcoming
+    return tuple(
+        jax.pure_callback(_answer, shapes, numbers, rows, upcoming, vmap_method="expand_dims")
+    )
+
+
+def _answer(numbers: jax.Array, rows: jax.Array, upcoming: jax.Array) -> list[np.ndarray]:
+    """What the callback gives; under ``vmap`` each has axes in front, of length 1 or the same."""
+    names, wanted, coming = (np.asarray(x) for x in (numbers, rows, upcoming))
+    try:
+        hosts = [_hosts[number] for number in names.reshape(-1, names.shape[-1])[0].tolist()]
+        found = read_ahead(hosts, wanted, coming)
+    except DataError as error:
+        _failures.append(error)
+        raise
+    depth = names.ndim - 1
+    lead = np.broadcast_shapes(names.shape[:-1], wanted.shape[:depth], coming.shape[:depth])
+    return [np.broadcast_to(x, lead + x.shape[depth:]) for x in found]
+
+
+def read_ahead(
+    hosts: Sequence[HostArray], rows: np.ndarray, upcoming: np.ndarray
+) -> list[np.ndarray]:
+    """The same rows of several arrays; `upcoming`, if others, are then read in the background."""
+    first = hosts[0]
+    with first.lock:
+        reads = first.reads.setdefault(rows.shape, OrderedDict())
+        key, coming = rows.tobytes(), upcoming.tobytes()
+        mine = reads.pop(key, None)
+    if mine is None:
+        mine = Future()
+        mine.set_result(read_all(hosts, rows))
+    found: list[np.ndarray] = mine.result()  # a read that failed is not kept
+    with first.lock:
+        reads[key] = mine
+        if coming not in reads:
+            reads[coming] = _reader().submit(read_all, hosts, upcoming)
+        while len(reads) > KEPT:
+            reads.popitem(last=False)
+    return found
+
+
+def read_all(hosts: Sequence[HostArray], rows: np.ndarray) -> list[np.ndarray]:
+    """The same rows of several arrays."""
+    return [host.rows(rows) for host in hosts]
+
+
+@cache
+def _reader() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, thread_name_prefix="numpyro_llc-rows")
+
+
+@contextmanager
+def reading_errors() -> Iterator[None]:
+    """What went wrong where rows were read in compiled code, in place of what JAX makes of it."""
+    _failures.clear()
+    try:
+        yield
+    except Exception as error:  # of one kind here, of another where a later program waits for it
+        if not _failures:
+            raise
+        raise _failures[0] from error
+
+
+def values_at_rows(array: PyTree, count: int) -> PyTree:
+    """Of a source its form and about `count` rows, evenly spaced; another array as it is."""
+    if not isinstance(array, Source):
+        return array
+    rows = np.linspace(0, array.shape[0] - 1, min(count, array.shape[0])).astype(int)
+    return array.shape, str(array.dtype), array.host.rows(rows)
