@@ -2,7 +2,7 @@
 
 from numpyro_llc.models._batching import check_rows_apart, with_batches
 from numpyro_llc.models._center_rules import all_finite
-from numpyro_llc.models._center_values import as_found
+from numpyro_llc.models._center_values import FROM_MCMC, as_found
 from numpyro_llc.models._data_rules import check_local_latents
 from numpyro_llc.models._host import on_host
 from numpyro_llc.models._leaves import leaf_name, named_leaves
@@ -38,6 +38,7 @@ __all__ = [
     "DRAW_PARTS",
     "PARAMS",
     "Arrays",
+    "FROM_MCMC",
     "Fields",
     "FullPlates",
     "InAxes",
