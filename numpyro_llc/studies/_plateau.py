@@ -68,8 +68,7 @@ def plateau(
         if largest >= LEAST_CELLS:
             ends = [cell for cell in _cells(places) if agreeing[cell].sum() == largest]
             chosen = _innermost(ends, agreeing, places, error.max(axis=0))
-            here = llc[(slice(None), *chosen)].reshape(-1, 1)
-            change = np.abs(llc[:, agreeing[chosen]] / here - 1.0).max()
+            change = np.abs(llc / _at(chosen, llc) - 1.0)[:, agreeing[chosen]].max()
             return Plateau(agreeing[chosen], chosen, float(change))
     return Plateau(np.zeros(trusted.shape, bool), (), np.nan)
 
@@ -78,13 +77,18 @@ def _cells(places: np.ndarray) -> list[tuple[int, ...]]:
     return [tuple(map(int, place)) for place in np.argwhere(places)]
 
 
+def _at(cell: tuple[int, ...], values: np.ndarray) -> np.ndarray:
+    """The values of one cell at each centre, beside those of all cells."""
+    index: tuple[slice, ...] = tuple(slice(place, place + 1) for place in cell)
+    found: np.ndarray = values[(slice(None), *index)]
+    return found
+
+
 def _agreeing(
     llc: np.ndarray, error: np.ndarray, trusted: np.ndarray, cell: tuple[int, ...]
 ) -> np.ndarray:
     """The cells connected with `cell` whose λ̂ agrees with its own at each centre."""
-    at = (slice(None), *cell)
-    shape = (-1, *[1] * trusted.ndim)
-    own, own_error = llc[at].reshape(shape), error[at].reshape(shape)
+    own, own_error = (_at(cell, values) for values in (llc, error))
     limit = WIDTH * np.abs(own) + ERRORS * np.hypot(error, own_error)
     with np.errstate(invalid="ignore"):  # cells without λ̂ agree with none
         agree = np.all(np.abs(llc - own) <= limit, axis=0)
