@@ -18,6 +18,7 @@ from numpyro_llc.inference_data import monte_carlo
 from numpyro_llc.local import _curvature as curvature
 from numpyro_llc.local._center import _doubt
 from numpyro_llc.local._curvature import Curvature, curvature_at_center
+from numpyro_llc.local._search import distances_from, minima_of
 from numpyro_llc.results import RunReport
 from numpyro_llc.results._report import report_of_center
 from numpyro_llc.results.checks import CHECKS, CheckInput
@@ -130,6 +131,14 @@ def test_the_best_of_several_starts_wins():
     assert (best.excess, other.num_starts) == (0.0, is_other.sum())
     assert other.excess == pytest.approx(loss[1] - loss[0], rel=1e-4)
     assert best.num_starts + other.num_starts == 8
+
+
+def test_ends_of_equal_value_that_lie_apart_are_said_to():
+    ends = {"a": np.array([[0.0, 0.0], [3.0, 4.0], [0.0, 2.0], [9.0, 9.0]]), "b": np.zeros(4)}
+    ends["b"][1] = 12.0
+    excess = np.array([0.0, 2e-3, 5.0, np.nan])
+    found = minima_of(excess, distances_from(ends, best=0), loss=1.0)
+    assert found == ((0.0, 2, 13.0), (5.0, 1, 2.0))
 
 
 def test_values_that_are_known_are_the_first_start():

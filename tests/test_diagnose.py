@@ -20,6 +20,7 @@ from numpyro_llc.inference_data import posterior, statistics
 from numpyro_llc.results import Finding, findings, text_of
 from numpyro_llc.results._findings import findings_to_json
 from numpyro_llc.results.checks import CHECKS
+from numpyro_llc.results.checks._check import at_most
 
 DATA = (regression.X, regression.Y)
 
@@ -67,6 +68,20 @@ def test_healthy_run_has_no_finding_and_every_check(fitted):
     assert table.loc["r_hat", "value"] == nllc.summary(fitted).loc["llc", "r_hat"]
     assert table.loc["above_half_dimension", "threshold"] > 2.5
     assert "R-hat of `llc` over 4 chains is 1.0" in table.loc["r_hat", "meaning"]
+
+
+@pytest.mark.parametrize(
+    ("value", "percent", "wanted"),
+    [
+        (1.020004, False, "is 1.020004 (want < 1.02)"),
+        (1.3, False, "is 1.3 (want < 1.02)"),
+        (0.10001, True, "is 10.001 % (want < 10 %)"),
+    ],
+)
+def test_a_value_beyond_its_limit_is_written_apart_from_it(value, percent, wanted):
+    outcome = at_most(value, 0.1 if percent else 1.02, "R-hat", "bad", "", percent=percent)
+    assert outcome.found
+    assert wanted in outcome.meaning
 
 
 @pytest.fixture(scope="module")

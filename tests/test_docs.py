@@ -197,7 +197,7 @@ mask = jax.tree.map(lambda leaf: np.arange(leaf.size).reshape(leaf.shape) < 2, p
 moved = jax.tree.map(lambda leaf: 1.1 * leaf, params)
 checkpoints, steps = [{"params": params}, {"params": moved}], [0, 10]
 """
-THEORY = """
+FROM_MCMC = """
 from numpyro.infer import MCMC, NUTS, SVI, Trace_ELBO
 from numpyro.infer.autoguide import AutoNormal
 
@@ -229,10 +229,11 @@ def register(problem):  # leaves no model behind
     assert problem(100).expectation().mean > 0
 """
 RUN = {
-    "index": "from numpyro.infer import MCMC, NUTS",
+    "index": "",
     "explanation/design": DESIGN,
-    "explanation/theory": THEORY,
     "how-to/findings": "",
+    "how-to/from-mcmc": FROM_MCMC,
+    "how-to/hierarchical": "",
     "how-to/kernels": "from numpyro.infer import MCMC",
     "how-to/localization": "",
     "how-to/loss": "",

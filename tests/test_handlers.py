@@ -136,8 +136,19 @@ def test_a_subsampled_plate_is_full_in_a_localized_model():
 
 def test_from_numpyro_refuses_a_run_on_another_model():
     mcmc = MCMC(NUTS(regression.model), num_warmup=1, num_samples=1)
-    with pytest.raises(TypeError, match="must be a run of a kernel on numpyro_llc.localize"):
+    with pytest.raises(
+        TypeError, match="must be a run of a kernel on numpyro_llc.localize"
+    ) as said:
         nllc.from_numpyro(mcmc)
+    assert "a kernel on 'model', whose draws are of the posterior" in str(said.value)
+    assert "mcmc.get_samples().items()" in str(said.value)
+
+
+def test_a_run_in_the_place_of_a_centre_is_refused_with_the_way_to_one():
+    mcmc = MCMC(NUTS(regression.model), num_warmup=1, num_samples=1)
+    args = regression.X, regression.Y
+    with pytest.raises(TypeError, match=r"got MCMC. Take the mean.*find_center.*get_samples"):
+        nllc.estimate_llc(jax.random.key(0), regression.model, args, center=mcmc)
 
 
 @pytest.mark.parametrize("bad", [0.0, -1.0, np.nan, "one"])

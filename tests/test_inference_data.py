@@ -120,6 +120,8 @@ def test_attributes_are_numbers_and_strings(grouped):
     assert attrs["inverse_temperature"] == pytest.approx(1 / np.log(12), rel=1e-6)
     assert attrs["localization"] == 1.0
     assert attrs["kernel"] == "hmc"
+    versions = attrs["numpyro_version"], attrs["jax_version"], attrs["precision"]
+    assert versions == (numpyro.__version__, jax.__version__, "float32")
     assert attrs["center_loss"] == pytest.approx(loss_at(center, x, y), rel=1e-6)
     # The fit is exact, so the Hessian is that of the slopes of the mean alone.
     slopes = np.stack([x, *np.eye(3)[np.arange(12) % 3].T, np.ones(12), *BENDS])

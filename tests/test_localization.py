@@ -189,6 +189,20 @@ def test_one_gamma_is_chosen_for_all_centres():
     assert "λ̂ at this γ: 5 to 9" in found.reason
 
 
+def test_a_drift_within_errors_of_its_neighbours_ends_the_plateau():
+    """As λ̂ of a Poisson regression: 1.58 is no part of a plateau around 2."""
+    llc = [2.10, 2.08, 2.057, 1.90, 1.583]
+    found = chosen(grid_of(llc, localization_share=0.1, distance=1.0))
+    flat = found.data["on_plateau"].isel(center=0).to_numpy()
+    assert flat.tolist() == [True, True, True, True, False]
+    assert found.localization == 1.0  # of the two in the middle that of the smaller error
+    assert "differs from it by at most 7.6 %" in found.reason  # 1.90 of 2.057
+    assert "centre(s)" not in found.reason
+    assert "for γ from 0.1 to 3" in found.reason
+    two = chosen(grid_of([llc, llc], localization_share=0.1, distance=1.0))
+    assert "three errors at each of the 2 centres" in two.reason
+
+
 def test_a_plateau_of_which_gamma_takes_much_is_none():
     found = chosen(grid_of([5.0] * 5, localization_share=0.5))
     assert not found.has_plateau

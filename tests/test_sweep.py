@@ -324,19 +324,38 @@ def test_cells_are_the_same_however_many_run_at_once():
     assert float(abs(z).max()) < 4
 
 
+def flat_of(llc, error, sound):
+    """Cells of the plateau of one centre."""
+    return plateau(*(np.asarray(values)[None] for values in (llc, error, sound))).cells
+
+
 def test_the_plateau_is_where_neighbours_agree():
     llc = np.array([[1.0, 2.0, 2.02], [0.5, 2.01, 1.99], [2.0, 5.0, 9.0]])
     error = np.full(llc.shape, 1e-3)
     sound = np.ones(llc.shape, bool)
     wanted = np.array([[0, 1, 1], [0, 1, 1], [0, 0, 0]], bool)
-    np.testing.assert_array_equal(plateau(llc, error, sound), wanted)
+    np.testing.assert_array_equal(flat_of(llc, error, sound), wanted)
     sound[0, 1] = False
-    assert plateau(llc, error, sound).sum() == 3
+    assert flat_of(llc, error, sound).sum() == 3
     sound[1, 2] = False
-    assert not plateau(llc, error, sound).any()
-    # A slow slope is no plateau: the ends must agree with the middle.
-    slope = np.linspace(1.0, 2.0, 30)
-    assert plateau(slope, 0 * slope, slope > 0).sum() < 6
+    assert not flat_of(llc, error, sound).any()
+
+
+def test_all_of_a_plateau_agree_with_the_chosen_cell():
+    """A slow slope, of which each cell agrees with the next, is no plateau from end to end."""
+    slope = np.array([[1.0, 1.04, 1.08, 1.12, 1.17, 1.22, 1.26]])
+    found = plateau(slope, np.full(slope.shape, 1e-6), slope > 0)
+    near = np.abs(slope[0] / slope[0, found.chosen] - 1)
+    assert found.cells.sum() == 3
+    assert near[found.cells].max() == found.change <= 0.05
+    # The choice is the usable cell; without one, any.
+    usable = np.arange(7) >= 5
+    found = plateau(slope, np.full(slope.shape, 1e-6), slope > 0, usable)
+    assert found.chosen == (5,)
+    assert plateau(slope, 0 * slope, slope > 0, usable & ~usable).cells.any()
+    # Of two centres, at each.
+    both = np.concatenate([slope, slope[:, ::-1] ** 3])
+    assert not plateau(both, 0 * both, both > 0).cells.any()
 
 
 def test_the_plateau_weighs_differences_against_errors():
@@ -344,7 +363,7 @@ def test_the_plateau_weighs_differences_against_errors():
     llc, all_sound = np.array([1.0, 0.96, 1.0, 1.06]), np.ones(4, bool)
 
     def found(values, error, sound=all_sound):
-        return plateau(np.asarray(values), np.asarray(error), sound).tolist()
+        return flat_of(values, error, sound).tolist()
 
     assert found(llc, [1e-6] * 4) == [True, True, True, False]
     assert found(llc, [0.01] * 4) == [True] * 4  # 1.06 is within 3 √2 errors of 5 %

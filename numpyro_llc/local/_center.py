@@ -15,7 +15,14 @@ from numpyro_llc.local._curvature import Curvature, curvature_at_center, lowest_
 from numpyro_llc.local._edge import AT_THE_EDGE, edge_of
 from numpyro_llc.local._localize import LocalizedModel
 from numpyro_llc.local._notices import warn_before_search
-from numpyro_llc.local._search import Minimum, best_of, losses_at, minima_of, minimize
+from numpyro_llc.local._search import (
+    Minimum,
+    best_of,
+    distances_from,
+    losses_at,
+    minima_of,
+    minimize,
+)
 from numpyro_llc.local._slope import TRAP, check_differentiable
 from numpyro_llc.local._target import LocalTarget, make_target, total_loss
 from numpyro_llc.models import (
@@ -61,8 +68,9 @@ class Center:
     start_objectives : numpy.ndarray [num_starts]
         The objective each start ended at, less the best, in nats; NaN where one failed.
     minima : tuple of Minimum
-        The different values among these, the best first, and how many starts ended at each. One
-        value may be that of several points, as of a mixture whose components change places.
+        The different values among these, the best first, how many starts ended at each, and how
+        far from the best. One value may be that of several points: of a mixture whose components
+        change places, or of a valley.
     objective : str
         "mle" or "map".
     edge : tuple of str
@@ -187,7 +195,7 @@ def find_center(
         converged=not doubt,
         start=best,
         start_objectives=excess,
-        minima=minima_of(excess, total_loss(target.center_losses)),
+        minima=minima_of(excess, distances_from(ends, best), total_loss(target.center_losses)),
         objective=objective,
         edge=found.edge,
         without_effect=reading.without_effect,

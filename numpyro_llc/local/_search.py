@@ -27,10 +27,15 @@ class Minimum(NamedTuple):
         The objective, less that of the best end, in nats.
     num_starts : int
         How many starts ended there.
+    distance : float
+        How far from the best end, in unconstrained space, the furthest of them lies. Where it is
+        large at an excess of 0, the best value is that of several points: of a valley along which
+        parameters trade, if the smallest eigenvalue is zero within rounding, or else of copies.
     """
 
     excess: float
     num_starts: int
+    distance: float
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -86,9 +91,20 @@ def best_of(losses: Losses) -> tuple[np.ndarray, int]:
     return objective - objective[best], best
 
 
-def minima_of(excess: np.ndarray, loss: float) -> tuple[Minimum, ...]:
+def minima_of(excess: np.ndarray, distances: np.ndarray, loss: float) -> tuple[Minimum, ...]:
     """The different values that starts ended at, the best first; `loss` is the size of nL."""
-    ends = np.sort(excess[np.isfinite(excess)])
+    order = np.argsort(excess)[: np.isfinite(excess).sum()]  # NaN comes last
     tie = TIE_NATS + TIE_SHARE * abs(loss)
-    groups = np.split(ends, 1 + np.flatnonzero(np.diff(ends) > tie))
-    return tuple(Minimum(float(group[0]), len(group)) for group in groups)
+    groups = np.split(order, 1 + np.flatnonzero(np.diff(excess[order]) > tie))
+    return tuple(
+        Minimum(float(excess[group[0]]), len(group), float(distances[group].max()))
+        for group in groups
+    )
+
+
+def distances_from(ends: Parameters, best: int) -> np.ndarray:
+    """How far each of the stacked points lies from one of them."""
+    leaves = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(ends)]
+    flat = np.concatenate([leaf.reshape(len(leaf), -1) for leaf in leaves], axis=1)
+    found: np.ndarray = np.linalg.norm(flat - flat[best], axis=1)
+    return found

@@ -3,7 +3,7 @@
 from numpyro_llc.models._arguments import check_given_in_memory
 from numpyro_llc.models._batching import check_rows_apart, with_batches
 from numpyro_llc.models._center_rules import all_finite
-from numpyro_llc.models._center_values import as_found
+from numpyro_llc.models._center_values import FROM_MCMC, as_found
 from numpyro_llc.models._data_rules import check_local_latents
 from numpyro_llc.models._elsewhere import read_model
 from numpyro_llc.models._host import on_host
@@ -49,6 +49,7 @@ __all__ = [
     "PARAMS",
     "Arrays",
     "Batch",
+    "FROM_MCMC",
     "Fields",
     "FullPlates",
     "InAxes",

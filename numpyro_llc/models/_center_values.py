@@ -74,6 +74,13 @@ def _checked_param(site: Site, value: PyTree) -> PyTree:
     return value
 
 
+FROM_MCMC = (
+    "Take the mean of the draws, and polish it: numpyro_llc.find_center(rng_key, model, args, "
+    "init={site: draws.mean(0) for site, draws in mcmc.get_samples().items()})."
+)
+"""How a finished ``MCMC`` gives a centre."""
+
+
 def as_values(center: object) -> Parameters:
     """Arrays of the default float type, from whatever the user wrote; of modules, a pytree.
 
@@ -83,6 +90,7 @@ def as_values(center: object) -> Parameters:
     if not isinstance(center, Mapping):
         raise TypeError(
             f"`center` must be a dict {{site: value}} or a Center; got {type(center).__name__}."
+            f"{f' {FROM_MCMC}' if hasattr(center, 'get_samples') else ''}"
         )
     for name, value in center.items():
         if value is None:

@@ -32,8 +32,9 @@ def plot_localization(choice: DatasetResult | xr.Dataset, *, axes: "Axes | None"
         chains have not arrived or draws lie further from the centre than that from zero; the curve
         that a quadratic loss of the same Hessian would have; and its limit at large γ,
         ``β tr H/(2γ)``, dashed. A band marks the plateau, the limit at small γ, if there is one;
-        a vertical line the choice; the grey region the γ at which draws that γ alone bounds lie
-        further from the centre than that from zero, ``√(d/γ) > |z*|``.
+        a vertical line the choice. In the grey region ``√(d/γ) > |z*|``: draws that γ alone bounds
+        would lie further from the centre than that from zero. The choice may lie there, if the
+        loss bounds them.
     """
     data = dataset_of(choice)
     if missing := _NEEDED - set(data):

@@ -97,7 +97,8 @@ def _marked(grid: xr.Dataset) -> xr.Dataset:
     llc, dims = grid["llc"].to_numpy(), grid["llc"].dims
     flat = np.zeros(llc.shape, bool)
     if "center" not in dims:
-        flat = plateau(llc, grid["mcse_mean"].to_numpy(), (grid["status"] == "ok").to_numpy())
+        sound = (grid["status"] == "ok").to_numpy()
+        flat = plateau(llc[None], grid["mcse_mean"].to_numpy()[None], sound[None]).cells
     return grid.assign(on_plateau=(dims, flat), is_recommended=(dims, _recommended(grid)))
 
 

@@ -18,7 +18,7 @@ from numpyro_llc.results._intervals import check_probability, half_width, named,
 from numpyro_llc.results._labels import Coords, Dims, read_labels
 from numpyro_llc.results._lowest_point import lowest_point
 from numpyro_llc.results._penalty import penalty_of, share_columns, virial_of
-from numpyro_llc.results._report import RunReport, one_or_by_site, report_of
+from numpyro_llc.results._report import RunReport, one_or_by_site, report_of, report_of_software
 from numpyro_llc.results._stored import sites_to_store, what_to_store
 from numpyro_llc.results._summary import summary
 
@@ -45,6 +45,7 @@ __all__ = [
     "share_columns",
     "virial_of",
     "report_of",
+    "report_of_software",
     "result_of",
     "sites_to_store",
     "summary",

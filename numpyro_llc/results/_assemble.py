@@ -26,6 +26,7 @@ from numpyro_llc.results._report import (
     one_or_by_site,
     report_of_center,
     report_of_run,
+    report_of_software,
 )
 from numpyro_llc.results._stored import Stored, what_to_store
 from numpyro_llc.results.checks import BELOW_CENTER
@@ -97,6 +98,7 @@ def assemble(
         inverse_temperature=beta,
         localization=one_or_by_site(target.localization),
         truth="data" if target.truth is None else "center",
+        **report_of_software(target),
         center_loss=total_loss(reading.center_losses),
         without_effect={
             name: int(np.size(leaf))

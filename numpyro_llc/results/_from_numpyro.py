@@ -10,7 +10,7 @@ from numpyro.infer import HMCECS, MCMC
 from numpyro_llc.inference_data import InferenceData
 from numpyro_llc.kernels import kernel_statistics, name_of
 from numpyro_llc.local import LocalizedModel, LocalTarget, curvature_at_center, reason_of
-from numpyro_llc.models import ModelReading, Parameters, constrain, named_leaves
+from numpyro_llc.models import FROM_MCMC, ModelReading, Parameters, constrain, named_leaves
 from numpyro_llc.results._assemble import assemble
 from numpyro_llc.results._draws import check_log_likelihood, evaluated, unconstrained_samples
 from numpyro_llc.results._keep import keeping
@@ -55,9 +55,11 @@ def from_numpyro(
         )
     model = getattr(getattr(mcmc, "sampler", None), "model", None)
     if not isinstance(model, LocalizedModel):
+        name = getattr(model, "__name__", type(model).__name__)
         raise TypeError(
-            "`mcmc` must be a run of a kernel on numpyro_llc.localize(model, ...); "
-            f"got a kernel on {model!r}."
+            "`mcmc` must be a run of a kernel on numpyro_llc.localize(model, center=...); got a "
+            f"kernel on {name!r}, whose draws are of the posterior. They can give the centre. "
+            f"{FROM_MCMC}"
         )
     if mcmc.last_state is None:
         raise ValueError("`mcmc` has not run yet: call mcmc.run(...) first.")

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import jax
+import jax.numpy as jnp
+import numpyro
 
 from numpyro_llc.inference_data import Groups, InferenceData, attributes, posterior
-from numpyro_llc.local import Curvature, reason_of
+from numpyro_llc.local import Curvature, LocalTarget, reason_of
 from numpyro_llc.models import Fields
 from numpyro_llc.sampling import Finished, Plan, Until
 
@@ -83,6 +85,8 @@ class RunReport:
         How many sampled parameters, by name, the loss does not depend on.
     data_error : float
         Standard deviation of λ̂ over data sets of this size.
+    numpyro_version, jax_version, precision : str
+        Of the libraries that sampled; "float32" or "float64", of the parameters.
     draws_error : float
         Standard error of λ̂ for the draws from the truth at the centre, where divergences take any.
     findings : str
@@ -132,6 +136,9 @@ class RunReport:
     without_effect: dict[str, int] | None = None
     data_error: float | None = None
     draws_error: float | None = None
+    numpyro_version: str | None = None
+    jax_version: str | None = None
+    precision: str | None = None
     findings: str | None = None
 
     def to_attrs(self) -> dict[str, object]:
@@ -188,6 +195,15 @@ def one_or_by_site(localization: Mapping[str, float | jax.Array]) -> float | dic
     """γ of all sites as one number where they agree."""
     gammas = {name: float(gamma) for name, gamma in localization.items()}
     return next(iter(gammas.values())) if len(set(gammas.values())) == 1 else gammas
+
+
+def report_of_software(target: LocalTarget) -> Fields:
+    """Fields that say what sampled, and how accurately it computes."""
+    return {
+        "numpyro_version": numpyro.__version__,
+        "jax_version": jax.__version__,
+        "precision": str(jnp.result_type(*jax.tree.leaves(target.center))),
+    }
 
 
 def report_of_run(plan: Plan, finished: Finished) -> Fields:

@@ -4,7 +4,7 @@ import numpy as np
 import xarray as xr
 
 from numpyro_llc._checks import number, percent
-from numpyro_llc.studies._plateau import plateau
+from numpyro_llc.studies._plateau import Plateau, plateau
 
 R_HAT_LIMIT = 1.05
 """R-hat of a look, which is shorter than a run."""
@@ -27,15 +27,15 @@ def choose(grid: xr.Dataset, dimension: int, steps: int) -> xr.Dataset:
     """
     grid = grid.transpose("center", "localization", ...)
     dims, arrived, near = ("center", "localization"), _has_arrived(grid), _is_near(grid)
-    flat = np.stack([_plateau(grid.isel(center=k), arrived[k]) for k in range(len(arrived))])
     usable = arrived & near
-    grid = grid.assign(on_plateau=(dims, flat), is_usable=(dims, usable))
+    everywhere = np.all(usable, axis=0)
+    found = _plateau(grid, arrived, everywhere)
+    on_plateau = np.broadcast_to(found.cells, usable.shape)
+    grid = grid.assign(on_plateau=(dims, on_plateau), is_usable=(dims, usable))
     gammas = grid["localization"].to_numpy()
-    both, everywhere = np.all(flat, axis=0), np.all(usable, axis=0)
-    if both.any():
-        places = np.flatnonzero(both & everywhere if (both & everywhere).any() else both)
-        cell = int(places[(len(places) - 1) // 2])
-        why = _on_plateau(grid, np.asarray(both), cell)
+    if found.chosen:
+        (cell,) = found.chosen
+        why = _on_plateau(grid, found, cell)
     elif everywhere.any():
         cell = int(np.argmax(everywhere))
         why = f"{_no_plateau(grid)} {_smallest(grid, arrived, near, cell, dimension, steps)}"
@@ -44,7 +44,7 @@ def choose(grid: xr.Dataset, dimension: int, steps: int) -> xr.Dataset:
         why = f"{_no_plateau(grid)} {_none_usable(grid, arrived, cell, steps)}"
     attrs = {
         "chosen": float(gammas[cell]),
-        "has_plateau": int(both.any()),
+        "has_plateau": int(found.cells.any()),
         "reason": f"γ = {number(gammas[cell])}. {why}",
         "num_parameters": dimension,
     }
@@ -69,10 +69,10 @@ def _is_near(grid: xr.Dataset) -> np.ndarray:
     return (grid["distance"].to_numpy() <= norm) | (norm == 0)
 
 
-def _plateau(row: xr.Dataset, arrived: np.ndarray) -> np.ndarray:
-    share = row["localization_share"].to_numpy()
-    is_flat = ~(share > FLATTEST)
-    return plateau(row["llc"].to_numpy(), row["mcse_mean"].to_numpy(), arrived & is_flat)
+def _plateau(grid: xr.Dataset, arrived: np.ndarray, everywhere: np.ndarray) -> Plateau:
+    is_flat = ~(grid["localization_share"].to_numpy() > FLATTEST)
+    llc, error = (grid[name].to_numpy() for name in ("llc", "mcse_mean"))
+    return plateau(llc, error, arrived & is_flat, everywhere)
 
 
 def _range(values: np.ndarray, digits: int = 3) -> str:
@@ -88,13 +88,14 @@ def _shares(values: np.ndarray) -> str:
     return low if low == high else f"{low.removesuffix(' %')} to {high}"
 
 
-def _on_plateau(grid: xr.Dataset, flat: np.ndarray, cell: int) -> str:
-    on, here = grid.isel(localization=flat), grid.isel(localization=cell)
-    gammas = on["localization"].to_numpy()
+def _on_plateau(grid: xr.Dataset, found: Plateau, cell: int) -> str:
+    on, here = grid.isel(localization=found.cells), grid.isel(localization=cell)
+    gammas, count = on["localization"].to_numpy(), grid.sizes["center"]
+    where = "" if count == 1 else f" at each of the {count} centres"
     return (
-        f"It is on a plateau: for γ from {number(gammas.min())} to "
-        f"{number(gammas.max())} λ̂ does not change beyond 5 % and its errors at any of "
-        f"{grid.sizes['center']} centre(s) (λ̂ at this γ: {_range(here['llc'].to_numpy())}), and γ "
+        f"It is on a plateau: for γ from {number(gammas.min())} to {number(gammas.max())} λ̂ agrees "
+        f"with that at this γ within 5 % and three errors{where}, differs from it by at most "
+        f"{percent(found.change, 2)} (λ̂ at this γ: {_range(here['llc'].to_numpy())}), and γ "
         f"takes {_shares(on['localization_share'].to_numpy())} of it. The draws lie "
         f"{_range(here['distance'].to_numpy())} from a centre of length "
         f"{_range(here['center_norm'].to_numpy())}."

@@ -49,7 +49,7 @@ class LocalizationChoice(DatasetResult):
         ``distance`` of the draws from the centre (root mean square), ``reached`` (which part of
         the density's spread the draws have, 1 where chains have arrived), ``expected_llc`` and
         ``large_localization_limit`` (``½ tr βH (βH + γ)⁻¹`` and ``β tr H/(2γ)``, H the Hessian of
-        nL at the centre), ``on_plateau``, and ``center_norm`` [center].
+        nL at the centre), ``on_plateau``, ``is_usable``, and ``center_norm`` [center].
     """
 
     @cached_property
@@ -128,11 +128,12 @@ def choose_localization(
     Notes
     -----
     A γ is usable at a centre where chains agree (R-hat), have arrived (``reached``), and the draws
-    lie no further from the centre than that from zero. If there is a plateau at all centres,
-    neighbours within 5 % and their errors, the choice is in the middle of its usable part; else it
-    is the smallest usable γ, at which γ takes the smallest share. Without a plateau λ̂ is no
-    learning coefficient, whatever γ: it counts the directions that the data determine better than γ
-    does.
+    lie no further from the centre than that from zero. A plateau is a run of at least three
+    neighbouring γ whose λ̂ all agree with that of the chosen γ within 5 % and three errors, at each
+    centre, and of which γ takes at most a third. With a plateau the choice is in the middle of its
+    usable part; else it is the smallest usable γ, at which γ takes the smallest share. Without a
+    plateau λ̂ is no learning coefficient, whatever γ: it counts the directions that the data
+    determine better than γ does.
     """
     centers = list(center) if is_axis(center) else [center]
     local = replace(as_localized(model, center=centers[0]), localization=1.0)

@@ -2,9 +2,13 @@
 
 import itertools
 import json
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
+
+from numpyro_llc._checks import percent
 
 WIDTH = 0.05
 """Relative difference of λ̂ within a plateau, beside ``ERRORS`` Monte Carlo errors."""
@@ -13,31 +17,96 @@ LEAST_CELLS = 3
 """Cells that a plateau has at the least."""
 
 
-def plateau(llc: np.ndarray, error: np.ndarray, is_trusted: np.ndarray) -> np.ndarray:
-    """The largest connected set of cells whose λ̂ all agree with that of one of them.
+class Plateau(NamedTuple):
+    """A plateau and the cell that it is a plateau around.
+
+    Attributes
+    ----------
+    cells : bool array of the grid's shape
+        All False if there is no plateau.
+    chosen : tuple of int
+        The cell with which all of them agree; empty if there is no plateau.
+    change : float
+        The largest difference of λ̂ from that of the chosen cell, relative to it.
+    """
+
+    cells: np.ndarray
+    chosen: tuple[int, ...]
+    change: float
+
+
+def plateau(
+    llc: np.ndarray,
+    error: np.ndarray,
+    is_trusted: np.ndarray,
+    is_usable: np.ndarray | None = None,
+) -> Plateau:
+    """The largest connected set of cells whose λ̂ all agree with that of the chosen one.
 
     Parameters
     ----------
-    llc, error : arrays of the grid's shape
-        λ̂ of each cell and its Monte Carlo error.
-    is_trusted : bool array
+    llc, error : arrays [center, *grid]
+        λ̂ of each cell and its Monte Carlo error. Of several centres, cells must agree at each.
+    is_trusted : bool array [center, *grid]
         Cells that may belong to it, if their error is below ``WIDTH`` of λ̂: one noisy cell would
         connect cells that differ.
+    is_usable : bool array of the grid's shape, optional
+        Cells to choose from, where one of them has a plateau; by default all.
 
     Returns
     -------
-    bool array
-        All False if no such set has ``LEAST_CELLS`` cells. Neighbours differ by one step on one
-        axis.
+    Plateau
+        None if no such set has ``LEAST_CELLS`` cells. Neighbours differ by one step on one axis.
+        The chosen cell is the innermost of those with the largest set, and of several innermost
+        ones that with the smallest error.
     """
-    best = np.zeros(llc.shape, bool)
-    is_trusted = is_trusted & (error <= WIDTH * np.abs(llc))
-    for cell in zip(*np.nonzero(is_trusted), strict=True):
-        limit = WIDTH * abs(llc[cell]) + ERRORS * np.hypot(error, error[cell])
-        found = _connected(is_trusted & (np.abs(llc - llc[cell]) <= limit), cell)
-        if found.sum() > best.sum():
-            best = found
-    return best if best.sum() >= LEAST_CELLS else np.zeros(llc.shape, bool)
+    trusted = np.all(is_trusted & (error <= WIDTH * np.abs(llc)), axis=0)
+    usable = trusted if is_usable is None else trusted & is_usable
+    agreeing = {cell: _agreeing(llc, error, trusted, cell) for cell in _cells(trusted)}
+    for places in (usable, trusted):
+        largest = max((agreeing[cell].sum() for cell in _cells(places)), default=0)
+        if largest >= LEAST_CELLS:
+            ends = [cell for cell in _cells(places) if agreeing[cell].sum() == largest]
+            chosen = _innermost(ends, agreeing, places, error.max(axis=0))
+            change = np.abs(llc / _at(chosen, llc) - 1.0)[:, agreeing[chosen]].max()
+            return Plateau(agreeing[chosen], chosen, float(change))
+    return Plateau(np.zeros(trusted.shape, bool), (), np.nan)
+
+
+def _cells(places: np.ndarray) -> list[tuple[int, ...]]:
+    return [tuple(map(int, place)) for place in np.argwhere(places)]
+
+
+def _at(cell: tuple[int, ...], values: np.ndarray) -> np.ndarray:
+    """The values of one cell at each centre, beside those of all cells."""
+    index: tuple[slice, ...] = tuple(slice(place, place + 1) for place in cell)
+    found: np.ndarray = values[(slice(None), *index)]
+    return found
+
+
+def _agreeing(
+    llc: np.ndarray, error: np.ndarray, trusted: np.ndarray, cell: tuple[int, ...]
+) -> np.ndarray:
+    """The cells connected with `cell` whose λ̂ agrees with its own at each centre."""
+    own, own_error = (_at(cell, values) for values in (llc, error))
+    limit = WIDTH * np.abs(own) + ERRORS * np.hypot(error, own_error)
+    with np.errstate(invalid="ignore"):  # cells without λ̂ agree with none
+        agree = np.all(np.abs(llc - own) <= limit, axis=0)
+    return _connected(trusted & agree, cell)
+
+
+def _innermost(
+    cells: list[tuple[int, ...]],
+    agreeing: Mapping[tuple[int, ...], np.ndarray],
+    places: np.ndarray,
+    error: np.ndarray,
+) -> tuple[int, ...]:
+    """The cell nearest to the middle of those `places` that agree with it, of least error."""
+    apart = [
+        np.abs(cell - np.argwhere(agreeing[cell] & places).mean(axis=0)).sum() for cell in cells
+    ]
+    near = [cell for cell, one in zip(cells, apart, strict=True) if one <= min(apart) + 0.5]
+    return min(near, key=lambda cell: float(error[cell]))
 
 
 def _connected(cells: np.ndarray, start: tuple[int, ...]) -> np.ndarray:
@@ -58,21 +127,21 @@ def _connected(cells: np.ndarray, start: tuple[int, ...]) -> np.ndarray:
 def recommend(grid: xr.Dataset, axes: list[str]) -> dict[str, str]:
     """What to choose, and why: ``recommendation`` (text) and ``recommended`` (JSON).
 
-    `grid` has `axes` as its only dimensions. The cell recommended is the innermost of the plateau,
-    and of several the one with the smallest error.
+    `grid` has `axes` as its only dimensions. The cell recommended is that which the others of the
+    plateau agree with.
     """
     grid = grid.transpose(*axes)
     llc, error = grid["llc"].to_numpy(), grid["mcse_mean"].to_numpy()
-    flat = plateau(llc, error, (grid["status"] == "ok").to_numpy())
-    if not flat.any():
+    flat, cell, change = plateau(llc[None], error[None], (grid["status"] == "ok").to_numpy()[None])
+    if not cell:
         clean = int((grid["status"] == "ok").sum())
         return {
             "recommendation": f"No plateau: no {LEAST_CELLS} neighbouring cells without a finding "
-            f"agree within {100 * WIDTH:g} % of λ̂ and their errors ({clean} of {llc.size} cells "
-            "are without one). Look at the findings, widen the grid, or run longer.",
+            f"agree with one of them within {100 * WIDTH:g} % and three errors ({clean} of "
+            f"{llc.size} cells are without one). Look at the findings, widen the grid, or run "
+            "longer.",
             "recommended": "{}",
         }
-    cell = _innermost(flat, error)
     chosen = {name: grid[name].to_numpy()[k].item() for name, k in zip(axes, cell, strict=True)}
     ranges = [
         _range(name, grid[name].to_numpy()[places])
@@ -85,7 +154,8 @@ def recommend(grid: xr.Dataset, axes: list[str]) -> dict[str, str]:
     return {
         "recommendation": f"λ̂ is {llc[flat].min():.4g} to {llc[flat].max():.4g} on a plateau of "
         f"{flat.sum()} of {llc.size} cells ({', '.join(ranges)}). Take {said}, in its middle: "
-        f"{llc[cell]:.4g} ± {error[cell]:.2g}.",
+        f"{llc[cell]:.4g} ± {error[cell]:.2g}, from which the others differ by at most "
+        f"{percent(change, 2)}.",
         "recommended": json.dumps(chosen),
     }
 
@@ -95,12 +165,3 @@ def _range(name: str, values: np.ndarray) -> str:
     if values.dtype.kind == "U":
         return f"{len(set(values))} of {name}"
     return f"{name} {values.min():.3g} to {values.max():.3g}"
-
-
-def _innermost(flat: np.ndarray, error: np.ndarray) -> tuple[int, ...]:
-    """The cell with most neighbours within, nearest to the middle, of the smallest error."""
-    places = np.argwhere(flat)
-    apart = np.abs(places - places.mean(axis=0)).sum(axis=1)
-    nearest = places[apart <= apart.min() + 0.5]
-    best = min(nearest, key=lambda place: error[tuple(place)])
-    return tuple(int(k) for k in best)

@@ -105,7 +105,8 @@ def sweep(
         "diverged": of the draws before; "failed": its worker, twice; "": not run), ``findings``;
         and what γ does: ``localization_share``, ``mcse_share``, ``distance``, ``reached``.
         attrs: ``recommendation``, the plateau that was found or that there is none, and
-        ``recommended``.
+        ``recommended``. A plateau is a set of at least three neighbouring cells without a finding
+        whose λ̂ all agree with that of the recommended one within 5 % and three errors.
 
     Raises
     ------

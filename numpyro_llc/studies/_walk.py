@@ -19,7 +19,7 @@ from numpyro_llc.errors import (
 )
 from numpyro_llc.local import reason_of
 from numpyro_llc.models import PyTree
-from numpyro_llc.results import RunReport, one_or_by_site
+from numpyro_llc.results import RunReport, one_or_by_site, report_of_software
 from numpyro_llc.sampling import Executor, Failed, Plan, fingerprint, outcomes
 from numpyro_llc.studies._carry import Carried
 from numpyro_llc.studies._checkpoint import Checkpoints
@@ -175,4 +175,5 @@ def _attrs(plan: Plan, truths: Sequence[str]) -> dict[str, object]:
         localization=one_or_by_site(plan.target.localization),
         localization_reason=reason_of(plan.local.localization),
         truth=", ".join(truths),
+        **report_of_software(plan.target),
     ).to_attrs()

@@ -15,6 +15,8 @@ from numpyro_llc.results._report import RunReport
 
 SURE = 4.0
 """Monte Carlo errors that a number must be beyond its limit by: one in 30 000, were it normal."""
+MOST_DIGITS = 12
+"""Of a value near its limit."""
 
 
 class NotMeasured(LookupError):
@@ -144,7 +146,17 @@ def _judged(
     remedy: str,
     percent: bool,
 ) -> Outcome:
-    one, other = (as_percent(x) if percent else as_number(x) for x in (value, threshold))
+    one, other = _apart(value, threshold, percent)
     said = f"{what} is {one} (want {sign} {other})"
     meaning = f"{said}: {wrong}." if found else f"{said}."
     return Outcome(float(value), float(threshold), bool(found), meaning, remedy if found else "")
+
+
+def _apart(value: float, threshold: float, percent: bool) -> tuple[str, str]:
+    """Both in words, with as many digits as it takes to tell them apart."""
+    written = as_percent if percent else as_number
+    for digits in range(3 if percent else 4, MOST_DIGITS):
+        one = written(value, digits)
+        if one != written(threshold, digits) or value == threshold:
+            break
+    return one, written(threshold)
