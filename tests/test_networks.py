@@ -1,5 +1,8 @@
 """Networks of flax, nnx and equinox, as NumPyro takes them."""
 
+import pickle
+from typing import Any, NamedTuple
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -9,6 +12,7 @@ import numpyro.distributions as dist
 import pytest
 from flax import linen, nnx
 from flax.core import FrozenDict
+from numpyro import handlers
 from numpyro.contrib import module as contrib
 
 import numpyro_llc as nllc
@@ -254,6 +258,34 @@ def test_parameters_of_every_library_are_those_of_a_network_model():
         assert reading.dimension == 3 * WIDTH + 1
         assert float(reading.center_losses["y"].sum()) == pytest.approx(LOSS, rel=1e-5)
         assert hash(model) == hash(nllc.network_model(apply, params))
+
+
+class Layer(NamedTuple):
+    w: Any
+    b: Any
+
+
+@pytest.mark.parametrize("form", ["list", "tuple", "named", "nested", "state", "equinox"])
+def test_a_network_that_was_pickled_takes_its_parameters(form):
+    """A worker of an executor gets the model and its centre by a pickle."""
+    w, b = jnp.ones((2, 1)), jnp.zeros(1)
+    net = EQUINOX if form == "equinox" else nnx.split(NNX, nnx.Param)[1]
+    params = {
+        "list": [w, b],
+        "tuple": (w, b),
+        "named": Layer(w, b),
+        "nested": {"a": [Layer(w, (b,)), {"w": w}], "b": b},
+    }.get(form, net)
+    wanted = [np.shape(leaf) for leaf in jax.tree.leaves(params) if eqx.is_inexact_array(leaf)]
+    for made in (nllc.network_model(linear, params), nllc.loss_model(linear, params)):
+        local = pickle.loads(pickle.dumps(nllc.localize(made, center={"params": params})))
+        assert local.model == made
+        assert local.model == made
+        with handlers.seed(rng_seed=0):
+            filled = local.model.form.filled()
+        assert jax.tree.structure(filled) == jax.tree.structure(params)
+        found = [np.shape(leaf) for leaf in jax.tree.leaves(filled) if eqx.is_inexact_array(leaf)]
+        assert found == wanted
 
 
 def normalized(params, x):
