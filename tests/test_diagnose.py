@@ -306,6 +306,7 @@ EDITED = {
     "evaluation": {"evaluation_error": 0.5},
     "above_half_dimension": {"num_parameters": 2},
     "center_curvature": {"center_smallest_eigenvalue": -10.0},
+    "inverse_temperature": {"inverse_temperature": 145.0},
 }
 
 
