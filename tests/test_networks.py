@@ -372,12 +372,49 @@ def test_network_models_of_one_kind_are_one_key_of_compiled_code():
         ((linear, {"w": np.ones(2), "step": 3}), TypeError, r"must hold floats.*int64.*'step'"),
         ((linear, {"w": np.ones(2), "b": np.array(True)}), TypeError, "must hold floats.*bool"),
         ((linear, {"w": jnp.tanh}), TypeError, "must hold floats.*object"),
+        ((NNX, {"w": np.ones(2)}), TypeError, r"`apply` must .* the NNX module Nnx.*nnx.merge"),
+        ((Linen(), {"w": np.ones(2)}), TypeError, r"the Linen module Linen.*module.apply"),
         ((linear, [0.5, 0.5]), TypeError, "must not be a list of numbers"),
     ],
 )
 def test_a_bad_network_model_is_refused_by_name(arguments, error, message):
     with pytest.raises(error, match=message):
         nllc.network_model(*arguments)
+
+
+class Dropping(nnx.Module):
+    def __init__(self):
+        self.drop = nnx.Dropout(0.5, rngs=nnx.Rngs(0))
+        self.scale = nnx.Param(jnp.ones(()))
+
+    def __call__(self, x):
+        return self.scale * self.drop(x)[:, 0]
+
+
+def test_dropout_in_training_mode_and_parameters_without_their_site_have_a_remedy():
+    net = Dropping()
+    for is_training in (True, False):
+        if not is_training:
+            net.eval()
+        graph, params, rest = nnx.split(net, nnx.Param, ...)
+        apply = lambda p, x: nnx.merge(graph, p, rest)(x)  # noqa: B023, E731
+        model, data = nllc.network_model(apply, params), (ROWS, ROWS[:, 0])
+        if is_training:
+            with pytest.raises(TypeError, match=r"dropout and batch norm.*Call net.eval\(\)"):
+                read_model(model, data, None, center={"params": params})
+    assert read_model(model, data, None, center={"params": params}).dimension == 1
+    with pytest.raises(ValueError, match=r"center=\{'params': params\}; got the parameters"):
+        read_model(model, data, None, center=params)
+
+
+def test_a_loss_that_is_a_mean_is_told_to_be_one_loss_for_each_datum():
+    params = {"w": np.ones(2)}
+    mean = nllc.loss_model(lambda p, x: jnp.mean(x @ p["w"]), params)
+    reading = read_model(mean, (ROWS,), None, center={"params": params})
+    with pytest.raises(ValueError, match=r"return one for each datum, \[n\]"):
+        reading.num_data()
+    with pytest.raises(ValueError, match=r"return one loss for each datum, \[n\]"):
+        with_batches(reading)
 
 
 def test_data_and_functions_that_do_not_fit_a_network_model_are_refused_by_name():
