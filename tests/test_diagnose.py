@@ -321,6 +321,7 @@ EDITED = {
     "evaluation": {"evaluation_error": 0.5},
     "above_half_dimension": {"num_parameters": 2},
     "center_curvature": {"center_smallest_eigenvalue": -10.0},
+    "inverse_temperature": {"inverse_temperature": 145.0},
 }
 
 
@@ -497,6 +498,11 @@ def test_what_a_check_does_not_judge_it_leaves_out():
     assert {"gamma_law", "localization"} <= names(
         planted(with_mean(3.1 * ERROR), statistics=penalty)
     )
+    table = nllc.diagnose(planted(center_gradient_norm=319.0), all_checks=True)
+    assert not table.loc["center_curvature", "found"]
+    assert "Not checked" in table.loc["center_curvature", "meaning"]
+    assert "319" in table.loc["center_curvature", "meaning"]
+    assert "center_curvature" not in names(planted(center_gradient_norm=0.0, truth="center"))
     saddle = {"center_shift": np.nan, "center_gradient_norm": 1.0, "center_expected_llc": 1.0}
     table = nllc.diagnose(planted(**saddle, center_smallest_eigenvalue=-1.0), all_checks=True)
     assert "center_gradient" not in table.index

@@ -179,8 +179,9 @@ def test_without_a_plateau_the_smallest_usable_gamma_is_chosen_and_that_is_said(
 
 
 def test_one_gamma_is_chosen_for_all_centres():
-    both = grid_of([FALLING, FALLING], center_norm=[[12.0], [5.0]])
+    both = grid_of([FALLING, 2 * FALLING], center_norm=[[12.0], [5.0]])
     assert chosen(both).localization == 10.0
+    assert "goes from 500 to 5 at centre 0, from 1000 to 10 at centre 1, and" in chosen(both).reason
     flat = np.array([[5.0, 5.0, 5.0, 5.0, 2.0], [9.0, 9.0, 9.0, 4.0, 2.0]])
     share = np.array([[0, 0, 0, 0, 0.6], [0, 0, 0, 0.5, 0.6]])
     found = chosen(grid_of(flat, localization_share=share, distance=1.0))
@@ -230,6 +231,24 @@ def test_the_grid_of_its_own_is_around_the_length_of_the_centre():
     )
     gammas = found.data["localization"].to_numpy()
     np.testing.assert_allclose(gammas, [0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100])
+
+
+@pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
+def test_centres_that_are_no_minima_are_named_and_the_truth_there_is_a_way():
+    centers = [{"w": regression.OLS}, {"w": regression.OLS + 0.5}]
+    settings = {"kernel": METROPOLIS, "num_warmup": 100, "num_samples": 100, "center": centers}
+    settings |= {"localization": [0.1, 1.0], "progress_bar": False}
+    key, (model, data) = jax.random.key(0), ARGUMENTS
+    by_data = nllc.choose_localization(key, model, data, **settings)
+    assert "Centre 1 is no minimum of the loss by the data: λ̂ is negative" in by_data.reason
+    assert "truth='center'" in by_data.reason
+    local = nllc.localize(model, center=None, truth="center")
+    by_center = nllc.choose_localization(key, local, data, **settings)
+    assert by_center.data["llc"].min() > 0
+    assert "no minimum" not in by_center.reason
+    at_first = nllc.localize(model, center=centers[0], localization=50.0)
+    again = nllc.choose_localization(key, at_first, data, **settings)
+    np.testing.assert_array_equal(again.data["llc"], by_data.data["llc"])
 
 
 def test_bad_arguments_are_named():

@@ -1,5 +1,8 @@
 """Networks of flax, nnx and equinox, as NumPyro takes them."""
 
+import pickle
+from typing import Any, NamedTuple
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -9,6 +12,7 @@ import numpyro.distributions as dist
 import pytest
 from flax import linen, nnx
 from flax.core import FrozenDict
+from numpyro import handlers
 from numpyro.contrib import module as contrib
 
 import numpyro_llc as nllc
@@ -256,6 +260,34 @@ def test_parameters_of_every_library_are_those_of_a_network_model():
         assert hash(model) == hash(nllc.network_model(apply, params))
 
 
+class Layer(NamedTuple):
+    w: Any
+    b: Any
+
+
+@pytest.mark.parametrize("form", ["list", "tuple", "named", "nested", "state", "equinox"])
+def test_a_network_that_was_pickled_takes_its_parameters(form):
+    """A worker of an executor gets the model and its centre by a pickle."""
+    w, b = jnp.ones((2, 1)), jnp.zeros(1)
+    net = EQUINOX if form == "equinox" else nnx.split(NNX, nnx.Param)[1]
+    params = {
+        "list": [w, b],
+        "tuple": (w, b),
+        "named": Layer(w, b),
+        "nested": {"a": [Layer(w, (b,)), {"w": w}], "b": b},
+    }.get(form, net)
+    wanted = [np.shape(leaf) for leaf in jax.tree.leaves(params) if eqx.is_inexact_array(leaf)]
+    for made in (nllc.network_model(linear, params), nllc.loss_model(linear, params)):
+        local = pickle.loads(pickle.dumps(nllc.localize(made, center={"params": params})))
+        assert local.model == made
+        assert local.model == made
+        with handlers.seed(rng_seed=0):
+            filled = local.model.form.filled()
+        assert jax.tree.structure(filled) == jax.tree.structure(params)
+        found = [np.shape(leaf) for leaf in jax.tree.leaves(filled) if eqx.is_inexact_array(leaf)]
+        assert found == wanted
+
+
 def normalized(params, x):
     outputs = linear(params, x)
     return (outputs - outputs.mean()) / outputs.std()
@@ -340,12 +372,49 @@ def test_network_models_of_one_kind_are_one_key_of_compiled_code():
         ((linear, {"w": np.ones(2), "step": 3}), TypeError, r"must hold floats.*int64.*'step'"),
         ((linear, {"w": np.ones(2), "b": np.array(True)}), TypeError, "must hold floats.*bool"),
         ((linear, {"w": jnp.tanh}), TypeError, "must hold floats.*object"),
+        ((NNX, {"w": np.ones(2)}), TypeError, r"`apply` must .* the NNX module Nnx.*nnx.merge"),
+        ((Linen(), {"w": np.ones(2)}), TypeError, r"the Linen module Linen.*module.apply"),
         ((linear, [0.5, 0.5]), TypeError, "must not be a list of numbers"),
     ],
 )
 def test_a_bad_network_model_is_refused_by_name(arguments, error, message):
     with pytest.raises(error, match=message):
         nllc.network_model(*arguments)
+
+
+class Dropping(nnx.Module):
+    def __init__(self):
+        self.drop = nnx.Dropout(0.5, rngs=nnx.Rngs(0))
+        self.scale = nnx.Param(jnp.ones(()))
+
+    def __call__(self, x):
+        return self.scale * self.drop(x)[:, 0]
+
+
+def test_dropout_in_training_mode_and_parameters_without_their_site_have_a_remedy():
+    net = Dropping()
+    for is_training in (True, False):
+        if not is_training:
+            net.eval()
+        graph, params, rest = nnx.split(net, nnx.Param, ...)
+        apply = lambda p, x: nnx.merge(graph, p, rest)(x)  # noqa: B023, E731
+        model, data = nllc.network_model(apply, params), (ROWS, ROWS[:, 0])
+        if is_training:
+            with pytest.raises(TypeError, match=r"dropout and batch norm.*Call net.eval\(\)"):
+                read_model(model, data, None, center={"params": params})
+    assert read_model(model, data, None, center={"params": params}).dimension == 1
+    with pytest.raises(ValueError, match=r"center=\{'params': params\}; got the parameters"):
+        read_model(model, data, None, center=params)
+
+
+def test_a_loss_that_is_a_mean_is_told_to_be_one_loss_for_each_datum():
+    params = {"w": np.ones(2)}
+    mean = nllc.loss_model(lambda p, x: jnp.mean(x @ p["w"]), params)
+    reading = read_model(mean, (ROWS,), None, center={"params": params})
+    with pytest.raises(ValueError, match=r"return one for each datum, \[n\]"):
+        reading.num_data()
+    with pytest.raises(ValueError, match=r"return one loss for each datum, \[n\]"):
+        with_batches(reading)
 
 
 def test_data_and_functions_that_do_not_fit_a_network_model_are_refused_by_name():

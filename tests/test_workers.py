@@ -142,6 +142,21 @@ def test_a_table_by_workers_is_the_same_to_the_last_bit(door, serial, tmp_path):
     assert len(pool.futures) == (3 if door == "refined" else 1)  # whose runs are in its folders
 
 
+def affine(params, x):
+    return x @ params["w"] + params["b"]
+
+
+def test_a_network_whose_parameters_are_a_dict_goes_to_workers():
+    params = {"w": jnp.asarray(regression.OLS), "b": jnp.zeros(())}
+    local = nllc.localize(nllc.network_model(affine, params), center={"params": params})
+    assert_same(sweep(InPickles(), local), sweep(local=local))
+    lost = dict.fromkeys(range(6), KILLED)
+    with pytest.warns(nllc.LLCWarning, match="3 of 3 tasks failed"):
+        grid = sweep(InPickles(lost), local)
+    assert "3 of 3 cells failed: see `findings`" in grid.attrs["recommendation"]
+    assert "grid" not in grid.attrs["recommendation"]
+
+
 @pytest.mark.parametrize("door", ["sweep", "trajectory"])
 def test_ctrl_c_cancels_what_is_pending_and_keeps_the_rows(door, serial, tmp_path):
     pool = InPickles({2: KeyboardInterrupt()}, holds=0)

@@ -140,7 +140,8 @@ def _batched_axis(reading: ModelReading) -> tuple[str | None, int]:
             "Taking rows of the data, as `batch_size` does, needs observed sites with rows in "
             "common: a shared plate, or a first axis of one length; got "
             f"{ ({k: v.shape for k, v in reading.data_axes.items()}) }. "
-            "Declare the rows with numpyro.plate."
+            "Declare the rows with numpyro.plate. Losses that are one number, their mean say, have "
+            "none: return one loss for each datum, [n]."
         )
     return None, lengths.pop()
 

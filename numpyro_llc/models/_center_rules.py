@@ -55,6 +55,7 @@ def check_names(trace: Trace, center: Mapping[str, PyTree], modules: Sequence[st
     params = [k for k, site in trace.items() if site["type"] == "param" and k not in modules]
     for name in params:
         if name not in center:
+            _check_whole(name, trace[name]["value"], center)
             raise ValueError(
                 f"numpyro.param {name!r} is not in `center` and would stay fixed at its initial "
                 "value. Add it to `center`; or, to hold it fixed, hide it: "
@@ -83,6 +84,15 @@ def check_names(trace: Trace, center: Mapping[str, PyTree], modules: Sequence[st
         raise ValueError(
             f"`center` names {listed(unknown)}, which the model does not have. "
             f"Its parameter sites are {listed(latents + params)}."
+        )
+
+
+def _check_whole(name: str, value: PyTree, center: Mapping[str, PyTree]) -> None:
+    """Refuse the parameters of a network in the place of ``{site: parameters}``."""
+    if isinstance(value, Mapping) and center and set(center) == set(value):
+        raise ValueError(
+            f"`center` must name the site of the parameters: center={{{name!r}: params}}; got the "
+            f"parameters themselves, {listed(list(center))}."
         )
 
 

@@ -82,7 +82,8 @@ def infer_num_data(axes: Mapping[str, DataAxes], counts: Mapping[str, int]) -> i
         if math.prod(shape) < 2:
             raise ValueError(
                 f"Cannot infer n: observed site {name!r} has batch shape {shape} (to_event, or one "
-                "row?). Pass `num_data`, which must be at least 2."
+                "row?). Pass `num_data`, which must be at least 2; or, of a loss that is one "
+                "number, the mean say, return one for each datum, [n]."
             )
         if plates and math.prod(plates.values()) != math.prod(shape):
             raise ValueError(

@@ -1,5 +1,6 @@
 """A pytree of parameters as a function takes it, and as a param site holds it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
@@ -25,7 +26,7 @@ class Form:
         Of the parameters.
     others : tuple
         The leaves of `whole`, such as the activation functions of an Equinox module, with
-        ``PARAMETER`` in the place of each parameter.
+        :class:`Parameter` in the place of each parameter.
     """
 
     whole: PyTreeDef
@@ -39,11 +40,27 @@ class Form:
         # NumPyro takes a callable, as a module of Equinox is, for what makes the value.
         params = numpyro.param("params", (lambda _: initial) if callable(initial) else initial)
         leaves = iter(jax.tree.leaves(params))
-        filled = [next(leaves) if other is PARAMETER else other for other in self.others]
+        filled = [next(leaves) if other is Parameter else other for other in self.others]
         return jax.tree.unflatten(self.whole, filled)
 
+    def __reduce__(self) -> tuple[Callable, tuple[object, ...]]:
+        """As pytrees: a treedef of Equinox holds marks that are other objects after a pickle."""
+        pure = jax.tree.unflatten(self.pure, [Parameter] * len(self.shapes))
+        whole = jax.tree.unflatten(self.whole, self.others)
+        return _unpickled, (whole, pure, self.shapes, self.others)
 
-PARAMETER = "a parameter"
+
+class Parameter:
+    """The mark of a parameter: a class, which is the same object after a pickle."""
+
+
+def _unpickled(
+    whole: PyTree,
+    pure: PyTree,
+    shapes: tuple[tuple[int, ...], ...],
+    others: tuple[object, ...],
+) -> Form:
+    return Form(jax.tree.structure(whole), jax.tree.structure(pure), shapes, others)
 
 
 def form_of(params: PyTree) -> Form:
@@ -67,7 +84,7 @@ def form_of(params: PyTree) -> Form:
             )
     leaves, whole = jax.tree.flatten(params)
     places = {id(leaf) for _, leaf in paths}
-    others = tuple(PARAMETER if id(leaf) in places else leaf for leaf in leaves)
+    others = tuple(Parameter if id(leaf) in places else leaf for leaf in leaves)
     found = [id(leaf) for leaf in leaves if id(leaf) in places]
     if found != [id(leaf) for _, leaf in paths] or not all(map(_is_hashable, others)):
         raise TypeError(

@@ -9,6 +9,7 @@ import numpyro
 from numpyro import distributions as dist
 
 from numpyro_llc.models._form import Form, form_of
+from numpyro_llc.models._modules import called
 from numpyro_llc.models._types import PyTree
 
 
@@ -65,7 +66,7 @@ class LossModel:
     def __call__(self, *data: PyTree) -> None:
         """Add the loss of each datum, given `data` as the function takes them."""
         params = self.form.filled()
-        losses = self.losses(params, *data)
+        losses = called("losses", self.losses, params, *data)
         if not isinstance(losses, jax.Array) or not jnp.issubdtype(losses.dtype, jnp.floating):
             kind = losses.dtype if isinstance(losses, jax.Array) else type(losses).__name__
             raise TypeError(

@@ -4,7 +4,7 @@
 and for the sample sites ``net/Dense_0.kernel``, ... of ``random_flax_module`` and its sisters.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax.numpy as jnp
 from jax.tree_util import DictKey, KeyPath, keystr, tree_leaves_with_path
@@ -43,6 +43,41 @@ def pure_parameters(value: PyTree) -> PyTree:
     ):
         return value["params"]  # the variables of a Linen module
     return value
+
+
+SPLIT = (
+    "graph, params, rest = nnx.split(net, nnx.Param, ...), and give lambda p, x: "
+    "nnx.merge(graph, p, rest)(x) with these params"
+)
+"""How an NNX module becomes a function of its parameters."""
+
+
+def check_is_function(name: str, function: object) -> None:
+    """Refuse a module of Flax where a function of parameters and inputs is wanted."""
+    kinds = {base.__module__ for base in type(function).__mro__}
+    if any(kind.startswith("flax.nnx") for kind in kinds):
+        raise TypeError(
+            f"`{name}` must be a function of (params, x); got the NNX module "
+            f"{type(function).__name__}. After net.eval(), take it apart: {SPLIT}."
+        )
+    if any(kind.startswith("flax.linen") for kind in kinds):
+        raise TypeError(
+            f"`{name}` must be a function of (params, x); got the Linen module "
+            f"{type(function).__name__}. Give its method, module.apply, with the variables."
+        )
+
+
+def called(name: str, function: Callable[..., PyTree], *args: PyTree) -> PyTree:
+    """What a user's function returns; refused if its module changes state of its own."""
+    try:
+        return function(*args)
+    except Exception as error:
+        if type(error).__name__ != "TraceContextError":
+            raise
+        raise TypeError(
+            f"`{name}` changes the state of its NNX module, as dropout and batch norm do in "
+            f"training mode: {error}. Call net.eval() before nnx.split(net, nnx.Param, ...)."
+        ) from error
 
 
 def plain_dicts(tree: PyTree) -> PyTree:

@@ -11,6 +11,7 @@ from numpyro import distributions as dist
 
 from numpyro_llc._checks import check_positive
 from numpyro_llc.models._form import Form, form_of
+from numpyro_llc.models._modules import called, check_is_function
 from numpyro_llc.models._types import PyTree
 
 LIKELIHOODS: dict[str, Callable[..., dist.Distribution]] = {
@@ -37,7 +38,7 @@ class NetworkModel:
         self._check_data(y)
         params = self.form.filled()
         with numpyro.plate("data", len(y)):
-            outputs = self.apply(params, x)
+            outputs = called("apply", self.apply, params, x)
             if not isinstance(outputs, jax.Array):
                 raise TypeError(
                     f"`apply` must return one array of outputs; got {type(outputs).__name__}."
@@ -120,5 +121,6 @@ def network_model(
             "`apply` must be a function of (params, x), and `likelihood` a name or a function of "
             f"the outputs; got {type(apply).__name__} and {type(likelihood).__name__}."
         )
+    check_is_function("apply", apply)
     check_positive("scale", scale, meaning="It is the standard deviation of the noise.")
     return NetworkModel(apply, form_of(params), likelihood, float(scale))

@@ -110,11 +110,19 @@ def _no_plateau(grid: xr.Dataset) -> str:
     ends = np.flatnonzero(known)[[0, -1]]
     return (
         f"λ̂ has no plateau: from γ = {number(gammas[ends[0]])} to {number(gammas[ends[1]])} it "
-        f"goes from {_range(llc[:, ends[0]])} to {_range(llc[:, ends[1]])}, and γ takes "
+        f"goes {_by_center(llc[:, ends])}, and γ takes "
         f"{_shares(grid['localization_share'].to_numpy())} of it. So λ̂ is no learning coefficient "
         "at any of these γ: it counts the directions that the data determine better than γ does. "
         "Compare it at one γ only."
     )
+
+
+def _by_center(llc: np.ndarray) -> str:
+    """λ̂ at the first and the last γ, centre by centre."""
+    said = [f"from {number(first, 3)} to {number(last, 3)}" for first, last in llc]
+    if len(said) == 1:
+        return said[0]
+    return ", ".join(f"{one} at centre {k}" for k, one in enumerate(said))
 
 
 def _smallest(

@@ -11,7 +11,7 @@ import pandas as pd
 import xarray as xr
 from numpyro.infer.mcmc import MCMCKernel
 
-from numpyro_llc._checks import check_positive
+from numpyro_llc._checks import check_positive, number
 from numpyro_llc.inference_data import DatasetResult
 from numpyro_llc.kernels import kernel_of
 from numpyro_llc.local import (
@@ -33,6 +33,8 @@ DECADES = 2
 """How far the grid goes, either way, from the γ at which ``√(d/γ)`` is the length of the centre."""
 LEAST_MIDDLE, MOST_MIDDLE = 0.1, 100.0
 """The middle of the grid stays within these, of a centre at or near zero, or a very long one."""
+NEGATIVE = 4.0
+"""Monte Carlo errors below zero at which λ̂ is negative."""
 SPECTRUM_ROWS = 8192
 """Rows of the data, at most, from which the spectrum of the Hessian is measured."""
 
@@ -101,7 +103,8 @@ def choose_localization(
     ----------
     rng_key : jax.Array
     model : LocalizedModel or callable
-        What :func:`localize` returned, whose γ is not used, or a plain model with `center`.
+        What :func:`localize` returned, whose γ is not used, or a plain model with `center`. With
+        ``localize(model, center=None, truth="center")`` the centres need not be minima.
     model_args, model_kwargs, kernel, batch_size, num_chains
         As in ``estimate_llc``.
     center : dict, Center or a list of them, optional
@@ -136,9 +139,7 @@ def choose_localization(
     determine better than γ does.
     """
     centers = list(center) if is_axis(center) else [center]
-    local = replace(as_localized(model, center=centers[0]), localization=1.0)
-    if center is not None:
-        local = replace(local, center=centers[0])
+    local = _at(model, centers[0])
     num_warmup = NUM_WARMUP if num_warmup is None else num_warmup
     num_samples = NUM_SAMPLES if num_samples is None else num_samples
     schedule = check_schedule(num_warmup, num_samples, num_chains, None, "vectorized", False, None)
@@ -165,7 +166,33 @@ def choose_localization(
         raise KeyboardInterrupt
     key = run_keys(rng_key).curvature
     found = xr.merge([found, _curves(key, plans, grid)], combine_attrs="override")
-    return LocalizationChoice(choose(found, plan.target.dimension, num_warmup + num_samples))
+    chosen = choose(found, plan.target.dimension, num_warmup + num_samples)
+    chosen.attrs["reason"] += _no_minimum(chosen)
+    return LocalizationChoice(chosen)
+
+
+def _at(model: LocalizedModel | Callable, center: PyTree) -> LocalizedModel:
+    """The model at this centre, if one is given, with a γ of which each cell has its own."""
+    if isinstance(model, LocalizedModel):
+        local = model if center is None else replace(model, center=center)
+    else:
+        local = as_localized(model, center=center)
+    return replace(local, localization=1.0)
+
+
+def _no_minimum(grid: xr.Dataset) -> str:
+    """Which centres have points of lower loss nearby, and what may be measured at these."""
+    below = grid["llc"] < -NEGATIVE * grid["mcse_mean"]
+    centers = np.flatnonzero(below.any("localization"))
+    if not centers.size:
+        return ""
+    which = "The centre" if grid.sizes["center"] == 1 else f"Centre {', '.join(map(str, centers))}"
+    return (
+        f" {which} is no minimum of the loss by the data: λ̂ is negative, down to "
+        f"{number(float(grid['llc'].min()), 3)}. It is no learning coefficient there, whatever γ. "
+        "truth='center' in localize measures the function that is computed at the centre, which "
+        "needs no minimum: localize(model, center=None, truth='center') in the place of the model."
+    )
 
 
 def _checked(localization: Sequence[float]) -> list[float]:

@@ -163,10 +163,19 @@ def sweep(
                 error.table = grid
                 raise
         if "center" not in axes:
-            grid.attrs |= recommend(grid, list(axes))
+            grid.attrs |= _recommended(grid, list(axes))
         if path is not None and (todo or folder.can_write):
             keep(grid, path)
     return grid
+
+
+def _recommended(grid: xr.Dataset, axes: list[str]) -> dict[str, str]:
+    """What to choose; of a grid without a number, why there is none."""
+    failed = int((grid["status"] == "failed").sum())
+    if failed < grid["status"].size:
+        return recommend(grid, axes)
+    said = f"None: {failed} of {failed} cells failed: see `findings`. The same call tries again."
+    return {"recommendation": said, "recommended": "{}"}
 
 
 def _tasks(

@@ -6,6 +6,7 @@ from numpyro_llc._checks import percent
 from numpyro_llc.estimators import RESOLVED
 from numpyro_llc.local import (
     AT_THE_EDGE,
+    DENSE_LIMIT,
     edge_of,
     lowest_curvature,
     rounding,
@@ -27,6 +28,15 @@ OF_THE_FUNCTION = (
     "computed there"
 )
 
+NOT_CHECKED = (
+    f"Not checked: with minibatches the Hessian at the centre is measured up to {DENSE_LIMIT} "
+    "parameters only. Whether `center` is a local minimum of the loss is not known"
+)
+TO_CHECK = (
+    "find_center from this point measures both where it ends; truth='center' in localize needs no "
+    "minimum."
+)
+
 
 def center_edge(e: CheckInput) -> Outcome:
     """The loss has a minimum inside: it does not fall to the edge of the support of a site."""
@@ -43,7 +53,12 @@ def center_edge(e: CheckInput) -> Outcome:
 
 
 def center_curvature(e: CheckInput) -> Outcome:
-    """The smallest eigenvalue of the Hessian at the centre, of nL."""
+    """The smallest eigenvalue of the Hessian at the centre, of nL; of large models a note."""
+    if e.report.center_smallest_eigenvalue is None and e.report.truth != "center":
+        slope = e.number("center_gradient_norm")
+        if np.isfinite(slope):
+            said = f"{NOT_CHECKED}; the gradient norm of nL is {slope:.4g}."
+            return Outcome(np.nan, np.nan, False, said, TO_CHECK)
     smallest, largest = (
         e.number(f"center_{which}_eigenvalue") for which in ("smallest", "largest")
     )

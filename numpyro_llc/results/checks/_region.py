@@ -1,4 +1,4 @@
-"""Checks of the region that was sampled: its size, γ's part in it, and the law of `llc`."""
+"""Checks of the region that was sampled: β, its size, γ's part in it, and the law of `llc`."""
 
 import numpy as np
 
@@ -15,6 +15,21 @@ where the draws do not exclude the second. In the zoo at n = 1000 and γ = 1 at 
 GAMMA_LAW = (0.5, 1.25)
 """Variance over mean of `llc`; in the zoo at n = 1000 from 0.90 (γ, m > 1) to 1.01 (small n), where
 λ > 0. Below 1/2, λ̂ grows by more than half of itself with each factor e in n."""
+
+
+def inverse_temperature(e: CheckInput) -> Outcome:
+    """β above that of the posterior, 1: an nβ of a tool that multiplies the mean loss, perhaps."""
+    beta, count = e.number("inverse_temperature"), e.number("num_data")
+    usual = 1.0 / np.log(count)
+    return at_most(
+        beta,
+        max(1.0, usual),
+        "`inverse_temperature`",
+        "it multiplies the loss summed over the data, so that the density is narrower than the "
+        f"posterior; 1/log n is {usual:.3g} for n = {count:g}",
+        "Leave it out for 1/log n. nβ of other tools, which multiplies a mean loss: divide it by "
+        f"n, here {beta / count:.3g}.",
+    )
 
 
 def above_half_dimension(e: CheckInput) -> Outcome:

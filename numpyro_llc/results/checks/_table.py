@@ -10,6 +10,7 @@ CHECKS: dict[str, Callable[[CheckInput], Outcome]] = {
     "interrupted": _chains.interrupted,
     "few_draws": _chains.few_draws,
     "warmup_limit": _chains.warmup_limit,
+    "inverse_temperature": _region.inverse_temperature,
     "center_edge": _center.center_edge,
     "center_curvature": _center.center_curvature,
     "center_gradient": _center.center_gradient,
