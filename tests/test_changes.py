@@ -11,6 +11,7 @@ import numpyro_llc as nllc
 def trajectory(llc, error):
     llc, error = np.asarray(llc, float), np.broadcast_to(error, np.shape(llc)).astype(float)
     columns = {"llc": ("checkpoint", llc), "error": ("checkpoint", error)}
+    columns["status"] = "checkpoint", np.where(llc < 5, "doubtful", "ok")
     return xr.Dataset(columns, coords={"step": ("checkpoint", 100 * np.arange(len(llc)))})
 
 
@@ -70,6 +71,7 @@ def test_numbers_of_a_run_by_hand():
 def test_checkpoints_without_an_estimate_are_passed_over():
     table = nllc.llc_changes(trajectory([1.0, np.nan, 9.0], 0.1))
     assert list(table.index) == [(0, 200)]
+    assert table.attrs == {"checkpoints": 2, "doubtful": 1}
     assert table["p_value"].item() < 1e-300 or table["p_value"].item() == 0.0
     same = nllc.llc_changes(trajectory([1.0, 1.0, 2.0], 0.0))["p_value"]
     assert list(same) == [1.0, 0.0]
@@ -84,7 +86,7 @@ def test_checkpoints_without_an_estimate_are_passed_over():
             {},
             r"one truth, and has \['data', 'center'\].*sel\(truth='center'\)",
         ),
-        (xr.Dataset(), {}, r"it lacks \['error', 'llc'\]"),
+        (xr.Dataset(), {}, r"it lacks \['error', 'llc', 'status'\]"),
         (trajectory([1.0, 2.0], 0.1), {"pairs": "some"}, "`pairs` must be one of"),
         (trajectory([1.0, 2.0], 0.1), {"ci_prob": 95}, "`ci_prob` must be below 1"),
     ],

@@ -417,8 +417,8 @@ def test_a_picture_of_both_truths_keeps_those_above_zero_readable(rows):
     names = [text.get_text() for text in right.get_legend().get_texts()]
     assert {name.removesuffix(", with findings") for name in names} == {
         "loss",
-        "λ̂ by the data",
-        "λ̂ by the center",
+        "λ̂ from the data",
+        "λ̂, truth at the centre",
     }
     place = [
         right.transAxes.inverted().transform(right.transData.transform((0.0, y)))[1]

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     Handles = list[Line2D | ErrorbarContainer]
 
 _COLORS = {"data": "C1", "center": "C2"}
+_NAMES = {"data": "λ̂ from the data", "center": "λ̂, truth at the centre"}
 
 
 def plot_trajectory(trajectory: xr.Dataset, *, axes: "Axes | None" = None) -> np.ndarray:
@@ -33,7 +34,7 @@ def plot_trajectory(trajectory: xr.Dataset, *, axes: "Axes | None" = None) -> np
     numpy.ndarray of matplotlib.axes.Axes [2]
         The loss per datum at each checkpoint, in nats, on the left axis, and on its twin λ̂ ± 2
         Monte Carlo errors by each truth, hollow where there are findings. Far below 0 the axis of λ̂
-        is logarithmic, so that the values above stay readable. Checkpoints without λ̂ are left out.
+        is logarithmic, so that the values above stay readable. The legend is above. Checkpoints without λ̂ are left out.
     """
     missing = {"llc", "error", "center_loss", "status"} - set(trajectory)
     if missing:
@@ -53,12 +54,13 @@ def plot_trajectory(trajectory: xr.Dataset, *, axes: "Axes | None" = None) -> np
     right.set_ylabel("λ̂")
     handles: Handles = [line]
     for truth in trajectory["truth"].to_numpy():
-        name = "λ̂" if trajectory.sizes["truth"] == 1 else f"λ̂ by the {truth}"
+        name = "λ̂" if trajectory.sizes["truth"] == 1 else _NAMES[str(truth)]
         handles += _curve(right, trajectory.sel(truth=truth), _COLORS[truth], name)
     llc, error = (trajectory[k].to_numpy().ravel() for k in ("llc", "error"))
     compress_negative(right, llc, 2.0 * error)
     left.set_zorder(right.get_zorder() - 1)
-    right.legend(handles=handles, loc="best", fontsize="small")
+    above = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "frameon": False}
+    right.legend(handles=handles, ncols=2, fontsize="small", **above)
     return np.array([left, right])
 
 

@@ -43,7 +43,9 @@ def llc_changes(
     -------
     pandas.DataFrame
         A row a pair, by ``step`` and ``later_step``: ``change`` of λ̂, its ``error``, the interval
-        ``ci<percent>_lb`` and ``ci<percent>_ub``, and ``p_value``.
+        ``ci<percent>_lb`` and ``ci<percent>_ub``, and ``p_value``. Checkpoints count whatever their
+        findings, and ``.attrs["doubtful"]`` says how many have any, of ``.attrs["checkpoints"]``.
+        Where the centre is no minimum, a change of λ̂ is real and of no learning coefficient.
 
     Raises
     ------
@@ -62,7 +64,7 @@ def llc_changes(
     ci_prob = check_probability(ci_prob)
     if pairs not in PAIRS:
         raise ValueError(f"`pairs` must be one of {list(PAIRS)}; got {pairs!r}.")
-    if missing := {"llc", "error"} - set(trajectory):
+    if missing := {"llc", "error", "status"} - set(trajectory):
         raise ValueError(
             f"`trajectory` must be what `llc_trajectory` returns; it lacks {sorted(missing)}."
         )
@@ -85,7 +87,7 @@ def llc_changes(
     change, spread = llc[second] - llc[first], np.hypot(error[first], error[second])
     half = _quantile(ci_prob, len(change)) * spread
     percent = f"{100 * ci_prob:g}"
-    return pd.DataFrame(
+    table = pd.DataFrame(
         {
             "change": change,
             "error": spread,
@@ -95,6 +97,14 @@ def llc_changes(
         },
         index=pd.MultiIndex.from_arrays([step[first], step[second]], names=["step", "later_step"]),
     )
+    table.attrs = _doubts(trajectory, known)
+    return table
+
+
+def _doubts(trajectory: xr.Dataset, known: np.ndarray) -> dict[str, int]:
+    """How many checkpoints there are, and how many have findings."""
+    states = trajectory["status"].to_numpy()[known]
+    return {"checkpoints": len(known), "doubtful": int(np.sum(states != "ok"))}
 
 
 def _quantile(probability: float, count: int) -> float:
