@@ -211,10 +211,9 @@ def draw(picture, curves, tables, by_data, parts):
     loss.set(ylabel="loss of a token [nats]", title="Two layers of attention find induction")
     loss.legend(title="full: repeated words, dotted: new")
     score.set(ylabel="attention of the best head")
-    score.legend([], title="full: induction, dotted: previous token", loc="upper left")
+    score.legend([], title="full: induction, dotted: previous token", loc="lower right")
     by_center.set(ylabel="λ̂ by the centre")
     low.set(ylabel="λ̂ by the data, seed 0", xlabel="step of AdamW")
-    low.set_yscale("symlog", linthresh=100)
     refined.set(ylabel="λ̂ of a part, seed 0")
     for axis in axes[:4]:
         axis.set_xlim(0, 1.02 * curves[0]["step"].max())
