@@ -102,8 +102,9 @@ def refined_llc(
     Notes
     -----
     Wang, Hoogland, van Wingerden, Furman, Murfet (2024), arXiv:2410.02984. What is fixed at ``w*``
-    takes no part: at a minimum λ̂ of the whole is at least that of each part, up to γ. Each
-    refinement compiles for itself.
+    takes no part: at a minimum λ̂ of the whole is at least that of each part, up to γ. A refinement
+    compiles for itself, unless another has masks with as many True in the same arrays: of heads
+    that are stacked in one array, the first compiles for all.
     """
     check_output(output, mesh)
     check_executor(executor, mesh)
