@@ -107,13 +107,12 @@ def draw(picture, trajectory, ranks, loss):
     scaled = own.assign(center_loss=("checkpoint", loss * trajectory.attrs["num_data"]))
     left, right = nllc.plots.plot_trajectory(scaled, axes=top)
     left.set(yscale="log", ylim=(1e-3, None), xlabel="", ylabel="training loss, ½ squared error")
-    left.set_title(f"Deep linear network, {LAYERS} layers of {WIDTH}")
+    top.figure.suptitle(f"Deep linear network, {LAYERS} layers of {WIDTH}")
     levels = {known(rank): f"{known(rank):g}: λ, rank {rank}" for rank in sorted(set(ranks))}
     for level in levels:
         right.axhline(level, color="0.4", linestyle=":", linewidth=1, zorder=0)
     right.set_yticks(list(levels), levels.values())
     right.set_ylabel("λ̂ by the centre")
-    right.get_legend().set_loc("lower right")
     low.plot(trajectory["step"], trajectory["llc"].sel(truth="data"), "C3s-", linewidth=0.7)
     low.set_yscale("symlog", linthresh=10)
     low.set(xlabel="step of gradient descent", ylabel="λ̂ by the data")
