@@ -34,7 +34,7 @@ def plot_trajectory(trajectory: xr.Dataset, *, axes: "Axes | None" = None) -> np
     numpy.ndarray of matplotlib.axes.Axes [2]
         The loss per datum at each checkpoint, in nats, on the left axis, and on its twin λ̂ ± 2
         Monte Carlo errors by each truth, hollow where there are findings. Far below 0 the axis of λ̂
-        is logarithmic, so that the values above stay readable. The legend is above. Checkpoints without λ̂ are left out.
+        is logarithmic, so that the values above stay readable. Checkpoints without λ̂ are left out.
     """
     missing = {"llc", "error", "center_loss", "status"} - set(trajectory)
     if missing:
@@ -59,8 +59,14 @@ def plot_trajectory(trajectory: xr.Dataset, *, axes: "Axes | None" = None) -> np
     llc, error = (trajectory[k].to_numpy().ravel() for k in ("llc", "error"))
     compress_negative(right, llc, 2.0 * error)
     left.set_zorder(right.get_zorder() - 1)
-    above = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "frameon": False}
-    right.legend(handles=handles, ncols=2, fontsize="small", **above)
+    right.legend(
+        handles=handles,
+        loc="lower center",
+        bbox_to_anchor=(0.5, 1.0),
+        frameon=False,
+        ncols=2,
+        fontsize="small",
+    )
     return np.array([left, right])
 
 
