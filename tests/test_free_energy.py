@@ -195,7 +195,7 @@ def test_rungs_whose_chains_disagree_are_told():
 def test_a_warning_that_is_an_error_holds_the_ladder(sampled, monkeypatch):
     monkeypatch.setattr(_ladder, "MOST_R_HAT", 0.0)
     with pytest.raises(nllc.LLCWarning, match="The chains disagree") as told:
-        both_ladders(1_000)
+        both_ladders(1_000, **WALK)
     xr.testing.assert_equal(told.value.result.data, sampled.data)
 
 
