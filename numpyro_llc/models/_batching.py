@@ -17,8 +17,6 @@ from numpyro_llc.models._reading import ModelReading
 from numpyro_llc.models._types import Arrays, InAxes, Losses, Parameters
 
 _TRIED_ROWS = 3
-_ROWS_AMONG = 1024
-"""Away from the centre, where the losses of all rows are not known, they are tried among these."""
 _TOLERANCE = {4: 1e-3, 8: 1e-7}
 """Relative difference that rounding may leave between two losses, by bytes of the float type: far
 above its unit, 1e-7 or 1e-16, for a loss may be a difference of large terms."""
@@ -31,8 +29,7 @@ def with_batches(reading: ModelReading, in_axes: InAxes | None = None) -> Progra
     Where a plate of the observed sites is indexed in the model (or declares `subsample_size`), the
     rows go into the plate. Otherwise the array arguments are sliced: those that `in_axes` says, or
     those whose first axis is as long as the data. What was found is tried on a few rows: their
-    losses must be those that the full data give, and a little away from the centre those that they
-    have among more rows.
+    losses must be those that the full data give, here and a little away from the centre.
 
     Parameters
     ----------
@@ -219,27 +216,18 @@ def _accepted(reading: ModelReading, batching: Batching) -> Program:
     program = _program(reading, replace(batching, site_axes=tuple(site_axes)))
     if _rules.is_traced(reading.center, reading.arrays):  # Numbers cannot be compared yet.
         return program
-    others = np.setdiff1d(np.arange(min(batching.num_rows, _ROWS_AMONG)), rows)
-    among = np.concatenate([rows, others])
-    at_center, away, among_others = _tried(
-        program, reading.center, reading.arrays, jnp.asarray(rows), jnp.asarray(among)
-    )
-    _compare(reading.center_losses, at_center, dict(site_axes), rows)
-    _compare(among_others, away, dict(site_axes), np.arange(rows.size))
+    for shift in (0.0, _rules.AWAY):
+        full, part = _both(program, reading.center, shift, reading.arrays, jnp.asarray(rows))
+        _compare(full, part, dict(site_axes), rows)
     return program
 
 
 @partial(jax.jit, static_argnums=0)
-def _tried(
-    program: Program, center: Parameters, arrays: Arrays, rows: jax.Array, among: jax.Array
-) -> tuple[Losses, Losses, Losses]:
-    """Losses of `rows` at the centre; away from it; and there of `among`, rows and others."""
-    away = jax.tree.map(lambda leaf: leaf + _rules.AWAY, center)
-    return (
-        program.batch_losses(center, arrays, rows),
-        program.batch_losses(away, arrays, rows),
-        program.batch_losses(away, arrays, among),
-    )
+def _both(
+    program: Program, center: Parameters, shift: float | jax.Array, arrays: Arrays, rows: jax.Array
+) -> tuple[Losses, Losses]:
+    z = jax.tree.map(lambda leaf: leaf + shift, center)
+    return program.losses(z, arrays), program.batch_losses(z, arrays, rows)
 
 
 def _compare(full: Losses, part: Losses, axes: Mapping[str, int], rows: np.ndarray) -> None:
