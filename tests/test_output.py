@@ -91,7 +91,7 @@ def files_of(folder):
     ids=["empty", "blank", "null", "number", "bytes", "file", "under a file"],
 )
 def test_what_is_no_folder_is_refused_before_anything_is_traced(door, output, error, monkeypatch):
-    monkeypatch.setattr("numpyro_llc.models._reading.read_model", None)
+    monkeypatch.setattr("numpyro_llc.models._elsewhere.read_model", None)
     monkeypatch.setattr("numpyro_llc.local.LocalizedModel.read", None)
     before = set(os.listdir())
     with pytest.raises(error, match="`output` must be"):
