@@ -93,7 +93,7 @@ def plateaus(table):
         "error": rows["mcse_mean"].apply(lambda errors: np.sqrt(np.sum(errors**2))) / count,
         "spread": rows["llc"].std(),
         "mcse_mean": rows["mcse_mean"].mean(),
-        "λ̂ by the data": rows["llc_data"].mean(),
+        "λ̂ from the data": rows["llc_data"].mean(),
         "λ": rows["λ"].first(),
     }
     return pd.DataFrame(by_rank)
@@ -112,10 +112,10 @@ def draw(picture, trajectory, ranks, loss):
     for level in levels:
         right.axhline(level, color="0.4", linestyle=":", linewidth=1, zorder=0)
     right.set_yticks(list(levels), levels.values())
-    right.set_ylabel("λ̂ by the centre")
+    right.set_ylabel("λ̂, truth at the centre")
     low.plot(trajectory["step"], trajectory["llc"].sel(truth="data"), "C3s-", linewidth=0.7)
     low.set_yscale("symlog", linthresh=10)
-    low.set(xlabel="step of gradient descent", ylabel="λ̂ by the data")
+    low.set(xlabel="step of gradient descent", ylabel="λ̂ from the data")
     low.axhline(0, color="0.4", linewidth=0.5)
     figure.savefig(picture, dpi=90)
 

@@ -21,8 +21,8 @@ class LLCWarning(UserWarning):
     idata : inference data or None
         The result it is about.
     result
-        What a function that samples or searches without inference data for its result has made, as
-        far as it came: a table, a ladder, a ``Center``. Any warning that ends one has it.
+        The table, ladder or ``Center`` of a function that returns no inference data, as far as it
+        was computed.
     """
 
     def __init__(self, message: str, idata: Any = None) -> None:
@@ -51,7 +51,8 @@ def going_with(result: Callable[[], Any]) -> Iterator[None]:
 def give(warning: Warning, result: Any) -> None:
     """Put what was computed on a warning that is an error."""
     warning.__dict__["result"] = result
-    warning.add_note("What was computed is the attribute `result` of this warning.")
+    if result is not None:
+        warning.add_note("What was computed is the attribute `result` of this warning.")
 
 
 class NonFiniteLossError(RuntimeError):
@@ -90,11 +91,13 @@ class DataError(RuntimeError):
     ----------
     idata : inference data or None
         The draws made before the failure (None if there were none).
+    table : xarray.Dataset or None
+        The rows before it, of a sweep.
     """
 
     def __init__(self, message: str, idata: Any = None) -> None:
         super().__init__(message)
-        self.idata = idata
+        self.idata, self.table = idata, None
 
 
 class NonFiniteCenterError(ValueError):

@@ -102,7 +102,7 @@ def test_a_row_is_what_estimate_llc_gives(rows):
 
 
 def test_chains_are_carried_on(table):
-    """They end where those of the one before were, and the rows have their exact values."""
+    """They begin where those of the one before ended, the first excepted."""
     assert table["carried"].to_numpy().tolist()[0] == 0
     assert (table["carried"][1:] > 0).any()
 

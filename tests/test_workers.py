@@ -188,6 +188,7 @@ def test_a_pool_that_broke_ends_the_call_with_the_rows_so_far(door, serial, tmp_
         TABLES[door](pool, output=tmp_path)
     llc = info.value.table["llc"].to_numpy()
     np.testing.assert_array_equal(llc[:2], serial[door]["llc"].to_numpy()[:2])
+    assert_same(TABLES[door](InPickles(), output=tmp_path), serial[door])
 
 
 def test_a_pool_that_is_shut_down_is_said():

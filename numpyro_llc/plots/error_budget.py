@@ -42,7 +42,7 @@ def plot_error_budget(idata: Result, *, axes: "Axes | None" = None) -> "Axes":
             axes.plot([llc, llc - value], [row, row], color=color, linewidth=2)
             axes.plot(llc - value, row, "<" if value > 0 else ">", color=color)
         axes.text(1.02, row, _said(value, kind), transform=axes.get_yaxis_transform(), va="center")
-    axes.vlines(llc, -0.6, len(table) - 0.5, color="black", linewidth=1, zorder=0)
+    axes.plot([llc, llc], [-0.6, len(table) - 0.5], color="black", linewidth=1, zorder=0)
     for kind in dict.fromkeys(table["kind"]):
         axes.plot([], [], color=_COLORS[kind], linewidth=2, label=_LABELS[kind])
     names = [str(name).replace("_", " ") for name in table.index]

@@ -241,6 +241,6 @@ def report_of_center(curvature: Curvature | None) -> Fields:
         "center_smallest_eigenvalue": curvature.smallest,
         "center_largest_eigenvalue": curvature.largest,
         "center_shift": curvature.newton_shift,
-        "center_expected_llc": curvature.expected_llc,
+        "center_expected_llc": None if curvature.hessian is None else curvature.expected_llc,
         "center_edge": ", ".join(curvature.edge) or None,
     }

@@ -98,8 +98,16 @@ def _on_plateau(grid: xr.Dataset, found: Plateau, cell: int) -> str:
         f"{percent(found.change, 2)} (λ̂ at this γ: {_range(here['llc'].to_numpy())}), and γ "
         f"takes {_shares(on['localization_share'].to_numpy())} of it. The draws lie "
         f"{_range(here['distance'].to_numpy())} from a centre of length "
-        f"{_range(here['center_norm'].to_numpy())}."
+        f"{_range(here['center_norm'].to_numpy())}{_too_far(here)}."
     )
+
+
+def _too_far(here: xr.Dataset) -> str:
+    """What is to be said of a plateau no γ of which keeps the draws near."""
+    norm = here["center_norm"]
+    if not ((here["distance"] > norm) & (norm > 0)).any():
+        return ""
+    return ": further than it is long, at every γ of the plateau"
 
 
 def _no_plateau(grid: xr.Dataset) -> str:

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import xarray as xr
 
-from numpyro_llc.errors import CheckpointError, LLCWarning, NonFiniteLossError
+from numpyro_llc.errors import CheckpointError, DataError, LLCWarning, NonFiniteLossError
 from numpyro_llc.inference_data import (
     InferenceData,
     Table,
@@ -60,6 +60,8 @@ FOUND = "found"
 
 def row_of(plan: Plan, run: Run, finished: Finished, rng_key: jax.Array, block: int = 0) -> Row:
     """The row of one block of chains of a run, its findings as such under ``FOUND``."""
+    if isinstance(finished.failure, DataError):  # with which the state went
+        raise finished.failure
     own = replace(finished, draws=run.of_block(finished.draws, block))
     status = ""
     with warnings.catch_warnings():

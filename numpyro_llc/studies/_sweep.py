@@ -14,7 +14,7 @@ from numpyro.infer.mcmc import MCMCKernel
 from tqdm.auto import tqdm
 
 from numpyro_llc._checks import check_key, check_positive
-from numpyro_llc.errors import ExecutorError, going_with, warn
+from numpyro_llc.errors import DataError, ExecutorError, going_with, warn
 from numpyro_llc.local import Localization, LocalizedModel, check_localized
 from numpyro_llc.models import PyTree
 from numpyro_llc.sampling import (
@@ -159,7 +159,7 @@ def sweep(
                     bar.update(len(todo & set(places)))
             except KeyboardInterrupt:
                 warn("The sweep was interrupted: some cells are NaN.")
-            except ExecutorError as error:
+            except (DataError, ExecutorError) as error:
                 error.table = grid
                 raise
         if "center" not in axes:

@@ -29,8 +29,8 @@ OF_THE_FUNCTION = (
 )
 
 NOT_CHECKED = (
-    f"Not checked: with minibatches the Hessian at the centre is measured up to {DENSE_LIMIT} "
-    "parameters only. Whether `center` is a local minimum of the loss is not known"
+    "Not checked: with a stochastic-gradient kernel the Hessian at the centre is measured up to "
+    f"{DENSE_LIMIT} parameters only. Whether `center` is a local minimum of the loss is not known"
 )
 TO_CHECK = (
     "find_center from this point measures both where it ends; truth='center' in localize needs no "
