@@ -3,6 +3,7 @@
 import gc
 import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import h5py
@@ -162,7 +163,7 @@ def test_losses_of_each_datum_are_those_from_memory(fitted, tmp_path):
 def test_a_read_that_fails_ends_the_run_and_keeps_its_draws():
     reads, y = Counted(DATA[0]), Counted(DATA[1])
     estimate((reads, y))
-    gone = Counted(DATA[0], fails_after=reads.reads + 20)
+    gone = Counted(DATA[0], fails_after=reads.reads + 10_000)  # some chunks of draws later
     wanted = r"`model_args\[0\]` \(Counted\).*OSError: the disk is gone"
     with pytest.raises(DataError, match=wanted) as seen:
         estimate((gone, y), num_samples=80_000)
@@ -292,3 +293,22 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
     large, size = highest(2_000_000)
     assert size == 4e8
     assert large - small < 0.15 * size, (small, large)
+
+
+LOCAL = nllc.localize(regression.model, center={"w": regression.OLS})
+IN_CELLS = {**SHORT, "thinning": None, "progress_bar": False, "localization": [1.0, 2.0]}
+
+
+def test_workers_are_not_sent_what_lies_in_a_file(tmp_path):
+    data = memory_maps(tmp_path, *DATA)
+    with pytest.raises(
+        ValueError, match=r"`executor` takes the whole of `model_args\[0\]`, a memm"
+    ):
+        nllc.sweep(KEY, LOCAL, data, executor=ThreadPoolExecutor(1), **IN_CELLS)
+
+
+def test_a_read_that_fails_ends_a_sweep_with_its_table():
+    gone = Counted(DATA[0], fails_after=60)
+    with pytest.raises(DataError, match="the disk is gone") as seen:
+        nllc.sweep(KEY, LOCAL, (gone, DATA[1]), **{**IN_CELLS, "num_samples": 80_000})
+    assert seen.value.table.sizes["localization"] == 2

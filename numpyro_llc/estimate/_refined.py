@@ -107,12 +107,12 @@ def refined_llc(
     that are stacked in one array, the first compiles for all.
     """
     check_output(output, mesh)
-    check_executor(executor, mesh)
+    check_executor(executor, mesh, model_args, model_kwargs)
     _check(sites, evaluate_on)
-    kernel_of(kernel, batch_size)
+    in_axes = getattr(kernel_of(kernel, batch_size), "in_axes", None)
     check_schedule(num_warmup, num_samples, num_chains, thinning, chain_method, False, until, mesh)
     local = check_localized(model)
-    reading = local.read(model_args, model_kwargs)
+    reading = local.read(model_args, model_kwargs, in_axes)
     check_localization(local.localization, reading.center)
     for part in (one for one in sites.values() if one is not None):
         split(reading.center, part)

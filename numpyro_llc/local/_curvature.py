@@ -161,7 +161,7 @@ def _gradient(
     """The norm of the gradient of nL, and how many derivatives of each site are not finite."""
     if tempered is None:
         tempered = make_anchor(target).gradient
-    tempered = jax.tree.map(lambda g, c: g.reshape(-1, *jnp.shape(c))[0], tempered, target.center)
+    tempered = jax.tree.map(lambda g, c: g[(0,) * (g.ndim - jnp.ndim(c))], tempered, target.center)
     norm = jnp.sqrt(inner(tempered, tempered)) / target.inverse_temperature
     return norm, count_not_finite(tempered)
 

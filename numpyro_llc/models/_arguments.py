@@ -154,7 +154,9 @@ def check_given_in_memory(
         "Pass np.asarray(...) of it, to hold it in memory; or sample by `estimate_llc` with a "
         "`batch_size`."
     )
-    check_in_memory(split_arguments(args, kwargs)[1], what, remedy)
+    paths, _ = jax.tree.flatten_with_path((tuple(args), dict(kwargs or {})))
+    sources = [Source.of(leaf, _where(path)) for path, leaf in paths if is_source(leaf)]
+    check_in_memory(sources, what, remedy)
 
 
 def check_model(model: object) -> Callable:

@@ -82,7 +82,7 @@ def _check_sources(reading: ModelReading, batching: Batching) -> None:
         if isinstance(array, Source) and axis != 0:
             host = array.host
             raise ValueError(
-                f"{host.name}, a {type(host.array).__name__} of shape {host.shape}, must have the "
+                f"{host.name}, a {host.kind} of shape {host.shape}, must have the "
                 f"{batching.num_rows} rows of the data along its first axis, to be read row by "
                 "row. Pass np.asarray(...) of it, to hold it in memory."
             )

@@ -39,6 +39,8 @@ class HostArray:
         With rows along its first axis.
     name : str
         The argument, as the user types it.
+    kind : str
+        Its type.
     shape : tuple of int
     dtype : numpy.dtype
         What JAX holds it as.
@@ -46,7 +48,7 @@ class HostArray:
 
     def __init__(self, array: PyTree, name: str) -> None:
         self.array: PyTree = np.asarray(array) if isinstance(array, np.ndarray) else array
-        self.name, self.shape = name, tuple(array.shape)
+        self.name, self.kind, self.shape = name, type(array).__name__, tuple(array.shape)
         self.dtype = np.dtype(jax.dtypes.canonicalize_dtype(array.dtype.newbyteorder("=")))
         self.number = next(_numbers)
         self.reads: dict[tuple[int, ...], OrderedDict[bytes, Future]] = {}  # of one shape each
@@ -75,11 +77,12 @@ class HostArray:
             If they cannot be read, or hold integers that JAX cannot.
         """
         try:
-            found = self._read(numbers.reshape(-1))
+            with _READING:
+                found = self._read(numbers.reshape(-1))
             self._check(found)
         except Exception as error:
             raise DataError(
-                f"Rows of {self.name} ({type(self.array).__name__}) could not be read: "
+                f"Rows of {self.name} ({self.kind}) could not be read: "
                 f"{type(error).__name__}: {error}"
             ) from error
         return found.astype(self.dtype, copy=False).reshape(*numbers.shape, *self.shape[1:])
@@ -104,6 +107,10 @@ class HostArray:
                 f"it holds integers too large for {self.dtype}. Store them as floats, or enable "
                 "64 bits (jax.config.update('jax_enable_x64', True))"
             )
+
+
+_READING = threading.Lock()
+"""One read at a time: two arrays may be of one file, and not every file takes two readers."""
 
 
 @jax.tree_util.register_pytree_node_class
@@ -153,7 +160,7 @@ def is_source(leaf: PyTree) -> bool:
         return False
     if isinstance(leaf, np.ndarray) and not isinstance(leaf, np.memmap):
         return False
-    if type(leaf).__module__.split(".")[0] in ("pandas", "xarray"):
+    if type(leaf).__module__.split(".")[0] in ("pandas", "scipy", "xarray"):
         return False
     if not all(hasattr(leaf, name) for name in _ATTRIBUTES) or not leaf.ndim:
         return False
@@ -189,7 +196,7 @@ def check_in_memory(
     if found := sources_of(arrays):
         host = found[0].host
         raise ValueError(
-            f"{what} the whole of {host.name}, a {type(host.array).__name__} of shape "
+            f"{what} the whole of {host.name}, a {host.kind} of shape "
             f"{host.shape}, of which rows are read as they are needed. {remedy}"
         )
 

@@ -23,6 +23,7 @@ from numpyro_llc.models import (
     loss_function,
     named_leaves,
     read_model,
+    reading_errors,
     row_loss_function,
     with_batches,
 )
@@ -86,13 +87,15 @@ class PointwiseLosses:
     def of(self, rows: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         """``ℓ_i(z_t) - ℓ_i(ref)`` ``[chain, draw, row]`` and ``ℓ_i(ref)`` ``[row]``, float64."""
         numbers_of = jnp.asarray(rows, int)
-        excess, reference = _block(
-            self.program, self.positions, self.reference, self.arrays, self.truth, numbers_of
-        )
+        with reading_errors():
+            block = _block(
+                self.program, self.positions, self.reference, self.arrays, self.truth, numbers_of
+            )
+            excess, reference = (np.asarray(part, np.float64) for part in block)
         chains_and_draws = (*self.shape, len(numbers_of))
         return (
-            np.asarray(excess, np.float64).reshape(chains_and_draws),
-            np.asarray(reference, np.float64),
+            excess.reshape(chains_and_draws),
+            reference,
         )
 
     def __iter__(self) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
@@ -160,7 +163,7 @@ def pointwise_losses(
     check_positive("max_memory", max_memory, meaning="It is a number of bytes.")
     draws, is_center = posterior(idata), isinstance(model, LocalizedModel)
     if isinstance(model, LocalizedModel):
-        reading = model.read(model_args, model_kwargs)
+        reading = model.read(model_args, model_kwargs, in_axes)
     else:
         reading = read_model(model, model_args, model_kwargs, center={}, init_strategy=_ANYWHERE)
     z = unconstrained_samples(reading, _stored(reading, draws))

@@ -6,7 +6,7 @@ import pickle
 import threading
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 
 from numpyro_llc.errors import ExecutorError, LLCWarning, warn
+from numpyro_llc.models import check_given_in_memory
 
 try:  # it sends functions of notebooks and closures too; Dask and submitit install it
     from cloudpickle import dumps
@@ -64,8 +65,13 @@ class Answer(NamedTuple):
     heard: list[tuple[str, type[Warning]]]
 
 
-def check_executor(executor: object, mesh: object = None) -> None:
-    """Refuse what cannot be submitted to, and a mesh of devices that workers do not have."""
+def check_executor(
+    executor: object,
+    mesh: object = None,
+    args: Sequence[object] = (),
+    kwargs: Mapping[str, object] | None = None,
+) -> None:
+    """Refuse what cannot be submitted to, a mesh, and arguments whose rows are read as needed."""
     if executor is None:
         return
     if isinstance(executor, type) or not callable(getattr(executor, "submit", None)):
@@ -79,6 +85,7 @@ def check_executor(executor: object, mesh: object = None) -> None:
             "`mesh` is of the devices of this process, and `executor` computes elsewhere. Leave "
             "one out: each worker uses its own devices, and chain_method='parallel' all of them."
         )
+    check_given_in_memory(args, kwargs, "A worker of `executor` takes")
 
 
 def outcomes(

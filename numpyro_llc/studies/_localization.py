@@ -21,7 +21,7 @@ from numpyro_llc.local import (
     rows_to_evaluate,
     spectrum_at_center,
 )
-from numpyro_llc.models import PyTree
+from numpyro_llc.models import PyTree, reading_errors
 from numpyro_llc.sampling import Plan, check_schedule, make_plan, run_keys
 from numpyro_llc.studies._cells import is_axis
 from numpyro_llc.studies._chosen_gamma import choose
@@ -227,7 +227,8 @@ def _curves(rng_key: jax.Array, plans: Sequence[Plan], grid: Sequence[float]) ->
     for place, plan in enumerate(plans):
         has_rows = plan.target.program.batching is not None
         rows = rows_to_evaluate(plan.target, SPECTRUM_ROWS, rng_key) if has_rows else None
-        spectrum = spectrum_at_center(plan.target, rng_key, rows)
+        with reading_errors():
+            spectrum = spectrum_at_center(plan.target, rng_key, rows)
         for cell, gamma in enumerate(grid):
             expected[place, cell], error[place, cell] = spectrum.expected_llc(beta, gamma)
         limit[place] = 0.5 * beta * spectrum.trace()[0] / np.asarray(grid)

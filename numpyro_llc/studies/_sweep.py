@@ -126,7 +126,7 @@ def sweep(
     check_key(rng_key)
     check_output(output, mesh)
     check_positive("max_memory", max_memory, meaning="It is a number of bytes.")
-    check_executor(executor, mesh)
+    check_executor(executor, mesh, model_args, model_kwargs)
     local = check_localized(model)
     schedule = check_schedule(
         num_warmup, num_samples, num_chains, thinning, chain_method, False, until, mesh

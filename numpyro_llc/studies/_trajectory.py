@@ -126,7 +126,7 @@ def llc_trajectory(
     Ctrl-C returns the checkpoints so far.
     """
     check_key(rng_key)
-    check_executor(executor, mesh)
+    check_executor(executor, mesh, model_args, model_kwargs)
     is_warm = _is_warm(warm_start, executor)
     local = as_localized(model, center=None)
     truths = _truths(local.truth if truth is None else truth)
