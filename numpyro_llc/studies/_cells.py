@@ -91,7 +91,7 @@ def groups(
         size = 1
         # Steps of NUTS are of unequal cost: side by side, all cells would wait for the longest.
         if given and plan.is_stochastic and plan.schedule.chain_method == "vectorized":
-            own = _bytes(plan) + ("center" in cells[places[0]]) * _bytes_of_truth(plan)
+            own = _bytes(plan) + (_bytes_of_truth(plan) if "center" in cells[places[0]] else 0)
             size = int(np.clip(max_memory // own, 1, len(places)))
             size = -(-len(places) // -(-len(places) // size))  # groups as even as they can be
         for k in range(0, len(places), size):
