@@ -66,4 +66,4 @@ def _in_blocks(
 
 def block_length(target: LocalTarget, batch_size: int) -> int:
     """Steps of which the rows are read at once."""
-    return int(np.clip(BLOCK_BYTES // (max(1, target.row_bytes * batch_size)), 1, MOST_STEPS))
+    return int(np.clip(BLOCK_BYTES // max(1, target.row_bytes * batch_size), 1, MOST_STEPS))

@@ -25,24 +25,17 @@ def read_model(
     kwargs: Mapping[str, object] | None,
     *,
     center: Mapping[str, PyTree],
-    likelihood_factors: Sequence[str] = (),
-    prior_factors: Sequence[str] = (),
     init_strategy: Callable | None = None,
     in_axes: InAxes | None = None,
+    **factors: Sequence[str],
 ) -> ModelReading:
     """:func:`read_as_it_is`, with numbers also where rows of the data lie elsewhere.
 
-    The program then has its :class:`Batching`, by `in_axes` or the first axes, and losses of each
-    datum lie on the host.
+    `factors` are its `likelihood_factors` and `prior_factors`. The program then has its
+    :class:`Batching`, by `in_axes` or the first axes, and losses of each datum lie on the host.
     """
     reading = read_as_it_is(
-        model,
-        args,
-        kwargs,
-        center=center,
-        likelihood_factors=likelihood_factors,
-        prior_factors=prior_factors,
-        init_strategy=init_strategy,
+        model, args, kwargs, center=center, init_strategy=init_strategy, **factors
     )
     if not sources_of(reading.arrays):
         return reading

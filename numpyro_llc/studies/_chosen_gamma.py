@@ -92,22 +92,16 @@ def _on_plateau(grid: xr.Dataset, found: Plateau, cell: int) -> str:
     on, here = grid.isel(localization=found.cells), grid.isel(localization=cell)
     gammas, count = on["localization"].to_numpy(), grid.sizes["center"]
     where = "" if count == 1 else f" at each of the {count} centres"
+    is_near = on["is_usable"].all("center").any()
+    beyond = "" if is_near else ": further than it is long, at every γ of the plateau"
     return (
         f"It is on a plateau: for γ from {number(gammas.min())} to {number(gammas.max())} λ̂ agrees "
         f"with that at this γ within 5 % and three errors{where}, differs from it by at most "
         f"{percent(found.change, 2)} (λ̂ at this γ: {_range(here['llc'].to_numpy())}), and γ "
         f"takes {_shares(on['localization_share'].to_numpy())} of it. The draws lie "
         f"{_range(here['distance'].to_numpy())} from a centre of length "
-        f"{_range(here['center_norm'].to_numpy())}{_too_far(here)}."
+        f"{_range(here['center_norm'].to_numpy())}{beyond}."
     )
-
-
-def _too_far(here: xr.Dataset) -> str:
-    """What is to be said of a plateau no γ of which keeps the draws near."""
-    norm = here["center_norm"]
-    if not ((here["distance"] > norm) & (norm > 0)).any():
-        return ""
-    return ": further than it is long, at every γ of the plateau"
 
 
 def _no_plateau(grid: xr.Dataset) -> str:
