@@ -39,7 +39,8 @@ def _in_blocks(
     count: int | jax.Array,
 ) -> StochasticState:
     """Blocks begin at multiples of their length, so that a draw within one reads nothing twice."""
-    size, end = sampler.batch_size or target.num_rows, state.i + count
+    assert sampler.batch_size is not None  # `make_plan` saw to it
+    size, end = sampler.batch_size, state.i + count
     length = block_length(target, size)
 
     def numbers(first: jax.Array) -> jax.Array:
