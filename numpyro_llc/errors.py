@@ -92,7 +92,7 @@ class DataError(RuntimeError):
     idata : inference data or None
         The draws made before the failure (None if there were none).
     table : xarray.Dataset or None
-        The rows before it, of a sweep.
+        The rows before it, of `sweep` and `refined_llc`.
     """
 
     def __init__(self, message: str, idata: Any = None) -> None:

@@ -312,3 +312,14 @@ def test_a_read_that_fails_ends_a_sweep_with_its_table():
     with pytest.raises(DataError, match="the disk is gone") as seen:
         nllc.sweep(KEY, LOCAL, (gone, DATA[1]), **{**IN_CELLS, "num_samples": 80_000})
     assert seen.value.table.sizes["localization"] == 2
+
+
+def test_a_read_that_fails_ends_refinements_with_the_rows_before():
+    sites = {"all": None, "part": {"w": np.arange(5) < 4}}
+    settings = {**SHORT, "progress_bar": False, "sites": sites}
+    whole = Counted(DATA[0])
+    nllc.refined_llc(KEY, LOCAL, (whole, DATA[1]), **settings)
+    gone = Counted(DATA[0], fails_after=whole.reads - 10)
+    with pytest.raises(DataError, match="the disk is gone") as seen:
+        nllc.refined_llc(KEY, LOCAL, (gone, DATA[1]), **settings)
+    assert np.isfinite(seen.value.table["llc"]).sum() == 1

@@ -16,7 +16,14 @@ from numpyro.infer.mcmc import MCMCKernel
 from tqdm.auto import tqdm
 
 from numpyro_llc._checks import check_localization
-from numpyro_llc.errors import CheckpointError, ExecutorError, LLCWarning, going_with, warn
+from numpyro_llc.errors import (
+    CheckpointError,
+    DataError,
+    ExecutorError,
+    LLCWarning,
+    going_with,
+    warn,
+)
 from numpyro_llc.estimate._estimate import estimate_llc
 from numpyro_llc.inference_data import InferenceData, Table, moments, posterior
 from numpyro_llc.kernels import kernel_of
@@ -148,7 +155,7 @@ def refined_llc(
             for place, row in found:
                 rows[place] = row
                 bar.update()
-        except (CheckpointError, ExecutorError) as error:
+        except (CheckpointError, DataError, ExecutorError) as error:
             error.table = so_far()
             raise
         except KeyboardInterrupt:
