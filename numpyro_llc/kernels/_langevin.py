@@ -20,7 +20,8 @@ to λ̂ if it were not corrected (``noise_share``). ``tests/benchmarks/minibatch
 ``deep_linear_networks.py`` check all three by the λ̂ that comes out."""
 REMAINING_BIAS = 0.2
 """Share of Euler's bias that the corrected scheme may leave, at a curvature spread of 1 or more: an
-upper limit of the shifts seen on singular models with short and long steps (docs: Kernels)."""
+upper limit of the shifts seen on singular models with short and long steps
+(``docs/explanation/sgld.md``)."""
 Pair = tuple[Parameters, Parameters]
 """The position, and the point at which the gradient is evaluated."""
 
@@ -50,6 +51,10 @@ class LangevinRule:
     stiffness: float = STIFFNESS
     quadratic_stiffness: float = QUADRATIC_STIFFNESS
     noise_limit: float = NOISE_LIMIT
+
+    @property
+    def corrects_noise(self) -> bool:
+        return self.is_corrected and self.temperature > 0
 
     def start(self, z: Parameters, noise: Noise) -> None:
         return None

@@ -60,6 +60,14 @@ class Rule(Protocol):
         """Whether a diagonal preconditioner is learned in the warm-up."""
         ...
 
+    @property
+    def corrects_noise(self) -> bool:
+        """Whether `advance` takes gradient noise off again, by the ``Product`` of ``Step.moved``.
+
+        If not, λ̂ is reported with what the noise adds to it, and longer steps bias it.
+        """
+        ...
+
     def start(self, z: Parameters, noise: Noise) -> PyTree:
         """The kernel's own variables at its start."""
         ...

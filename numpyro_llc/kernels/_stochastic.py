@@ -38,6 +38,7 @@ from numpyro_llc.kernels._tuning import (
     ended,
     isotropic,
     learned,
+    remaining_noise,
     start_tuning,
     summarized,
     wanted_step,
@@ -182,11 +183,15 @@ class StochasticSampler:
             "gradient_noise": tuning.noise,
             "gradient_noise_raw": tuning.raw_noise,
             "control_variates": anchored,
-            # That of a step that was found is corrected for.
-            "gradient_noise_bias": 0.0
-            if self.is_adaptive
+            "gradient_noise_bias": remaining_noise(self.rule, tuning, noise)
+            if self._has_correction(target)
             else self.rule.noise_share(tuning.step_size, noise),
         }
+
+    def _has_correction(self, target: LocalTarget) -> bool:
+        """Whether gradient noise that matters is corrected for: two rows of a shard tell it."""
+        enough = self.batch_size is None or self.batch_size >= 2 * target.num_shards
+        return self.is_adaptive and self.rule.corrects_noise and enough
 
     def _recalibrated(
         self, state: StochasticState, target: LocalTarget, keys: jax.Array, period: jax.Array
@@ -202,11 +207,13 @@ class StochasticSampler:
             careful, tuning = isotropic(careful, scale), isotropic(tuning, scale)
         if not self.is_adaptive:
             return tuning
-        grown = jnp.minimum(
-            wanted_step(self.rule, tuning), old.step_size * GROWTH ** period.astype(float)
-        )
+        longest = old.step_size * GROWTH ** period.astype(float)
+        grown = jnp.minimum(self._wanted_step(tuning), longest)
         moved = jnp.where(state.warming, grown, old.step_size)
-        return tuning._replace(step_size=jnp.where(first, wanted_step(self.rule, careful), moved))
+        return tuning._replace(step_size=jnp.where(first, self._wanted_step(careful), moved))
+
+    def _wanted_step(self, tuning: Tuning) -> jax.Array:
+        return wanted_step(self.rule, tuning, self._used_noise(tuning))
 
     def _part(self, tuning: Tuning) -> tuple[jax.Array, jax.Array]:
         """Into how many substeps the next step is cut, and their size.
@@ -241,7 +248,7 @@ class StochasticSampler:
 
         def product(z: Parameters, v: Parameters, share: jax.Array) -> Parameters:
             nothing = jax.tree.map(jnp.zeros_like, v)
-            if rows is None or len(rows) < 2 * target.num_shards or not self.is_adaptive:
+            if rows is None or not self._has_correction(target):
                 return nothing
             count = max(2, len(rows) // (4 * target.num_shards))
             some = part_of(target, rows, 0, count)
@@ -280,9 +287,13 @@ class StochasticSampler:
             return jnp.array(self.control_variates)
         return tuning.noise < tuning.raw_noise
 
+    def _used_noise(self, tuning: Tuning) -> jax.Array:
+        """``tr V`` of the batch gradients that the steps are made with."""
+        return jnp.where(self._uses_anchor(tuning), tuning.noise, tuning.raw_noise)
+
     def _corrects(self, tuning: Tuning) -> jax.Array:
         """Whether uncorrected noise would matter against the rest of λ̂'s error."""
-        used = jnp.where(self._uses_anchor(tuning), tuning.noise, tuning.raw_noise)
+        used = self._used_noise(tuning)
         # ½ |∇U|² / curvature is what the stiffest directions alone hold of λ̂.
         least = 0.5 * tuning.typical_square / above_zero(tuning.curvature)
         return self.rule.noise_share(tuning.step_size, used) > WORTH_CORRECTING * least

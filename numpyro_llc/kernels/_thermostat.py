@@ -21,7 +21,8 @@ NOISE_LIMIT = 0.02
 ``deep_linear_networks.py`` check all three by the λ̂ that comes out."""
 REMAINING_BIAS = 0.4
 """Share of ``ε²/8 E|∇U|²`` that the splitting may add at a curvature spread of 1 or more: an upper
-limit of the shifts seen on singular models with short and long steps (docs: Kernels)."""
+limit of the shifts seen on singular models with short and long steps
+(``docs/explanation/sgld.md``)."""
 FRICTION_OF_STEP = 0.014
 """ε times the friction beside what damps the slowest direction. It is a fiftieth of the highest
 frequency, which is √0.4/ε at the longest steps: momenta persist over many oscillations."""
@@ -51,6 +52,10 @@ class ThermostatRule:
     quadratic_stiffness: float = QUADRATIC_STIFFNESS
     noise_limit: float = NOISE_LIMIT
     has_metric: bool = False
+
+    @property
+    def corrects_noise(self) -> bool:
+        return True
 
     def start(self, z: Parameters, noise: Noise) -> Thermostat:
         chains = jax.tree.leaves(z)[0].shape[0]

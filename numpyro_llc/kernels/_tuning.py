@@ -21,6 +21,10 @@ METRIC_DAMPING = 0.05
 """What a metric adds to the squared gradient of each coordinate, relative to their mean."""
 METRIC_DELAY = 64
 """Steps that the metric counts as already seen when its mean begins, so that it starts gently."""
+REMAINING_NOISE = 0.05
+"""Share that the correction may leave of what gradient noise adds to λ̂, of the part beyond what the
+step was shortened for: found 0.02 to 0.06 on a regression, by batches of 2, 5 and 20 of 500 rows
+with and without control variates, against the exact value."""
 SQUARE_WEIGHT = 0.1
 """Weight of a step in the running means of ``|∇U|²``: they look back on about ten steps."""
 SQUARE_FLOOR = 0.3
@@ -123,10 +127,9 @@ def start_tuning(rule: Rule, step_size: float | None, z: Parameters, chains: int
     )
 
 
-def wanted_step(rule: Rule, tuning: Tuning) -> jax.Array:
-    """The step size that curvature and noise allow."""
-    noise = jnp.minimum(tuning.noise, tuning.raw_noise)
-    share = noise / above_zero(tuning.typical_square - noise)
+def wanted_step(rule: Rule, tuning: Tuning, noise: jax.Array) -> jax.Array:
+    """The step size that curvature allows, and `noise`, ``tr V`` of the gradient that is used."""
+    share = noise_ratio(tuning.typical_square, noise)
     # The schemes are exact on quadratics, so the less the Hessian changes, the longer a step.
     by_spread = jnp.clip(
         rule.quadratic_stiffness * QUADRATIC_SPREAD / above_zero(tuning.spread),
@@ -136,6 +139,23 @@ def wanted_step(rule: Rule, tuning: Tuning) -> jax.Array:
     by_noise = rule.noise_limit / above_zero(share)
     stiffness = jnp.maximum(jnp.minimum(by_spread, by_noise), LEAST_STIFFNESS)
     return jnp.asarray(rule.step_of(stiffness, above_zero(tuning.curvature)))
+
+
+def noise_ratio(square: Scalar, noise: Scalar) -> jax.Array:
+    """Variance of a batch gradient, ``tr V``, in parts of the square of its mean."""
+    return noise / above_zero(square - noise)
+
+
+def remaining_noise(rule: Rule, found: "TuningSummary", noise: float) -> float:
+    """What corrected gradient noise may still add to λ̂, in nats.
+
+    The correction is of first order in it. A step is shortened until that suffices, but not below
+    ``LEAST_STIFFNESS``.
+    """
+    stiffness = rule.stiffness_of(found.step_size, found.curvature)
+    met = float(noise_ratio(found.typical_square, noise) * stiffness)
+    beyond = max(0.0, 1.0 - rule.noise_limit / met) if met > 0 else 0.0
+    return REMAINING_NOISE * beyond * float(rule.noise_share(found.step_size, noise))
 
 
 def isotropic(tuning: Tuning, scale: jax.Array) -> Tuning:
@@ -167,6 +187,7 @@ class TuningSummary(NamedTuple):
     step_size: float
     curvature: float
     spread: float
+    typical_square: float
     noise: float
     raw_noise: float
     gradients: float
@@ -193,6 +214,7 @@ def _summary(tuning: Tuning) -> tuple[PyTree, ...]:
             tuning.step_size,
             tuning.curvature,
             tuning.spread,
+            tuning.typical_square,
             tuning.noise,
             tuning.raw_noise,
             tuning.gradients,

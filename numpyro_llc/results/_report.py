@@ -78,7 +78,7 @@ class RunReport:
         Of each chain.
     gradient_noise, gradient_noise_raw, gradient_noise_bias : float
         Trace of the covariance of a batch gradient as used and without control variates; what the
-        noise has added to λ̂.
+        noise adds to λ̂, or of a step that was found what its correction may leave, at most.
     mala_acceptance : float
         What a Metropolis test would accept of the steps.
     without_effect : dict of str to int

@@ -80,14 +80,14 @@ def step_size(e: CheckInput) -> Outcome:
 
 
 def gradient_noise(e: CheckInput) -> Outcome:
-    """What gradient noise adds to λ̂ where a step was given, which leaves it uncorrected."""
+    """What gradient noise adds to λ̂: of a given step all of it, else what is not corrected."""
     return at_most(
         e.relative(e.number("gradient_noise_bias")),
         BIAS_LIMIT,
         "What uncorrected minibatch noise adds, relative to λ̂,",
         "the batches are too small for this step",
-        "Leave `step_size` out, which corrects for the noise, raise `batch_size`, lower "
-        "`step_size`, or leave `control_variates` on.",
+        "Raise `batch_size`, or leave out `step_size` and `control_variates`: the noise is then "
+        "lowered and corrected for.",
         percent=True,
     )
 
