@@ -106,7 +106,7 @@ def sweep(
         and what γ does: ``localization_share``, ``mcse_share``, ``distance``, ``reached``.
         attrs: ``recommendation``, the plateau that was found or that there is none, and
         ``recommended``. A plateau is a set of at least three neighbouring cells without a finding
-        whose λ̂ all agree with that of the recommended one within 5 % and three errors.
+        whose λ̂ all agree with that of the recommended one up to 5 % plus three errors.
 
     Raises
     ------

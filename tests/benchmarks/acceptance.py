@@ -1,5 +1,10 @@
-"""Mean error of λ̂ on w1² w2⁴ (n = 10⁴, γ = 1) by the acceptance that NUTS aims at."""
+"""Mean error of λ̂ on w1² w2⁴ (n = 10⁴, γ = 1) by the acceptance that NUTS aims at.
 
+Run ``python tests/benchmarks/acceptance.py`` (options: ``--help``). ± is the standard error over
+the seeds.
+"""
+
+import argparse
 import warnings
 
 import jax
@@ -10,12 +15,15 @@ import numpyro_llc as nllc
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=4)
+    seeds = parser.parse_args().seeds
     warnings.simplefilter("ignore", nllc.LLCWarning)
     problem = nllc.zoo.load("square_times_fourth", 10_000)
     for target in (0.8, 0.9, 0.95, 0.99):
         kernel = NUTS(problem.model, target_accept_prob=target)
         means = []
-        for seed in range(4):
+        for seed in range(seeds):
             idata = nllc.estimate_llc(
                 jax.random.key(seed),
                 problem.model,
@@ -27,8 +35,9 @@ def main() -> None:
                 progress_bar=False,
             )
             means.append(nllc.summary(idata).loc["llc", "mean"])
-        error = np.mean(means) / problem.expectation().mean - 1
-        print(f"target_accept_prob {target}: mean relative error {100 * error:+.1f} %", flush=True)
+        errors = 100 * (np.array(means) / problem.expectation().mean - 1)
+        spread = errors.std(ddof=1) / seeds**0.5
+        print(f"target_accept_prob {target}: {errors.mean():+.1f} ± {spread:.1f} %", flush=True)
 
 
 if __name__ == "__main__":

@@ -202,7 +202,7 @@ def r_hat(e: CheckInput) -> Outcome:
         R_HAT_LIMIT,
         f"R-hat of `llc` over {chains} chains",
         "they disagree",
-        "Raise `num_warmup` and `num_samples`, or `localization`.",
+        "Raise `num_warmup` and `num_samples`.",
     )
 
 

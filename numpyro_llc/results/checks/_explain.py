@@ -147,8 +147,9 @@ def _bias(x: np.ndarray, taken: Estimate | None, gap: Estimate, monte_carlo: Jud
     if rest.value > RESOLVED * rest_error:
         return (
             f"γ explains at most {pull.value:.2g} ± {error:.2g} of it: the rest indicates a "
-            "multiplicity m above one (or of too small an n). The mean is low by a term of order "
-            "(m - 1)/log n that no γ removes; give `multiplicity` if it is known."
+            "multiplicity m above one, too small an n, or chains that left the centre along a "
+            "valley. A multiplicity lowers the mean by a term of order (m - 1)/log n that no γ "
+            "removes; give `multiplicity` if it is known."
         )
     if pull.value > RESOLVED * error:
         return (
