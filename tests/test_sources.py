@@ -1,6 +1,8 @@
 """Data that stay on disk: rows are read as they are needed, and the draws are those from memory."""
 
 import gc
+import os
+import shutil
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
@@ -20,37 +22,56 @@ from numpyro.infer import MCMC, NUTS
 
 import numpyro_llc as nllc
 from numpyro_llc.errors import CheckpointError, DataError
-from numpyro_llc.models import _sources
+from numpyro_llc.kernels import bytes_ahead, kernel_of
+from numpyro_llc.local import some_rows
+from numpyro_llc.models import _host_array, _sources
+from numpyro_llc.sampling import check_schedule, make_plan
+from numpyro_llc.studies import _cells
 
 KEY = jax.random.key(3)
 SHORT = {
     "kernel": "sgld",
     "batch_size": 20,
     "num_warmup": 24,
-    "num_samples": 60,
+    "num_samples": 30,
     "thinning": 4,
     "num_chains": 2,
 }
 QUIET = {"center": {"w": regression.OLS}, "progress_bar": False}
 DATA = regression.X.astype(np.float32), regression.Y.astype(np.float32)
+ROW_BYTES, MOST, BLOCK = 24, 150, 5
+"""Of `DATA`; most rows of a slice, and steps of a block, here."""
 pytestmark = pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small_slices_and_blocks():
+    """Patched once for all tests here, which share their programs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("numpyro_llc.models._plates.SLICE_BYTES", MOST * ROW_BYTES)
+        patch.setattr("numpyro_llc.kernels._ahead.BLOCK_BYTES", BLOCK * 20 * ROW_BYTES)
+        patch.setattr("numpyro_llc.local._evaluation.HELD_BYTES", 0)
+        yield
 
 
 class Counted:
     """Rows like those of an HDF5 file: by a slice, or by numbers that increase."""
 
     def __init__(self, array, fails_after=10**9):
-        self.array, self.most, self.reads, self.fails_after = array, 0, 0, fails_after
+        self.array, self.sizes, self.fails_after = array, [], fails_after
         self.shape, self.dtype, self.ndim = array.shape, array.dtype, array.ndim
 
     def __getitem__(self, rows):
-        self.reads += 1
-        if self.reads > self.fails_after:
+        if len(self.sizes) == self.fails_after:
             raise OSError("the disk is gone")
         assert isinstance(rows, slice) or np.all(np.diff(rows) > 0)
         found = self.array[rows]
-        self.most = max(self.most, len(found))
+        self.sizes.append(len(found))
         return found
+
+
+def counted(_, *arrays):
+    return tuple(map(Counted, arrays))
 
 
 def memory_maps(folder, *arrays):
@@ -89,7 +110,7 @@ def llc(idata):
 
 @pytest.fixture(scope="module")
 def from_memory():
-    return estimate(DATA)
+    return estimate(DATA, store_sites=["w"])
 
 
 def same(one, other):
@@ -100,13 +121,23 @@ def same(one, other):
         np.testing.assert_allclose(attrs[name], wanted[name], rtol=1e-3, atol=1e-2)
 
 
-@pytest.mark.parametrize("store", [memory_maps, in_zarr, in_hdf5])
-def test_draws_are_those_from_memory(store, from_memory, tmp_path):
-    found = estimate(store(tmp_path, *DATA))
+def test_draws_are_those_from_memory_and_another_file_compiles_nothing(from_memory, tmp_path):
+    data, compiled = counted(tmp_path, *DATA), []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, *_, **__: compiled.append(event) if event == EVENT else None
+    )
+    found = estimate(data)
     same(found, from_memory)
+    assert all(0 < max(x.sizes) <= MOST for x in data)
     assert np.ptp(llc(found)) > 0.1
     assert "observed_data" not in found
     assert "constant_data" not in found
+    compiled.clear()
+    for store in (in_zarr, in_hdf5, memory_maps):
+        same(estimate(store(tmp_path, *DATA)), from_memory)
+    other = estimate(memory_maps(tmp_path, DATA[0], DATA[1] + 0.1))
+    assert np.abs(llc(other) - llc(found)).max() > 1e-3
+    assert compiled == []
 
 
 @pytest.mark.slow
@@ -115,26 +146,20 @@ def test_draws_of_other_kernels_are_those_from_memory(kernel, tmp_path):
     same(estimate(memory_maps(tmp_path, *DATA), kernel=kernel), estimate(DATA, kernel=kernel))
 
 
-def test_no_more_than_a_slice_is_read_at_once(monkeypatch):
-    for room in ("models", "local"):
-        monkeypatch.setattr(f"numpyro_llc.{room}._slices.SLICE_ROWS", 150)
-    monkeypatch.setattr("numpyro_llc.kernels._ahead.BLOCK_BYTES", 20 * 6 * 4 * 5)
-    monkeypatch.setattr("numpyro_llc.local._evaluation.HELD_BYTES", 0)
-    short = tuple(array[:430] for array in DATA)  # a shape of its own: nothing is compiled yet
-    data = tuple(map(Counted, short))
-    same(estimate(data), estimate(short))
-    assert all(x.most <= 150 for x in data)
-
-
-def test_another_file_of_the_same_shape_compiles_nothing(tmp_path):
-    first = estimate(memory_maps(tmp_path, *DATA))
-    compiled = []
-    jax.monitoring.register_event_duration_secs_listener(
-        lambda event, *_, **__: compiled.append(event) if event == EVENT else None
-    )
-    second = estimate(memory_maps(tmp_path, DATA[0], DATA[1] + 0.1))
-    assert compiled == []
-    assert np.abs(llc(second) - llc(first)).max() > 1e-3
+def test_rows_of_any_size_are_read_in_slices_of_some_bytes():
+    local = nllc.localize(regression.model, center={"w": regression.OLS})
+    data = counted(None, *DATA)
+    target, _ = local.target(local.read(data))
+    rows = some_rows(target, 400, KEY)
+    assert rows.weights.shape[1] <= target.slice_rows == MOST
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("numpyro_llc.models._plates.SLICE_BYTES", 7 * ROW_BYTES)
+        patch.setattr("numpyro_llc.models._sources.VALUES_BYTES", 7 * 20)
+        fewer = some_rows(target, 400, KEY)
+        assert len(_sources.values_at_rows(target.arrays[0], 100)[2]) == 7
+    assert fewer.weights.shape[1] <= 7
+    assert len(np.unique(fewer.rows)) == fewer.weights.size > 380
+    assert float(fewer.weights.sum()) == pytest.approx(500)
 
 
 @pytest.mark.slow
@@ -149,36 +174,54 @@ def test_a_sweep_of_data_partly_on_disk_is_that_from_memory(tmp_path):
     np.testing.assert_allclose(one, other, rtol=2e-3)
 
 
-def test_losses_of_each_datum_are_those_from_memory(fitted, tmp_path):
+def test_losses_of_each_datum_are_those_from_memory(from_memory):
     local = nllc.localize(regression.model, center={"w": regression.OLS})
-    memory = regression.X, regression.Y
     one, other = (
-        nllc.pointwise.pointwise_losses(fitted, local, data).of([3, 499, 7])
-        for data in (memory, memory_maps(tmp_path, *memory))
+        nllc.pointwise.pointwise_losses(from_memory, local, data).of([3, 499, 7])
+        for data in (DATA, counted(None, *DATA))
     )
     for here, there in zip(one, other, strict=True):
         np.testing.assert_allclose(here, there, rtol=1e-4, atol=1e-4)
 
 
 def test_a_read_that_fails_ends_the_run_and_keeps_its_draws():
-    reads, y = Counted(DATA[0]), Counted(DATA[1])
+    reads, y = counted(None, *DATA)
     estimate((reads, y))
-    gone = Counted(DATA[0], fails_after=reads.reads + 10_000)  # some chunks of draws later
+    gone = Counted(DATA[0], fails_after=len(reads.sizes) + 1000)  # some chunks of draws later
     wanted = r"`model_args\[0\]` \(Counted\).*OSError: the disk is gone"
     with pytest.raises(DataError, match=wanted) as seen:
-        estimate((gone, y), num_samples=80_000)
-    assert 0 < llc(seen.value.idata).shape[1] < 20_000
+        estimate((gone, y), num_samples=8_000)
+    assert 0 < llc(seen.value.idata).shape[1] < 2_000
     with pytest.raises(DataError, match=wanted):
         estimate((Counted(DATA[0], fails_after=1), y))
 
 
 def test_a_folder_goes_on_and_knows_its_data(tmp_path):
-    (tmp_path / "data").mkdir()
     settings = {"output": tmp_path / "run"}
-    first, again = (estimate(memory_maps(tmp_path / "data", *DATA), **settings) for _ in range(2))
+    first, again = (estimate(counted(None, *DATA), **settings) for _ in range(2))
     np.testing.assert_array_equal(llc(first), llc(again))
     with pytest.raises(CheckpointError, match="data"):
-        estimate(memory_maps(tmp_path / "data", DATA[0], DATA[1] + 1.0), **settings)
+        estimate(counted(None, DATA[0], DATA[1] + 1.0), **settings)
+
+
+def test_a_file_that_is_cut_or_gone_is_said_to_be(tmp_path):
+    (whole,) = memory_maps(tmp_path, DATA[0])
+    (stored,), (in_file,) = in_zarr(tmp_path, DATA[0]), in_hdf5(tmp_path, DATA[0])
+    hosts = [
+        _host_array.HostArray(x, "`x`")
+        for x in (whole, whole[5:][::2], whole.copy(), stored, in_file)
+    ]
+    rows = np.array([9, 2])
+    for host, wanted in zip(hosts, (DATA[0], DATA[0][5:][::2], *[DATA[0]] * 3), strict=True):
+        np.testing.assert_array_equal(host.rows(rows), wanted[rows])
+    os.truncate(whole.filename, whole.offset + whole.nbytes - 1)
+    shutil.rmtree(tmp_path / "0.zarr")
+    in_file.file.close()
+    copy = hosts.pop(2)
+    np.testing.assert_array_equal(copy.rows(rows), DATA[0][rows])
+    for host, wanted in zip(hosts, ["10127 bytes.*needs 10128"] * 2 + ["gone", ""], strict=True):
+        with pytest.raises(DataError, match=f"Rows of `x`.*{wanted}"):
+            host.rows(rows)
 
 
 def test_what_takes_all_rows_is_refused_by_name(tmp_path):
@@ -246,12 +289,14 @@ def test_reads_are_kept_no_longer_than_their_source():
     np.testing.assert_array_equal(found, DATA[0][:4])
     (found,) = _sources.read_ahead([source.host], coming, rows)
     np.testing.assert_array_equal(found, DATA[0][4:8])
-    host = weakref.ref(source.host)
-    assert host().array.reads == 2
-    del source, found
+    assert len(source.host.array.sizes) == 2
+    data = counted(None, *DATA)
+    estimate(data)
+    held = [weakref.ref(x) for x in (source.host, *data)]
+    del source, found, data
     _sources._reader().submit(int).result()
     gc.collect()
-    assert host() is None
+    assert [x() for x in held] == [None] * 3
 
 
 def anonymous():
@@ -307,19 +352,34 @@ def test_workers_are_not_sent_what_lies_in_a_file(tmp_path):
         nllc.sweep(KEY, LOCAL, data, executor=ThreadPoolExecutor(1), **IN_CELLS)
 
 
-def test_a_read_that_fails_ends_a_sweep_with_its_table():
-    gone = Counted(DATA[0], fails_after=60)
+def test_a_read_that_fails_ends_a_sweep_with_its_table(monkeypatch):
+    monkeypatch.setattr("numpyro_llc.local._evaluation.HELD_BYTES", 2**20)
+    kernel = nllc.SGLD(batch_size=20, step_size=1e-3)  # which takes no substeps
+    settings = {**IN_CELLS, "kernel": kernel, "batch_size": None, "num_samples": 8_000}
+    gone = Counted(DATA[0], fails_after=400)
     with pytest.raises(DataError, match="the disk is gone") as seen:
-        nllc.sweep(KEY, LOCAL, (gone, DATA[1]), **{**IN_CELLS, "num_samples": 80_000})
+        nllc.sweep(KEY, LOCAL, (gone, DATA[1]), **settings)
     assert seen.value.table.sizes["localization"] == 2
+    # Each of the two cells has its own batches; they are read by blocks, and none by itself.
+    assert 40 < min(gone.sizes)
+    assert [140 < size <= 2 * BLOCK * 20 for size in gone.sizes].count(True) > 350
+
+
+def test_cells_side_by_side_count_what_is_read_ahead():
+    schedule = check_schedule(4, 4, 2, 1, "vectorized", False)
+    kernel = kernel_of("sgld", 20)
+    here, there = (
+        make_plan(LOCAL, x, None, kernel, schedule) for x in (DATA, counted(None, *DATA))
+    )
+    assert bytes_ahead(here.sampler, here.target) == 0
+    assert _cells._bytes(there) - _cells._bytes(here) == 3 * BLOCK * 20 * ROW_BYTES
 
 
 def test_a_read_that_fails_ends_refinements_with_the_rows_before():
-    sites = {"all": None, "part": {"w": np.arange(5) < 4}}
-    settings = {**SHORT, "progress_bar": False, "sites": sites}
-    whole = Counted(DATA[0])
-    nllc.refined_llc(KEY, LOCAL, (whole, DATA[1]), **settings)
-    gone = Counted(DATA[0], fails_after=whole.reads - 10)
+    settings = {**SHORT, "progress_bar": False, "sites": {"one": None, "other": None}}
+    whole, y = counted(None, *DATA)
+    nllc.refined_llc(KEY, LOCAL, (whole, y), **settings)
+    gone = Counted(DATA[0], fails_after=len(whole.sizes) - 40)
     with pytest.raises(DataError, match="the disk is gone") as seen:
-        nllc.refined_llc(KEY, LOCAL, (gone, DATA[1]), **settings)
+        nllc.refined_llc(KEY, LOCAL, (gone, y), **settings)
     assert np.isfinite(seen.value.table["llc"]).sum() == 1

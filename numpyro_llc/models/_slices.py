@@ -14,8 +14,6 @@ from numpyro_llc.models._program import Program
 from numpyro_llc.models._sources import read_ahead, read_all, shapes_of, sources_of
 from numpyro_llc.models._types import Arrays, Fields, Losses, PyTree
 
-SLICE_ROWS = 8192
-"""Most rows of the data that are evaluated at once."""
 _BY_SLICE = ("losses", "weights", "counts", "bad_observations")
 
 
@@ -50,8 +48,9 @@ def measured(
 
 def slices(program: Program, arrays: Arrays) -> Iterator[Batch]:
     """All rows of the data, a slice after the other, the next one being read meanwhile."""
-    num_rows = program.require_batching().num_rows
-    numbers = np.array_split(np.arange(num_rows), -(-num_rows // SLICE_ROWS))
+    batching = program.require_batching()
+    count = -(-batching.num_rows // batching.slice_rows(arrays))
+    numbers = np.array_split(np.arange(batching.num_rows), count)
     for here, coming in zip(numbers, [*numbers[1:], numbers[-1]], strict=True):
         yield batch_on_host(arrays, here, coming)
 
