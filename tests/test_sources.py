@@ -23,7 +23,7 @@ from numpyro.infer import MCMC, NUTS
 import numpyro_llc as nllc
 from numpyro_llc.errors import CheckpointError, DataError
 from numpyro_llc.kernels import bytes_ahead, kernel_of
-from numpyro_llc.local import some_rows
+from numpyro_llc.local import later_drawn, some_rows
 from numpyro_llc.models import _host_array, _sources
 from numpyro_llc.sampling import check_schedule, make_plan
 from numpyro_llc.studies import _cells
@@ -133,8 +133,6 @@ def test_draws_are_those_from_memory_and_another_file_compiles_nothing(from_memo
     assert "observed_data" not in found
     assert "constant_data" not in found
     compiled.clear()
-    for store in (in_zarr, in_hdf5, memory_maps):
-        same(estimate(store(tmp_path, *DATA)), from_memory)
     other = estimate(memory_maps(tmp_path, DATA[0], DATA[1] + 0.1))
     assert np.abs(llc(other) - llc(found)).max() > 1e-3
     assert compiled == []
@@ -163,15 +161,20 @@ def test_rows_of_any_size_are_read_in_slices_of_some_bytes():
 
 
 @pytest.mark.slow
-def test_a_sweep_of_data_partly_on_disk_is_that_from_memory(tmp_path):
-    (x,) = memory_maps(tmp_path, DATA[0])
+def test_a_sweep_of_data_partly_on_disk_is_that_from_memory():
+    x = Counted(DATA[0])
     local = nllc.localize(regression.model, center={"w": regression.OLS}, truth="center")
-    settings = {**SHORT, "thinning": None, "progress_bar": False}
+    kernel = nllc.SGLD(batch_size=20, step_size=1e-3)  # which takes no substeps
+    settings = {**SHORT, "thinning": None, "progress_bar": False, "kernel": kernel}
+    del settings["batch_size"]
     one, other = (
         np.asarray(nllc.sweep(KEY, local, data, localization=[1.0, 10.0], **settings)["llc"])
         for data in (DATA, (x, DATA[1]))
     )
     np.testing.assert_allclose(one, other, rtol=2e-3)
+    # Each of the two cells has its own batches; they are read by blocks, and none by itself.
+    assert 40 < min(x.sizes)
+    assert [140 < size <= 2 * BLOCK * 20 for size in x.sizes].count(True) > 50 / BLOCK
 
 
 def test_losses_of_each_datum_are_those_from_memory(from_memory):
@@ -185,9 +188,8 @@ def test_losses_of_each_datum_are_those_from_memory(from_memory):
 
 
 def test_a_read_that_fails_ends_the_run_and_keeps_its_draws():
-    reads, y = counted(None, *DATA)
-    estimate((reads, y))
-    gone = Counted(DATA[0], fails_after=len(reads.sizes) + 1000)  # some chunks of draws later
+    y = Counted(DATA[1])
+    gone = Counted(DATA[0], fails_after=1500)  # some chunks of draws later
     wanted = r"`model_args\[0\]` \(Counted\).*OSError: the disk is gone"
     with pytest.raises(DataError, match=wanted) as seen:
         estimate((gone, y), num_samples=8_000)
@@ -204,21 +206,26 @@ def test_a_folder_goes_on_and_knows_its_data(tmp_path):
         estimate(counted(None, DATA[0], DATA[1] + 1.0), **settings)
 
 
+@pytest.mark.parametrize("store", [memory_maps, in_zarr, in_hdf5])
+def test_rows_are_those_of_the_store(store, tmp_path):
+    (x,) = store(tmp_path, DATA[0])
+    assert _sources.is_source(x)
+    host = _host_array.HostArray(x, "`x`")
+    for rows in (np.arange(200, 330), np.array([[9, 2], [499, 9]]), np.array([7])):
+        np.testing.assert_array_equal(host.rows(rows), DATA[0][rows])
+
+
 def test_a_file_that_is_cut_or_gone_is_said_to_be(tmp_path):
     (whole,) = memory_maps(tmp_path, DATA[0])
     (stored,), (in_file,) = in_zarr(tmp_path, DATA[0]), in_hdf5(tmp_path, DATA[0])
-    hosts = [
-        _host_array.HostArray(x, "`x`")
-        for x in (whole, whole[5:][::2], whole.copy(), stored, in_file)
-    ]
+    part, copy = whole[5:][::2], whole.copy()
+    hosts = [_host_array.HostArray(x, "`x`") for x in (whole, part, stored, in_file, copy)]
     rows = np.array([9, 2])
-    for host, wanted in zip(hosts, (DATA[0], DATA[0][5:][::2], *[DATA[0]] * 3), strict=True):
-        np.testing.assert_array_equal(host.rows(rows), wanted[rows])
+    np.testing.assert_array_equal(hosts[1].rows(rows), DATA[0][[23, 9]])
     os.truncate(whole.filename, whole.offset + whole.nbytes - 1)
     shutil.rmtree(tmp_path / "0.zarr")
     in_file.file.close()
-    copy = hosts.pop(2)
-    np.testing.assert_array_equal(copy.rows(rows), DATA[0][rows])
+    np.testing.assert_array_equal(hosts.pop().rows(rows), DATA[0][rows])
     for host, wanted in zip(hosts, ["10127 bytes.*needs 10128"] * 2 + ["gone", ""], strict=True):
         with pytest.raises(DataError, match=f"Rows of `x`.*{wanted}"):
             host.rows(rows)
@@ -352,17 +359,34 @@ def test_workers_are_not_sent_what_lies_in_a_file(tmp_path):
         nllc.sweep(KEY, LOCAL, data, executor=ThreadPoolExecutor(1), **IN_CELLS)
 
 
+def test_cells_side_by_side_read_again_for_later_substeps_alone():
+    y, rows = DATA[1], np.array([[0, 1, 2], [10, 11, 12]])
+    source = _sources.Source.of(Counted(y), "y")
+
+    def total(rows, substeps):
+        def substep(k, total):
+            return total + later_drawn(
+                k, jnp.zeros(3), lambda k: _sources.fetched([source], rows + k)[0]
+            )
+
+        return jax.lax.fori_loop(0, substeps, substep, jnp.zeros(3))
+
+    run, sizes = jax.jit(jax.vmap(total)), source.host.array.sizes
+    np.testing.assert_array_equal(run(rows, np.array([1, 1])), np.zeros((2, 3)))
+    assert sizes == []
+    found = run(rows, np.array([1, 3]))
+    np.testing.assert_allclose(found, [np.zeros(3), y[11:14] + y[12:15]], rtol=1e-6)
+    assert len(sizes) == 2
+
+
 def test_a_read_that_fails_ends_a_sweep_with_its_table(monkeypatch):
-    monkeypatch.setattr("numpyro_llc.local._evaluation.HELD_BYTES", 2**20)
-    kernel = nllc.SGLD(batch_size=20, step_size=1e-3)  # which takes no substeps
-    settings = {**IN_CELLS, "kernel": kernel, "batch_size": None, "num_samples": 8_000}
-    gone = Counted(DATA[0], fails_after=400)
+    def fails(*_, **__):
+        raise DataError("the disk is gone")
+
+    monkeypatch.setattr("numpyro_llc.sampling.Run._advance", fails)
     with pytest.raises(DataError, match="the disk is gone") as seen:
-        nllc.sweep(KEY, LOCAL, (gone, DATA[1]), **settings)
+        nllc.sweep(KEY, LOCAL, DATA, **IN_CELLS)
     assert seen.value.table.sizes["localization"] == 2
-    # Each of the two cells has its own batches; they are read by blocks, and none by itself.
-    assert 40 < min(gone.sizes)
-    assert [140 < size <= 2 * BLOCK * 20 for size in gone.sizes].count(True) > 350
 
 
 def test_cells_side_by_side_count_what_is_read_ahead():
@@ -377,9 +401,7 @@ def test_cells_side_by_side_count_what_is_read_ahead():
 
 def test_a_read_that_fails_ends_refinements_with_the_rows_before():
     settings = {**SHORT, "progress_bar": False, "sites": {"one": None, "other": None}}
-    whole, y = counted(None, *DATA)
-    nllc.refined_llc(KEY, LOCAL, (whole, y), **settings)
-    gone = Counted(DATA[0], fails_after=len(whole.sizes) - 40)
+    gone, y = Counted(DATA[0], fails_after=750), Counted(DATA[1])  # of about 500 for each
     with pytest.raises(DataError, match="the disk is gone") as seen:
         nllc.refined_llc(KEY, LOCAL, (gone, y), **settings)
     assert np.isfinite(seen.value.table["llc"]).sum() == 1
