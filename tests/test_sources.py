@@ -2,6 +2,7 @@
 
 import gc
 import os
+import re
 import shutil
 import threading
 import weakref
@@ -22,9 +23,9 @@ from numpyro.infer import MCMC, NUTS
 
 import numpyro_llc as nllc
 from numpyro_llc.errors import CheckpointError, DataError
-from numpyro_llc.kernels import bytes_ahead, kernel_of
-from numpyro_llc.local import later_drawn, some_rows
-from numpyro_llc.models import _host_array, _sources
+from numpyro_llc.kernels import _ahead, bytes_ahead, kernel_of
+from numpyro_llc.local import _evaluation, later_drawn, some_rows
+from numpyro_llc.models import _host_array, _plates, _sources
 from numpyro_llc.sampling import check_schedule, make_plan
 from numpyro_llc.studies import _cells
 
@@ -39,6 +40,15 @@ SHORT = {
 }
 QUIET = {"center": {"w": regression.OLS}, "progress_bar": False}
 DATA = regression.X.astype(np.float32), regression.Y.astype(np.float32)
+SIZES = [
+    (module, name, getattr(module, name))
+    for module, name in (
+        (_plates, "SLICE_BYTES"),
+        (_ahead, "BLOCK_BYTES"),
+        (_evaluation, "HELD_BYTES"),
+    )
+]
+"""What users have."""
 ROW_BYTES, MOST, BLOCK = 24, 150, 5
 """Of `DATA`; most rows of a slice, and steps of a block, here."""
 pytestmark = pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
@@ -46,11 +56,12 @@ pytestmark = pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
 
 @pytest.fixture(scope="module", autouse=True)
 def _small_slices_and_blocks():
-    """Patched once for all tests here, which share their programs."""
+    """Small slices and blocks, for all tests here, which share their programs."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("numpyro_llc.models._plates.SLICE_BYTES", MOST * ROW_BYTES)
-        patch.setattr("numpyro_llc.kernels._ahead.BLOCK_BYTES", BLOCK * 20 * ROW_BYTES)
-        patch.setattr("numpyro_llc.local._evaluation.HELD_BYTES", 0)
+        for (module, name, _), value in zip(
+            SIZES, (MOST * ROW_BYTES, BLOCK * 20 * ROW_BYTES, 0), strict=True
+        ):
+            patch.setattr(module, name, value)
         yield
 
 
@@ -151,7 +162,7 @@ def test_rows_of_any_size_are_read_in_slices_of_some_bytes():
     rows = some_rows(target, 400, KEY)
     assert rows.weights.shape[1] <= target.slice_rows == MOST
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("numpyro_llc.models._plates.SLICE_BYTES", 7 * ROW_BYTES)
+        patch.setattr(_plates, "SLICE_BYTES", 7 * ROW_BYTES)
         patch.setattr("numpyro_llc.models._sources.VALUES_BYTES", 7 * 20)
         fewer = some_rows(target, 400, KEY)
         assert len(_sources.values_at_rows(target.arrays[0], 100)[2]) == 7
@@ -213,6 +224,19 @@ def test_rows_are_those_of_the_store(store, tmp_path):
     host = _host_array.HostArray(x, "`x`")
     for rows in (np.arange(200, 330), np.array([[9, 2], [499, 9]]), np.array([7])):
         np.testing.assert_array_equal(host.rows(rows), DATA[0][rows])
+
+
+def test_items_of_a_data_set_are_rows_as_the_page_says():
+    page = Path(__file__).parents[1] / "docs" / "how-to" / "large-data.md"
+    found = {"np": np}
+    exec(re.search(r"class Rows:.*?\n\n\n", page.read_text(), re.DOTALL)[0], found)
+    dataset = list(zip(*DATA, strict=True))
+    for part, wanted in enumerate(DATA):
+        x = found["Rows"](dataset, part)
+        assert _sources.is_source(x)
+        host = _host_array.HostArray(x, "`x`")
+        for rows in (np.arange(3, 9), np.array([9, 2, 9])):
+            np.testing.assert_array_equal(host.rows(rows), wanted[rows])
 
 
 def test_a_file_that_is_cut_or_gone_is_said_to_be(tmp_path):
@@ -306,47 +330,6 @@ def test_reads_are_kept_no_longer_than_their_source():
     assert [x() for x in held] == [None] * 3
 
 
-def anonymous():
-    """Bytes of memory that are no file's."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux says what is whose")
-def test_memory_does_not_grow_with_the_file(tmp_path):
-    def highest(rows):
-        x = np.lib.format.open_memmap(
-            tmp_path / f"{rows}.npy", mode="w+", dtype=np.float32, shape=(rows, 50)
-        )
-        rng = np.random.default_rng(0)
-        for first in range(0, rows, 10_000):
-            x[first : first + 10_000] = rng.normal(size=(10_000, 50))
-        seen, is_over = [], threading.Event()
-
-        def watch():
-            while not is_over.wait(0.01):
-                seen.append(anonymous())
-
-        def model(x):
-            w = numpyro.sample("w", dist.Normal(0.0, 1.0).expand([50]).to_event(1))
-            with numpyro.plate("N", x.shape[0]):
-                numpyro.sample("x", dist.Normal(w, 1.0).to_event(1), obs=x)
-
-        thread, before = threading.Thread(target=watch), anonymous()
-        thread.start()
-        estimate((x,), model, center={"w": np.zeros(50)}, batch_size=256)
-        is_over.set()
-        thread.join()
-        return max(seen) - before, x.nbytes
-
-    highest(20_000)  # what is made once
-    small, _ = highest(100_000)
-    large, size = highest(2_000_000)
-    assert size == 4e8
-    assert large - small < 0.15 * size, (small, large)
-
-
 LOCAL = nllc.localize(regression.model, center={"w": regression.OLS})
 IN_CELLS = {**SHORT, "thinning": None, "progress_bar": False, "localization": [1.0, 2.0]}
 
@@ -405,3 +388,47 @@ def test_a_read_that_fails_ends_refinements_with_the_rows_before():
     with pytest.raises(DataError, match="the disk is gone") as seen:
         nllc.refined_llc(KEY, LOCAL, (gone, y), **settings)
     assert np.isfinite(seen.value.table["llc"]).sum() == 1
+
+
+def anonymous():
+    """Bytes of memory that are no file's."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux says what is whose")
+def test_memory_does_not_grow_with_the_file(monkeypatch, tmp_path):
+    for size in SIZES:
+        monkeypatch.setattr(*size)
+
+    def highest(rows):
+        x = np.lib.format.open_memmap(
+            tmp_path / f"{rows}.npy", mode="w+", dtype=np.float32, shape=(rows, 200)
+        )
+        rng = np.random.default_rng(0)
+        for first in range(0, rows, 10_000):
+            x[first : first + 10_000] = rng.normal(size=(10_000, 200))
+        seen, is_over = [], threading.Event()
+
+        def watch():
+            while not is_over.wait(0.01):
+                seen.append(anonymous())
+
+        def model(x):
+            w = numpyro.sample("w", dist.Normal(0.0, 1.0).expand([200]).to_event(1))
+            with numpyro.plate("N", x.shape[0]):
+                numpyro.sample("x", dist.Normal(w, 1.0).to_event(1), obs=x)
+
+        thread, before = threading.Thread(target=watch), anonymous()
+        thread.start()
+        estimate((x,), model, center={"w": np.zeros(200)}, batch_size=256)
+        is_over.set()
+        thread.join()
+        return max(seen) - before, x.nbytes
+
+    highest(20_000)  # what is made once
+    small, _ = highest(100_000)
+    large, size = highest(500_000)
+    assert size == 4e8
+    assert large - small < 0.15 * size, (small, large)

@@ -50,8 +50,9 @@ def slices(program: Program, arrays: Arrays) -> Iterator[Batch]:
     """All rows of the data, a slice after the other, the next one being read meanwhile."""
     batching = program.require_batching()
     count = -(-batching.num_rows // batching.slice_rows(arrays))
-    numbers = np.array_split(np.arange(batching.num_rows), count)
-    for here, coming in zip(numbers, [*numbers[1:], numbers[-1]], strict=True):
+    ends = [k * batching.num_rows // count for k in range(count + 1)]
+    for k in range(count):
+        here, coming = (np.arange(*ends[j : j + 2]) for j in (k, min(k + 1, count - 1)))
         yield batch_on_host(arrays, here, coming)
 
 
