@@ -209,6 +209,15 @@ def test_a_read_that_fails_ends_the_run_and_keeps_its_draws():
         estimate((Counted(DATA[0], fails_after=1), y))
 
 
+def test_a_read_that_fails_after_sampling_keeps_all_draws():
+    x, y = counted(None, *DATA)
+    whole = estimate((x, y))
+    gone = Counted(DATA[0], fails_after=len(x.sizes) - 1)  # at the report, the last to read
+    with pytest.raises(DataError, match="the disk is gone") as seen:
+        estimate((gone, y))
+    np.testing.assert_array_equal(llc(seen.value.idata), llc(whole))
+
+
 def test_a_folder_goes_on_and_knows_its_data(tmp_path):
     settings = {"output": tmp_path / "run"}
     first, again = (estimate(counted(None, *DATA), **settings) for _ in range(2))
