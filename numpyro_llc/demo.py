@@ -53,7 +53,7 @@ def network(species: jax.Array, used: jax.Array, measurements: jax.Array) -> Non
     into = numpyro.sample("into", dist.Normal().expand([inputs, units]).to_event(2))
     out = numpyro.sample("out", dist.Normal().expand([units, outputs]).to_event(2))
     with numpyro.plate("flowers", num_flowers):
-        mean = (species @ (into * used)) @ out
+        mean = species @ ((into * used) @ out)
         numpyro.sample("measurements", dist.Normal(mean, 1.0).to_event(1), obs=measurements)
 
 

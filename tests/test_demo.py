@@ -62,25 +62,34 @@ def given_the_first_layer(into, out, precision, of_group):
     return log_integral, squares
 
 
-def exact_llc(units, gamma=1.0):
-    """λ̂ at finite n and γ of the demo's model, and its error."""
+def exact_llc(units, gamma=1.0, turn=0.01):
+    """λ̂ at finite n and γ of the demo's model, its error, and its derivative by log γ."""
     center = best_fit(SPECIES, MEASURED, units)
     into, out = center["into"][:, :units], center["out"][:units]
     of_group = N / 3 / log(N)
 
-    def parts(points):
+    def parts(points, gamma):
+        """Log density but for a constant, and λ̂, given the first layer."""
         at = into + points.reshape(-1, 3, units)
-        return given_the_first_layer(at, out, gamma, of_group)
+        log_integral, squares = given_the_first_layer(at, out, gamma, of_group)
+        llc = squares - 0.5 * of_group * np.sum((MEANS - into @ out) ** 2)
+        return log_integral - 0.5 * gamma * np.sum(points**2, axis=1), llc
 
-    def log_density(points):
-        return parts(points)[0] - 0.5 * gamma * np.sum(points**2, axis=1)
+    size = 3 * units
+    points, log_weights = importance(
+        lambda points: parts(points, gamma)[0], np.zeros(size), np.eye(size) / gamma
+    )
+    here = parts(points, gamma)[0]
 
-    points, log_weights = importance(log_density, np.zeros(3 * units), np.eye(3 * units) / gamma)
-    weights = np.exp(log_weights - log_weights.max())
-    weights /= weights.sum()
-    llc = parts(points)[1] - 0.5 * of_group * np.sum((MEANS - into @ out) ** 2)
-    mean = weights @ llc
-    return mean, np.sqrt(np.sum((weights * (llc - mean)) ** 2))
+    def mean_at(gamma):
+        log_density, llc = parts(points, gamma)
+        weights = np.exp(log_weights - log_weights.max() + log_density - here)
+        weights /= weights.sum()
+        mean = weights @ llc
+        return mean, np.sqrt(np.sum((weights * (llc - mean)) ** 2))
+
+    more, less = (mean_at(gamma * np.exp(h))[0] for h in (turn, -turn))
+    return *mean_at(gamma), (more - less) / (2 * turn)
 
 
 def exact_evidence(units):
@@ -136,10 +145,12 @@ def test_the_exact_values_level_off():
     """The second route by itself: λ̂ nears λ from below, and the evidence hardly moves."""
     llc = {k: exact_llc(k) for k in (1, 2, 3, 6)}
     known = {1: 3.0, 2: 5.0, 3: 5.5, 6: 6.0}
-    for k, (value, error) in llc.items():
+    for k, (value, error, _) in llc.items():
         assert error < 0.03
         assert 0.9 * known[k] < value < known[k]
-    near, error = exact_llc(1, gamma=0.01)
+    above, below = (exact_llc(3, gamma=np.exp(h))[0] for h in (0.3, -0.3))
+    assert llc[3][2] == pytest.approx((above - below) / 0.6, abs=0.06)
+    near, error, _ = exact_llc(1, gamma=0.01)
     assert near == pytest.approx(3.0, abs=4 * error + 0.01)
 
 
@@ -156,10 +167,11 @@ def test_every_number_of_the_demo_has_its_exact_value(tmp_path, capsys):
         known = nllc.exact.reduced_rank_regression(3, k, 4, rank=min(k, 2))
         assert row["λ"] == known.value
         assert row["d/2"] == 3.5 * k
-        llc, error = exact_llc(k)
+        llc, error, slope = exact_llc(k)
         assert row["llc_se"] < 0.15
         assert abs(row["llc"] - llc) < 4 * np.hypot(error, row["llc_se"])
-        assert abs(row["corrected"] - row["λ"]) < 4 * row["corrected_se"]
+        of_gamma = 4 * np.hypot(2 * error, row["corrected_se"])
+        assert abs(row["corrected"] - (llc - slope)) < of_gamma
         loss = LOSS_OF_MEANS + 0.5 * N / 3 * missing[k:].sum()
         assert row["bic"] == pytest.approx(loss + 3.5 * k * log(N), rel=1e-5)
         assert row["local_free_energy"] == pytest.approx(loss + row["llc"] * log(N), rel=1e-5)

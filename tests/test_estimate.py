@@ -316,6 +316,16 @@ def test_nothing_compiles_twice_for_the_same_shapes(reference, llc_of):
 
 
 @pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
+def test_a_state_with_a_python_number_compiles_once():
+    """The number of leapfrog steps is Python's 2 after a step, and an array before the first."""
+    before = sampling.advance._cache_size()
+    kernel = HMC(regression.model, num_steps=2, trajectory_length=None)
+    idata = run(kernel=kernel, num_warmup=100, num_samples=100)
+    assert idata.attrs["num_warmup"] == 100  # several chunks
+    assert sampling.advance._cache_size() == before + 1
+
+
+@pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
 def test_thinning_keeps_every_kth_draw(reference):
     every = llc(reference["metropolis"])[:, :90]
     np.testing.assert_array_equal(llc(walk(num_samples=90, thinning=3)), every[:, 2::3])

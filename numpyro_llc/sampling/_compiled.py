@@ -175,7 +175,19 @@ def start(
     blocks = jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), (keys, z))
     with layout.tracing():
         progress = over_blocks(one, layout, (0, _axes(sampler)))((*blocks, own), target)
-    return layout.between_calls(progress, target.center, chains)
+    return layout.between_calls(_strong(progress), target.center, chains)
+
+
+def _strong(progress: Progress) -> Progress:
+    """The same numbers as arrays of a fixed type, where a state began or goes on with Python's.
+
+    The type is part of what compiled code is for: the second chunk would compile all once more.
+    """
+
+    def strong(leaf: jax.Array) -> jax.Array:
+        return jax.lax.convert_element_type(leaf, leaf.dtype) if leaf.weak_type else leaf
+
+    return jax.tree.map(strong, progress)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=3)
@@ -205,7 +217,7 @@ def advance(
     with layout.tracing():
         progress, buffer = run((progress, own), *shared)
     chains = buffer["excess_loss"].shape[1]
-    progress = layout.between_calls(progress, target.center, chains)
+    progress = layout.between_calls(_strong(progress), target.center, chains)
     return progress, jax.tree.map(lambda leaf: jax.lax.collapse(leaf, 0, 2), buffer)
 
 
