@@ -66,7 +66,7 @@ class Steps(NamedTuple):
 
 def test_the_report_is_the_mean_over_blocks_and_chains_on_all_rows(monkeypatch):
     """Each block has its own step; slices of the rows add up to the data."""
-    monkeypatch.setattr("numpyro_llc.local._slices.SLICE_ROWS", 200)
+    monkeypatch.setattr("numpyro_llc.models._plates.SLICE_ROWS", 200)
     monkeypatch.setattr("numpyro_llc.kernels._acceptance.PROPOSALS", 4 * 1000 - 3)
     (curved, target), rng = curvature_and_target(), np.random.default_rng(0)
     steps, root = np.array([1.0, 4.0]) / 323, np.linalg.cholesky(np.linalg.inv(curved))

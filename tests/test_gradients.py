@@ -141,7 +141,7 @@ def test_drawn_rows_are_uniform_over_the_data(target):
 
 def test_rows_are_cut_into_slices_whose_padding_weighs_nothing(target, monkeypatch):
     for most, length in ((8192, 7), (7, 7), (4, 4), (3, 3)):
-        monkeypatch.setattr("numpyro_llc.local._slices.SLICE_ROWS", most)
+        monkeypatch.setattr("numpyro_llc.models._plates.SLICE_ROWS", most)
         rows, weights = row_slices(target, None)
         padding = rows.size - N
         assert rows.shape == weights.shape == (-(-N // most), length)

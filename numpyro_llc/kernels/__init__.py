@@ -1,7 +1,7 @@
 """Samplers: what the loop needs of a kernel, and the kernels by name."""
 
 from numpyro_llc.kernels._acceptance import metropolis_report
-from numpyro_llc.kernels._ahead import steps
+from numpyro_llc.kernels._ahead import bytes_ahead, steps
 from numpyro_llc.kernels._kernel import StochasticKernel
 from numpyro_llc.kernels._numpyro import kernel_statistics
 from numpyro_llc.kernels._registry import (
@@ -30,6 +30,7 @@ __all__ = [
     "Sampler",
     "StochasticKernel",
     "StochasticSampler",
+    "bytes_ahead",
     "kernel_of",
     "kernel_statistics",
     "metropolis_report",

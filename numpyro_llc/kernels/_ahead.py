@@ -14,7 +14,7 @@ from numpyro_llc.local import LocalTarget, draw_batches
 from numpyro_llc.models import Batch, PyTree
 
 BLOCK_BYTES = 2**23
-"""Data of a block of steps: three blocks are in memory, on the device, read, and being read."""
+"""Data of a block of steps."""
 MOST_STEPS = 64
 """Steps of a block: reading then starts so rarely that starting costs nothing."""
 
@@ -68,3 +68,12 @@ def _in_blocks(
 def block_length(target: LocalTarget, batch_size: int) -> int:
     """Steps of which the rows are read at once."""
     return int(np.clip(BLOCK_BYTES // max(1, target.row_bytes * batch_size), 1, MOST_STEPS))
+
+
+def bytes_ahead(sampler: Sampler, target: LocalTarget) -> int:
+    """What the rows take that are read for blocks of steps: on the device, read, being read."""
+    if not isinstance(sampler, StochasticSampler) or not target.is_elsewhere:
+        return 0
+    assert sampler.batch_size is not None  # `make_plan` saw to it
+    size = sampler.batch_size
+    return 3 * block_length(target, size) * size * target.row_bytes

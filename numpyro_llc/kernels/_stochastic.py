@@ -47,6 +47,7 @@ from numpyro_llc.local import (
     LocalTarget,
     chain_size,
     draw_rows,
+    later_drawn,
     make_anchor,
     noise_product,
     part_of,
@@ -122,14 +123,14 @@ class StochasticSampler:
         state = state._replace(tuning=tuning)
         count, part = self._part(state.tuning)
 
+        def drawn(k: jax.Array) -> Rows | None:
+            _, (for_rows, *_) = two_purposes(keys, FIRST_SUBSTEP + 2 * k)
+            return draw_rows(for_rows, target, self.batch_size)
+
         def substep(k: jax.Array, state: StochasticState) -> StochasticState:
-            own = two_purposes(keys, FIRST_SUBSTEP + 2 * k)
-
-            def drawn() -> Rows | None:
-                return draw_rows(own[1][0], target, self.batch_size)
-
-            rows = drawn() if batch is None else jax.lax.cond(k == 0, lambda: batch, drawn)
-            return self._substep(own[0], rows, state, target, part)
+            for_noise, _ = two_purposes(keys, FIRST_SUBSTEP + 2 * k)
+            rows = drawn(k) if batch is None else later_drawn(k, batch, drawn)
+            return self._substep(for_noise, rows, state, target, part)
 
         state = jax.lax.fori_loop(0, count, substep, state)
         return state._replace(i=i + 1)

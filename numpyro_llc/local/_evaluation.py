@@ -14,7 +14,7 @@ from numpyro_llc.local._target import LocalTarget
 from numpyro_llc.models import DRAW_PARTS, Batch, Parameters, PyTree, Rows, batch_on_host
 
 NUM_PARTS = 16
-"""Parts of a fixed batch, whose disagreement tells its error."""
+"""Least parts of a fixed batch, whose disagreement tells its error."""
 NUM_CONTRASTS = 16
 """Random signings of the data, whose spread tells what another data set would give."""
 CONTRAST_SEED = 0
@@ -34,26 +34,30 @@ def all_rows(target: LocalTarget) -> EvaluationRows | None:
     if target.program.batching is None:
         return None
     # In NumPy: each of these operations would be compiled on its own.
-    slices = cut_rows(np, np.arange(target.num_rows), target.num_shards)
+    slices = cut_rows(np, np.arange(target.num_rows), target.num_shards, target.slice_rows)
     return EvaluationRows(*map(jnp.asarray, slices))
 
 
 def some_rows(target: LocalTarget, count: int, rng_key: jax.Array) -> EvaluationRows:
-    """About `count` rows without repetition, in ``NUM_PARTS`` slices, as many of each shard."""
+    """About `count` rows without repetition, as many of each shard.
+
+    In ``NUM_PARTS`` slices, or a multiple of them where these would be too long.
+    """
     shards = target.num_shards
-    length = max(1, count // (NUM_PARTS * shards))
-    chosen = _chosen(rng_key, shards, target.num_rows // shards, length)
+    parts = NUM_PARTS * -(-count // (NUM_PARTS * target.slice_rows))
+    shape = parts, max(1, count // (parts * shards))
+    chosen = _chosen(rng_key, shards, target.num_rows // shards, shape)
     return EvaluationRows(chosen, jnp.full(chosen.shape, target.num_rows / chosen.size))
 
 
 @partial(jax.jit, static_argnums=(1, 2, 3))  # else each operation would be compiled on its own
-def _chosen(rng_key: jax.Array, shards: int, size: int, length: int) -> jax.Array:
+def _chosen(rng_key: jax.Array, shards: int, size: int, shape: tuple[int, int]) -> jax.Array:
     def of_shard(key: jax.Array, first: jax.Array) -> jax.Array:
-        return first + jax.random.choice(key, size, (NUM_PARTS, length), replace=False)
+        return first + jax.random.choice(key, size, shape, replace=False)
 
     keys = rng_key[None] if shards == 1 else jax.random.split(rng_key, shards)
     by_shard = jax.vmap(of_shard, out_axes=1)(keys, size * jnp.arange(shards))
-    return by_shard.reshape(NUM_PARTS, -1)
+    return by_shard.reshape(shape[0], -1)
 
 
 HELD_BYTES = 2**25

@@ -4,6 +4,7 @@ All functions see the chains stacked: leaves of `z` are ``[chain, ...]``. One ba
 all chains, so that what depends on the rows alone is computed once.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -52,7 +53,7 @@ def make_anchor(target: LocalTarget) -> Anchor:
 def row_slices(target: LocalTarget, rows: jax.Array | None) -> tuple[jax.Array, jax.Array]:
     """`rows` (None: all) cut into slices, and their weights: two arrays ``[slices, rows]``."""
     rows = jnp.arange(target.num_rows) if rows is None else rows
-    return cut_rows(jnp, rows, target.num_shards)
+    return cut_rows(jnp, rows, target.num_shards, target.slice_rows)
 
 
 def draw_rows(key: jax.Array, target: LocalTarget, batch_size: int | None) -> Rows | None:
@@ -60,6 +61,20 @@ def draw_rows(key: jax.Array, target: LocalTarget, batch_size: int | None) -> Ro
     if batch_size is None:
         return None
     return target.fetched(draw_batches(key, target, 1, batch_size)[0])
+
+
+def later_drawn(
+    k: jax.Array, first: Rows, drawn: Callable[[jax.Array], Rows | None]
+) -> Rows | None:
+    """`first` for substep 0, then ``drawn(k)``: by a loop of one turn or none.
+
+    Side by side, blocks of chains take both branches of a ``cond``, and would read at each step.
+    """
+    # A draw that did not depend on the turn, XLA would move out of the loop.
+    begin: tuple[jax.Array, Rows | None] = jnp.maximum(k - 1, 0), first
+    return jax.lax.while_loop(
+        lambda at: at[0] < k, lambda at: (at[0] + 1, drawn(at[0] + 1)), begin
+    )[1]
 
 
 def draw_batches(key: jax.Array, target: LocalTarget, count: int, size: int) -> jax.Array:

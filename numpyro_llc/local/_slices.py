@@ -6,16 +6,16 @@ from types import ModuleType
 import jax
 import jax.numpy as jnp
 
-from numpyro_llc.models import SLICE_ROWS, PyTree, Rows
+from numpyro_llc.models import PyTree, Rows
 
 
-def cut_rows(xp: ModuleType, rows: PyTree, shards: int) -> tuple[PyTree, PyTree]:
-    """Row numbers in slices, and their weights, by the functions of `xp`, NumPy or its twin in JAX.
+def cut_rows(xp: ModuleType, rows: PyTree, shards: int, most: int) -> tuple[PyTree, PyTree]:
+    """Row numbers in slices of at most `most`, and weights, by functions of `xp` (NumPy or JAX's).
 
     Two arrays ``[slices, rows]``, each slice with as many rows of each shard.
     """
     parts = rows.reshape(shards, -1)
-    count = -(-rows.size // SLICE_ROWS)
+    count = -(-rows.size // most)
     length = -(-parts.shape[1] // count)
     pad = (0, 0), (0, count * length - parts.shape[1])
     padded, weights = xp.pad(parts, pad, mode="edge"), xp.pad(xp.ones(parts.shape), pad)
@@ -28,14 +28,16 @@ def cut_rows(xp: ModuleType, rows: PyTree, shards: int) -> tuple[PyTree, PyTree]
 
 def sum_over_slices(
     num_rows: int,
+    most: int,
     fetch: Callable[[jax.Array, jax.Array], Rows],
     terms: Callable[[Rows, jax.Array], PyTree],
 ) -> PyTree:
     """The sum of ``terms(rows, weights)`` over slices of all rows, of which one is held at a time.
 
+    A slice has at most `most` rows.
     ``fetch(rows, upcoming)`` reads them. Derivatives read them again: nothing of a slice is kept.
     """
-    count = -(-num_rows // SLICE_ROWS)
+    count = -(-num_rows // most)
     length = -(-num_rows // count)
 
     def numbers(k: jax.Array) -> jax.Array:

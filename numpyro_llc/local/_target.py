@@ -12,6 +12,7 @@ from numpyro_llc.errors import NonFiniteLossError
 from numpyro_llc.local._parts import Fixed
 from numpyro_llc.local._slices import sum_over_slices
 from numpyro_llc.models import (
+    SLICE_ROWS,
     Arrays,
     Losses,
     ModelReading,
@@ -126,9 +127,14 @@ class LocalTarget:
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of a row, of the data that lie elsewhere."""
-        sources = sources_of(self.arrays)
-        return sum(x.dtype.itemsize * x.size // x.shape[0] for x in sources)
+        """Bytes of a row of the data; 0 if the program has no batching."""
+        return 0 if self.program.batching is None else self.program.batching.row_bytes(self.arrays)
+
+    @property
+    def slice_rows(self) -> int:
+        """Most rows of the data that are evaluated at once."""
+        batching = self.program.batching
+        return SLICE_ROWS if batching is None else batching.slice_rows(self.arrays)
 
     def fetched(self, rows: Rows, upcoming: jax.Array | None = None) -> Rows:
         """`rows`, read if they lie elsewhere; `upcoming` ones are then read ahead."""
@@ -155,7 +161,7 @@ class LocalTarget:
 
     def over_slices(self, terms: Callable[[Rows, jax.Array], PyTree]) -> PyTree:
         """The sum of ``terms(rows, weights)`` over slices of all rows."""
-        return sum_over_slices(self.num_rows, self.fetched, terms)
+        return sum_over_slices(self.num_rows, self.slice_rows, self.fetched, terms)
 
     def _excess(self, z: Parameters, rows: Rows) -> jax.Array:
         """``ℓ_i(z) - ℓ_i(z*)`` of some rows."""

@@ -12,11 +12,11 @@ from numpyro_llc.models._loss import NegativeLoss, loss_model
 from numpyro_llc.models._measured import draw_starts
 from numpyro_llc.models._modules import PARAMS, by_site
 from numpyro_llc.models._network import NetworkModel, network_model
-from numpyro_llc.models._plates import Batch, FullPlates, Rows, batch_of
+from numpyro_llc.models._plates import SLICE_ROWS, Batch, FullPlates, Rows, batch_of
 from numpyro_llc.models._program import Program, constrain, site_loss
 from numpyro_llc.models._reading import ModelReading
 from numpyro_llc.models._rules import TAKEN, is_traced
-from numpyro_llc.models._slices import SLICE_ROWS, batch_on_host
+from numpyro_llc.models._slices import batch_on_host
 from numpyro_llc.models._sources import (
     check_in_memory,
     reading_errors,

@@ -80,9 +80,9 @@ def _check_sources(reading: ModelReading, batching: Batching) -> None:
     """Refuse sources that do not have the rows of the data along their first axis."""
     for array, axis in zip(reading.arrays, batching.axes, strict=True):
         if isinstance(array, Source) and axis != 0:
-            host = array.host
+            form = array.form
             raise ValueError(
-                f"{host.name}, a {host.kind} of shape {host.shape}, must have the "
+                f"{form.name}, a {form.kind} of shape {form.shape}, must have the "
                 f"{batching.num_rows} rows of the data along its first axis, to be read row by "
                 "row. Pass np.asarray(...) of it, to hold it in memory."
             )

@@ -48,7 +48,7 @@ def read_model(
     if bad := found & set(reading.program.parameters):
         raise ValueError(
             f"The support of parameter(s) {listed(sorted(bad))} depends on rows of "
-            f"{sources_of(reading.arrays)[0].host.name}, which are not held in memory. Compute the "
+            f"{sources_of(reading.arrays)[0].form.name}, which are not held in memory. Compute the "
             "bound outside of the model, and pass it as a number."
         )
     deterministic = tuple(name for name in reading.deterministic if name not in found)

@@ -6,10 +6,14 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from numpyro.primitives import Messenger
 
 from numpyro_llc.models._sources import Source, fetched, sources_of
 from numpyro_llc.models._types import PyTree, Site
+
+SLICE_ROWS, SLICE_BYTES = 8192, 2**26
+"""Most rows of the data, and most bytes of them, that are evaluated at once."""
 
 
 class FullPlates(Messenger):
@@ -110,6 +114,24 @@ class Batching:
             else self.taken(array, numbers, axis)
             for array, axis in zip(arrays, self.axes, strict=True)
         ]
+
+    def row_bytes(self, arrays: Sequence[PyTree]) -> int:
+        """Bytes of a row of the arguments; where these are indexed, of those as long as the data.
+
+        Of the same data it is the same, in memory or elsewhere.
+        """
+        axes = [0 if x.shape[:1] == (self.num_rows,) else None for x in arrays]
+        axes = axes if self.indexed else list(self.axes)
+        sizes = [
+            array.dtype.itemsize * array.size // self.num_rows
+            for array, axis in zip(arrays, axes, strict=True)
+            if axis is not None
+        ]
+        return sum(sizes)
+
+    def slice_rows(self, arrays: Sequence[PyTree]) -> int:
+        """Most rows that are evaluated at once."""
+        return int(np.clip(SLICE_BYTES // max(1, self.row_bytes(arrays)), 1, SLICE_ROWS))
 
     def taken(self, array: jax.Array, rows: jax.Array, axis: int) -> jax.Array:
         """Some rows of an array, of each part those in it: no row changes its device."""

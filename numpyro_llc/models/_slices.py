@@ -14,8 +14,6 @@ from numpyro_llc.models._program import Program
 from numpyro_llc.models._sources import read_ahead, read_all, shapes_of, sources_of
 from numpyro_llc.models._types import Arrays, Fields, Losses, PyTree
 
-SLICE_ROWS = 8192
-"""Most rows of the data that are evaluated at once."""
 _BY_SLICE = ("losses", "weights", "counts", "bad_observations")
 
 
@@ -50,9 +48,11 @@ def measured(
 
 def slices(program: Program, arrays: Arrays) -> Iterator[Batch]:
     """All rows of the data, a slice after the other, the next one being read meanwhile."""
-    num_rows = program.require_batching().num_rows
-    numbers = np.array_split(np.arange(num_rows), -(-num_rows // SLICE_ROWS))
-    for here, coming in zip(numbers, [*numbers[1:], numbers[-1]], strict=True):
+    batching = program.require_batching()
+    count = -(-batching.num_rows // batching.slice_rows(arrays))
+    ends = [k * batching.num_rows // count for k in range(count + 1)]
+    for k in range(count):
+        here, coming = (np.arange(*ends[j : j + 2]) for j in (k, min(k + 1, count - 1)))
         yield batch_on_host(arrays, here, coming)
 
 

@@ -4,10 +4,7 @@ In compiled code such an argument is a :class:`Source`, a number that names it i
 rows of it are what a callback reads. What is read next is read ahead, while the device works.
 """
 
-import itertools
 import math
-import threading
-import weakref
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,129 +16,56 @@ import jax.numpy as jnp
 import numpy as np
 
 from numpyro_llc.errors import DataError
+from numpyro_llc.models._host_array import Form, HostArray, host_of
 from numpyro_llc.models._types import PyTree
 
 KEPT = 2
 """Reads of one shape that are kept: the last, which is asked for again after a draw, and the next.
 """
+VALUES_BYTES = 2**26
+"""Most bytes of the rows by which data are known again."""
 _ATTRIBUTES = ("shape", "dtype", "ndim", "__getitem__")
-_numbers = itertools.count()
-_hosts: "weakref.WeakValueDictionary[int, HostArray]" = weakref.WeakValueDictionary()
 _failures: list[DataError] = []
-
-
-class HostArray:
-    """An array on the host or on disk; equal to others of its shape and type, as structure.
-
-    Attributes
-    ----------
-    array : array-like
-        With rows along its first axis.
-    name : str
-        The argument, as the user types it.
-    kind : str
-        Its type.
-    shape : tuple of int
-    dtype : numpy.dtype
-        What JAX holds it as.
-    """
-
-    def __init__(self, array: PyTree, name: str) -> None:
-        self.array: PyTree = np.asarray(array) if isinstance(array, np.ndarray) else array
-        self.name, self.kind, self.shape = name, type(array).__name__, tuple(array.shape)
-        self.dtype = np.dtype(jax.dtypes.canonicalize_dtype(array.dtype.newbyteorder("=")))
-        self.number = next(_numbers)
-        self.reads: dict[tuple[int, ...], OrderedDict[bytes, Future]] = {}  # of one shape each
-        self.lock = threading.Lock()
-        _hosts[self.number] = self
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, HostArray) and self._form == other._form
-
-    def __hash__(self) -> int:
-        return hash(self._form)
-
-    def __repr__(self) -> str:
-        return f"HostArray{self._form}"
-
-    @property
-    def _form(self) -> tuple[tuple[int, ...], np.dtype]:
-        return self.shape, self.dtype
-
-    def rows(self, numbers: np.ndarray) -> np.ndarray:
-        """Some rows, ``[*numbers.shape, ...]``.
-
-        Raises
-        ------
-        DataError
-            If they cannot be read, or hold integers that JAX cannot.
-        """
-        try:
-            with _READING:
-                found = self._read(numbers.reshape(-1))
-            self._check(found)
-        except Exception as error:
-            raise DataError(
-                f"Rows of {self.name} ({self.kind}) could not be read: "
-                f"{type(error).__name__}: {error}"
-            ) from error
-        return found.astype(self.dtype, copy=False).reshape(*numbers.shape, *self.shape[1:])
-
-    def _read(self, numbers: np.ndarray) -> np.ndarray:
-        if isinstance(self.array, np.ndarray):
-            return np.take(self.array, numbers, axis=0)
-        # Files are read in order, and some (HDF5) can be read in no other.
-        sorted_rows, places = np.unique(numbers, return_inverse=True)
-        first, last = int(sorted_rows[0]), int(sorted_rows[-1]) + 1
-        if last - first == sorted_rows.size:
-            return np.asarray(self.array[first:last])[places]
-        by_rows: PyTree = getattr(self.array, "oindex", self.array)  # of Zarr, and as h5py's own
-        return np.asarray(by_rows[sorted_rows])[places]
-
-    def _check(self, found: np.ndarray) -> None:
-        if found.dtype.kind not in "iu" or found.dtype == self.dtype or not found.size:
-            return
-        limits = np.iinfo(self.dtype)
-        if found.min() < limits.min or found.max() > limits.max:
-            raise OverflowError(
-                f"it holds integers too large for {self.dtype}. Store them as floats, or enable "
-                "64 bits (jax.config.update('jax_enable_x64', True))"
-            )
-
-
-_READING = threading.Lock()
-"""One read at a time: two arrays may be of one file, and not every file takes two readers."""
 
 
 @jax.tree_util.register_pytree_node_class
 class Source:
-    """A :class:`HostArray` among a model's arrays: a pytree of its number alone."""
+    """A :class:`HostArray` among a model's arrays: a pytree of its number alone.
 
-    def __init__(self, number: jax.Array, host: HostArray) -> None:
-        self.number, self.host = number, host
+    JAX keeps what is no leaf of a pytree as long as code that was compiled with it. That is the
+    form, without the array.
+    """
+
+    def __init__(self, number: jax.Array, form: Form, host: HostArray | None = None) -> None:
+        self.number, self.form, self._host = number, form, host
 
     @classmethod
     def of(cls, array: PyTree, name: str) -> "Source":
         """The source of an array-like."""
         host = HostArray(array, name)
-        return cls(jnp.asarray(host.number, jnp.int32), host)
+        return cls(jnp.asarray(host.number, jnp.int32), host.form, host)
 
-    def tree_flatten(self) -> tuple[tuple[jax.Array], HostArray]:
-        return (self.number,), self.host
+    def tree_flatten(self) -> tuple[tuple[jax.Array], Form]:
+        return (self.number,), self.form
 
     @classmethod
-    def tree_unflatten(cls, host: HostArray, leaves: tuple[jax.Array]) -> "Source":
-        return cls(*leaves, host)
+    def tree_unflatten(cls, form: Form, leaves: tuple[jax.Array]) -> "Source":
+        return cls(*leaves, form)
+
+    @property
+    def host(self) -> HostArray:
+        """What its number names; not in compiled code."""
+        return self._host or host_of(int(self.number))
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Of the whole."""
-        return self.host.shape
+        return self.form.shape
 
     @property
     def dtype(self) -> np.dtype:
         """What JAX holds it as."""
-        return self.host.dtype
+        return self.form.dtype
 
     @property
     def ndim(self) -> int:
@@ -194,10 +118,10 @@ def check_in_memory(
 ) -> None:
     """Refuse sources, for `what`."""
     if found := sources_of(arrays):
-        host = found[0].host
+        form = found[0].form
         raise ValueError(
-            f"{what} the whole of {host.name}, a {host.kind} of shape "
-            f"{host.shape}, of which rows are read as they are needed. {remedy}"
+            f"{what} the whole of {form.name}, a {form.kind} of shape "
+            f"{form.shape}, of which rows are read as they are needed. {remedy}"
         )
 
 
@@ -219,7 +143,7 @@ def _answer(numbers: jax.Array, rows: jax.Array, upcoming: jax.Array) -> list[np
     """What the callback gives; under ``vmap`` each has axes in front, of length 1 or the same."""
     names, wanted, coming = (np.asarray(x) for x in (numbers, rows, upcoming))
     try:
-        hosts = [_hosts[number] for number in names.reshape(-1, names.shape[-1])[0].tolist()]
+        hosts = [host_of(number) for number in names.reshape(-1, names.shape[-1])[0].tolist()]
         found = read_ahead(hosts, wanted, coming)
     except DataError as error:
         _failures.append(error)
@@ -271,11 +195,18 @@ def reading_errors() -> Iterator[None]:
         if not _failures:
             raise
         raise _failures[0] from error
+    finally:
+        _failures.clear()
 
 
 def values_at_rows(array: PyTree, count: int) -> PyTree:
-    """Of a source its form and about `count` rows, evenly spaced; another array as it is."""
+    """Of a source its form and about `count` rows, evenly spaced; another array as it is.
+
+    Fewer, if they have more than ``VALUES_BYTES``.
+    """
     if not isinstance(array, Source):
         return array
-    rows = np.linspace(0, array.shape[0] - 1, min(count, array.shape[0])).astype(int)
+    row_bytes = array.dtype.itemsize * array.size // array.shape[0]
+    count = min(count, max(1, VALUES_BYTES // max(1, row_bytes)), array.shape[0])
+    rows = np.linspace(0, array.shape[0] - 1, count).astype(int)
     return array.shape, str(array.dtype), array.host.rows(rows)

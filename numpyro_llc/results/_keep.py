@@ -6,10 +6,10 @@ from contextlib import contextmanager
 import numpy as np
 import xarray as xr
 
-from numpyro_llc.errors import LLCWarning, NonFiniteLossError, ResultError
+from numpyro_llc.errors import DataError, LLCWarning, NonFiniteLossError, ResultError
 from numpyro_llc.inference_data import InferenceData, inference_data, labelled
 from numpyro_llc.local import LocalTarget
-from numpyro_llc.models import named_leaves
+from numpyro_llc.models import named_leaves, reading_errors
 from numpyro_llc.sampling import Draws
 
 CHAIN_DRAW = ("chain", "draw")
@@ -20,11 +20,16 @@ CHAIN_DRAW = ("chain", "draw")
 def keeping(draws: Draws, target: LocalTarget) -> Iterator[None]:
     """Turn what goes wrong inside into a ``ResultError`` that holds the draws.
 
-    Errors that hold a result pass, and so does Ctrl-C, with the draws as its attribute ``idata``.
+    Errors that hold a result pass, and so do Ctrl-C and a read that failed, with the draws as
+    their attribute ``idata``.
     """
     try:
-        yield
+        with reading_errors():
+            yield
     except (LLCWarning, NonFiniteLossError, ResultError):
+        raise
+    except DataError as error:
+        error.idata = bare(draws, target)
         raise
     except Exception as error:
         raise ResultError(

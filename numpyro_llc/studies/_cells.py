@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.infer.mcmc import MCMCKernel
 
-from numpyro_llc.kernels import RECOMMENDED, StochasticKernel, kernel_of
-from numpyro_llc.models import SLICE_ROWS, Parameters, PyTree
+from numpyro_llc.kernels import RECOMMENDED, StochasticKernel, bytes_ahead, kernel_of
+from numpyro_llc.models import Parameters, PyTree
 from numpyro_llc.sampling import Plan, Run, RunKeys, evaluation_rows, finish, run_keys
 from numpyro_llc.studies._recipe import Recipe
 from numpyro_llc.studies._rows import Row, row_of
@@ -100,10 +100,14 @@ def groups(
 
 
 def _bytes(plan: Plan) -> int:
-    """What the chains of a cell take: states, gradients, noise, and the evaluated losses."""
-    rows = min(plan.rows_of_a_step, SLICE_ROWS)
+    """What the chains of a cell take: states, gradients, noise, evaluated losses, and batches.
+
+    The last if they are read ahead, for each cell has its own.
+    """
+    rows = min(plan.rows_of_a_step, plan.target.slice_rows)
     numbers = plan.schedule.num_chains * (16 * plan.target.dimension + 8 * rows)
-    return numbers * jnp.zeros((), jnp.result_type(float)).dtype.itemsize
+    size = numbers * jnp.zeros((), jnp.result_type(float)).dtype.itemsize
+    return size + bytes_ahead(plan.sampler, plan.target)
 
 
 def _bytes_of_truth(plan: Plan) -> int:
