@@ -164,7 +164,7 @@ def test_without_a_plateau_the_smallest_usable_gamma_is_chosen_and_that_is_said(
     found = chosen(grid_of(FALLING))
     assert not found.has_plateau
     assert found.localization == 1.0  # at 0.3 the draws are 18 from a centre 12 long
-    assert "λ̂ has no plateau: from γ = 0.1 to 10 it goes from 500 to 5" in found.reason
+    assert "λ̂ has no plateau: from γ = 0.1 to 10 λ̂ goes from 500 to 5" in found.reason
     assert "no learning coefficient" in found.reason
     assert "At γ = 0.3 draws lie 18.3 away" in found.reason
     assert json.dumps(found.attrs)
@@ -173,6 +173,11 @@ def test_without_a_plateau_the_smallest_usable_gamma_is_chosen_and_that_is_said(
     assert "At γ = 1 chains do not arrive (R-hat 1, and 70 % of the spread" in slow.reason
     apart = chosen(grid_of(FALLING, r_hat=[1.2, 1.2, 1.1, 1.06, 1.0]))
     assert apart.localization == 10.0
+    assert "At γ = 3 chains do not agree (R-hat 1.06, and 100 % of the spread" in apart.reason
+    share = [0.1, 0.1, 0.5, 0.6, 0.6]
+    unknown = chosen(grid_of(FALLING, r_hat=[1.2, 1.2, 1.2, 1.0, 1.0], localization_share=share))
+    assert "There may be one at γ = 0.1 to 0.3" in unknown.reason
+    assert "no learning coefficient" not in unknown.reason
     unknown = chosen(grid_of(FALLING, reached=np.nan, center_norm=0.0))
     assert unknown.localization == 0.1
     assert "the first of the grid" in unknown.reason

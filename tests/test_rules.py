@@ -288,12 +288,20 @@ def test_the_step_follows_from_curvature_and_noise(rule, fields, stiffness):
         "noise": rule.noise_limit / (3.0 / (12.0 - 3.0)),
         "floor": 0.02,
     }[stiffness]
-    step = float(tuning.wanted_step(rule, tuned(**fields)))
+    step = float(sampler_of(rule)._wanted_step(tuned(**fields)))
     assert float(rule.stiffness_of(step, 4.0)) == pytest.approx(wanted)
 
 
 def sampler_of(rule, **settings):
     return StochasticSampler(rule, **{"batch_size": 10, **settings})
+
+
+@pytest.mark.parametrize(("control_variates", "noise"), [(True, 9.0), (False, 3.0), (None, 3.0)])
+def test_the_step_is_that_of_the_gradient_that_is_used(control_variates, noise):
+    sampler = sampler_of(RULES["sgnht"], control_variates=control_variates)
+    step = float(sampler._wanted_step(tuned(noise=9.0, raw_noise=3.0)))
+    wanted = sampler.rule.noise_limit / (noise / (12.0 - noise))
+    assert float(sampler.rule.stiffness_of(step, 4.0)) == pytest.approx(max(wanted, 0.02))
 
 
 def test_running_means_of_the_squared_gradient():

@@ -23,7 +23,7 @@ STOCHASTIC_NAMES = tuple(_STOCHASTIC)
 KERNEL_NAMES = (*_NUMPYRO, *STOCHASTIC_NAMES)
 TARGET_ACCEPT_PROB = 0.99
 """Singular posteriors have thin arms, which a larger step skips. On K = w1² w2⁴ at n = 10⁴ the
-bias of λ̂ was -14 % at 0.8, -5 % at 0.95 and -2 % (within its error) at 0.99:
+bias of λ̂ was -14 % at 0.8, -8 % at 0.95 and -2 % (within its error) at 0.99:
 ``tests/benchmarks/acceptance.py``."""
 
 

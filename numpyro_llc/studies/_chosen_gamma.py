@@ -38,10 +38,10 @@ def choose(grid: xr.Dataset, dimension: int, steps: int) -> xr.Dataset:
         why = _on_plateau(grid, found, cell)
     elif everywhere.any():
         cell = int(np.argmax(everywhere))
-        why = f"{_no_plateau(grid)} {_smallest(grid, arrived, near, cell, dimension, steps)}"
+        why = f"{_no_plateau(grid, arrived, steps)} {_smallest(grid, arrived, near, cell, dimension, steps)}"
     else:
         cell = len(gammas) - 1
-        why = f"{_no_plateau(grid)} {_none_usable(grid, arrived, cell, steps)}"
+        why = f"{_no_plateau(grid, arrived, steps)} {_none_usable(grid, arrived, cell, steps)}"
     attrs = {
         "chosen": float(gammas[cell]),
         "has_plateau": int(found.cells.any()),
@@ -96,7 +96,7 @@ def _on_plateau(grid: xr.Dataset, found: Plateau, cell: int) -> str:
     beyond = "" if is_near else ": further than it is long, at every γ of the plateau"
     return (
         f"It is on a plateau: for γ from {number(gammas.min())} to {number(gammas.max())} λ̂ agrees "
-        f"with that at this γ within 5 % and three errors{where}, differs from it by at most "
+        f"with that at this γ up to 5 % plus three errors{where}, differs from it by at most "
         f"{percent(found.change, 2)} (λ̂ at this γ: {_range(here['llc'].to_numpy())}), and γ "
         f"takes {_shares(on['localization_share'].to_numpy())} of it. The draws lie "
         f"{_range(here['distance'].to_numpy())} from a centre of length "
@@ -104,18 +104,27 @@ def _on_plateau(grid: xr.Dataset, found: Plateau, cell: int) -> str:
     )
 
 
-def _no_plateau(grid: xr.Dataset) -> str:
+def _no_plateau(grid: xr.Dataset, arrived: np.ndarray, steps: int) -> str:
     gammas, llc = grid["localization"].to_numpy(), grid["llc"].to_numpy()
     known = np.isfinite(llc).any(axis=0)
     if not known.any():
         return "At no γ of the grid did chains give a λ̂."
     ends = np.flatnonzero(known)[[0, -1]]
+    share = grid["localization_share"].to_numpy()
+    said = (
+        f"from γ = {number(gammas[ends[0]])} to {number(gammas[ends[1]])} λ̂ goes "
+        f"{_by_center(llc[:, ends])}, and γ takes {_shares(share)} of it."
+    )
+    is_open = np.any((share < FLATTEST) & ~arrived, axis=0)
+    if is_open.any():
+        low, high = (number(end) for end in gammas[is_open][[0, -1]])
+        return (
+            f"No plateau is seen: {said} There may be one at γ = {low} to {high}, where γ takes "
+            f"less, but in {steps} steps chains do not agree or arrive there: longer runs tell."
+        )
     return (
-        f"λ̂ has no plateau: from γ = {number(gammas[ends[0]])} to {number(gammas[ends[1]])} it "
-        f"goes {_by_center(llc[:, ends])}, and γ takes "
-        f"{_shares(grid['localization_share'].to_numpy())} of it. So λ̂ is no learning coefficient "
-        "at any of these γ: it counts the directions that the data determine better than γ does. "
-        "Compare it at one γ only."
+        f"λ̂ has no plateau: {said} So λ̂ is no learning coefficient at any of these γ: it counts "
+        "the directions that the data determine better than γ does. Compare it at one γ only."
     )
 
 
@@ -149,7 +158,8 @@ def _smallest(
     if not near[:, cell - 1].all():
         why = f"draws lie {_range(below['distance'].to_numpy())} away"
     else:
-        why = f"chains do not arrive ({_arrival(below)})"
+        has_agreed = (below["r_hat"] <= R_HAT_LIMIT).all()
+        why = f"chains do not {'arrive' if has_agreed else 'agree'} ({_arrival(below)})"
     return f"{said} At γ = {number(gammas[cell - 1])} {why}."
 
 
