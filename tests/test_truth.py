@@ -25,7 +25,7 @@ from numpyro_llc.models._divergence import divergence, excess_exponential, is_kn
 
 DATA = (regression.X, regression.Y)
 SHIFTED = regression.OLS + [0.1, -0.2, 0.3, 0.0, 0.5]
-N = 200_000
+N = 400_000
 """Draws of each family."""
 
 
