@@ -14,6 +14,9 @@ os.environ.setdefault("XLA_FLAGS", FLAGS)
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".jax_cache"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+# NumPyro orders the leaves of distributions by the hashes of their names, which are others in each
+# process: its programs would not be found in the cache. The workers of pytest-xdist inherit this.
+os.environ.setdefault("PYTHONHASHSEED", "0")
 
 import jax  # noqa: E402
 import numpy as np  # noqa: E402

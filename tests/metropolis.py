@@ -17,12 +17,21 @@ class State(NamedTuple):
 
 
 class Metropolis(MCMCKernel):
-    """Proposals are Gaussian, of one standard deviation or one for each coordinate."""
+    """Proposals are Gaussian, of one standard deviation or one for each coordinate.
+
+    Kernels of one scale are equal, those from pickles included, so that they are traced once.
+    """
 
     sample_field = "z"
 
     def __init__(self, scale):
         self._potential_fn, self._scale = None, scale
+
+    def __eq__(self, other):
+        return type(self) is type(other) and self._scale == other._scale
+
+    def __hash__(self):
+        return hash((type(self), self._scale))
 
     def init(self, rng_key, num_warmup, init_params, model_args, model_kwargs):
         return State(init_params, self._potential_fn(init_params), rng_key)
@@ -53,8 +62,8 @@ class AtManyScales(Metropolis):
 
 
 METROPOLIS = Metropolis(0.03)
-"""For the regression: one object, so that all that use it share what is compiled, if the warm-up is
-as long too: 100 steps."""
+"""For the regression: all that use it share what is compiled, if the warm-up is as long: 100
+steps."""
 WIDTHS = (np.sum(regression.X**2, axis=0) / np.log(500) + 1.0) ** -0.5
 FITTED = Metropolis(tuple(WIDTHS))
 """The same with steps as wide as the density at γ = 1, for its moments: ESS is draws / 15."""

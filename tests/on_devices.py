@@ -88,6 +88,13 @@ def messages():
     return {"found": found, "rows": rows, "held": held, "again": len(compiled)}
 
 
+def parallel_chains():
+    """Draws of chains on a device each, without a mesh; that there is but one would be said."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", ".*over 1 device")
+        return draws(kernel=METROPOLIS, chain_method="parallel")
+
+
 def example():
     """The first example of the page of docs."""
     page = (Path(__file__).parents[1] / "docs" / "how-to" / "devices.md").read_text()
@@ -131,6 +138,7 @@ def cases(folder):
         "alone": lambda: draws(kernel=METROPOLIS, output=begun),
         "both": lambda: draws(on, kernel=METROPOLIS),
         "gone on": lambda: draws(on, kernel=METROPOLIS, output=begun),
+        "parallel chains": parallel_chains,
         "messages": messages,
         "fingerprint": lambda: sampling.fingerprint(fingerprinted.model()),
         "example": example,

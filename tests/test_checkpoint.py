@@ -190,7 +190,7 @@ def begin(folder, settings, pause=0.0):
 @pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
 def test_a_killed_run_ends_in_the_same_draws(tmp_path):
     wanted, folder = llc(run(**LONG)), tmp_path / "a"
-    process = begin(folder, "LONG", pause=1.0)
+    process = begin(folder, "LONG", pause=0.4)
     while not (folder / "draws-0.npz").exists() and process.poll() is None:
         time.sleep(0.01)
     with pytest.raises(nllc.CheckpointError, match=f"in use by process {process.pid} on "):

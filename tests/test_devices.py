@@ -41,7 +41,7 @@ def given(folder, *claims):
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    claims = "alone", "both", "gone on", "messages", "fingerprint"
+    claims = "alone", "both", "gone on", "parallel chains", "messages", "fingerprint"
     return given(tmp_path_factory.mktemp("runs"), *claims)
 
 
@@ -58,6 +58,10 @@ def test_the_example_of_the_page_runs(tmp_path):
 
 def test_a_run_goes_on_on_another_mesh(found):
     np.testing.assert_array_equal(found["gone on"], found["alone"])
+
+
+def test_parallel_chains_use_the_devices_and_draw_the_same(found):
+    np.testing.assert_allclose(found["parallel chains"], found["alone"], rtol=1e-3, atol=1e-3)
 
 
 def test_a_model_has_the_same_fingerprint_in_another_process(found):

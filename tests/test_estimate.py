@@ -604,12 +604,6 @@ def test_chains_that_learn_draw_the_same_on_any_number_of_devices(tmp_path, monk
         np.testing.assert_allclose(batches(tmp_path / "a"), there, rtol=1e-6)
 
 
-def test_parallel_chains_use_the_devices_and_draw_the_same(reference):
-    devices, parallel, _ = on_two_devices("walk", 200)
-    assert devices == 2
-    np.testing.assert_allclose(parallel, llc(reference["metropolis"]), rtol=1e-3, atol=1e-3)
-
-
 @pytest.mark.slow
 def test_parallel_chains_of_nuts_have_the_exact_value():
     devices, parallel, _ = on_two_devices("run", 1000)

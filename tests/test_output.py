@@ -379,11 +379,19 @@ def test_a_folder_that_can_only_be_read_is_read(tmp_path, monkeypatch):
     np.testing.assert_array_equal(llc(run(tmp_path / "a")), llc(whole))
 
 
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    """The files of a sweep."""
+    folder = tmp_path_factory.mktemp("swept")
+    grid(folder, num_samples=20)
+    return files_of(folder)
+
+
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.999])
-def test_a_sweep_cut_at_any_byte_is_named(share, tmp_path):
-    grid(tmp_path, num_samples=20)
-    content = (tmp_path / "sweep.nc").read_bytes()
-    (tmp_path / "sweep.nc").write_bytes(content[: int(share * len(content))])
+def test_a_sweep_cut_at_any_byte_is_named(share, swept, tmp_path):
+    for name, content in swept.items():
+        size = int(share * len(content)) if name == "sweep.nc" else None
+        (tmp_path / name).write_bytes(content[:size])
     with pytest.raises(nllc.CheckpointError, match="sweep.nc is damaged"):
         grid(tmp_path, num_samples=20)
 

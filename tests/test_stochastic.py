@@ -436,11 +436,15 @@ def test_noise_is_made_in_blocks_that_differ(monkeypatch):
 @pytest.mark.parametrize(
     ("kernel", "copies", "step_size"),
     [
-        ("sgld", 4.5, None),
         ("sgnht", 6, None),
         *(
             pytest.param(*one, marks=pytest.mark.slow)
-            for one in (("sgld", 4.5, 1e-5), ("sgnht", 6, 1e-5), ("psgld", 5, None))
+            for one in (
+                ("sgld", 4.5, None),
+                ("sgld", 4.5, 1e-5),
+                ("sgnht", 6, 1e-5),
+                ("psgld", 5, None),
+            )
         ),
     ],
 )

@@ -8,7 +8,13 @@ import xarray as xr
 from numpyro_llc.errors import warn
 from numpyro_llc.estimators import bennett
 from numpyro_llc.evidence._criteria import FreeEnergy
-from numpyro_llc.inference_data import DatasetResult, MonteCarlo, dataset_of, monte_carlo
+from numpyro_llc.inference_data import (
+    DatasetResult,
+    MonteCarlo,
+    dataset_of,
+    error_of_mean,
+    monte_carlo,
+)
 
 
 def free_energy(ladder: DatasetResult | xr.Dataset, *, prior: str | None = None) -> FreeEnergy:
@@ -253,7 +259,7 @@ def _error(influences: dict[int, np.ndarray], known: dict[int, float]) -> float:
     """Of independent rungs; `known` has the error of each array, most of which rungs share."""
     for one in influences.values():
         if id(one) not in known:
-            known[id(one)] = monte_carlo(one).error
+            known[id(one)] = error_of_mean(one)
     return float(np.sqrt(sum(known[id(one)] ** 2 for one in influences.values())))
 
 

@@ -11,7 +11,7 @@ from scipy.stats import chi2
 from numpyro_llc._checks import check_integer, check_positive
 from numpyro_llc.estimators import Estimate, localization_corrected
 from numpyro_llc.evidence._free_energy import ladder_dataset
-from numpyro_llc.inference_data import DatasetResult, monte_carlo
+from numpyro_llc.inference_data import DatasetResult, error_of_mean
 
 MOST_MULTIPLICITY = 3
 """The largest m that is tried; see the Notes of :func:`fit_multiplicity` on how few can be told."""
@@ -99,7 +99,7 @@ def _corrected_rungs(ladder: xr.Dataset) -> tuple[np.ndarray, np.ndarray, np.nda
             betas, above["excess_loss"].to_numpy(), above["penalty"].to_numpy(), strict=True
         )
     ]
-    errors = np.array([monte_carlo(rung.influence).error for rung in rungs])
+    errors = np.array([error_of_mean(rung.influence) for rung in rungs])
     return betas, np.array([rung.value for rung in rungs]), errors
 
 

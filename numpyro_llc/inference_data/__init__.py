@@ -10,10 +10,12 @@ from numpyro_llc.inference_data._arviz import (
     checked_posterior,
     comparison_columns,
     draws_of,
+    error_of_mean,
     group_of,
     inference_data,
     loo_of,
     moments,
+    moments_of_draws,
     monte_carlo,
     posterior,
     read_netcdf,
@@ -22,7 +24,7 @@ from numpyro_llc.inference_data._arviz import (
 from numpyro_llc.inference_data._dataset import DatasetResult, dataset_of
 from numpyro_llc.inference_data._labels import labelled
 from numpyro_llc.inference_data._names import variable_name, variable_names
-from numpyro_llc.inference_data._slow import monte_carlo_of_llc
+from numpyro_llc.inference_data._slow import error_of_llc, monte_carlo_of_llc
 
 __all__ = [
     "DatasetResult",
@@ -36,11 +38,14 @@ __all__ = [
     "comparison_columns",
     "dataset_of",
     "draws_of",
+    "error_of_llc",
+    "error_of_mean",
     "group_of",
     "inference_data",
     "labelled",
     "loo_of",
     "moments",
+    "moments_of_draws",
     "monte_carlo",
     "monte_carlo_of_llc",
     "posterior",

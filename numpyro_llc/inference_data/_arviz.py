@@ -4,7 +4,7 @@ import datetime
 import json
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -164,12 +164,28 @@ def _short_moments(data: xr.Dataset, names: Sequence[str]) -> pd.DataFrame:
         values = data[name].transpose("chain", "draw", ...).to_numpy().astype(np.float64)
         coords = [data[name][dim].to_numpy() for dim in data[name].dims if dim not in _DRAWS]
         for place in np.ndindex(values.shape[2:]):
-            own = values[(..., *place)]
             label = ", ".join(str(coord[k]) for coord, k in zip(coords, place, strict=True))
-            sd = float(np.std(own, ddof=1)) if own.size > 1 else np.nan
-            row = float(np.mean(own)), sd, *(np.nan,) * 4
-            rows[f"{name}[{label}]" if place else name] = row
+            row = moments_of_draws(values[(..., *place)])
+            rows[f"{name}[{label}]" if place else name] = tuple(row.values())
     return pd.DataFrame.from_dict(rows, orient="index", columns=MOMENTS).astype(float)
+
+
+def moments_of_draws(values: np.ndarray) -> dict[str, float]:
+    """The row of :func:`moments` of one quantity ``[chain, draw]``, without a table of it."""
+    row = dict.fromkeys(MOMENTS, float("nan"))
+    row["mean"] = float(np.mean(values))
+    if values.size > 1:
+        row["sd"] = float(np.std(values, ddof=1))
+    if values.shape[1] < LEAST_DRAWS:
+        return row
+    data = xr.Dataset({"x": (("chain", "draw"), values)})  # whose tail both majors choose
+    with np.errstate(invalid="ignore", divide="ignore"):
+        row["mcse_mean"] = float(az.mcse(values, method="mean"))
+        row["ess_bulk"] = float(az.ess(values, method="bulk"))
+        row["ess_tail"] = float(az.ess(data, method="tail")["x"])
+        if len(values) > 1:
+            row["r_hat"] = float(az.rhat(values))
+    return row
 
 
 _DRAWS = ("chain", "draw")
@@ -233,21 +249,27 @@ class MonteCarlo(NamedTuple):
 
 def monte_carlo(values: np.ndarray) -> MonteCarlo:
     """ArviZ's numbers for draws ``[chain, draw]``; NaN where they cannot be had."""
-    if values.shape[1] < LEAST_DRAWS or not np.all(np.isfinite(values)):
+    if not _can_be_judged(values):
         return MonteCarlo(float(np.mean(values)), *(float("nan"),) * 3)
-    one_chain = len(values) == 1
+    error, one_chain = error_of_mean(values), len(values) == 1
     if np.ptp(values) == 0:
         r_hat = float("nan") if one_chain else 1.0
-        return MonteCarlo(float(values.flat[0]), 0.0, float(values.size), r_hat)
-    data = xr.Dataset({"x": (("chain", "draw"), values)})
+        return MonteCarlo(float(values.flat[0]), error, float(values.size), r_hat)
+    with np.errstate(invalid="ignore", divide="ignore"):  # of chains that stand still
+        ess = float(az.ess(values, method="bulk"))
+        r_hat = float("nan") if one_chain else float(az.rhat(values))
+    return MonteCarlo(float(np.mean(values)), error, ess, r_hat)
 
-    def number(function: Callable[..., xr.Dataset], **options: str) -> float:
-        with np.errstate(invalid="ignore", divide="ignore"):  # of chains that stand still
-            return float(function(data, **options)["x"])
 
-    return MonteCarlo(
-        float(np.mean(values)),
-        number(az.mcse, method="mean"),
-        number(az.ess, method="bulk"),
-        float("nan") if one_chain else number(az.rhat),
-    )
+def error_of_mean(values: np.ndarray) -> float:
+    """The error of :func:`monte_carlo` alone, for a third of the time."""
+    if not _can_be_judged(values):
+        return float("nan")
+    if np.ptp(values) == 0:
+        return 0.0
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return float(az.mcse(values, method="mean"))
+
+
+def _can_be_judged(values: np.ndarray) -> bool:
+    return values.shape[1] >= LEAST_DRAWS and bool(np.all(np.isfinite(values)))

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from numpyro_llc.inference_data._arviz import MonteCarlo, monte_carlo
+from numpyro_llc.inference_data._arviz import MonteCarlo, error_of_mean, monte_carlo
 
 
-def monte_carlo_of_llc(llc: np.ndarray, penalty: np.ndarray) -> MonteCarlo:
-    r"""ArviZ's numbers of `llc`, with an error that counts directions slower than the run.
+def error_of_llc(llc: np.ndarray, penalty: np.ndarray) -> float:
+    r"""The error of the mean of `llc`, directions slower than the run included.
 
     ``error² = (1 - r²) mcse(X)² + b² mcse(P)²``, or ``mcse(X)²`` where that is larger: ``r`` is
     the correlation of `llc` X and `penalty` P, and ``b = Cov(X, P)/Var(P)``.
@@ -24,10 +24,15 @@ def monte_carlo_of_llc(llc: np.ndarray, penalty: np.ndarray) -> MonteCarlo:
     ``mcse(X)``. P consists of such directions, so that its effective sample size counts them: of
     the variance of X, the share r² that goes with P has that size and no larger one.
     """
-    found, slow = monte_carlo(llc), monte_carlo(penalty)
-    if not (found.error > 0 and slow.error > 0):  # of draws that stand still, or are too few
-        return found
+    error, slow = error_of_mean(llc), error_of_mean(penalty)
+    if not (error > 0 and slow > 0):  # of draws that stand still, or are too few
+        return error
     (total, both), (_, spread) = np.cov(llc.ravel(), penalty.ravel())
     slope = both / spread
-    square = (1.0 - slope * both / total) * found.error**2 + (slope * slow.error) ** 2
-    return found._replace(error=max(found.error, float(np.sqrt(square))))
+    square = (1.0 - slope * both / total) * error**2 + (slope * slow) ** 2
+    return max(error, float(np.sqrt(square)))
+
+
+def monte_carlo_of_llc(llc: np.ndarray, penalty: np.ndarray) -> MonteCarlo:
+    """ArviZ's numbers of `llc`, with the error of :func:`error_of_llc`."""
+    return monte_carlo(llc)._replace(error=error_of_llc(llc, penalty))

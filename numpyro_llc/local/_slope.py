@@ -44,17 +44,18 @@ def check_differentiable(target: LocalTarget) -> None:
     ValueError
         With the reason, from the error that JAX raises.
     """
-
-    def stacked(target: LocalTarget) -> Parameters:
-        z = jax.tree.map(lambda leaf: leaf[None], target.center)
-        return jax.vmap(jax.grad(target.potential))(z)
-
     try:
-        jax.eval_shape(stacked, target)
+        jax.eval_shape(_stacked_gradient, target)
     except UNDEFINED as error:
         said = str(error).splitlines()[0]
         reason = next((why for part, why in _REASONS.items() if part in said), f"JAX says: {said}")
         raise ValueError(f"The loss of the model has no gradient: {reason}.") from error
+
+
+def _stacked_gradient(target: LocalTarget) -> Parameters:
+    """As of one chain; JAX remembers the trace of a function of the module, by its argument."""
+    z = jax.tree.map(lambda leaf: leaf[None], target.center)
+    return jax.vmap(jax.grad(target.potential))(z)
 
 
 def is_differentiable(target: LocalTarget) -> bool:

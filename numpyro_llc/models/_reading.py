@@ -195,9 +195,10 @@ def read_as_it_is(
     say_once(model, program.enumeration)
     if given is not None:
         given = by_site(given, program.parameters, program.latents)
-    seen = measured(replace(program, fingerprint=as_read), init_strategy, given, arrays)
+    as_known = replace(program, fingerprint=as_read)
+    seen = measured(as_known, init_strategy, given, arrays)
     # Of the losses alone, so that it is the same wherever the centre came from.
-    jaxpr = jax.make_jaxpr(program.losses)(seen.z, shapes_of(arrays))
+    jaxpr = _losses.trace(as_known, seen.z, shapes_of(arrays)).jaxpr
     forward = not calls(jaxpr, "custom_vjp_call")
     program = replace(program, fingerprint=fingerprint(jaxpr), has_forward_mode=forward)
     _center_rules.check_center(seen.inside, seen.finite, given)
@@ -219,6 +220,12 @@ def read_as_it_is(
         without_effect=unused_leaves(jaxpr, seen.z),
         **found,
     )
+
+
+@partial(jax.jit, static_argnums=0)
+def _losses(program: Program, z: Parameters, arrays: Arrays) -> Losses:
+    """What JAX remembers the trace of, for a model that is read again."""
+    return program.losses(z, arrays)
 
 
 @partial(jax.jit, static_argnums=0)

@@ -6,7 +6,7 @@ import numpy as np
 from scipy.stats import gamma
 
 from numpyro_llc.estimators import variance
-from numpyro_llc.inference_data import monte_carlo
+from numpyro_llc.inference_data import error_of_mean, monte_carlo
 from numpyro_llc.plots._common import Result, axes_or_new, sound_draws
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def plot_gamma(idata: Result, *, axes: "Axes | None" = None) -> "Axes":
     ends = [0.0, theory[-1]]
     axes.plot(ends, ends, color="black", linestyle="--", linewidth=1, label="equal")
     axes.plot([], [], color="C0", linewidth=0.8, label="one chain")
-    error = monte_carlo(spread.influence).error
+    error = error_of_mean(spread.influence)
     axes.set(xlabel=f"quantile of Gamma({center.mean:.3g}, 1)", ylabel="quantile of llc")
     axes.set_title(
         f"mean {center.mean:.3g} ± {center.error:.1g}, variance {spread.value:.3g} ± {error:.1g}"

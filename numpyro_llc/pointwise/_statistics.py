@@ -8,7 +8,7 @@ from scipy.special import logsumexp
 from numpyro_llc._checks import check_positive, percent
 from numpyro_llc.errors import warn
 from numpyro_llc.estimators import SHARE_LIMIT
-from numpyro_llc.inference_data import DatasetResult, draws_of, loo_of, monte_carlo
+from numpyro_llc.inference_data import DatasetResult, draws_of, error_of_mean, loo_of
 from numpyro_llc.pointwise._criteria import (
     SingularFluctuation,
     learning_curve,
@@ -199,7 +199,7 @@ def _dataset(
         {
             **{name: ("datum", np.concatenate(parts)) for name, parts in columns.items()},
             "functional_variance": variance,
-            "error": monte_carlo(influence).error,
+            "error": error_of_mean(influence),
             "share": share,
         },
         coords={"datum": np.arange(losses.num_rows)},

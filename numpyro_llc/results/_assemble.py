@@ -10,7 +10,7 @@ import xarray as xr
 
 from numpyro_llc.errors import DataError, LLCWarning, NonFiniteLossError, warn
 from numpyro_llc.estimators import data_error, parts_error
-from numpyro_llc.inference_data import InferenceData, inference_data, labelled, monte_carlo
+from numpyro_llc.inference_data import InferenceData, error_of_mean, inference_data, labelled
 from numpyro_llc.kernels import metropolis_report
 from numpyro_llc.local import OF_DRAWS, Curvature, LocalTarget, total_loss
 from numpyro_llc.models import ModelReading, Parameters, PyTree, constrain, named_leaves, on_host
@@ -241,7 +241,7 @@ def _non_finite(
 ) -> NonFiniteLossError:
     draw, chain = map(int, np.argwhere(~np.isfinite(draws.excess_loss).T)[0])
     good = groups["posterior"]["llc"].to_numpy()[:, :draw]
-    error = monte_carlo(good).error if good.size else np.nan
+    error = error_of_mean(good) if good.size else np.nan
     last = f"{good.mean():.4g}" if good.size else "none"
     last += f" ± {error:.2g}" if np.isfinite(error) else ""
     step = (report.num_warmup or 0) + (draw + 1) * (report.thinning or 1)

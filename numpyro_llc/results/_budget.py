@@ -8,7 +8,7 @@ from numpyro_llc.inference_data import (
     Groups,
     InferenceData,
     draws_of,
-    monte_carlo,
+    error_of_mean,
     posterior,
 )
 from numpyro_llc.results._penalty import penalty_of, virial_of
@@ -47,9 +47,9 @@ def error_budget(idata: InferenceData | Groups) -> pd.DataFrame:
     taken = taken_error = np.nan
     if penalty is not None:
         pull = localization_pull(llc, penalty, virial_of(idata))
-        taken, taken_error = pull.value, monte_carlo(pull.influence).error
+        taken, taken_error = pull.value, error_of_mean(pull.influence)
     rows = {
-        "monte_carlo": (monte_carlo(llc).error, "error"),
+        "monte_carlo": (error_of_mean(llc), "error"),
         "evaluation": (report.evaluation_error or 0.0, "error"),
         "step_size": (report.step_size_bias or 0.0, "bias"),
         "localization": (-taken, "bias"),

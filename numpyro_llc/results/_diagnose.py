@@ -2,14 +2,13 @@
 
 import numpy as np
 import pandas as pd
-import xarray as xr
 
 from numpyro_llc.inference_data import (
     LEAST_DRAWS,
     Groups,
     InferenceData,
     draws_of,
-    moments,
+    moments_of_draws,
     monte_carlo,
     posterior,
     statistics,
@@ -77,7 +76,7 @@ def _check_input(idata: InferenceData | Groups) -> CheckInput:
         llc=llc,
         statistics={name: values[:, : llc.shape[1]] for name, values in _kept(idata).items()},
         report=RunReport.from_attrs(data.attrs),
-        row=_row(llc) if enough else {},
+        row=moments_of_draws(llc) if enough else {},
         monte_carlo=monte_carlo,
         broken=broken,
     )
@@ -93,8 +92,3 @@ def _kept(idata: InferenceData | Groups) -> dict[str, np.ndarray]:
     }
     penalty, _ = penalty_of(idata)
     return kept if penalty is None else {**kept, "penalty": penalty}
-
-
-def _row(llc: np.ndarray) -> dict[str, float]:
-    table = moments(xr.Dataset({"llc": (("chain", "draw"), llc)}), ["llc"])
-    return {str(name): float(value) for name, value in table.loc["llc"].items()}

@@ -7,7 +7,7 @@ from numpyro_llc.inference_data import (
     Groups,
     InferenceData,
     draws_of,
-    monte_carlo,
+    error_of_mean,
     posterior,
     statistics,
 )
@@ -44,5 +44,5 @@ def share_columns(idata: InferenceData | Groups) -> dict[str, float]:
     if penalty is None or not np.isfinite([llc, penalty]).all():
         return {"localization_share": np.nan, "mcse_share": np.nan}
     share = localization_share(llc, penalty, virial_of(idata))
-    error = monte_carlo(share.influence).error
+    error = error_of_mean(share.influence)
     return {"localization_share": share.value, "mcse_share": error}

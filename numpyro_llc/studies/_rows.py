@@ -14,11 +14,10 @@ import xarray as xr
 from numpyro_llc.errors import CheckpointError, DataError, LLCWarning, NonFiniteLossError
 from numpyro_llc.inference_data import (
     InferenceData,
-    Table,
     attributes,
     draws_of,
-    moments,
-    monte_carlo_of_llc,
+    error_of_llc,
+    moments_of_draws,
     posterior,
     statistics,
 )
@@ -75,7 +74,7 @@ def row_of(plan: Plan, run: Run, finished: Finished, rng_key: jax.Array, block: 
     return {
         **dict.fromkeys(MOMENTS, np.nan),
         **dict.fromkeys((ERROR, *OF_GAMMA), np.nan),
-        **({} if status else moments_of(moments(posterior(idata), ["llc"]))),
+        **({} if status else _moments(idata)),
         **({} if status else {ERROR: error_of(idata), **of_gamma(idata)}),
         "center_loss": report.center_loss,
         "step_size_used": np.nan if step_size is None else step_size,
@@ -87,16 +86,16 @@ def row_of(plan: Plan, run: Run, finished: Finished, rng_key: jax.Array, block: 
     }
 
 
-def moments_of(table: Table) -> dict[str, float]:
-    """The row ``llc`` of a table of moments, as tables of many runs have it."""
-    row = table.loc["llc"]
-    return {name: float(row["mean" if name == "llc" else name]) for name in MOMENTS}
+def _moments(idata: InferenceData) -> dict[str, float]:
+    """The columns ``MOMENTS`` of a result."""
+    found = moments_of_draws(draws_of(posterior(idata), "llc"))
+    return {name: found["mean" if name == "llc" else name] for name in MOMENTS}
 
 
 def error_of(idata: InferenceData) -> float:
     """The Monte Carlo error of λ̂ of a result, with slow directions."""
     llc, penalty = draws_of(posterior(idata), "llc"), draws_of(statistics(idata), "penalty")
-    return monte_carlo_of_llc(llc, penalty).error
+    return error_of_llc(llc, penalty)
 
 
 def of_gamma(idata: InferenceData) -> dict[str, float]:

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from numpyro_llc._checks import number, percent
-from numpyro_llc.inference_data import LEAST_DRAWS
+from numpyro_llc.inference_data import LEAST_DRAWS, error_of_mean
 from numpyro_llc.results.checks._check import CheckInput, NotMeasured, Outcome, at_least, at_most
 from numpyro_llc.sampling import RELATIVE_ERROR
 
@@ -264,13 +264,14 @@ def drift(e: CheckInput) -> Outcome:
     """
     draws = e.llc.shape[1]
     early, late = e.llc[:, : int(EARLY * draws)], e.llc[:, draws - int(LATE * draws) :]
-    if early.size == 0 or not (settled := e.monte_carlo(late)).error > 0:
+    if early.size == 0 or not (error := error_of_mean(late)) > 0:
         raise NotMeasured("draws")
-    error = settled.error * math.sqrt(1.0 + late.shape[1] / early.shape[1])
-    value = abs(float(np.mean(early)) - settled.mean) / error
+    error *= math.sqrt(1.0 + late.shape[1] / early.shape[1])
+    settled = float(np.mean(late))
+    value = abs(float(np.mean(early)) - settled) / error
     said = (
         f"The first tenth of the draws has a mean `llc` of {np.mean(early):.4g}, the last half "
-        f"{settled.mean:.4g}; their difference in standard errors"
+        f"{settled:.4g}; their difference in standard errors"
     )
     return at_most(
         value,

@@ -10,7 +10,7 @@ import numpy as np
 from numpyro_llc._checks import number as as_number
 from numpyro_llc._checks import percent as as_percent
 from numpyro_llc.estimators import Estimate
-from numpyro_llc.inference_data import MonteCarlo, monte_carlo_of_llc
+from numpyro_llc.inference_data import MonteCarlo, error_of_llc, error_of_mean
 from numpyro_llc.results._report import RunReport
 
 SURE = 4.0
@@ -80,7 +80,7 @@ class CheckInput:
     def error_of_llc(self) -> float:
         """Monte Carlo error of λ̂, slow directions included where the draws' penalty is known."""
         error, penalty = self.of_llc("mcse_mean"), self.draws_if_known("penalty")
-        return error if penalty is None else monte_carlo_of_llc(self.llc, penalty).error
+        return error if penalty is None else error_of_llc(self.llc, penalty)
 
     def relative(self, amount: float) -> float:
         """`amount` as a share of λ̂."""
@@ -91,7 +91,7 @@ class CheckInput:
 
     def error_of(self, estimate: Estimate) -> float:
         """Monte Carlo error of an estimate."""
-        return float(self.monte_carlo(estimate.influence).error)
+        return error_of_mean(estimate.influence)
 
     @property
     def smallest_localization(self) -> float:

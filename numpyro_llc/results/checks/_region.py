@@ -4,6 +4,7 @@ import numpy as np
 
 from numpyro_llc._checks import number
 from numpyro_llc.estimators import RESOLVED, localization_share, mean, variance
+from numpyro_llc.inference_data import error_of_mean
 from numpyro_llc.results.checks._check import SURE, CheckInput, NotMeasured, Outcome, at_most
 from numpyro_llc.results.checks._explain import explain_disagreement
 
@@ -54,14 +55,14 @@ def basin(e: CheckInput) -> Outcome:
         raise NotMeasured("localization")
     pull = 2.0 * e.draws("penalty")
     limit = e.number("num_parameters")
-    chains = [e.monte_carlo(chain[None]) for chain in pull]
-    if any(np.isnan(one.error) for one in chains):
+    means, errors = pull.mean(axis=1), np.array([error_of_mean(one[None]) for one in pull])
+    if np.isnan(errors).any():
         raise NotMeasured("draws")
-    beyond = [(one.mean - limit) / one.error if one.error > 0 else 0.0 for one in chains]
+    beyond = np.divide(means - limit, errors, out=np.zeros_like(errors), where=errors > 0)
     worst = int(np.argmax(beyond))
     return at_most(
-        chains[worst].mean,
-        limit + SURE * chains[worst].error,
+        float(means[worst]),
+        limit + SURE * float(errors[worst]),
         f"The mean of γ |z - z*|² of chain {worst}",
         f"it is above d = {limit:g} beyond its error, so that the loss falls outward on average: "
         "the chain has left the basin of the centre",
