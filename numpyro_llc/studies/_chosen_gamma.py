@@ -32,16 +32,16 @@ def choose(grid: xr.Dataset, dimension: int, steps: int) -> xr.Dataset:
     found = _plateau(grid, arrived, everywhere)
     on_plateau = np.broadcast_to(found.cells, usable.shape)
     grid = grid.assign(on_plateau=(dims, on_plateau), is_usable=(dims, usable))
-    gammas = grid["localization"].to_numpy()
+    gammas, none = grid["localization"].to_numpy(), _no_plateau(grid, arrived, steps)
     if found.chosen:
         (cell,) = found.chosen
         why = _on_plateau(grid, found, cell)
     elif everywhere.any():
         cell = int(np.argmax(everywhere))
-        why = f"{_no_plateau(grid, arrived, steps)} {_smallest(grid, arrived, near, cell, dimension, steps)}"
+        why = f"{none} {_smallest(grid, arrived, near, cell, dimension, steps)}"
     else:
         cell = len(gammas) - 1
-        why = f"{_no_plateau(grid, arrived, steps)} {_none_usable(grid, arrived, cell, steps)}"
+        why = f"{none} {_none_usable(grid, arrived, cell, steps)}"
     attrs = {
         "chosen": float(gammas[cell]),
         "has_plateau": int(found.cells.any()),

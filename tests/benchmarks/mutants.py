@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
 TESTS = {
+    "estimate": ["estimate", "refined"],
     "estimators": ["estimators"],
     "evidence/_compare.py": ["free_energy"],
     "evidence/_criteria.py": ["free_energy"],
@@ -63,7 +64,7 @@ TESTS = {
     "models/_discrete_sites.py": ["discrete"],
     "models/_divergence.py": ["truth"],
     "models/_enumeration.py": ["discrete"],
-    "models/_fingerprint.py": ["checkpoint", "models"],
+    "models/_fingerprint.py": ["fingerprint", "checkpoint"],
     "models/_form.py": ["parameters", "networks"],
     "models/_held.py": ["arguments", "models"],
     "models/_leaves.py": ["labels", "networks"],
@@ -94,7 +95,6 @@ TESTS = {
     "studies/_checkpoint_texts.py": ["trajectory"],
     "studies/_chosen_gamma.py": ["localization"],
     "studies/_localization.py": ["localization"],
-    "studies/_refined.py": ["refined"],
     "studies/_trajectory.py": ["trajectory"],
     "studies/_trajectory_table.py": ["trajectory"],
     "studies/_walk.py": ["trajectory"],
