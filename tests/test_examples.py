@@ -123,8 +123,9 @@ def test_ordinality_prints_the_correlation(run):
 
 @pytest.mark.slow
 def test_modular_addition_has_a_row_for_each_checkpoint(run):
-    trajectory, table = run(
+    trajectories, tables = run(
         "modular_addition",
+        "--seeds=2",
         "--modulus=5",
         "--width=16",
         "--num-steps=200",
@@ -132,9 +133,11 @@ def test_modular_addition_has_a_row_for_each_checkpoint(run):
         "--relative-error=0.2",
         *SHORT,
     )
-    assert list(table["step"]) == [100, 200]
-    assert np.isfinite(trajectory["llc"]).all()
-    assert table["training accuracy"].between(0, 1).all()
+    for trajectory, table in zip(trajectories, tables, strict=True):
+        assert list(table["step"]) == [100, 200]
+        assert np.isfinite(trajectory["llc"]).all()
+        assert (table["llc center"] > 0).all()
+        assert table["training accuracy"].between(0, 1).all()
 
 
 @pytest.mark.slow
