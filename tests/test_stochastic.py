@@ -139,7 +139,7 @@ def test_minibatches_of_noisy_data_give_the_exact_value(kernel, batch_size, llc_
 
 
 @pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
-@pytest.mark.parametrize("kernel", [nllc.SGLD, nllc.SGNHT])
+@pytest.mark.parametrize("kernel", [pytest.param(nllc.SGLD, marks=pytest.mark.slow), nllc.SGNHT])
 def test_a_found_step_is_that_of_the_gradient_that_is_used(kernel, llc_of):
     """Steps as long as control variates would allow give 3.0 and 2.6 here instead of 1.94."""
     noisy = kernel(batch_size=10, control_variates=False)

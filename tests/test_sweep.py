@@ -277,7 +277,8 @@ def plan_with(
         schedule=schedule,
         is_stochastic=is_stochastic,
         rows_of_a_step=batch_size,
-        target=SimpleNamespace(dimension=parameters),
+        sampler=None,
+        target=SimpleNamespace(dimension=parameters, slice_rows=8192),
     )
 
 
@@ -294,7 +295,7 @@ def grouped(count, memory, todo=None, batch_sizes=(8,), **settings):
     )
 
 
-def test_memory_bounds_how_many_cells_run_at_once():
+def test_memory_bounds_how_many_cells_run_at_once(monkeypatch):
     # 4 chains of 16 numbers a parameter and 8 a row, of 4 bytes each.
     cell = 4 * (16 * 100 + 8 * 8) * 4
     assert grouped(5, 5 * cell) == [[0, 1, 2, 3, 4]]
@@ -305,6 +306,8 @@ def test_memory_bounds_how_many_cells_run_at_once():
     # No batch counts more than 8192 rows, beyond which it goes in slices.
     large = 4 * (16 * 100 + 8 * 8192) * 4
     assert grouped(2, 2 * large, batch_sizes=(20_000,)) == [[0, 1]]
+    monkeypatch.setattr(_cells, "bytes_ahead", lambda *_: cell)  # of rows read from a file
+    assert grouped(4, 5 * cell) == [[0, 1], [2, 3]]
 
 
 def test_cells_run_one_by_one_where_side_by_side_would_wait():
