@@ -27,6 +27,7 @@ from numpyro_llc.kernels import _ahead, bytes_ahead, kernel_of
 from numpyro_llc.local import _evaluation, later_drawn, some_rows
 from numpyro_llc.models import _host_array, _plates, _sources
 from numpyro_llc.sampling import check_schedule, make_plan
+from numpyro_llc.sampling._clock import Pace
 from numpyro_llc.studies import _cells
 
 KEY = jax.random.key(3)
@@ -56,12 +57,16 @@ pytestmark = pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
 
 @pytest.fixture(scope="module", autouse=True)
 def _small_slices_and_blocks():
-    """Small slices and blocks, for all tests here, which share their programs."""
+    """Small slices and blocks, for all tests here, which share their programs.
+
+    Chunks have the same length on any machine, so that as much is read before a draw.
+    """
     with pytest.MonkeyPatch.context() as patch:
         for (module, name, _), value in zip(
             SIZES, (MOST * ROW_BYTES, BLOCK * 20 * ROW_BYTES, 0), strict=True
         ):
             patch.setattr(module, name, value)
+        patch.setattr(Pace, "steps", lambda *_: 8)
         yield
 
 
@@ -200,7 +205,7 @@ def test_losses_of_each_datum_are_those_from_memory(from_memory):
 
 def test_a_read_that_fails_ends_the_run_and_keeps_its_draws():
     y = Counted(DATA[1])
-    gone = Counted(DATA[0], fails_after=1500)  # some chunks of draws later
+    gone = Counted(DATA[0], fails_after=600)
     wanted = r"`model_args\[0\]` \(Counted\).*OSError: the disk is gone"
     with pytest.raises(DataError, match=wanted) as seen:
         estimate((gone, y), num_samples=8_000)
