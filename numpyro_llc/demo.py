@@ -21,7 +21,7 @@ RUNGS = tuple(np.geomspace(3e-4, 1.0, 12).tolist())
 """Inverse temperatures of the ladder: neighbours overlap where λ is about 6."""
 
 
-LADDER_STEPS = 300
+LADDER_STEPS = 200
 """Steps of the warm-up, and draws, of a chain on each rung."""
 
 
