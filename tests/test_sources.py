@@ -23,9 +23,11 @@ from numpyro.infer import MCMC, NUTS
 
 import numpyro_llc as nllc
 from numpyro_llc.errors import CheckpointError, DataError
+from numpyro_llc.estimate import _estimate
 from numpyro_llc.kernels import _ahead, bytes_ahead, kernel_of
 from numpyro_llc.local import _evaluation, later_drawn, some_rows
 from numpyro_llc.models import _host_array, _plates, _sources
+from numpyro_llc.results import result_of
 from numpyro_llc.sampling import check_schedule, make_plan
 from numpyro_llc.sampling._clock import Pace
 from numpyro_llc.studies import _cells
@@ -214,10 +216,15 @@ def test_a_read_that_fails_ends_the_run_and_keeps_its_draws():
         estimate((Counted(DATA[0], fails_after=1), y))
 
 
-def test_a_read_that_fails_after_sampling_keeps_all_draws():
-    x, y = counted(None, *DATA)
-    whole = estimate((x, y))
-    gone = Counted(DATA[0], fails_after=len(x.sizes) - 1)  # at the report, the last to read
+def test_a_read_that_fails_after_sampling_keeps_all_draws(monkeypatch):
+    gone, y = counted(None, *DATA)
+    whole = estimate((gone, y))
+
+    def begun(*args, **kwargs):
+        gone.fails_after = len(gone.sizes)
+        return result_of(*args, **kwargs)
+
+    monkeypatch.setattr(_estimate, "result_of", begun)
     with pytest.raises(DataError, match="the disk is gone") as seen:
         estimate((gone, y))
     np.testing.assert_array_equal(llc(seen.value.idata), llc(whole))

@@ -54,7 +54,7 @@ class LangevinRule:
 
     @property
     def corrects_noise(self) -> bool:
-        return self.is_corrected and self.temperature > 0
+        return self.is_corrected
 
     def start(self, z: Parameters, noise: Noise) -> None:
         return None
@@ -109,7 +109,7 @@ class LangevinRule:
         return REMAINING_BIAS * min(1.0, spread) * euler if self.is_corrected else euler
 
     def noise_share(self, step_size: Scalar, noise: Scalar) -> Scalar:
-        return step_size / 8.0 * noise
+        return self.temperature * step_size / 8.0 * noise  # without a posterior it is no bias
 
 
 def _drift(z: Parameters, gradient: Parameters, step: Step) -> Parameters:

@@ -45,6 +45,7 @@ def some_rows(target: LocalTarget, count: int, rng_key: jax.Array) -> Evaluation
     """
     shards = target.num_shards
     parts = NUM_PARTS * -(-count // (NUM_PARTS * target.slice_rows))
+    parts = min(parts, target.num_rows // shards)
     shape = parts, max(1, count // (parts * shards))
     chosen = _chosen(rng_key, shards, target.num_rows // shards, shape)
     return EvaluationRows(chosen, jnp.full(chosen.shape, target.num_rows / chosen.size))

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import jax
@@ -93,6 +93,8 @@ class Program:
     `has_forward_mode` is False where a function of the model has a reverse rule of its own;
     `has_convolutions` says whether it has any.
     `enumeration` says how discrete latent sites, which are no parameters, are summed out.
+    `computes` tells what the losses are in the same words in every process, where the fingerprint
+    may depend on the order of a set.
     """
 
     model: Callable
@@ -106,6 +108,7 @@ class Program:
     has_forward_mode: bool = True
     has_convolutions: bool = False
     enumeration: Enumeration | None = None
+    computes: str = field(default="", compare=False)
 
     def require_batching(self) -> Batching:
         """How rows are taken out of the model; raises where they cannot be."""

@@ -7,10 +7,12 @@ from functools import partial
 
 import jax
 import numpy as np
+from jax.extend.core import ClosedJaxpr
 
 from numpyro_llc.models import _center_rules, _data, _data_rules, _rules
 from numpyro_llc.models._arguments import check_model, split_arguments
 from numpyro_llc.models._center_values import as_values
+from numpyro_llc.models._computes import computes
 from numpyro_llc.models._discrete_sites import say_once
 from numpyro_llc.models._enumeration import without_enum
 from numpyro_llc.models._fingerprint import calls, fingerprint, unused_leaves
@@ -100,7 +102,7 @@ class ModelReading:
         """The program for what depends on the prior too: a changed prior compiles again."""
         arrays = shapes_of(self.arrays)
         jaxpr = jax.make_jaxpr(self.program.with_prior().losses)(self.center, arrays)
-        return replace(self.program, fingerprint=fingerprint(jaxpr))
+        return replace(self.program, fingerprint=fingerprint(jaxpr), computes=computes(jaxpr))
 
     def at(self, center: Mapping[str, PyTree]) -> "ModelReading":
         """The same model at another centre: numbers only, nothing is read again."""
@@ -198,9 +200,13 @@ def read_as_it_is(
     as_known = replace(program, fingerprint=as_read)
     seen = measured(as_known, init_strategy, given, arrays)
     # Of the losses alone, so that it is the same wherever the centre came from.
-    jaxpr = _losses.trace(as_known, seen.z, shapes_of(arrays)).jaxpr
-    forward = not calls(jaxpr, "custom_vjp_call")
-    program = replace(program, fingerprint=fingerprint(jaxpr), has_forward_mode=forward)
+    jaxpr = _traced(as_known, seen.z, shapes_of(arrays))
+    program = replace(
+        program,
+        fingerprint=fingerprint(jaxpr),
+        computes=computes(jaxpr),
+        has_forward_mode=not calls(jaxpr, "custom_vjp_call"),
+    )
     _center_rules.check_center(seen.inside, seen.finite, given)
     _data_rules.check_observations(seen.bad_observations)
     if draws_keys:
@@ -220,6 +226,14 @@ def read_as_it_is(
         without_effect=unused_leaves(jaxpr, seen.z),
         **found,
     )
+
+
+def _traced(program: Program, *args: PyTree) -> ClosedJaxpr:
+    """The losses as JAX traces them."""
+    found: ClosedJaxpr = _losses.trace(program, *args).jaxpr
+    if len(found.in_avals) == len(jax.tree.leaves(args)):
+        return found
+    return jax.make_jaxpr(program.losses)(*args)  # what the model closes over would come first
 
 
 @partial(jax.jit, static_argnums=0)

@@ -110,7 +110,7 @@ class Plan:
         """What tells the model and its data from others, by name."""
         program = self.target.program
         return {
-            "model": fingerprint(program.model) + program.fingerprint,
+            "model": fingerprint(program.model) + program.computes,
             "arguments": fingerprint(program.arguments.leaves),
             "data": _data_print(self.target.arrays),
             "num_data": self.num_data,

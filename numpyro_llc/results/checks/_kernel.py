@@ -65,7 +65,8 @@ def step_size(e: CheckInput) -> Outcome:
     Not told where the noise itself is too large: it is known to a factor of two or three from the
     few batches of the calibrations, and what is left of the whole is then mostly its error.
     """
-    noise = e.report.gradient_noise_bias or 0.0
+    # Of a step that was found, what is left of the noise is no part of the bias of the step.
+    noise = 0.0 if e.report.step_size_is_automatic else e.report.gradient_noise_bias or 0.0
     bias = e.number("step_size_bias") - noise
     if e.relative(noise) > BIAS_LIMIT:
         raise NotMeasured("step_size_bias")

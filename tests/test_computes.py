@@ -1,4 +1,4 @@
-"""What tells programs apart: hashes of what they compute, the same in every process."""
+"""What tells models apart in a folder: hashes of what they compute, the same in every process."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from numpyro_llc.models._fingerprint import fingerprint
+from numpyro_llc.models._computes import computes
 
 
 def walks(order, step):
@@ -24,6 +24,26 @@ def walks(order, step):
 
         start = (z, 2.0 * z) if order == "ab" else (2.0 * z, z)
         return jax.lax.scan(turn, start, x)[1].sum()
+
+    return run
+
+
+def lagged(lag):
+    """A loss of each row by that before it, or by one earlier; all carried begin with zero."""
+
+    def run(z, x):
+        def turn(carry, row):
+            return (row, *carry[:-1]), (row - z * carry[lag]) ** 2
+
+        return jax.lax.scan(turn, (0.0 * z,) * 3, x)[1].sum()
+
+    return run
+
+
+def not_returned(number):
+    def run(z, x):
+        _ = z * number  # as a deterministic site
+        return z + x.sum()
 
     return run
 
@@ -46,30 +66,35 @@ FUNCTIONS = {
     "loop": lambda z, x: jax.lax.while_loop(lambda c: c < 9, lambda c: c * x.sum(), z),
     "longer loop": lambda z, x: jax.lax.while_loop(lambda c: c < 10, lambda c: c * x.sum(), z),
     "other loop": lambda z, x: jax.lax.while_loop(lambda c: c < 9, lambda c: c + x.sum(), z),
+    **{f"by lag {lag}": lagged(lag) for lag in range(3)},
+    **{f"beside {number}": not_returned(number) for number in (2.0, 3.0)},
+    "added at": lambda z, x: (x * 1.0).at[0].add(z).sum(),
+    "added at, of twice": lambda z, x: (x * 2.0).at[0].add(z).sum(),
+    "multiplied at": lambda z, x: (x * 2.0).at[0].multiply(z).sum(),
     "compiled": lambda z, x: jax.jit(lambda a, b: a - b)(z, x.sum()) * 3.0,
     "compiled, turned": lambda z, x: jax.jit(lambda a, b: a - b)(x.sum(), z) * 3.0,
 }
 
 
 def of(function):
-    return fingerprint(jax.make_jaxpr(function)(1.5, jnp.arange(4.0)))
+    return computes(jax.make_jaxpr(function)(1.5, jnp.arange(4.0)))
 
 
-def test_what_computes_something_else_has_another_fingerprint():
+def test_what_computes_something_else_has_another_hash():
     assert len({of(function) for function in FUNCTIONS.values()}) == len(FUNCTIONS)
 
 
-def test_a_fingerprint_does_not_depend_on_the_order_of_what_a_scan_carries():
+def test_a_hash_does_not_depend_on_the_order_of_what_a_scan_carries():
     """NumPyro puts the leaves of a distribution in that of a set, which differs by process."""
     assert of(walks("ba", plus)) == of(walks("ab", plus))
 
 
 @pytest.mark.slow
-def test_a_time_series_has_one_fingerprint_in_every_process():
+def test_a_time_series_has_one_hash_in_every_process():
     code = (
         "import discrete_models as d; from numpyro_llc.models import read_model;"
         "c = d.CASES['hidden Markov model'];"
-        "print(read_model(c.model, c.args, None, center=c.center).program.fingerprint)"
+        "print(read_model(c.model, c.args, None, center=c.center).program.computes)"
     )
     tests = Path(__file__).parent
     found = {
