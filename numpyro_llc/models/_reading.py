@@ -201,12 +201,7 @@ def read_as_it_is(
     seen = measured(as_known, init_strategy, given, arrays)
     # Of the losses alone, so that it is the same wherever the centre came from.
     jaxpr = _traced(as_known, seen.z, shapes_of(arrays))
-    program = replace(
-        program,
-        fingerprint=fingerprint(jaxpr),
-        computes=computes(jaxpr),
-        has_forward_mode=not calls(jaxpr, "custom_vjp_call"),
-    )
+    program = _told_apart(program, jaxpr)
     _center_rules.check_center(seen.inside, seen.finite, given)
     _data_rules.check_observations(seen.bad_observations)
     if draws_keys:
@@ -234,6 +229,16 @@ def _traced(program: Program, *args: PyTree) -> ClosedJaxpr:
     if len(found.in_avals) == len(jax.tree.leaves(args)):
         return found
     return jax.make_jaxpr(program.losses)(*args)  # what the model closes over would come first
+
+
+def _told_apart(program: Program, jaxpr: ClosedJaxpr) -> Program:
+    """The program with what its losses tell of it."""
+    return replace(
+        program,
+        fingerprint=fingerprint(jaxpr),
+        computes=computes(jaxpr),
+        has_forward_mode=not calls(jaxpr, "custom_vjp_call"),
+    )
 
 
 @partial(jax.jit, static_argnums=0)
