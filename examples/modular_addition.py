@@ -10,7 +10,7 @@ The loss at a checkpoint is no exact minimum (weight decay, and AdamW is still o
 from the data is that of points on a slope. By ``truth="center"`` the checkpoint is a minimum: that
 λ̂ is of the function that the network computes there.
 
-Run it with ``python examples/modular_addition.py``: some ten minutes on two cores.
+Run it with ``python examples/modular_addition.py``: half an hour on two cores.
 """
 
 import argparse
