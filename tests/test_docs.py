@@ -196,6 +196,7 @@ model = nllc.network_model(apply, params, "categorical")
 mask = jax.tree.map(lambda leaf: np.arange(leaf.size).reshape(leaf.shape) < 2, params)
 moved = jax.tree.map(lambda leaf: 1.1 * leaf, params)
 checkpoints, steps = [{"params": params}, {"params": moved}], [0, 10]
+first, middle, last = moved, moved, params
 """
 FROM_MCMC = """
 from numpyro.infer import MCMC, NUTS, SVI, Trace_ELBO
@@ -236,7 +237,7 @@ RUN = {
     "how-to/hierarchical": "",
     "how-to/kernels": "from numpyro.infer import MCMC",
     "how-to/large-data": 'np.save("x.npy", x); np.save("y.npy", y)',
-    "how-to/localization": "",
+    "how-to/localization": 'checkpoints = [{"slope": 0.5, "log_scale": 0.1}, center.params]',
     "how-to/loss": "",
     "how-to/model-comparison": 'args, centers = (x, y), {"one": center, "other": center.params}',
     "how-to/networks": NETWORK,
