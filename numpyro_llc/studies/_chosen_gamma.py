@@ -32,16 +32,18 @@ def choose(grid: xr.Dataset, dimension: int, steps: int) -> xr.Dataset:
     found = _plateau(grid, arrived, everywhere)
     on_plateau = np.broadcast_to(found.cells, usable.shape)
     grid = grid.assign(on_plateau=(dims, on_plateau), is_usable=(dims, usable))
-    gammas, none = grid["localization"].to_numpy(), _no_plateau(grid, arrived, steps)
+    gammas = grid["localization"].to_numpy()
     if found.chosen:
         (cell,) = found.chosen
         why = _on_plateau(grid, found, cell)
     elif everywhere.any():
         cell = int(np.argmax(everywhere))
-        why = f"{none} {_smallest(grid, arrived, near, cell, dimension, steps)}"
+        why = _smallest(grid, arrived, near, cell, dimension, steps)
     else:
         cell = len(gammas) - 1
-        why = f"{none} {_none_usable(grid, arrived, cell, steps)}"
+        why = _none_usable(grid, arrived, cell, steps)
+    if not found.chosen:
+        why = f"{_no_plateau(grid, arrived, steps)} {why}"
     attrs = {
         "chosen": float(gammas[cell]),
         "has_plateau": int(found.cells.any()),
