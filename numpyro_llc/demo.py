@@ -17,11 +17,10 @@ from numpyro_llc.plots import plot_complexity
 
 MOST_UNITS = 6
 FLOWERS_OF_A_SPECIES = 50
-RUNGS = tuple(np.geomspace(3e-4, 1.0, 12).tolist())
-"""Inverse temperatures of the ladder: neighbours overlap where λ is about 6."""
-
-
-LADDER_STEPS = 200
+RUNGS = tuple(np.geomspace(2.5e-3, 1.0, 9).tolist())
+"""Inverse temperatures of the ladder: neighbours overlap where λ is about 6. Below the lowest, where
+the prior gives all weights one scale, trajectories of equal length come back to where they began."""
+LADDER_STEPS = 300
 """Steps of the warm-up, and draws, of a chain on each rung."""
 
 
@@ -57,7 +56,7 @@ def network(species: jax.Array, used: jax.Array, measurements: jax.Array) -> Non
         numpyro.sample("measurements", dist.Normal(mean, 1.0).to_event(1), obs=measurements)
 
 
-KERNEL = HMC(network, num_steps=16, trajectory_length=None)
+KERNEL = HMC(network, num_steps=8, trajectory_length=None)
 """One object, so that its programs are compiled once. Its chains, and the rungs of the ladder, go
 side by side, where those of NUTS would wait for the longest tree."""
 

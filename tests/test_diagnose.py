@@ -339,6 +339,30 @@ def test_acceptance_of_a_metropolis_kernel(rate, caught, fitted):
     assert found(idata) == ({"acceptance"} if caught else set())
 
 
+@pytest.mark.parametrize(("off", "caught"), [(0.02, False), (0.05, True)])
+def test_draws_tell_of_a_slope_where_the_hessian_is_not_known(off, caught):
+    """With exact draws: λ̂ drops from that of the minimum by half of what the slope takes."""
+    beta, gamma, center = 1 / np.log(500), 1e-4, regression.OLS + off
+    hessian, steps = beta * regression.X.T @ regression.X, np.random.default_rng(0)
+    gradient = hessian @ (center - regression.OLS)
+    covariance = np.linalg.inv(hessian + gamma * np.eye(5))
+    moved = steps.multivariate_normal(-covariance @ gradient, covariance, (4, 1000))
+    slope = moved @ gradient
+    llc = slope + 0.5 * np.einsum("cdi,ij,cdj->cd", moved, hessian, moved)
+    known = {"center_gradient_norm": 319.0, "num_parameters": 500}
+    table = nllc.diagnose(
+        planted(llc, statistics={"center_slope": slope}, **known), all_checks=True
+    )
+    row = table.loc["center_gradient"]
+    drop = regression.exact(regression.OLS, gamma) - regression.exact(center, gamma)
+    assert abs(row["value"] - drop) < 4 * 0.5 * error_of(slope)
+    assert 0.5 * error_of(slope) < 0.05 * drop
+    limit = 0.1 * (llc.mean() + row["value"]) + 4 * 0.5 * error_of(slope)
+    assert row["threshold"] == pytest.approx(limit, rel=1e-4)
+    assert row["found"] == caught
+    assert ("gradient norm of nL is 319" in row["meaning"]) == caught
+
+
 def test_localization_by_site_is_read_from_its_attribute(fitted):
     by_site = edited(fitted, localization=json.dumps({"a": 0.0, "b": 2.0}))
     table = nllc.diagnose(by_site, all_checks=True)

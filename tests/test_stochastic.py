@@ -109,6 +109,24 @@ def minibatches(kernel, batch_size=50):
     return run(kernel=kernel, batch_size=batch_size, store_sites=stored, **lengths)
 
 
+@pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
+def test_draws_record_the_slope_at_the_center():
+    """``β ∇nL(z*) · (z - z*)`` over all data, whatever the batches; 0 at a minimum."""
+    settings = {
+        "kernel": "psgld",
+        "batch_size": 50,
+        "store_sites": ["w"],
+        "center": {"w": np.ones(5)},
+    }
+    idata = run(**settings, num_warmup=100, num_samples=20)
+    gradient = regression.X.T @ (regression.X @ np.ones(5) - regression.Y) / np.log(500)
+    expected = (idata["posterior"]["w"].to_numpy() - 1.0) @ gradient
+    slope = idata["sample_stats"]["center_slope"].to_numpy()
+    np.testing.assert_allclose(slope, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
+    at_minimum = minibatches("psgld")["sample_stats"]["center_slope"].to_numpy()
+    assert np.abs(at_minimum).max() < 1e-3 * np.abs(expected).max()
+
+
 @pytest.mark.parametrize(
     ("kernel", "batch_size"),
     [

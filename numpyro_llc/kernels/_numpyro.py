@@ -62,6 +62,7 @@ class NumpyroSampler:
     num_warmup: int
 
     block_axes = 0
+    gradient_is_of_center = False
 
     @property
     def is_ensemble(self) -> bool:

@@ -29,6 +29,11 @@ class Sampler(Protocol):
         ...
 
     @property
+    def gradient_is_of_center(self) -> bool:
+        """Whether `gradient` is that at the centre."""
+        ...
+
+    @property
     def block_axes(self) -> PyTree:
         """Axes of a state's leaves under vmap over blocks of chains, as its ``in_axes``.
 
@@ -50,7 +55,10 @@ class Sampler(Protocol):
         ...
 
     def gradient(self, state: PyTree) -> Parameters | None:
-        """A gradient that the state at the start holds, if any, with or without chains."""
+        """A gradient that the state at the start holds, if any, with or without chains.
+
+        With `gradient_is_of_center` it is ``β ∇nL(z*)``, without chains, and every state holds it.
+        """
         ...
 
     def position(self, state: PyTree) -> Parameters:

@@ -90,7 +90,7 @@ class StochasticSampler:
     control_variates: bool | None = None
 
     is_ensemble = False
-    uses_gradient = True
+    uses_gradient = gradient_is_of_center = True
     block_axes = BLOCK_AXES
 
     @property

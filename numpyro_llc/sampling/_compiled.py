@@ -15,6 +15,7 @@ from numpyro_llc.local import (
     OtherData,
     PosteriorTarget,
     excess_losses,
+    inner,
     statistics_of_draws,
 )
 from numpyro_llc.models import Fields, Parameters, PyTree, on_host
@@ -50,6 +51,20 @@ def records_slope(sampler: Sampler, target: LocalTarget) -> bool:
     return sampler.uses_gradient and not isinstance(target, PosteriorTarget)
 
 
+def _slope_at_center(
+    sampler: Sampler, state: PyTree, target: LocalTarget, z: Parameters
+) -> dict[str, jax.Array]:
+    """``β ∇nL(z*) · (z - z*)`` of each chain, of kernels that hold the gradient at the centre."""
+    if not sampler.gradient_is_of_center or target.truth is not None:
+        return {}
+    gradient = sampler.gradient(state)
+
+    def one(point: Parameters) -> jax.Array:
+        return inner(gradient, jax.tree.map(jnp.subtract, point, target.center))
+
+    return {"center_slope": jax.vmap(one)(z)}
+
+
 def _observe(
     sampler: Sampler,
     sites: tuple[str, ...],
@@ -77,6 +92,7 @@ def _observe(
         "contrasts": found.contrasts,
         **jax.vmap(target.displacement)(z),
         **virial,
+        **_slope_at_center(sampler, state, target, z),
         "z": {name: z[name] for name in sites},
         **statistics,
         **others,

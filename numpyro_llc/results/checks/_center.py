@@ -12,10 +12,20 @@ from numpyro_llc.local import (
     rounding,
     without_effect_text,
 )
-from numpyro_llc.results.checks._check import CheckInput, NotMeasured, Outcome, at_least, at_most
+from numpyro_llc.results.checks._check import (
+    SURE,
+    CheckInput,
+    NotMeasured,
+    Outcome,
+    at_least,
+    at_most,
+)
 
 SHIFT_TOLERANCE = 0.01
 """Shift of λ̂ (relative to the Laplace value, and absolute below 1) that a centre may cause."""
+SLOPE_LIMIT = 0.1
+"""Share of λ̂ at the minimum near by that a slope which the draws tell of may take: as of the other
+biases of minibatches."""
 BELOW_CENTER = -0.05
 """An `llc` that no rounding explains: the loss there is below the centre's."""
 NO_HESSIAN = (
@@ -30,7 +40,8 @@ OF_THE_FUNCTION = (
 
 NOT_CHECKED = (
     "Not checked: with a stochastic-gradient kernel the Hessian at the centre is measured up to "
-    f"{DENSE_LIMIT} parameters only. Whether `center` is a local minimum of the loss is not known"
+    f"{DENSE_LIMIT} parameters only. Whether `center` is a saddle of the loss is not known; "
+    "center_gradient looks for a slope"
 )
 TO_CHECK = (
     "find_center from this point measures both where it ends; truth='center' in localize needs no "
@@ -78,6 +89,8 @@ def center_gradient(e: CheckInput) -> Outcome:
     """By how much a slope at the centre lowers λ̂ below that of the minimum near by."""
     if e.report.center_edge is not None:
         raise NotMeasured("a minimum near by")  # the check of the edge says why
+    if e.report.center_shift is None:
+        return _slope_of_draws(e)
     drop, expected = -e.number("center_shift"), e.number("center_expected_llc")
     norm, smallest = (e.report.center_gradient_norm, e.report.center_smallest_eigenvalue)
     if smallest is not None and np.isfinite(smallest):
@@ -94,6 +107,25 @@ def center_gradient(e: CheckInput) -> Outcome:
         SHIFT_TOLERANCE * max(expected, 1.0),
         "The drop of λ̂ from the slope at the centre",
         f"`center` is no local minimum of the loss: the gradient norm of nL is {norm:.4g}",
+        f"Use find_center, unless you want this point{_or_function(e)}.",
+    )
+
+
+def _slope_of_draws(e: CheckInput) -> Outcome:
+    """What the slope at the centre takes of λ̂, by the draws: the Hessian is not known.
+
+    With g = β ∇nL(z*), draws of a quadratic loss have ``E[g·(z - z*)] = -Q``, where
+    ``Q = g'(βH + γ)⁻¹g``, and λ̂ is below that of the minimum by Q/2, and by more with γ.
+    """
+    slope = e.draws("center_slope")
+    found = e.monte_carlo(slope)
+    drop, llc = -0.5 * found.mean, e.of_llc("mean")
+    return at_most(
+        drop,
+        SLOPE_LIMIT * max(llc + drop, 1.0) + SURE * 0.5 * found.error,
+        "The drop of λ̂ from the slope at the centre, by the draws,",
+        "`center` is no local minimum of the loss: the gradient norm of nL is "
+        f"{e.number('center_gradient_norm'):.4g}",
         f"Use find_center, unless you want this point{_or_function(e)}.",
     )
 
