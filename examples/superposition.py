@@ -110,7 +110,8 @@ def draw_llc(axes, trajectory, runs, known):
     for value in sorted({value for value in known.values() if value is not None}):
         names = ", ".join(name for name in known if known[name] == value)
         axes.axhline(value, color="0.4", linestyle=":")
-        axes.text(trajectory["step"].min(), value, f" λ = {value:g}: {names}", va="bottom")
+        label = f" λ = {value:g}:\n {names}"
+        axes.text(1.0, value, label, va="center", transform=axes.get_yaxis_transform())
 
 
 def draw(picture, trajectory, runs, losses, known):

@@ -18,8 +18,8 @@ from numpyro_llc.plots import plot_complexity
 MOST_UNITS = 6
 FLOWERS_OF_A_SPECIES = 50
 RUNGS = tuple(np.geomspace(2.5e-3, 1.0, 9).tolist())
-"""Inverse temperatures of the ladder: neighbours overlap where λ is about 6. Below the lowest, where
-the prior gives all weights one scale, trajectories of equal length come back to where they began."""
+"""Inverse temperatures of the ladder: neighbours overlap where λ is about 6. Where the prior rules,
+below the lowest, all weights have one scale, and trajectories come back to where they began."""
 LADDER_STEPS = 300
 """Steps of the warm-up, and draws, of a chain on each rung."""
 
