@@ -198,6 +198,11 @@ def test_a_table_of_refinements_has_the_exact_values():
         for data, rows in {"sampled": slice(None), "half": slice(0, 250)}.items():
             cell = table.sel(sites=name, data=data)
             assert abs(cell["llc"] - exact(coordinates, rows)) < 4 * cell["mcse_mean"]
+        hessian = X[:, coordinates].T @ X[:, coordinates]
+        square = np.trace(np.linalg.inv(BETA * hessian + np.eye(len(coordinates))))
+        row = table.sel(sites=name)
+        np.testing.assert_allclose(row["distance"], np.sqrt(square), rtol=0.05)
+        np.testing.assert_allclose(row["error"], row["mcse_mean"].sel(data="sampled"), rtol=0.2)
     apart = [abs(exact(parts["all"]) - exact(parts["some"])), abs(exact([0, 2]) - exact([0, 1]))]
     assert min(apart) > 4 * table["mcse_mean"].max()
 

@@ -146,6 +146,7 @@ def test_a_cell_is_what_estimate_llc_gives():
         assert float(cell["center_loss"]) == idata.attrs["center_loss"]
         findings = json.loads(idata.attrs["findings"])
         assert cell["status"].item() == ("doubtful" if findings else "ok")
+        assert cell["checks"].item() == ", ".join(one["check"] for one in findings)
 
 
 def test_a_diverged_cell_is_marked_and_the_others_go_on():

@@ -6,7 +6,7 @@ from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -28,7 +28,14 @@ from numpyro_llc.estimate._estimate import estimate_llc
 from numpyro_llc.inference_data import InferenceData, Table, moments, posterior
 from numpyro_llc.kernels import kernel_of
 from numpyro_llc.local import LocalizedModel, Sites, check_localized, split
-from numpyro_llc.results import RunReport, findings, report_of, text_of
+from numpyro_llc.results import (
+    RunReport,
+    findings,
+    names_of,
+    report_of,
+    status_of,
+    text_of,
+)
 from numpyro_llc.sampling import (
     Executor,
     Failed,
@@ -38,12 +45,22 @@ from numpyro_llc.sampling import (
     check_schedule,
     outcomes,
 )
-from numpyro_llc.studies import MOMENTS
+from numpyro_llc.studies import ERROR, MOMENTS, OF_GAMMA, error_of, of_gamma
 
-_Row = tuple[Table, RunReport, str] | Failed
-"""Moments of ``llc`` and of each ``llc_on``, the report, and the findings as text."""
 SAMPLED = "sampled"
 """The name, among the data, of those that are sampled on."""
+
+
+class _Refined(NamedTuple):
+    """What the table keeps of a run: moments of ``llc`` and each ``llc_on``, and its columns."""
+
+    moments: Table
+    columns: dict[str, Any]
+    report: RunReport
+
+
+_Row = _Refined | Failed
+TEXTS = ("status", "checks", "findings")
 
 
 def refined_llc(
@@ -93,9 +110,11 @@ def refined_llc(
     -------
     xarray.Dataset
         ``llc``, ``sd``, ``mcse_mean``, ``ess_bulk``, ``ess_tail``, ``r_hat`` over ``sites`` and
-        ``data``, whose first entry, "sampled", is the data sampled on; ``num_parameters``,
-        ``status`` ("ok"; "doubtful": with ``findings``; "failed": its worker, twice) and
-        ``findings`` over ``sites``.
+        ``data``, whose first entry, "sampled", is the data sampled on. Over ``sites``:
+        ``num_parameters``; ``error``, ``localization_share``, ``mcse_share``, ``distance`` and
+        ``reached``, as :func:`~numpyro_llc.sweep` has them; ``status`` ("ok"; "doubtful": with
+        findings; "failed": its worker, twice), the names of the ``checks`` that found something,
+        and their ``findings``.
 
     Raises
     ------
@@ -201,9 +220,17 @@ class _Refinement:
         report = report_of(idata)
         if self.is_remote and report.interrupted:  # by Ctrl-C, which a terminal sends to workers
             raise KeyboardInterrupt
-        draws = posterior(idata)
+        draws, found = posterior(idata), findings(idata)
+        columns = {
+            "num_parameters": report.num_parameters or 0,
+            ERROR: error_of(idata),
+            **of_gamma(idata),
+            "status": status_of(found, report),
+            "checks": names_of(found),
+            "findings": text_of(found),
+        }
         names = [name for name in ("llc", "llc_on") if name in draws]
-        return moments(draws, names), report, text_of(findings(idata))
+        return _Refined(moments(draws, names), columns, report)
 
 
 def _quietly(*args: Any, **settings: Any) -> InferenceData:
@@ -224,29 +251,31 @@ def _table(rows: Mapping[int, _Row], sites: Iterable[str], data: list[str]) -> x
         name: (("sites", "data"), np.stack([_numbers(row, name, len(data)) for row in found]))
         for name in MOMENTS
     }
-    texts = list(map(_texts, found))
-    columns = {
-        "num_parameters": ("sites", [count for count, _, _ in texts]),
-        "status": ("sites", np.array([status for _, status, _ in texts], object)),
-        "findings": ("sites", np.array([text for _, _, text in texts], object)),
-    }
+    columns = [_columns(row) for row in found]
+    told = {name: ("sites", [own[name] for own in columns]) for name in (*_UNKNOWN, "findings")}
+    texts = {name: ("sites", np.array(told[name][1], object)) for name in TEXTS}
     names = [name for place, name in enumerate(sites) if place in rows]
-    reports = [row[1] for row in found if not isinstance(row, Failed)]
-    told = ("num_data", "inverse_temperature", "kernel") if reports else ()
-    attrs = {name: getattr(reports[0], name) for name in told}
-    return xr.Dataset({**numbers, **columns}, {"sites": names, "data": data}, attrs)
+    reports = [row.report for row in found if isinstance(row, _Refined)]
+    shared = ("num_data", "inverse_temperature", "kernel") if reports else ()
+    attrs = {name: getattr(reports[0], name) for name in shared}
+    return xr.Dataset({**numbers, **told, **texts}, {"sites": names, "data": data}, attrs)
 
 
 def _numbers(row: _Row, name: str, count: int) -> np.ndarray:
     """One of the moments, of each of the data."""
     if isinstance(row, Failed):
         return np.full(count, np.nan)
-    return row[0]["mean" if name == "llc" else name].to_numpy()
+    return row.moments["mean" if name == "llc" else name].to_numpy()
 
 
-def _texts(row: _Row) -> tuple[int, str, str]:
-    """The number of parameters (0 where it is not known), the status and the findings."""
-    if isinstance(row, Failed):
-        return 0, "failed", row.reason
-    _, report, found = row
-    return report.num_parameters or 0, "doubtful" if found else "ok", found
+_UNKNOWN: dict[str, Any] = {
+    "num_parameters": 0,
+    **dict.fromkeys((ERROR, *OF_GAMMA), float("nan")),
+    "status": "failed",
+    "checks": "",
+}
+"""The columns of a refinement whose worker failed, but for the reason."""
+
+
+def _columns(row: _Row) -> dict[str, Any]:
+    return {**_UNKNOWN, "findings": row.reason} if isinstance(row, Failed) else row.columns

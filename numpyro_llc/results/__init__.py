@@ -12,7 +12,7 @@ from numpyro_llc.results._draws import (
     evaluated,
     unconstrained_samples,
 )
-from numpyro_llc.results._findings import Finding, findings, is_doubt, text_of
+from numpyro_llc.results._findings import Finding, findings, names_of, status_of, text_of
 from numpyro_llc.results._from_numpyro import from_numpyro
 from numpyro_llc.results._intervals import check_probability, half_width, named, table_of_rows
 from numpyro_llc.results._labels import Coords, Dims, read_labels
@@ -36,9 +36,9 @@ __all__ = [
     "findings",
     "from_numpyro",
     "half_width",
-    "is_doubt",
     "lowest_point",
     "named",
+    "names_of",
     "one_or_by_site",
     "penalty_of",
     "read_labels",
@@ -48,6 +48,7 @@ __all__ = [
     "report_of_software",
     "result_of",
     "sites_to_store",
+    "status_of",
     "summary",
     "table_of_rows",
     "text_of",

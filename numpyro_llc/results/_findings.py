@@ -43,12 +43,19 @@ def findings(idata: InferenceData) -> list[Finding]:
     ]
 
 
-def is_doubt(finding: Finding, report: RunReport) -> bool:
-    """Whether a finding makes a row of a table doubtful.
+def status_of(found: Iterable[Finding], report: RunReport) -> str:
+    """Whether the row of a run in a table is "ok" or "doubtful".
 
-    That γ takes much of λ̂ does not where this γ was chosen with that known: λ̂ is then of this γ.
+    That γ takes much of λ̂ is no doubt where this γ was chosen with that known: λ̂ is then of this γ.
     """
-    return finding.check != "localization" or report.localization_reason is None
+    is_known = report.localization_reason is not None
+    doubts = [one for one in found if not (is_known and one.check == "localization")]
+    return "doubtful" if doubts else "ok"
+
+
+def names_of(found: Iterable[Finding]) -> str:
+    """The checks of findings, by name."""
+    return ", ".join(one.check for one in found)
 
 
 def findings_to_json(found: Iterable[Finding]) -> str:

@@ -4,17 +4,21 @@ from numpyro_llc.studies._automatic import with_chosen_localization
 from numpyro_llc.studies._changes import llc_changes
 from numpyro_llc.studies._localization import LocalizationChoice, choose_localization
 from numpyro_llc.studies._plateau import plateau, recommend
-from numpyro_llc.studies._rows import MOMENTS, empty
+from numpyro_llc.studies._rows import ERROR, MOMENTS, OF_GAMMA, empty, error_of, of_gamma
 from numpyro_llc.studies._sweep import sweep
 from numpyro_llc.studies._trajectory import llc_trajectory
 
 __all__ = [
+    "ERROR",
     "LocalizationChoice",
     "MOMENTS",
+    "OF_GAMMA",
     "choose_localization",
     "empty",
+    "error_of",
     "llc_changes",
     "llc_trajectory",
+    "of_gamma",
     "plateau",
     "recommend",
     "sweep",

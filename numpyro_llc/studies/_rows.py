@@ -24,11 +24,12 @@ from numpyro_llc.inference_data import (
 from numpyro_llc.models import PyTree
 from numpyro_llc.results import (
     findings,
-    is_doubt,
+    names_of,
     one_or_by_site,
     report_of,
     result_of,
     share_columns,
+    status_of,
     text_of,
 )
 from numpyro_llc.sampling import Finished, Plan, Run, write_netcdf
@@ -52,7 +53,8 @@ NUMBERS = (
     "gradient_evaluations",
     "seconds",
 )
-TEXTS = ("status", "findings")
+TEXTS = ("status", "checks", "findings")
+"""How a run went, which checks found something, and what."""
 FOUND = "found"
 """The findings of a row as such, which no table keeps."""
 
@@ -80,7 +82,8 @@ def row_of(plan: Plan, run: Run, finished: Finished, rng_key: jax.Array, block: 
         "step_size_used": np.nan if step_size is None else step_size,
         "gradient_evaluations": np.nan if gradients is None else gradients,
         "seconds": finished.seconds / run.num_cells,
-        "status": status or ("doubtful" if any(is_doubt(one, report) for one in found) else "ok"),
+        "status": status or status_of(found, report),
+        "checks": names_of(found),
         "findings": text_of(found),
         FOUND: found,
     }
@@ -112,7 +115,8 @@ def of_gamma(idata: InferenceData) -> dict[str, float]:
 
 def failed_row(reason: Exception | str) -> Row:
     """The row of a run that could not begin, or whose worker failed."""
-    return {**dict.fromkeys(NUMBERS, np.nan), "status": "failed", "findings": str(reason)}
+    unknown = {**dict.fromkeys(NUMBERS, np.nan), "checks": ""}
+    return {**unknown, "status": "failed", "findings": str(reason)}
 
 
 def save(table: xr.Dataset, path: Path) -> None:

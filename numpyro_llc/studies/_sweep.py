@@ -102,8 +102,9 @@ def sweep(
         ``ess_bulk``, ``ess_tail``, ``r_hat``, ``error`` (the Monte Carlo error with slow
         directions), ``center_loss`` (nL(w*) in nats), ``step_size_used``,
         ``gradient_evaluations``, ``seconds``, ``status`` ("ok"; "doubtful": with ``findings``;
-        "diverged": of the draws before; "failed": its worker, twice; "": not run), ``findings``;
-        and what γ does: ``localization_share``, ``mcse_share``, ``distance``, ``reached``.
+        "diverged": of the draws before; "failed": its worker, twice; "": not run), ``checks`` (the
+        names of those that found something) and their ``findings``; and what γ does:
+        ``localization_share``, ``mcse_share``, ``distance``, ``reached``.
         attrs: ``recommendation``, the plateau that was found or that there is none, and
         ``recommended``. A plateau is a set of at least three neighbouring cells without a finding
         whose λ̂ all agree with that of the recommended one up to 5 % plus three errors.
