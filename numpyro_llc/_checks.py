@@ -22,7 +22,7 @@ AUTOMATIC = "auto"
 
 def number(value: float, digits: int = 4) -> str:
     """A number as messages have it: 16590 and not 1.659e+04, but 1.3e-07."""
-    short = f"{value:.{digits}g}"
+    short = f"{value:z.{digits}g}"
     if not math.isfinite(value) or value and not 1e-4 <= abs(value) < 1e7:
         return short
     return format(Decimal(short), "f")

@@ -302,7 +302,7 @@ def test_pointwise_losses_are_those_of_the_settings_of_the_result(estimated):
 
 @pytest.mark.parametrize("door", [door for door in EVERY_DOOR if door != "llc_trajectory"])
 def test_a_model_without_a_centre_is_for_trajectories(door):
-    with pytest.raises(ValueError, match="`center` must be given: localize"):
+    with pytest.raises(ValueError, match="`center` must be given: center={site"):
         EVERY_DOOR[door](replace(LOCAL, center=None))
 
 

@@ -179,7 +179,9 @@ def test_settings_beside_a_localized_model_are_refused_by_name(name, value):
     ],
 )
 def test_a_plain_model_is_refused_where_a_localized_one_is_needed(function, settings):
-    with pytest.raises(TypeError, match=r"`model` must be localized: .*center=.*; got 'model'\."):
+    with pytest.raises(
+        TypeError, match=r"`model` must be localized: .*center=.*; got the plain model model\."
+    ):
         function(jax.random.key(0), regression.model, DATA, **settings)
 
 

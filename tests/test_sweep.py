@@ -460,11 +460,6 @@ def test_a_kernel_that_adapts_its_step_takes_none():
         sampler.with_step_sizes(None, None)
 
 
-def test_a_sweep_of_a_plain_model_is_refused():
-    with pytest.raises(TypeError, match="`model` must be localized.*got 'model'"):
-        nllc.sweep(jax.random.key(0), regression.model, DATA, localization=[1.0])
-
-
 @pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
 @pytest.mark.parametrize(("name", "error"), [(3, TypeError), ("taken", ValueError)])
 def test_an_output_that_can_be_no_folder_is_named(name, error, tmp_path):

@@ -44,14 +44,14 @@ def bennett(work: ArrayLike, other_work: ArrayLike) -> tuple[Estimate, Estimate]
     first, second = np.asarray(work, np.float64), np.asarray(other_work, np.float64)
     if np.isnan(first).any() or not np.isfinite(second).all():
         raise ValueError(
-            "`work` must be no NaN and `other_work` finite: the loss broke at a draw. Lower the "
-            "step size, or narrow the prior or `localization`."
+            "`work` must hold no NaN, and `other_work` be finite: the loss broke at a draw. Lower "
+            "the step size, narrow the prior, or raise `localization`."
         )
 
     if np.isposinf(first).all():
         raise ValueError(
             f"`work` is infinite at all {first.size} draws: the densities do not overlap. Give a "
-            "density between them, or narrow the prior or `localization`."
+            "density between them, narrow the prior, or raise `localization`."
         )
 
     def gap(x: float) -> float:

@@ -82,8 +82,8 @@ class LocalizedModel:
         """
         if self.center is None:
             raise ValueError(
-                "`center` must be given: localize(model, center={site: value}) or a Center. Only "
-                "llc_trajectory, which brings its own centres, does without."
+                "`center` must be given: center={site: value}, or what find_center returned, in "
+                "estimate_llc or in localize. Only llc_trajectory brings centres of its own."
             )
         reading = read_model(
             self.model,
@@ -273,9 +273,9 @@ def _equals(value: object, default: object) -> bool:
 def check_localized(model: object) -> LocalizedModel:
     """Refuse a plain model where its centre is needed."""
     if not isinstance(model, LocalizedModel):
+        name = f"the plain model {model.__name__}" if hasattr(model, "__name__") else repr(model)
         raise TypeError(
-            "`model` must be localized: numpyro_llc.localize(model, center=...); got "
-            f"{getattr(model, '__name__', model)!r}."
+            f"`model` must be localized: numpyro_llc.localize(model, center=...); got {name}."
         )
     return model
 

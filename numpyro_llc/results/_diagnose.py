@@ -7,10 +7,10 @@ from numpyro_llc.inference_data import (
     LEAST_DRAWS,
     Groups,
     InferenceData,
+    checked_posterior,
     draws_of,
     moments_of_draws,
     monte_carlo,
-    posterior,
     statistics,
 )
 from numpyro_llc.results._findings import Finding
@@ -66,7 +66,7 @@ def diagnosed(idata: InferenceData | Groups) -> list[Finding]:
 
 
 def _check_input(idata: InferenceData | Groups) -> CheckInput:
-    data = posterior(idata)
+    data = checked_posterior("idata", idata)
     llc = draws_of(data, "llc")
     bad = np.argwhere(~np.isfinite(llc).T)
     broken = (int(bad[0, 1]), int(bad[0, 0])) if len(bad) else None

@@ -102,8 +102,9 @@ def llc_trajectory(
         ``carried`` (chains carried over), ``step_size_used``, ``gradient_evaluations``,
         ``seconds``, ``status`` ("ok"; "doubtful": with ``findings``; "diverged"; "failed":
         parameters or loss of this checkpoint are not finite, or its worker failed twice),
-        ``checks`` (the names of those that found something) and their ``findings``; and what γ does: ``localization_share``, ``mcse_share``, ``distance``,
-        ``reached``. attrs: n, β, γ, kernel, d, truth.
+        ``checks`` (the names of those that found something) and their ``findings``; and what γ
+        does: ``localization_share``, ``mcse_share``, ``distance``, ``reached``. attrs: n, β,
+        γ, kernel, d, truth.
 
     Raises
     ------
