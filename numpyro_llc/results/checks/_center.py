@@ -4,6 +4,7 @@ import numpy as np
 
 from numpyro_llc._checks import percent
 from numpyro_llc.estimators import RESOLVED
+from numpyro_llc.inference_data import error_of_mean
 from numpyro_llc.local import (
     AT_THE_EDGE,
     DENSE_LIMIT,
@@ -117,12 +118,11 @@ def _slope_of_draws(e: CheckInput) -> Outcome:
     With g = β ∇nL(z*), draws of a quadratic loss have ``E[g·(z - z*)] = -Q``, where
     ``Q = g'(βH + γ)⁻¹g``, and λ̂ is below that of the minimum by Q/2, and by more with γ.
     """
-    slope = e.draws("center_slope")
-    found = e.monte_carlo(slope)
-    drop, llc = -0.5 * found.mean, e.of_llc("mean")
+    slope, llc = e.draws("center_slope"), e.of_llc("mean")
+    drop, error = -0.5 * float(np.mean(slope)), 0.5 * error_of_mean(slope)
     return at_most(
         drop,
-        SLOPE_LIMIT * max(llc + drop, 1.0) + SURE * 0.5 * found.error,
+        SLOPE_LIMIT * max(llc + drop, 1.0) + SURE * error,
         "The drop of λ̂ from the slope at the centre, by the draws,",
         "`center` is no local minimum of the loss: the gradient norm of nL is "
         f"{e.number('center_gradient_norm'):.4g}",
