@@ -90,9 +90,9 @@ def plateaus(table):
     by_rank = {
         "checkpoints": count,
         "llc": rows["llc"].mean(),
-        "error": rows["mcse_mean"].apply(lambda errors: np.sqrt(np.sum(errors**2))) / count,
+        "error": rows["error"].apply(lambda errors: np.sqrt(np.sum(errors**2))) / count,
         "spread": rows["llc"].std(),
-        "mcse_mean": rows["mcse_mean"].mean(),
+        "error of one": rows["error"].mean(),
         "λ̂ from the data": rows["llc_data"].mean(),
         "λ": rows["λ"].first(),
     }
@@ -151,7 +151,7 @@ def main(arguments=None):
     )
     ranks, is_resting = ranks_of(layers)
     own = trajectory.sel(truth="center", drop=True)
-    table = own[["step", "llc", "mcse_mean", "r_hat", "status"]].to_dataframe()
+    table = own[["step", "llc", "mcse_mean", "error", "r_hat", "checks"]].to_dataframe()
     table["llc_data"] = trajectory["llc"].sel(truth="data").to_numpy()
     table = table.assign(training_loss=loss, rank=ranks, plateau=is_resting)
     table["λ"] = [known(rank) for rank in ranks]
