@@ -1,6 +1,6 @@
 """What `test_processes.py` runs in several processes of two devices each; prints JSON.
 
-python on_processes.py PROCESS COUNT PORT CASE FOLDER
+python on_processes.py PROCESS COUNT PORT CASE FOLDER [WHO MOMENT]
 """
 
 import json
@@ -29,8 +29,8 @@ from numpyro_llc import sampling  # noqa: E402
 warnings.simplefilter("ignore")
 DATA = np.asarray(regression.X), np.asarray(regression.Y)
 CENTER = {"w": np.asarray(regression.OLS)}
-STEPS_BEFORE = 4
-"""Chunks before one process is killed or told to stop."""
+WHO, MOMENT = (int(number) for number in (*sys.argv[6:8], COUNT - 1, 4)[:2])
+"""Which process is killed or told to stop, and at which chunk."""
 
 
 def run(model=regression.model, center=CENTER, **settings):
@@ -74,12 +74,12 @@ def parameters():
 
 
 def at_a_chunk(act):
-    """Do something in the last process when some chunks were made."""
+    """Do something in one process when some chunks were made."""
     advance, calls = sampling._run.advance, []
 
     def counted(*args):
         calls.append(args)
-        if len(calls) == STEPS_BEFORE and INDEX == COUNT - 1:
+        if len(calls) == MOMENT and INDEX == WHO:
             act()
         return advance(*args)
 

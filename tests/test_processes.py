@@ -59,14 +59,14 @@ def test_the_folder_of_a_table_and_a_chosen_gamma_are_for_one_process(monkeypatc
         )
 
 
-def started(case, folder, count):
+def started(case, folder, count, *more):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, str(HERE / "on_processes.py")]
     return [
         subprocess.Popen(
-            [*command, str(k), str(count), str(port), case, str(folder)],
+            [*command, *map(str, (k, count, port, case, folder, *more))],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -104,12 +104,14 @@ def test_all_processes_have_the_draws_of_one(count, alone, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_process_that_dies_ends_the_others_and_the_folder_goes_on(alone, tmp_path):
-    first, last = started("killed", tmp_path, 2)
-    last.communicate()
-    assert last.returncode == -9
-    first.communicate(timeout=60)
-    assert first.returncode != 0
+@pytest.mark.parametrize(("who", "moment"), [(1, 1), (1, 2), (0, 2), (1, 4), (0, 3)])
+def test_a_process_that_dies_ends_the_others_and_the_folder_goes_on(who, moment, alone, tmp_path):
+    """Process 0 writes the folder, and is the one that the others report to."""
+    both = started("killed", tmp_path, 2, who, moment)
+    both[who].communicate()
+    assert both[who].returncode == -9
+    both[1 - who].communicate(timeout=60)
+    assert both[1 - who].returncode != 0
     for count in (2, 1):
         same(given("draws", tmp_path, count)[0], alone)
 
