@@ -212,7 +212,7 @@ def draw(picture, curves, tables, by_data, parts):
     loss.legend(title="full: repeated words, dotted: new")
     score.set(ylabel="attention of the best head")
     score.legend([], title="full: induction, dotted: previous token", loc="lower right")
-    by_center.set(ylabel="λ̂ by the centre")
+    by_center.set(ylabel="λ̂, truth at the centre")
     low.set(ylabel="λ̂ by the data, seed 0", xlabel="step of AdamW")
     refined.set(ylabel="λ̂ of a part, seed 0")
     for axis in axes[:4]:
