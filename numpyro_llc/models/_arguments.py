@@ -170,9 +170,9 @@ def check_no_stream(args: object, what: str) -> None:
     """Refuse a stream of batches, for `what`."""
     if isinstance(args, Stream):
         raise ValueError(
-            f"{what} all the data, and `model_args` is a stream of batches. Pass arrays, as its "
-            "`evaluation`; or sample by estimate_llc, sweep or llc_trajectory with a "
-            "stochastic-gradient kernel, in this process."
+            f"{what} all the data, and `model_args` is a stream of batches. Pass arrays, such as "
+            "its `evaluation`; or call estimate_llc, sweep or llc_trajectory with a kernel that "
+            "takes batches, such as 'sgnht', in this process."
         )
 
 

@@ -33,7 +33,7 @@ class Stream:
         Of tuples of arrays, rows along the first axis, all batches of one size: a PyTorch
         ``DataLoader`` with ``shuffle=True, drop_last=True``, say. At its end it is iterated anew,
         or called anew; a generator, which cannot be, must last for the whole run. It runs in a
-        thread, up to 128 batches ahead, and must not compute with JAX.
+        thread, up to 128 batches ahead, and should give NumPy arrays or CPU tensors.
     num_data : int
         n, the rows of all the data: the likelihood counts n rows. Sets the default of β, unless
         the ``num_data`` of ``localize`` does.
