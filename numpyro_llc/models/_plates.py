@@ -116,11 +116,14 @@ class Batching:
         """The arguments with only `rows` of those that are sliced."""
         batch = batch_of(arrays, rows)
         numbers = numbers_of(batch)
-        taken = batch.taken if isinstance(batch, Batch) else (None,) * len(arrays)
-        return [
-            array if axis is None else self.taken(array, numbers, axis) if found is None else found
-            for array, axis, found in zip(arrays, self.axes, taken, strict=True)
-        ]
+        read = batch.taken if isinstance(batch, Batch) else (None,) * len(arrays)
+
+        def one(array: PyTree, axis: int | None, found: jax.Array | None) -> jax.Array:
+            if axis is None:
+                return array
+            return self.taken(array, numbers, axis) if found is None else found
+
+        return list(map(one, arrays, self.axes, read))
 
     def row_bytes(self, arrays: Sequence[PyTree]) -> int:
         """Bytes of a row of the arguments; where these are indexed, of those as long as the data.
