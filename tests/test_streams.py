@@ -2,6 +2,7 @@
 
 import itertools
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -106,7 +107,7 @@ def test_lambda_hat_is_exact_on_the_evaluation_rows(found):
 @pytest.mark.slow
 @pytest.mark.parametrize("kernel", ["sgld", "psgld"])
 def test_lambda_hat_of_other_kernels_is_exact(kernel):
-    settings = {"num_samples": 400_000, "thinning": 100, "num_warmup": 40_000}
+    settings = {"num_samples": 100_000, "thinning": 50, "num_warmup": 10_000}
     check_exact(estimate(Batches(size=250), kernel=kernel, **settings))
 
 
@@ -259,9 +260,9 @@ def test_a_folder_goes_on(tmp_path):
 @pytest.mark.slow
 def test_a_sweep_and_a_trajectory_take_a_stream():
     settings = {**SETTINGS, "progress_bar": False, "num_warmup": 1000, "num_samples": 10_000}
-    table = nllc.sweep(KEY, LOCAL, stream(), localization=[1.0, 1.5], **settings)
+    table = nllc.sweep(KEY, LOCAL, stream(), localization=[GAMMA, 15.0], **settings)
     centers = [{"w": CENTER}, {"w": regression.OLS}]
-    model = nllc.localize(regression.model, center=None)
+    model = replace(LOCAL, center=None)
     walk = nllc.llc_trajectory(KEY, model, centers, stream(), **settings)
     wanted = terms(*moments(), *EVALUATION).mean()
     for one in (table.isel(localization=0), walk.isel(checkpoint=0)):
@@ -271,8 +272,7 @@ def test_a_sweep_and_a_trajectory_take_a_stream():
 @pytest.mark.slow
 def test_the_truth_at_the_center_is_that_of_the_batch():
     """Whose gradients vanish there, row by row, so that λ̂ is that of the Hessian alone."""
-    local = nllc.localize(regression.model, center={"w": CENTER}, truth="center")
-    found = estimate(model=local, num_warmup=1000, num_samples=20_000)
+    found = estimate(model=replace(LOCAL, truth="center"), num_warmup=1000, num_samples=20_000)
     _, covariance = moments()
     wanted = terms(np.zeros(5), covariance, *EVALUATION).mean()
     assert abs(llc(found).mean() - wanted) < 4 * nllc.summary(found)["mcse_mean"].llc
