@@ -13,7 +13,7 @@ from numpyro_llc.evidence import compare, local_free_energy, wbic
 from numpyro_llc.kernels import PSGLD, SGD, SGLD, SGNHT
 from numpyro_llc.known import calibrate, exact, zoo
 from numpyro_llc.local import Center, LocalizedModel, find_center, localize
-from numpyro_llc.models import loss_model, network_model
+from numpyro_llc.models import Stream, loss_model, network_model
 from numpyro_llc.results import diagnose, error_budget, from_numpyro, lowest_point, summary
 from numpyro_llc.studies import choose_localization, llc_changes, llc_trajectory, sweep
 
@@ -28,6 +28,7 @@ __all__ = [
     "SGD",
     "SGLD",
     "SGNHT",
+    "Stream",
     "TrajectoryError",
     "calibrate",
     "choose_localization",

@@ -229,6 +229,12 @@ from numpyro_llc.known.zoo import Problem
 def register(problem):  # leaves no model behind
     assert problem(100).expectation().mean > 0
 """
+LARGE_DATA = """
+np.save("x.npy", x); np.save("y.npy", y)
+dataset, x_eval, y_eval = list(zip(x, y)), x[::5], y[::5]
+train_loader = [(x[k::10], y[k::10]) for k in range(10)]
+loader = [np.zeros((size, 784)) for size in (256, 256, 256, 232)]
+"""
 RUN = {
     "index": "",
     "explanation/design": DESIGN,
@@ -236,7 +242,7 @@ RUN = {
     "how-to/from-mcmc": FROM_MCMC,
     "how-to/hierarchical": "",
     "how-to/kernels": "from numpyro.infer import MCMC",
-    "how-to/large-data": 'np.save("x.npy", x); np.save("y.npy", y)',
+    "how-to/large-data": LARGE_DATA,
     "how-to/localization": 'checkpoints = [{"slope": 0.5, "log_scale": 0.1}, center.params]',
     "how-to/loss": "",
     "how-to/model-comparison": 'args, centers = (x, y), {"one": center, "other": center.params}',

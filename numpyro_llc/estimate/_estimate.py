@@ -12,7 +12,7 @@ from numpyro_llc._checks import check_key
 from numpyro_llc.inference_data import InferenceData
 from numpyro_llc.kernels import kernel_of
 from numpyro_llc.local import Curvature, LocalizedModel, as_localized
-from numpyro_llc.models import PyTree, check_given_in_memory
+from numpyro_llc.models import Arguments, PyTree, check_given_in_memory
 from numpyro_llc.results import Coords, Dims, check_log_likelihood, result_of, what_to_store
 from numpyro_llc.sampling import (
     Clock,
@@ -34,7 +34,7 @@ from numpyro_llc.studies import with_chosen_localization
 def estimate_llc(
     rng_key: jax.Array,
     model: LocalizedModel | Callable,
-    model_args: Sequence[object] = (),
+    model_args: Arguments = (),
     model_kwargs: Mapping[str, object] | None = None,
     *,
     center: PyTree = None,
@@ -75,7 +75,8 @@ def estimate_llc(
         The model's arguments, data included. Arrays are runtime data; Python numbers are structure
         (they compile again when they change), and so are arrays whose values the model reads, as
         in ``int(group.max())``. With `batch_size`, memory maps and arrays of Zarr or HDF5 stay in
-        their files, and rows of them are read as they are needed.
+        their files, and rows of them are read as they are needed. A :class:`Stream` in the place of
+        `model_args` gives batches of a data loader.
     center, localization, inverse_temperature, num_data
         For a plain model only; as in :func:`localize`. ``localization="auto"`` chooses γ by
         :func:`choose_localization` first, with these `num_warmup` and `num_samples` at each of nine
@@ -209,7 +210,7 @@ def estimate_llc(
         local,
         model_args,
         model_kwargs,
-        kernel_of(kernel, batch_size),
+        kernel_of(kernel, batch_size, model_args),
         schedule,
         evaluate_on,
         keys.other_rows,

@@ -147,6 +147,12 @@ def _at_center(idata: InferenceData, criterion: str, complexity: float, error: f
             "the predictions of the model at the centre replace the data. Localize with "
             "truth='data', and run again."
         )
+    if report.from_stream:
+        raise ValueError(
+            f"`{criterion}` needs the loss at the centre of all the data, and this result, of a "
+            "stream of batches, has that of its `evaluation` alone. Sum the loss of all rows, and "
+            "add λ̂ log(n) to it."
+        )
     loss, num_data = report.number("center_loss"), int(report.number("num_data"))
     return FreeEnergy(loss + complexity, error, loss, num_data, criterion)
 

@@ -28,7 +28,7 @@ from numpyro_llc.evidence._rungs import check_rungs, default_rungs
 from numpyro_llc.inference_data import DatasetResult, attributes, monte_carlo
 from numpyro_llc.kernels import kernel_of
 from numpyro_llc.local import LocalizedModel, check_localized, total_loss
-from numpyro_llc.models import Losses
+from numpyro_llc.models import Losses, check_no_stream
 from numpyro_llc.results import evaluated, one_or_by_site
 from numpyro_llc.sampling import Draws, Plan, Run, check_schedule, finish, make_plan, with_defaults
 
@@ -143,6 +143,7 @@ def temperature_ladder(
         )
     )
     local = replace(check_localized(model), inverse_temperature=1.0)
+    check_no_stream(model_args, "`temperature_ladder` takes")
     plan = make_plan(local, model_args, model_kwargs, kernel_of(kernel), schedule)
     _check(plan, prior)
     keys = dict(zip(("local", "model"), jax.random.split(rng_key), strict=True))

@@ -10,7 +10,7 @@ from numpyro_llc.kernels._noise import FIRST_SUBSTEP, at_step, two_purposes
 from numpyro_llc.kernels._sampler import Sampler
 from numpyro_llc.kernels._state import StochasticState
 from numpyro_llc.kernels._stochastic import StochasticSampler
-from numpyro_llc.local import LocalTarget, draw_batches
+from numpyro_llc.local import LocalTarget, draw_batches, drawn
 from numpyro_llc.models import Batch, PyTree
 
 BLOCK_BYTES = 2**23
@@ -27,7 +27,7 @@ def steps(
     laid: Callable[[PyTree], PyTree],
 ) -> PyTree:
     """The state after `count` transitions, each of them ``laid`` where it should lie."""
-    if isinstance(sampler, StochasticSampler) and target.is_elsewhere:
+    if isinstance(sampler, StochasticSampler) and reads_batches(target):
         return _in_blocks(sampler, state, target, count)
     return jax.lax.fori_loop(0, count, lambda _, s: laid(sampler.step(s, target)), state)
 
@@ -54,7 +54,7 @@ def _in_blocks(
 
     def block(state: StochasticState) -> StochasticState:
         first = state.i - state.i % length
-        rows = target.fetched(numbers(first), numbers(first + length))
+        rows = drawn(target, numbers(first), numbers(first + length))
 
         def step(i: jax.Array, state: StochasticState) -> StochasticState:
             of_step: Batch = jax.tree.map(lambda leaf: leaf[i - first], rows)
@@ -65,6 +65,11 @@ def _in_blocks(
     return jax.lax.while_loop(lambda state: state.i < end, block, state)
 
 
+def reads_batches(target: LocalTarget) -> bool:
+    """Whether rows of batches are not in memory."""
+    return target.is_elsewhere or bool(target.stream)
+
+
 def block_length(target: LocalTarget, batch_size: int) -> int:
     """Steps of which the rows are read at once."""
     return int(np.clip(BLOCK_BYTES // max(1, target.row_bytes * batch_size), 1, MOST_STEPS))
@@ -72,7 +77,7 @@ def block_length(target: LocalTarget, batch_size: int) -> int:
 
 def bytes_ahead(sampler: Sampler, target: LocalTarget) -> int:
     """What the rows take that are read for blocks of steps: on the device, read, being read."""
-    if not isinstance(sampler, StochasticSampler) or not target.is_elsewhere:
+    if not isinstance(sampler, StochasticSampler) or not reads_batches(target):
         return 0
     assert sampler.batch_size is not None  # `make_plan` saw to it
     size = sampler.batch_size

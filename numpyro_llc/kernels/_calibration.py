@@ -21,6 +21,7 @@ from numpyro_llc.local import (
     chain_size,
     curvature_product,
     draw_batches,
+    drawn,
     in_turn,
     noise_samples,
     part_of,
@@ -89,7 +90,7 @@ def calibration_point(
     rows = None
     if batch_size is not None:
         size = max(2 * target.num_shards, batch_size)
-        rows = target.fetched(draw_batches(for_rows[0], target, POWER_ITERATIONS + 2, size))
+        rows = drawn(target, draw_batches(for_rows[0], target, POWER_ITERATIONS + 2, size))
     return CalibrationPoint(target, anchor, for_directions, rows, batch_size)
 
 

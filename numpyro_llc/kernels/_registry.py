@@ -13,7 +13,7 @@ from numpyro_llc.kernels.psgld import PSGLD
 from numpyro_llc.kernels.sgd import SGD
 from numpyro_llc.kernels.sgld import SGLD
 from numpyro_llc.kernels.sgnht import SGNHT
-from numpyro_llc.models import Parameters
+from numpyro_llc.models import Parameters, Stream
 
 # HMC takes trajectory_length, 2π by default, for num_steps times the step: one step would be all.
 _MALA = partial(HMC, num_steps=1, trajectory_length=None)
@@ -43,13 +43,16 @@ def _named(name: str) -> MCMCKernel:
     return _NUMPYRO[name](potential_fn=potential, target_accept_prob=TARGET_ACCEPT_PROB)
 
 
-def kernel_of(kernel: str | MCMCKernel | None, batch_size: int | None = None) -> MCMCKernel:
+def kernel_of(
+    kernel: str | MCMCKernel | None, batch_size: int | None = None, model_args: object = ()
+) -> MCMCKernel:
     """Resolve what a user gives as `kernel`, with the one setting that may stand beside a name.
 
-    None is NUTS on the full data, and ``RECOMMENDED`` with a batch size.
+    None is NUTS on the full data, and ``RECOMMENDED`` with a batch size, or on a stream of batches.
     """
     if kernel is None:
-        kernel = "nuts" if batch_size is None else RECOMMENDED
+        is_full = batch_size is None and not isinstance(model_args, Stream)
+        kernel = "nuts" if is_full else RECOMMENDED
     if isinstance(kernel, str) and kernel in _STOCHASTIC:
         return _STOCHASTIC[kernel](batch_size=batch_size)
     if isinstance(kernel, str):

@@ -44,11 +44,24 @@ def some_rows(target: LocalTarget, count: int, rng_key: jax.Array) -> Evaluation
     In ``NUM_PARTS`` slices, or a multiple of them where these would be too long.
     """
     shards = target.num_shards
-    parts = NUM_PARTS * -(-count // (NUM_PARTS * target.slice_rows))
-    parts = min(parts, target.num_rows // shards)
+    parts = min(_num_parts(target, count), target.num_rows // shards)
     shape = parts, max(1, count // (parts * shards))
     chosen = _chosen(rng_key, shards, target.num_rows // shards, shape)
     return EvaluationRows(chosen, jnp.full(chosen.shape, target.num_rows / chosen.size))
+
+
+def shuffled_rows(target: LocalTarget, rng_key: jax.Array) -> EvaluationRows:
+    """All rows, in parts drawn at random, of one length or one row less."""
+    rows = np.asarray(_chosen(rng_key, 1, target.num_rows, (1, target.num_rows)))[0]
+    parts = np.array_split(rows, min(_num_parts(target, rows.size), rows.size))
+    length = len(parts[0])
+    padded = [np.pad(part, (0, length - len(part)), mode="edge") for part in parts]
+    weights = [(np.arange(length) < len(part)).astype(float) for part in parts]
+    return EvaluationRows(jnp.asarray(padded), jnp.asarray(weights, jnp.result_type(float)))
+
+
+def _num_parts(target: LocalTarget, count: int) -> int:
+    return NUM_PARTS * -(-count // (NUM_PARTS * target.slice_rows))
 
 
 @partial(jax.jit, static_argnums=(1, 2, 3))  # else each operation would be compiled on its own

@@ -14,7 +14,10 @@ import numpy as np
 from numpyro_llc.local._derivatives import Function, hessian_product, push_and_pull
 from numpyro_llc.local._slices import cut_rows
 from numpyro_llc.local._target import LocalTarget
-from numpyro_llc.models import Batch, Parameters, PyTree, Rows
+from numpyro_llc.models import Batch, Parameters, PyTree, Rows, fetched
+
+NUMBERS = 2**31 - 1
+"""Of the rows of a stream: so many that no two batches have the same."""
 
 
 class Anchor(NamedTuple):
@@ -60,7 +63,19 @@ def draw_rows(key: jax.Array, target: LocalTarget, batch_size: int | None) -> Ro
     """`batch_size` rows, with replacement, in O(`batch_size`); None for the full data."""
     if batch_size is None:
         return None
-    return target.fetched(draw_batches(key, target, 1, batch_size)[0])
+    return drawn(target, draw_batches(key, target, 1, batch_size)[0])
+
+
+def drawn(target: LocalTarget, rows: jax.Array, upcoming: jax.Array | None = None) -> Rows:
+    """The rows of batches, ``[..., row]``: of these numbers, or the next of a stream.
+
+    A stream gives other batches for other numbers, and for the same numbers soon after the same.
+    `upcoming` are read ahead.
+    """
+    if not target.stream:
+        return target.fetched(rows, upcoming)
+    read = fetched(target.stream, rows, upcoming)
+    return Batch(rows, read + (None,) * (len(target.arrays) - len(read)))
 
 
 def later_drawn(
@@ -86,7 +101,7 @@ def draw_batches(key: jax.Array, target: LocalTarget, count: int, size: int) -> 
     as the gradient of a small model.
     """
     shards = target.num_shards
-    length = target.num_rows // shards
+    length = NUMBERS if target.stream else target.num_rows // shards
     bits = jax.random.bits(key, (count, shards, size // shards), jnp.uint32)
     places = (bits % np.uint32(length)).astype(jnp.int32)
     return (places + length * jnp.arange(shards)[:, None]).reshape(count, -1)

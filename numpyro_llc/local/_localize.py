@@ -132,6 +132,7 @@ class LocalizedModel:
             center_losses={} if sources_of(reading.arrays) else reading.center_losses,
             fixed=fixed,
             truth=self.truth_of(reading),
+            stream=reading.stream,
         )
 
     def truth_of(self, reading: ModelReading) -> Truth | None:

@@ -20,6 +20,7 @@ from numpyro_llc.models import (
     Program,
     PyTree,
     Rows,
+    Source,
     Truth,
     batch_of,
     loss_function,
@@ -36,6 +37,7 @@ _FIELDS = [
     "localization",
     "fixed",
     "truth",
+    "stream",
 ]
 
 
@@ -83,6 +85,8 @@ class LocalTarget:
     truth : Truth or None
         The model's distributions at ``z*``, if the losses ``ℓ_i`` are divergences from these and
         not those of the data.
+    stream : tuple of Source
+        What batches are drawn from in the place of `arrays`; empty without a stream.
     """
 
     program: Program
@@ -93,6 +97,7 @@ class LocalTarget:
     localization: dict[str, jax.Array]
     fixed: Fixed | None = None
     truth: Truth | None = None
+    stream: tuple[Source, ...] = ()
 
     @property
     def dimension(self) -> int:
@@ -250,6 +255,7 @@ def make_target(
     center_losses: Losses | None = None,
     fixed: Fixed | None = None,
     truth: Truth | None = None,
+    stream: tuple[Source, ...] = (),
 ) -> LocalTarget:
     """Put the target together; `center_losses` are evaluated unless they are known.
 
@@ -269,6 +275,7 @@ def make_target(
         localization={name: scalar(localization[name]) for name in center},
         fixed=fixed,
         truth=truth,
+        stream=stream,
     )
 
 

@@ -1,6 +1,6 @@
 """NumPyro program in, centred loss on unconstrained parameters out."""
 
-from numpyro_llc.models._arguments import check_given_in_memory
+from numpyro_llc.models._arguments import check_given_in_memory, check_no_stream
 from numpyro_llc.models._batching import check_rows_apart, with_batches
 from numpyro_llc.models._center_rules import all_finite
 from numpyro_llc.models._center_values import FROM_MCMC, as_found
@@ -18,12 +18,15 @@ from numpyro_llc.models._reading import ModelReading
 from numpyro_llc.models._rules import TAKEN, is_traced
 from numpyro_llc.models._slices import batch_on_host
 from numpyro_llc.models._sources import (
+    Source,
     check_in_memory,
+    fetched,
     reading_errors,
     shapes_of,
     sources_of,
     values_at_rows,
 )
+from numpyro_llc.models._stream import Arguments, Loader, Stream, without_stream
 from numpyro_llc.models._truth import (
     DRAW_PARTS,
     Truth,
@@ -47,12 +50,14 @@ from numpyro_llc.models._types import (
 __all__ = [
     "DRAW_PARTS",
     "PARAMS",
+    "Arguments",
     "Arrays",
     "Batch",
     "FROM_MCMC",
     "Fields",
     "FullPlates",
     "InAxes",
+    "Loader",
     "Losses",
     "ModelReading",
     "NegativeLoss",
@@ -63,6 +68,8 @@ __all__ = [
     "Rows",
     "SLICE_ROWS",
     "Site",
+    "Source",
+    "Stream",
     "TAKEN",
     "Trace",
     "Truth",
@@ -74,10 +81,12 @@ __all__ = [
     "center_distributions",
     "check_given_in_memory",
     "check_in_memory",
+    "check_no_stream",
     "check_local_latents",
     "check_rows_apart",
     "constrain",
     "draw_starts",
+    "fetched",
     "is_traced",
     "leaf_name",
     "loss_function",
@@ -95,4 +104,5 @@ __all__ = [
     "values_at_rows",
     "on_host",
     "with_batches",
+    "without_stream",
 ]

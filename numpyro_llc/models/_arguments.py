@@ -14,6 +14,7 @@ from jax.tree_util import KeyPath, PyTreeDef
 from numpyro_llc.models._host import on_host
 from numpyro_llc.models._leaves import named_leaves
 from numpyro_llc.models._sources import Source, check_in_memory, is_source
+from numpyro_llc.models._stream import Arguments, Stream, without_stream
 from numpyro_llc.models._types import Arrays, PyTree
 
 
@@ -124,6 +125,7 @@ def split_arguments(
     Python numbers, strings, arrays of strings and callables are structure: they may be used as
     shapes or in ``if``. Memory maps, and array-likes that are no arrays, become sources of rows.
     """
+    check_no_stream(args, "What is computed here takes")
     if isinstance(args, str) or not isinstance(args, Sequence):
         raise TypeError(
             f"`model_args` must be a tuple; got {type(args).__name__}. "
@@ -135,6 +137,12 @@ def split_arguments(
     static: list[Hashable] = []
     arrays: list[PyTree] = []
     for path, leaf in paths:
+        if isinstance(leaf, Stream):
+            raise TypeError(
+                f"{_where(path)} is a stream of batches, which stands in the place of all "
+                "arguments with rows. Give it without a tuple around it: estimate_llc(rng_key, "
+                "model, stream, ...)."
+            )
         if is_source(leaf):
             static.append(_Array)
             arrays.append(Source.of(leaf, _where(path)))
@@ -146,17 +154,26 @@ def split_arguments(
     return StaticArguments(treedef, tuple(static)), tuple(arrays)
 
 
-def check_given_in_memory(
-    args: Sequence[object], kwargs: Mapping[str, object] | None, what: str
-) -> None:
+def check_given_in_memory(args: Arguments, kwargs: Mapping[str, object] | None, what: str) -> None:
     """Refuse arguments that are not held in memory, for `what`."""
     remedy = (
         "Pass np.asarray(...) of it, to hold it in memory; or sample by `estimate_llc` with a "
         "`batch_size`."
     )
-    paths, _ = jax.tree.flatten_with_path((tuple(args), dict(kwargs or {})))
+    check_no_stream(args, what)
+    paths, _ = jax.tree.flatten_with_path((tuple(without_stream(args)), dict(kwargs or {})))
     sources = [Source.of(leaf, _where(path)) for path, leaf in paths if is_source(leaf)]
     check_in_memory(sources, what, remedy)
+
+
+def check_no_stream(args: object, what: str) -> None:
+    """Refuse a stream of batches, for `what`."""
+    if isinstance(args, Stream):
+        raise ValueError(
+            f"{what} all the data, and `model_args` is a stream of batches. Pass arrays, such as "
+            "its `evaluation`; or call estimate_llc, sweep or llc_trajectory with a kernel that "
+            "takes batches, such as 'sgnht', in this process."
+        )
 
 
 def check_model(model: object) -> Callable:

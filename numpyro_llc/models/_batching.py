@@ -15,6 +15,7 @@ from numpyro_llc.models._plates import Batch, Batching
 from numpyro_llc.models._program import Program
 from numpyro_llc.models._reading import ModelReading
 from numpyro_llc.models._sources import Source, sources_of
+from numpyro_llc.models._stream import Stream, batching_of
 from numpyro_llc.models._types import Arrays, InAxes, Losses, Parameters, PyTree
 
 _TRIED_ROWS = 3
@@ -24,7 +25,9 @@ above its unit, 1e-7 or 1e-16, for a loss may be a difference of large terms."""
 _SHAPE_ERRORS = (ValueError, TypeError, IndexError)
 
 
-def with_batches(reading: ModelReading, in_axes: InAxes | None = None) -> Program:
+def with_batches(
+    reading: ModelReading, in_axes: InAxes | None = None, stream: Stream | None = None
+) -> Program:
     """The reading's program with its :class:`Batching`: rows can be taken out of it.
 
     Where a plate of the observed sites is indexed in the model (or declares `subsample_size`), the
@@ -37,6 +40,8 @@ def with_batches(reading: ModelReading, in_axes: InAxes | None = None) -> Progra
     in_axes : None, sequence or dict
         As in :func:`jax.vmap`: for each of `model_args` the axis that holds the rows, None for an
         argument without rows; or a dict of these by the name of the argument, others None.
+    stream : Stream, optional
+        What gives the batches. Its arrays have their rows along the first axis.
 
     Raises
     ------
@@ -50,7 +55,7 @@ def with_batches(reading: ModelReading, in_axes: InAxes | None = None) -> Progra
     if num_rows < 2:
         raise ValueError("`batch_size` needs data of at least 2 rows; leave it out.")
     whole = (None,) * len(reading.arrays)
-    if in_axes is None and plate is not None and not elsewhere:
+    if in_axes is None and plate is not None and not elsewhere and stream is None:
         indexed = Batching(num_rows, plate, True, whole)
         problem = _problem(reading, indexed)
         if problem is None:
@@ -62,7 +67,10 @@ def with_batches(reading: ModelReading, in_axes: InAxes | None = None) -> Progra
                 "data in it alike: `with numpyro.plate(...) as idx: "
                 "numpyro.sample(..., obs=y[idx])`, or use numpyro.subsample."
             )
-    sliced = _sliced(reading, plate, num_rows, in_axes)
+    if stream is None:
+        sliced = _sliced(reading, plate, num_rows, in_axes)
+    else:
+        sliced = batching_of(stream, reading.arrays, plate, num_rows)
     _check_sources(reading, sliced)
     problem = _problem(reading, sliced)
     if problem is not None:

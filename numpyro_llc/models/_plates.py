@@ -47,10 +47,16 @@ class FullPlates(Messenger):
 @partial(jax.tree_util.register_dataclass, data_fields=["numbers", "taken"], meta_fields=[])
 @dataclass(frozen=True)
 class Batch:
-    """Numbers of rows, and these rows of each source among the model's arrays."""
+    """Numbers of rows, and of each of the model's arrays these rows, if they were read already."""
 
     numbers: jax.Array
-    taken: tuple[jax.Array, ...] = ()
+    taken: tuple[jax.Array | None, ...]
+
+    @classmethod
+    def of(cls, arrays: Sequence[PyTree], numbers: jax.Array, read: Sequence[jax.Array]) -> "Batch":
+        """A batch of what was `read` of each source among `arrays`."""
+        found = iter(read)
+        return cls(numbers, tuple(next(found) if isinstance(x, Source) else None for x in arrays))
 
     def __len__(self) -> int:
         return int(self.numbers.shape[0])
@@ -70,7 +76,7 @@ def batch_of(arrays: Sequence[PyTree], rows: Rows, upcoming: jax.Array | None = 
     sources = sources_of(arrays)
     if isinstance(rows, Batch) or not sources:
         return rows
-    return Batch(rows, fetched(sources, rows, upcoming))
+    return Batch.of(arrays, rows, fetched(sources, rows, upcoming))
 
 
 @dataclass(frozen=True)
@@ -93,6 +99,9 @@ class Batching:
     shards : int
         Parts of equal size that the rows are cut into, as they lie on devices. Where these are more
         than one, `rows` hold as many numbers of each part, those of the first part first.
+    stream_rows : int
+        Rows of the data that a stream gives batches of, where the `num_rows` are those that losses
+        are recorded on; 0 without a stream.
     """
 
     num_rows: int
@@ -101,19 +110,20 @@ class Batching:
     axes: tuple[int | None, ...]
     site_axes: tuple[tuple[str, int], ...] = ()
     shards: int = 1
+    stream_rows: int = 0
 
     def take(self, arrays: Sequence[PyTree], rows: Rows) -> list[jax.Array]:
         """The arguments with only `rows` of those that are sliced."""
         batch = batch_of(arrays, rows)
-        numbers, taken = numbers_of(batch), iter(batch.taken if isinstance(batch, Batch) else ())
-        return [
-            next(taken)
-            if isinstance(array, Source)
-            else array
-            if axis is None
-            else self.taken(array, numbers, axis)
-            for array, axis in zip(arrays, self.axes, strict=True)
-        ]
+        numbers = numbers_of(batch)
+        read = batch.taken if isinstance(batch, Batch) else (None,) * len(arrays)
+
+        def one(array: PyTree, axis: int | None, found: jax.Array | None) -> jax.Array:
+            if axis is None:
+                return array
+            return self.taken(array, numbers, axis) if found is None else found
+
+        return list(map(one, arrays, self.axes, read))
 
     def row_bytes(self, arrays: Sequence[PyTree]) -> int:
         """Bytes of a row of the arguments; where these are indexed, of those as long as the data.

@@ -21,7 +21,7 @@ from numpyro_llc.models._measured import UNIFORM, unconstrain_draws
 from numpyro_llc.models._modules import by_site
 from numpyro_llc.models._program import Program
 from numpyro_llc.models._slices import measured
-from numpyro_llc.models._sources import check_in_memory, shapes_of, sources_of
+from numpyro_llc.models._sources import Source, check_in_memory, shapes_of, sources_of
 from numpyro_llc.models._structure import structure_of
 from numpyro_llc.models._types import Arrays, Losses, Parameters, PyTree
 
@@ -63,6 +63,8 @@ class ModelReading:
         Latent sites with one value per observation, and the site that is observed.
     without_effect : tuple of str
         Leaves of `center` that the losses do not depend on, as hyperparameters of a prior.
+    stream : tuple of Source
+        What batches are drawn from in the place of `arrays`, if they come from a stream.
     """
 
     program: Program
@@ -80,6 +82,7 @@ class ModelReading:
     improper: tuple[str, ...]
     local_latents: dict[str, str]
     without_effect: tuple[str, ...]
+    stream: tuple[Source, ...] = ()
 
     def num_data(self, given: int | None = None) -> int:
         """n, given or from plates and shapes; raises where it is in doubt, or parameters grow."""

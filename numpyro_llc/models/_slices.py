@@ -60,7 +60,7 @@ def batch_on_host(arrays: Arrays, rows: np.ndarray, upcoming: np.ndarray | None 
     """A batch for compiled code, read before that is called."""
     hosts = [source.host for source in sources_of(arrays)]
     taken = read_all(hosts, rows) if upcoming is None else read_ahead(hosts, rows, upcoming)
-    return Batch(jnp.asarray(rows, jnp.int32), tuple(map(jnp.asarray, taken)))
+    return Batch.of(arrays, jnp.asarray(rows, jnp.int32), list(map(jnp.asarray, taken)))
 
 
 def _without_data(part: Measured) -> Measured:

@@ -7,7 +7,7 @@ rows of it are what a callback reads. What is read next is read ahead, while the
 import math
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 
@@ -162,9 +162,8 @@ def read_ahead(
         reads = first.reads.setdefault(rows.shape, OrderedDict())
         key, coming = rows.tobytes(), upcoming.tobytes()
         mine = reads.pop(key, None)
-    if mine is None:
-        mine = Future()
-        mine.set_result(read_all(hosts, rows))
+    if mine is None:  # by the one thread that reads ahead, for a stream has one order
+        mine = _reader().submit(read_all, hosts, rows)
     found: list[np.ndarray] = mine.result()  # a read that failed is not kept
     with first.lock:
         reads[key] = mine

@@ -65,7 +65,7 @@ def make_truth(program: Program, center: Parameters, arrays: Arrays) -> Truth:
             "discrete latent sites that are summed out. Write each as one distribution, such as "
             "dist.MixtureSameFamily; or use truth='data'."
         )
-    if sources_of(arrays):
+    if sources_of(arrays) or (program.batching is not None and program.batching.stream_rows):
         jax.eval_shape(partial(_check_elsewhere, program), center, shapes_of(arrays))
         return Truth(center, {}, None)
     return Truth(center, *_at_center(program, center, arrays))

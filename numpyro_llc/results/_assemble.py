@@ -121,6 +121,8 @@ def assemble(
     share = _share_of_a_row(reading, num_data)
     error = data_error(beta * draws.excess_loss, beta * np.sqrt(share) * draws.contrasts)
     report = dataclasses.replace(report, data_error=error, draws_error=_draws_error(draws, beta))
+    if target.stream:  # both are of the loss that is sampled, of which they see some rows alone
+        report = dataclasses.replace(report, data_error=None, center_shift=None)
     idata, found = _with_findings(groups, report)
     if found:
         warn(text_of(found), idata)
@@ -219,7 +221,7 @@ def _lowest_group(
     """The lowest point, constrained, if it is lower than the centre by more than rounding."""
     depth, z = lowest
     llc = float(target.inverse_temperature) * depth
-    if z is None or not llc < BELOW_CENTER:
+    if z is None or not llc < BELOW_CENTER or target.stream:
         return {}
     names = reading.program.parameters
     sites = constrain(reading.program, names, target.whole(z), reading.arrays)

@@ -20,6 +20,7 @@ _TRUTHS = (
     "warmup_was_cut",
     "step_size_is_automatic",
     "control_variates",
+    "from_stream",
 )
 
 
@@ -67,6 +68,8 @@ class RunReport:
         Rows on which the recorded loss was evaluated; 0 for the data as a whole.
     evaluation_error : float
         Standard error of λ̂ for the rows that were not.
+    from_stream : bool
+        True where batches came from a stream, and losses are those of its `evaluation`.
     batch_size : int
         0 for the full data.
     step_size, step_size_bias : float
@@ -121,6 +124,7 @@ class RunReport:
     relative_error_wanted: float | None = None
     evaluation_rows: int | None = None
     evaluation_error: float | None = None
+    from_stream: bool | None = None
     batch_size: int | None = None
     step_size: float | None = None
     step_size_bias: float | None = None
@@ -226,6 +230,7 @@ def report_of_run(plan: Plan, finished: Finished) -> Fields:
         "relative_error_wanted": until.relative_error,
         "evaluation_rows": finished.evaluation_rows,
         "evaluation_error": finished.evaluation_error * float(plan.target.inverse_temperature),
+        "from_stream": bool(plan.target.stream) or None,
     }
 
 

@@ -1,6 +1,7 @@
 """The loop: chains of one sampler, in compiled chunks that the clock paces.
 
-``_schedule`` says how long to run, ``_plan`` what is run, ``_compiled`` holds what is compiled,
+``_schedule`` says how long to run, ``_plan`` what is run, ``_make_plan`` makes one of what the user
+gave, ``_compiled`` holds what is compiled,
 ``_run`` moves it on and keeps the draws, ``_folder`` writes them as they come, ``_lengths``
 chooses the lengths that the user left open. ``_output`` is the folder of any function that has
 one: ``_lock`` keeps others out of it, and ``_files`` writes files that are whole. ``_workers``
@@ -22,8 +23,9 @@ from numpyro_llc.sampling._files import (
 from numpyro_llc.sampling._identity import fingerprint, plain
 from numpyro_llc.sampling._layout import Layout
 from numpyro_llc.sampling._lengths import evaluation_rows, finish
+from numpyro_llc.sampling._make_plan import make_plan
 from numpyro_llc.sampling._output import OutputFolder, check_output
-from numpyro_llc.sampling._plan import Plan, RunKeys, make_plan, run_keys
+from numpyro_llc.sampling._plan import Plan, RunKeys, run_keys
 from numpyro_llc.sampling._run import Run
 from numpyro_llc.sampling._schedule import (
     RELATIVE_ERROR,

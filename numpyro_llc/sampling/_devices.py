@@ -158,6 +158,11 @@ def placed(
     if mesh is None:
         return reading, None
     check_in_memory(reading.arrays, "`mesh`, or chain_method='parallel', takes")
+    if reading.stream:
+        raise ValueError(
+            "`mesh`, or arrays on several devices, are not for a stream of batches, which runs on "
+            "one device. Leave it out."
+        )
     for sharding in own:
         if list(sharding.mesh.devices.flat) != list(mesh.devices.flat):
             raise ValueError(

@@ -7,7 +7,12 @@ import numpy as np
 
 from numpyro_llc.errors import CheckpointError, DataError
 from numpyro_llc.inference_data import MonteCarlo, monte_carlo
-from numpyro_llc.local import ROWS_ALWAYS_AFFORDABLE, EvaluationRows, rows_to_evaluate
+from numpyro_llc.local import (
+    ROWS_ALWAYS_AFFORDABLE,
+    EvaluationRows,
+    rows_to_evaluate,
+    shuffled_rows,
+)
 from numpyro_llc.sampling._compiled import records_slope
 from numpyro_llc.sampling._draws import Finished, NonFiniteDraw
 from numpyro_llc.sampling._interrupts import interrupts_after
@@ -104,7 +109,7 @@ def _finish(run: Run) -> Finished:
         run.warmed if run.is_sampling else 0,
         thinning,
         run.num_evaluated,
-        run.target.num_rows,
+        run.plan.num_rows,
         run.steps,
         run.clock.seconds,
         run.clock.compiling,
@@ -157,8 +162,10 @@ def _rows_for_a_step(plan: Plan) -> int:
 def evaluation_rows(plan: Plan, rng_key: jax.Array) -> EvaluationRows | None:
     """Rows on which the loss of a draw is recorded: all where that is the smaller cost.
 
-    Else a fixed part of them, drawn with `rng_key`.
+    Else a fixed part of them, drawn with `rng_key`. Of a stream all in `evaluation`.
     """
+    if plan.target.stream:
+        return shuffled_rows(plan.target, rng_key)
     schedule = plan.schedule
     affordable = _rows_for_a_step(plan) * recording_interval(plan)
     is_open = schedule.thinning is None and schedule.num_samples is not None

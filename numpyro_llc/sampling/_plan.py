@@ -1,57 +1,41 @@
 """From a localized model, its arguments and a kernel to all that a run needs but a key."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from numpyro.infer.mcmc import MCMCKernel
 
-from numpyro_llc._checks import check_other_data
-from numpyro_llc.kernels import Sampler, StochasticKernel, StochasticSampler, name_of, sampler_of
+from numpyro_llc.kernels import Sampler, StochasticSampler
 from numpyro_llc.local import (
     DENSE_LIMIT,
-    ROWS_ALWAYS_AFFORDABLE,
     UNKNOWN,
     Curvature,
     LocalizedModel,
     LocalTarget,
     OtherData,
     bad_gradient,
-    check_differentiable,
-    check_finite,
     curvature_at_center,
     gradient_at_center,
     is_differentiable,
-    rows_to_evaluate,
     spread_starts,
 )
 from numpyro_llc.models import (
     Arrays,
-    InAxes,
     ModelReading,
-    NetworkModel,
     Parameters,
     PyTree,
-    check_given_in_memory,
-    check_rows_apart,
     reading_errors,
     values_at_rows,
-    with_batches,
 )
 from numpyro_llc.sampling._devices import (
     Placement,
-    automatic,
-    check_shares,
     moved_as,
-    placed,
-    placement_of,
 )
 from numpyro_llc.sampling._identity import fingerprint
 from numpyro_llc.sampling._processes import Processes
-from numpyro_llc.sampling._schedule import DEFAULT_STEPS, Schedule, with_defaults
+from numpyro_llc.sampling._schedule import Schedule
 
 PRINTED_ROWS = 4096
 """Rows of data that lie elsewhere, by which a folder knows them again."""
@@ -104,6 +88,12 @@ class Plan:
     def rows_of_a_step(self) -> int:
         """Rows that a step evaluates: of the full data as many as losses, whatever they count."""
         return getattr(self.sampler, "batch_size", None) or self.reading.num_losses
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of the data, those of a stream included; 0 if rows cannot be taken out."""
+        batching = self.target.program.batching
+        return 0 if batching is None else batching.stream_rows or batching.num_rows
 
     @property
     def identity(self) -> dict[str, object]:
@@ -211,84 +201,3 @@ class RunKeys(NamedTuple):
 def run_keys(rng_key: jax.Array) -> RunKeys:
     """The keys of a run."""
     return RunKeys(*jax.random.split(rng_key, len(RunKeys._fields)))
-
-
-def make_plan(
-    local: LocalizedModel,
-    model_args: Sequence[object],
-    model_kwargs: Mapping[str, object] | None,
-    kernel: MCMCKernel,
-    schedule: Schedule,
-    evaluate_on: Mapping[str, object] | None = None,
-    rows_key: jax.Array | None = None,
-) -> Plan:
-    """Read the model and check its arguments; `kernel` is what ``kernel_of`` gave.
-
-    `rows_key` comes with `evaluate_on`: it draws the rows of other data that are too many.
-    """
-    num_warmup = DEFAULT_STEPS if schedule.num_warmup is None else schedule.num_warmup
-    sampler = sampler_of(kernel, num_warmup=num_warmup, num_chains=schedule.num_chains)
-    if not isinstance(kernel, StochasticKernel):
-        schedule = with_defaults(schedule)
-    others = check_other_data(evaluate_on)
-    model_args, model_kwargs = automatic((model_args, model_kwargs))
-    local = replace(local, center=automatic(local.center))
-    axes = getattr(kernel, "in_axes", None)
-    if getattr(sampler, "batch_size", None) is None:
-        check_given_in_memory(model_args, model_kwargs, f"`kernel` {name_of(kernel)!r} takes")
-    reading = local.read(model_args, model_kwargs, axes)
-    if isinstance(kernel, StochasticKernel) and kernel.sampler.batch_size is not None:
-        reading = kernel.batched(reading)
-    elif isinstance(reading.program.model, NetworkModel):
-        check_rows_apart(reading, axes)
-    reading, mesh = placed(reading, schedule.mesh)
-    target, num_data = local.target(reading)
-    if sampler.uses_gradient:
-        check_differentiable(target)
-    placement = None if mesh is None else placement_of(target.center, mesh)
-    check_shares(getattr(sampler, "batch_size", None), target.num_shards)
-    plan = Plan(local, reading, target, num_data, name_of(kernel), sampler, schedule, {}, placement)
-    found = {}
-    for place, (name, data) in enumerate(others.items()):
-        if rows_key is None:
-            raise ValueError("`evaluate_on` needs a key, `rows_key`.")
-        args, kwargs = model_args, model_kwargs
-        if isinstance(data, Mapping):
-            kwargs = {**(model_kwargs or {}), **data}
-        else:
-            args = data
-        other = _read_other(plan, name, args, kwargs, axes)
-        found[name] = _other_data(plan, other, jax.random.fold_in(rows_key, place))
-    return replace(plan, other_data=found)
-
-
-def _read_other(
-    plan: Plan,
-    name: str,
-    args: Sequence[object],
-    kwargs: Mapping[str, object] | None,
-    in_axes: InAxes | None,
-) -> ModelReading:
-    """The model on other data, with rows that can be taken out where these are many."""
-    try:
-        other = plan.local.read(args, kwargs, in_axes)
-        if other.num_losses > ROWS_ALWAYS_AFFORDABLE and plan.reading.program.batching is not None:
-            other = replace(other, program=with_batches(other, in_axes))
-    except (ValueError, TypeError, IndexError, AssertionError) as error:
-        raise ValueError(f"`evaluate_on[{name!r}]` does not fit the model: {error}") from error
-    check_finite(other, f"on the data of `evaluate_on[{name!r}]`")
-    return placed(other, plan.placement.mesh, evenly=False)[0] if plan.placement else other
-
-
-def _other_data(plan: Plan, other: ModelReading, rng_key: jax.Array) -> OtherData:
-    """The plan's density on other data, of which the loss counts as many as of its own."""
-    there = replace(
-        plan.target,
-        program=other.program,
-        arrays=other.arrays,
-        center_losses=other.center_losses,
-        truth=plan.local.truth_of(other),
-    )
-    here, count = (max(map(int, reading.data_counts.values())) for reading in (plan.reading, other))
-    rows = rows_to_evaluate(there, ROWS_ALWAYS_AFFORDABLE, rng_key)
-    return OtherData(there, rows, jnp.asarray(here / count, jnp.result_type(float)))

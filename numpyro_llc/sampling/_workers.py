@@ -6,7 +6,7 @@ import pickle
 import threading
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 
 from numpyro_llc.errors import ExecutorError, LLCWarning, warn
-from numpyro_llc.models import check_given_in_memory
+from numpyro_llc.models import Arguments, check_given_in_memory
 
 try:  # it sends functions of notebooks and closures too; Dask and submitit install it
     from cloudpickle import dumps
@@ -68,7 +68,7 @@ class Answer(NamedTuple):
 def check_executor(
     executor: object,
     mesh: object = None,
-    args: Sequence[object] = (),
+    args: Arguments = (),
     kwargs: Mapping[str, object] | None = None,
 ) -> None:
     """Refuse what cannot be submitted to, a mesh, and arguments whose rows are read as needed."""

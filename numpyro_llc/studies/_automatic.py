@@ -1,7 +1,7 @@
 """``localization="auto"``: γ as ``choose_localization`` chooses it, once for a folder."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from numpyro.infer.mcmc import MCMCKernel
 from numpyro_llc._checks import is_automatic
 from numpyro_llc.errors import CheckpointError
 from numpyro_llc.local import ChosenLocalization, LocalizedModel
-from numpyro_llc.models import PyTree
+from numpyro_llc.models import Arguments, PyTree, without_stream
 from numpyro_llc.sampling import damaged, fingerprint, write_bytes
 from numpyro_llc.studies._localization import choose_localization
 
@@ -24,7 +24,7 @@ KEY_OF_CHOICE = 0x6761
 def with_chosen_localization(
     rng_key: jax.Array,
     local: LocalizedModel,
-    model_args: Sequence[object],
+    model_args: Arguments,
     model_kwargs: Mapping[str, object] | None,
     output: Path | None,
     *,
@@ -51,7 +51,7 @@ def with_chosen_localization(
         )
     path = None if output is None else output / FILE
     at_center = replace(local, center=center())
-    data = model_args, model_kwargs
+    data = without_stream(model_args), model_kwargs
     mark = "" if path is None else fingerprint(rng_key, at_center.center, data, local.truth)
     gamma = None if path is None else _read(path, mark)
     if gamma is None:

@@ -69,7 +69,7 @@ class Plans:
         if isinstance(kernel, StochasticKernel) and "batch_size" in self.axes:
             kernel = kernel.replace(batch_size=batch_size)
         else:
-            kernel = kernel_of(kernel, batch_size)
+            kernel = kernel_of(kernel, batch_size, self.recipe.model_args)
         if "step_size" not in self.axes:
             return kernel
         if not isinstance(kernel, StochasticKernel):

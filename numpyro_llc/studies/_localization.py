@@ -21,7 +21,7 @@ from numpyro_llc.local import (
     rows_to_evaluate,
     spectrum_at_center,
 )
-from numpyro_llc.models import PyTree, reading_errors
+from numpyro_llc.models import Arguments, PyTree, reading_errors
 from numpyro_llc.sampling import Plan, check_schedule, make_plan, run_keys
 from numpyro_llc.studies._cells import is_axis
 from numpyro_llc.studies._chosen_gamma import choose
@@ -85,7 +85,7 @@ class LocalizationChoice(DatasetResult):
 def choose_localization(
     rng_key: jax.Array,
     model: LocalizedModel | Callable,
-    model_args: Sequence[object] = (),
+    model_args: Arguments = (),
     model_kwargs: Mapping[str, object] | None = None,
     *,
     center: PyTree = None,
@@ -143,7 +143,7 @@ def choose_localization(
     num_warmup = NUM_WARMUP if num_warmup is None else num_warmup
     num_samples = NUM_SAMPLES if num_samples is None else num_samples
     schedule = check_schedule(num_warmup, num_samples, num_chains, None, "vectorized", False, None)
-    chosen = kernel_of(kernel, batch_size)
+    chosen = kernel_of(kernel, batch_size, model_args)
     plan = make_plan(local, model_args, model_kwargs, chosen, schedule)
     centers = [local.center] if center is None else centers
     plans = [plan.varied(center=one) for one in centers]

@@ -1,12 +1,12 @@
 """What the plans of many rows are made from, here or in another process."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from numpyro.infer.mcmc import MCMCKernel
 
 from numpyro_llc.local import LocalizedModel
-from numpyro_llc.models import PyTree
+from numpyro_llc.models import Arguments, PyTree
 from numpyro_llc.sampling import Plan, Schedule, check_schedule, make_plan
 
 
@@ -19,7 +19,7 @@ class Recipe:
     """
 
     local: LocalizedModel
-    model_args: Sequence[object]
+    model_args: Arguments
     model_kwargs: Mapping[str, object] | None
     schedule: Schedule
 

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from numpyro_llc._checks import check_key, check_positive
 from numpyro_llc.errors import DataError, ExecutorError, going_with, warn
 from numpyro_llc.local import Localization, LocalizedModel, check_localized
-from numpyro_llc.models import PyTree
+from numpyro_llc.models import Arguments, PyTree
 from numpyro_llc.sampling import (
     Executor,
     Failed,
@@ -40,7 +40,7 @@ MAX_MEMORY = 2**30
 def sweep(
     rng_key: jax.Array,
     model: LocalizedModel,
-    model_args: Sequence[object] = (),
+    model_args: Arguments = (),
     model_kwargs: Mapping[str, object] | None = None,
     *,
     center: Sequence[PyTree] | None = None,

@@ -20,7 +20,7 @@ from numpyro_llc.errors import (
 )
 from numpyro_llc.kernels import kernel_of
 from numpyro_llc.local import TRUTHS, LocalizedModel, as_localized
-from numpyro_llc.models import PyTree
+from numpyro_llc.models import Arguments, PyTree
 from numpyro_llc.sampling import Executor, check_executor, check_output, check_schedule
 from numpyro_llc.studies._automatic import with_chosen_localization
 from numpyro_llc.studies._centers import Centers
@@ -33,7 +33,7 @@ def llc_trajectory(
     rng_key: jax.Array,
     model: LocalizedModel | Callable,
     centers: PyTree,
-    model_args: Sequence[object] = (),
+    model_args: Arguments = (),
     model_kwargs: Mapping[str, object] | None = None,
     *,
     steps: Sequence[float] | None = None,
@@ -134,7 +134,7 @@ def llc_trajectory(
     schedule = check_schedule(
         num_warmup, num_samples, num_chains, thinning, chain_method, False, until, mesh
     )
-    chosen = kernel_of(kernel, batch_size)
+    chosen = kernel_of(kernel, batch_size, model_args)
     given = Centers(centers, steps, center_of)
     local = with_chosen_localization(
         rng_key,

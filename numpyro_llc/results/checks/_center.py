@@ -135,6 +135,8 @@ def below_center(e: CheckInput) -> Outcome:
     slack = RESOLVED * (e.report.evaluation_error or 0.0)
     if e.llc.size == 0:
         raise NotMeasured("draws")
+    if e.report.from_stream:
+        raise NotMeasured("the loss of all rows")
     share = float(np.mean(e.llc < BELOW_CENTER - slack))
     return at_least(
         float(np.min(e.llc)),
@@ -165,7 +167,7 @@ def negative(e: CheckInput) -> Outcome:
     """λ̂ is not negative beyond its error; λ of a minimum never is."""
     return at_least(
         e.of_llc("mean"),
-        -RESOLVED * e.of_llc("mcse_mean"),
+        -RESOLVED * np.hypot(e.of_llc("mcse_mean"), e.report.evaluation_error or 0.0),
         "λ̂",
         "it is negative beyond its error, so the centre is far from a minimum",
         _go_there(e),

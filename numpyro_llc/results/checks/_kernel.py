@@ -100,6 +100,8 @@ def evaluation(e: CheckInput) -> Outcome:
         BIAS_LIMIT,
         "The error for rows that were not evaluated, relative to λ̂,",
         "the loss was recorded on too few of the data",
-        "Raise `thinning` or `batch_size`, with which the evaluated rows grow.",
+        "Give more rows in `evaluation`."
+        if e.report.from_stream
+        else "Raise `thinning` or `batch_size`, with which the evaluated rows grow.",
         percent=True,
     )

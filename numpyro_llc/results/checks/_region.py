@@ -106,6 +106,8 @@ def gamma_law(e: CheckInput) -> Outcome:
     It is ``1 - d ln λ̂ / d ln(n β)``: below 1, λ̂ still grows with n.
     """
     value = e.of_llc("mean")
+    if e.report.from_stream:
+        raise NotMeasured("the loss of all rows")
     if not value > RESOLVED * e.of_llc("mcse_mean"):
         raise NotMeasured("λ̂ above zero")
     first, second = mean(e.llc), variance(e.llc)

@@ -1,0 +1,278 @@
+"""Batches of a data loader in the place of the data: λ̂ on rows of their own, and its limits."""
+
+import itertools
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import jax
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+import regression
+from compilations import EVENT
+
+import numpyro_llc as nllc
+from numpyro_llc.errors import DataError
+from numpyro_llc.estimators import RESOLVED
+from numpyro_llc.models import Loader, fetched
+from numpyro_llc.results import findings, report_of
+from numpyro_llc.sampling._clock import Pace
+
+KEY = jax.random.key(3)
+X, Y = regression.X.astype(np.float32), regression.Y.astype(np.float32)
+NUM_DATA = 2000
+"""As if each row of `X` were there four times."""
+ROWS = np.random.default_rng(2).permutation(len(X))[:100]
+EVALUATION = X[ROWS], Y[ROWS]
+GAMMA = 10.0
+CENTER = regression.OLS + [0.01, -0.01, 0.02, 0.05, 0.1]
+"""Off the minimum, where the gradient at the centre of other rows would show."""
+LOCAL = nllc.localize(regression.model, center={"w": CENTER}, localization=GAMMA)
+SETTINGS = {"num_warmup": 100, "num_samples": 200, "thinning": 5, "num_chains": 2}
+pytestmark = pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
+
+
+class Batches:
+    """A data loader: random rows, in the same order at each pass."""
+
+    def __init__(self, count=10**9, size=100, shift=0.0):
+        self.count, self.size, self.shift, self.passes = count, size, shift, 0
+
+    def __iter__(self):
+        self.passes += 1
+        rng = np.random.default_rng(self.passes)
+        for _ in range(self.count):
+            rows = rng.integers(0, len(X), self.size)
+            yield [X[rows], Y[rows].astype(float) + self.shift]
+
+
+def stream(batches=None, **changes):
+    given = {"num_data": NUM_DATA, "evaluation": EVALUATION, **changes}
+    return nllc.Stream(Batches() if batches is None else batches, **given)
+
+
+def estimate(batches=None, model=LOCAL, evaluation=EVALUATION, **settings):
+    given = stream(batches, evaluation=evaluation)
+    return nllc.estimate_llc(KEY, model, given, **{**SETTINGS, "progress_bar": False, **settings})
+
+
+def llc(idata):
+    return idata["posterior"]["llc"].to_numpy()
+
+
+def moments(*, gradient_of=None):
+    """Mean shift and covariance of the Gaussian that is sampled, over all rows or some."""
+    beta, n = 1 / np.log(NUM_DATA), NUM_DATA
+    covariance = np.linalg.inv(beta * n / len(X) * X.T @ X + GAMMA * np.eye(5))
+    x, y = (X, Y) if gradient_of is None else gradient_of
+    gradient = n / len(x) * x.T @ (x @ CENTER - y)
+    return -covariance @ (beta * gradient), covariance
+
+
+def terms(shift, covariance, x, y):
+    """``nβ E[ℓ_i(w) - ℓ_i(w*)]`` of each row."""
+    square = np.einsum("ij,jk,ik->i", x, covariance + np.outer(shift, shift), x)
+    return NUM_DATA / np.log(NUM_DATA) * ((x @ CENTER - y) * (x @ shift) + 0.5 * square)
+
+
+def check_exact(idata):
+    """Against the closed form, and not the forms of two mistakes."""
+    report, error = report_of(idata), nllc.summary(idata)["mcse_mean"].llc
+    found, each = llc(idata).mean(), terms(*moments(), *EVALUATION)
+    assert abs(found - each.mean()) < 4 * error
+    by_evaluation = terms(*moments(gradient_of=EVALUATION), *EVALUATION)
+    for wrong in (by_evaluation, each * len(each) / NUM_DATA):
+        assert abs(wrong.mean() - each.mean()) > 8 * error
+    spread = each.std() * np.sqrt((1 / len(each)) * (1 - len(each) / NUM_DATA))
+    assert 0.5 < report.evaluation_error / spread < 2.0
+    return report
+
+
+@pytest.fixture(scope="module")
+def found():
+    return estimate(num_samples=20_000, thinning=20, num_warmup=1000)
+
+
+def test_lambda_hat_is_exact_on_the_evaluation_rows(found):
+    report = check_exact(found)
+    assert (report.num_data, report.evaluation_rows, report.batch_size) == (NUM_DATA, 100, 100)
+    assert (report.kernel, report.control_variates, report.from_stream) == ("sgnht", False, True)
+    residuals = EVALUATION[1] - EVALUATION[0] @ CENTER
+    loss = NUM_DATA * np.mean(0.5 * residuals**2 + 0.5 * np.log(2 * np.pi))
+    assert report.center_loss == pytest.approx(loss, rel=1e-4)
+    assert report.inverse_temperature == pytest.approx(1 / np.log(NUM_DATA))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kernel", ["sgld", "psgld"])
+def test_lambda_hat_of_other_kernels_is_exact(kernel):
+    settings = {"num_samples": 100_000, "thinning": 50, "num_warmup": 10_000}
+    check_exact(estimate(Batches(size=250), kernel=kernel, **settings))
+
+
+def test_what_takes_the_loss_of_all_rows_is_not_judged(found):
+    assert llc(found).var() > 3 * llc(found).mean()  # no law of the loss of all rows
+    assert llc(found).min() < -RESOLVED * report_of(found).evaluation_error
+    names = {finding.check for finding in findings(found)}
+    assert names.isdisjoint({"gamma_law", "below_center", "center_gradient"})
+    assert np.isnan(nllc.error_budget(found).loc["data", "value"])
+    assert "lowest_point" not in found
+    with pytest.raises(ValueError, match="`wbic` needs the loss at the centre of all the data"):
+        nllc.wbic(found)
+
+
+def test_draws_are_the_same_whenever_python_looks_and_a_loader_compiles_nothing(monkeypatch):
+    compiled, found = [], estimate()
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, *_, **__: compiled.append(event) if event == EVENT else None
+    )
+    monkeypatch.setattr(Pace, "steps", lambda *_: 7)
+    np.testing.assert_array_equal(llc(estimate()), llc(found))
+    assert np.abs(llc(estimate(Batches(shift=0.2))) - llc(found)).max() > 1e-2
+    assert compiled == []
+
+
+def test_the_next_batches_come_for_other_numbers_and_the_same_for_the_same():
+    loader, batches = Loader(stream()), iter(Batches())
+    sources, take = loader.sources(), jax.jit(fetched)
+    for numbers in (np.arange(300).reshape(3, 100), np.full((3, 100), 9), np.full((1, 100), 9)):
+        wanted = list(itertools.islice(batches, len(numbers)))
+        for _ in range(2):
+            for got, expected in zip(
+                take(sources, numbers, numbers), zip(*wanted, strict=True), strict=True
+            ):
+                np.testing.assert_allclose(got, expected, rtol=1e-6)
+    assert loader.count == 7
+
+
+def test_a_loader_that_ends_begins_again():
+    batches = Batches(count=40)
+    assert llc(estimate(batches)).shape == (2, 40)
+    assert batches.passes > 5
+    made = []
+    estimate(lambda: made.append(1) or Batches(count=40))
+    assert len(made) == batches.passes
+
+
+class Broken(Batches):
+    def __init__(self, batch):
+        super().__init__(count=600)
+        self.batch = batch
+
+    def __iter__(self):
+        yield from super().__iter__()
+        yield self.batch()
+
+
+def no_file():
+    raise OSError("the disk is gone")
+
+
+@pytest.mark.parametrize(
+    ("batches", "wanted"),
+    [
+        (lambda: iter(Batches(count=600)), "ended after 600 batches.*cannot be iterated again"),
+        (lambda: Broken(lambda: (X[:9], Y[:9])), "Batch 601 .* has 9 rows.*drop_last"),
+        (lambda: Broken(lambda: (X[:100, :4], Y[:100])), r"\[\(100, 4\), \(100,\)\].*\(rows, 5\)"),
+        (lambda: Broken(no_file), "failed after 600 batches: OSError: the disk is gone"),
+    ],
+)
+def test_a_loader_that_fails_ends_the_run_and_keeps_its_draws(batches, wanted):
+    with pytest.raises(DataError, match=wanted) as seen:
+        estimate(batches(), num_samples=5_000)
+    assert 0 < llc(seen.value.idata).shape[1] < 200
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "wanted"),
+    [
+        ({"batches": 3}, TypeError, "`batches` must be an iterable"),
+        ({"evaluation": X}, TypeError, r"`evaluation` must be a tuple.*evaluation=\(x, y\)"),
+        ({"evaluation": (X, 3.0)}, ValueError, r"one number of rows.*\[0, 500\].*model_kwargs"),
+        ({"num_data": 1}, ValueError, "`num_data` must be at least 2"),
+    ],
+)
+def test_a_stream_checks_what_it_is_given(given, error, wanted):
+    with pytest.raises(error, match=wanted):
+        stream(**given)
+
+
+@pytest.mark.parametrize(
+    ("batches", "wanted"),
+    [
+        ([X[:9]], r"shapes \[\(9, 5\)\].*\(rows, 5\), \(rows,\)"),
+        ([(Y[:9], X[:9])], r"\[\(9,\), \(9, 5\)\]"),
+        ([(X[:9], Y[:9] + 1j)], "complex64.*float32"),
+    ],
+)
+def test_the_first_batch_must_fit(batches, wanted):
+    with pytest.raises(ValueError, match=wanted):
+        estimate(batches)
+
+
+@pytest.mark.parametrize(
+    ("settings", "wanted"),
+    [
+        ({"kernel": "nuts"}, "`kernel` 'nuts' takes all the data.*'sgnht'"),
+        ({"batch_size": 20}, "`batch_size` is 20.*have 100 rows"),
+        ({"kernel": nllc.SGLD(control_variates=True)}, "`control_variates` needs the gradient"),
+        ({"kernel": nllc.SGLD(in_axes=(0, 0))}, "`in_axes` is not.*model_kwargs"),
+        ({"chain_method": "sequential"}, "`chain_method` 'sequential' is not for a stream"),
+        ({"mesh": jax.make_mesh((1, 1), ("chain", "data"))}, "`mesh`.*one device"),
+        ({"log_likelihood": True}, "`log_likelihood` takes all the data"),
+    ],
+)
+def test_settings_that_need_all_rows_are_refused(settings, wanted):
+    with pytest.raises(ValueError, match=wanted):
+        estimate(**settings)
+
+
+def test_what_takes_all_rows_is_refused():
+    for door in (nllc.refined_llc, nllc.evidence.temperature_ladder, nllc.evidence.volume_scaling):
+        settings = {"sites": {"all": None}} if door is nllc.refined_llc else {}
+        with pytest.raises(ValueError, match="takes all the data.*is a stream of batches"):
+            door(KEY, LOCAL, stream(), **settings)
+    with pytest.raises(ValueError, match="takes all the data"):
+        nllc.find_center(KEY, regression.model, stream())
+    with pytest.raises(ValueError, match="`executor` takes all the data"):
+        nllc.sweep(KEY, LOCAL, stream(), localization=[1.0], executor=ThreadPoolExecutor(1))
+    with pytest.raises(TypeError, match="without a tuple around it"):
+        nllc.estimate_llc(KEY, LOCAL, (stream(),))
+
+
+def test_rows_must_be_those_of_the_observations():
+    def model(x):
+        w = numpyro.sample("w", dist.Normal(0.0, 1.0).expand([5]).to_event(1))
+        with numpyro.plate("columns", 5):
+            numpyro.sample("x", dist.Normal(w, 1.0), obs=x)
+
+    data = (X[:3],)
+    with pytest.raises(ValueError, match="`evaluation` has 3 rows.*have 5"):
+        estimate([data], nllc.localize(model, center={"w": CENTER}), data)
+
+
+def test_a_folder_goes_on(tmp_path):
+    first, again = (estimate(output=tmp_path / "run") for _ in range(2))
+    np.testing.assert_array_equal(llc(first), llc(again))
+
+
+@pytest.mark.slow
+def test_a_sweep_and_a_trajectory_take_a_stream():
+    settings = {**SETTINGS, "progress_bar": False, "num_warmup": 1000, "num_samples": 10_000}
+    table = nllc.sweep(KEY, LOCAL, stream(), localization=[GAMMA, 15.0], **settings)
+    centers = [{"w": CENTER}, {"w": regression.OLS}]
+    model = replace(LOCAL, center=None)
+    walk = nllc.llc_trajectory(KEY, model, centers, stream(), **settings)
+    wanted = terms(*moments(), *EVALUATION).mean()
+    for one in (table.isel(localization=0), walk.isel(checkpoint=0)):
+        assert abs(one["llc"] - wanted) < 4 * one["mcse_mean"]
+
+
+@pytest.mark.slow
+def test_the_truth_at_the_center_is_that_of_the_batch():
+    """Whose gradients vanish there, row by row, so that λ̂ is that of the Hessian alone."""
+    found = estimate(model=replace(LOCAL, truth="center"), num_warmup=1000, num_samples=20_000)
+    _, covariance = moments()
+    wanted = terms(np.zeros(5), covariance, *EVALUATION).mean()
+    assert abs(llc(found).mean() - wanted) < 4 * nllc.summary(found)["mcse_mean"].llc
