@@ -54,8 +54,11 @@ def records_slope(sampler: Sampler, target: LocalTarget) -> bool:
 def _slope_at_center(
     sampler: Sampler, state: PyTree, target: LocalTarget, z: Parameters
 ) -> dict[str, jax.Array]:
-    """``β ∇nL(z*) · (z - z*)`` of each chain, of kernels that hold the gradient at the centre."""
-    if not sampler.gradient_is_of_center or target.truth is not None:
+    """``β ∇nL(z*) · (z - z*)`` of each chain, of kernels that hold the gradient at the centre.
+
+    Not of a stream, of which that gradient is of the evaluated rows alone.
+    """
+    if not sampler.gradient_is_of_center or target.truth is not None or target.stream:
         return {}
     gradient = sampler.gradient(state)
 
