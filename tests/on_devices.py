@@ -19,9 +19,10 @@ from jax.sharding import NamedSharding, PartitionSpec  # noqa: E402
 from metropolis import METROPOLIS  # noqa: E402
 
 import numpyro_llc as nllc  # noqa: E402
-from numpyro_llc import sampling  # noqa: E402
+from numpyro_llc import cli, sampling  # noqa: E402, F401
 from numpyro_llc.kernels import kernel_of  # noqa: E402
 
+IMPORTED = sorted(sys.modules)
 warnings.simplefilter("ignore")
 LENGTHS = {"num_warmup": 30, "num_samples": 20, "thinning": 1, "progress_bar": False}
 DATA = regression.X, regression.Y
@@ -140,6 +141,7 @@ def cases(folder):
         "gone on": lambda: draws(on, kernel=METROPOLIS, output=begun),
         "parallel chains": parallel_chains,
         "messages": messages,
+        "imported": lambda: IMPORTED,
         "fingerprint": lambda: sampling.fingerprint(fingerprinted.model()),
         "example": example,
         "sgld alone": draws,

@@ -1,6 +1,7 @@
 """The rooms of the house: who may import whom, and how large they are."""
 
 import ast
+import functools
 import graphlib
 import inspect
 from pathlib import Path
@@ -41,15 +42,24 @@ def room_of(path):
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
+@functools.cache
+def nodes_of(path):
+    """All nodes of a file's syntax tree, which most tests here walk through."""
+    return tuple(ast.walk(ast.parse(path.read_text())))
+
+
+@functools.cache
 def imports_of(path):
     """Every module imported anywhere in a file, in full."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    found = []
+    for node in nodes_of(path):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            yield node.module
+            found.append(node.module)
             if node.module == "numpyro_llc":
-                yield from (f"numpyro_llc.{alias.name}" for alias in node.names)
+                found += [f"numpyro_llc.{alias.name}" for alias in node.names]
+    return found
 
 
 def rooms_imported_by(path):
@@ -98,7 +108,7 @@ def test_rooms_import_rooms_by_their_door():
 def test_files_and_functions_stay_short(path):
     source = path.read_text()
     assert source.count("\n") <= MOST_LINES
-    for node in ast.walk(ast.parse(source)):
+    for node in nodes_of(path):
         if isinstance(node, ast.FunctionDef):
             body = node.body[1:] if ast.get_docstring(node) else node.body
             length = node.end_lineno - body[0].lineno + 1 if body else 0

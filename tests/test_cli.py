@@ -30,14 +30,12 @@ def test_bad_arguments_are_said_without_a_traceback(tmp_path, capsys):
         assert last.startswith("numpyro-llc calibrate: error: `")
 
 
-def test_the_module_runs_without_what_is_optional_and_refuses_unknown_words(capsys):
-    command = [sys.executable, "-X", "importtime", "-m", "numpyro_llc", "--help"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0
-    assert "demo" in done.stdout
-    imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
-    assert {"numpyro_llc.models", "numpyro.infer"} <= imported
-    assert not {name for name in imported if name.split(".")[0] in ("funsor", "sklearn")}
+def test_the_module_runs_and_refuses_unknown_words(capsys, monkeypatch):
+    """As ``python -m numpyro_llc``; `test_devices.py` looks at what a new process imports."""
+    monkeypatch.setattr(sys, "argv", ["numpyro_llc", "--help"])
+    with pytest.raises(SystemExit, match="0"):
+        runpy.run_module("numpyro_llc", run_name="__main__")
+    assert "demo" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="2"):
         main(["dmeo"])
     assert "invalid choice: 'dmeo'" in capsys.readouterr().err

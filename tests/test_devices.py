@@ -41,7 +41,7 @@ def given(folder, *claims):
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    claims = "alone", "both", "gone on", "parallel chains", "messages", "fingerprint"
+    claims = "alone", "both", "gone on", "parallel chains", "messages", "fingerprint", "imported"
     return given(tmp_path_factory.mktemp("runs"), *claims)
 
 
@@ -66,6 +66,13 @@ def test_parallel_chains_use_the_devices_and_draw_the_same(found):
 
 def test_a_model_has_the_same_fingerprint_in_another_process(found):
     assert found["fingerprint"] == fingerprint(fingerprinted.model())
+
+
+def test_what_is_optional_is_not_imported(found):
+    """By the package and its command line, in a process that imports little besides."""
+    assert {"numpyro_llc.models", "numpyro_llc.cli", "numpyro.infer"} <= set(found["imported"])
+    roots = {name.split(".")[0] for name in found["imported"]}
+    assert not roots & {"funsor", "sklearn"}
 
 
 @pytest.fixture(scope="module")

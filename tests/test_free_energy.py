@@ -218,6 +218,18 @@ def test_the_curve_is_the_thermodynamic_integral_of_its_llc(sampled):
         assert abs(float(excess) - excess_of_regression(x, float(beta))) < 4 * float(error)
 
 
+def test_a_curve_has_no_llc_where_the_loss_of_a_draw_is_infinite():
+    """As it may be under the prior; the free energy comes from the other draws of that rung."""
+    excess = np.random.default_rng(0).gamma(0.5, [[[2.0]], [[1.5]], [[1.0]]], size=(3, 4, 500))
+    excess[0, 1, 7] = np.inf
+    ladder = ladder_of(np.array([0.0, 0.5, 1.0]), excess, np.zeros_like(excess))
+    curve = ladder.free_energy_curve()
+    assert np.isnan(curve[["llc", "llc_error", "ess_bulk"]].isel(inverse_temperature=0)).all()
+    assert np.isfinite(curve["free_energy"]).all()
+    means = excess[1:].mean(axis=(1, 2)) * [0.5, 1.0]
+    np.testing.assert_allclose(curve["llc"][1:], means, rtol=1e-6)
+
+
 @pytest.mark.parametrize("n", [100, 10_000])
 def test_a_singular_model_of_one_parameter_has_the_evidence_of_quadrature(n):
     rng = np.random.default_rng(n)

@@ -337,12 +337,15 @@ def test_a_sweep_that_cannot_be_written_gives_its_cells(tmp_path):
 
 
 FULL = """
-import resource, sys
+import resource, sys, types
 from pathlib import Path
 import numpy as np, xarray as xr
-from numpyro_llc import CheckpointError
-from numpyro_llc.sampling import write_netcdf
-path = Path(sys.argv[1])
+path, package = map(Path, sys.argv[1:])
+for name, folder in (("numpyro_llc", package), ("numpyro_llc.sampling", package / "sampling")):
+    sys.modules[name] = types.ModuleType(name)  # which does not import the rest of the package
+    sys.modules[name].__path__ = [str(folder)]
+from numpyro_llc.errors import CheckpointError
+from numpyro_llc.sampling._files import write_netcdf
 table = xr.Dataset({"x": ("a", np.arange(1e5))})
 write_netcdf(path, table)
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
@@ -357,9 +360,8 @@ except CheckpointError as error:
 def test_a_table_that_is_too_large_for_the_disk_ends_no_process(tmp_path):
     """HDF5, on a disk that is full, does: with a segmentation fault when Python ends."""
     path = tmp_path / "sweep.nc"
-    done = subprocess.run(
-        [sys.executable, "-c", FULL, str(path)], capture_output=True, text=True, check=True
-    )
+    command = [sys.executable, "-c", FULL, str(path), os.path.dirname(nllc.__file__)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "sweep.nc cannot be written (File too large)" in done.stdout
     np.testing.assert_array_equal(xr.load_dataset(path, engine="h5netcdf")["x"], np.arange(1e5))
     assert [one.name for one in tmp_path.iterdir()] == ["sweep.nc"]

@@ -115,6 +115,11 @@ def test_a_cut_fixes_the_rest_and_puts_each_number_where_it_belongs(name):
     found = jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(whole)])
     np.testing.assert_array_equal(found, wanted)
     assert [x.shape for x in jax.tree.leaves(whole)] == [x.shape for x in jax.tree.leaves(TREE)]
+    draws = jax.tree.map(lambda leaf: np.stack([leaf] * 2), whole)
+    again = fixed.free(draws)
+    assert jax.tree.structure(again) == jax.tree.structure(sampled)
+    for part, own in zip(jax.tree.leaves(again), jax.tree.leaves(sampled), strict=True):
+        np.testing.assert_array_equal(part, [own + 100.0] * 2)
 
 
 @pytest.mark.parametrize(

@@ -449,6 +449,23 @@ def test_calibrations_are_averaged_and_the_first_is_soon_forgotten(calibrate):
         assert float(found.typical_square) == pytest.approx(1.0 + weight * (new - 1.0))
 
 
+def test_a_calibration_far_out_comes_before_the_first_one_alone(calibrate, small):
+    near = float(calibrate().typical_square)
+    with jax.enable_x64(True):
+        keys = jax.random.split(jax.random.key(0), 2)
+        point = calibration.CalibrationPoint(small, make_anchor(small), keys, None, None)
+        fresh = tuning.start_tuning(RULES["corrected"], None, stacked(Z), 2)
+
+        @jax.jit
+        def along(first):
+            return calibration.calibrated_along(fresh, stacked(Z), point, lambda _: False, first)
+
+        (far, last), (none, only) = map(along, (True, False))
+    assert [int(one.calibrations) for one in (far, last, none, only)] == [1, 2, 0, 1]
+    assert abs(float(far.typical_square) - near) > 0.1 * near
+    assert [float(one.typical_square) for one in (last, only)] == pytest.approx([near, near])
+
+
 def test_the_noise_of_a_batch_is_measured_without_bias(small):
     x, y, size = regression.X[:6, :2], regression.Y[:6], 5  # of odd batches a row is left out
     anchor, keys = make_anchor(small), jax.random.split(jax.random.key(0), 4000)
@@ -505,7 +522,7 @@ def test_a_change_of_curvature_is_that_of_the_hessian():
 
 @pytest.mark.parametrize(
     ("gamma", "curved", "spread"),
-    [(0.25, 0.0, 1.0), (4.0, 0.0, 0.5), (0.25, 1000.0, None)],
+    [(0.25, 0.0, 1.0), (4.0, 0.0, 0.5), (0.25, 1080.0, None)],
     ids=["flat", "localized", "steep"],
 )
 def test_the_first_look_is_as_far_out_as_loss_and_localization_allow(gamma, curved, spread):
@@ -530,9 +547,18 @@ def test_the_first_look_is_as_far_out_as_loss_and_localization_allow(gamma, curv
     assert not np.any(calibration.displaced(start, directions, target, 0.0)["w"])
     if spread is None:
         mean = 0.5 * (curved + gamma) * np.mean(np.sum(found**2, axis=1))
-        assert 0.49 * 14.0 < mean <= 14.0  # 0.7 times as far once too often, and no more
+        assert 0.49 * 14.0 < mean <= 14.0  # the first below, where the one before is 15
         spread = found.std()
     np.testing.assert_allclose(found.std(axis=0), spread, rtol=4 / np.sqrt(2 * 4000))
+
+
+@pytest.mark.parametrize(("noise", "left"), [(0.0, 0.0), (0.5, 0.0), (3.0, 0.4)])
+def test_corrected_noise_leaves_a_share_of_what_is_beyond_the_limit(noise, left):
+    """``tr V / (|∇U|² - tr V)`` times the stiffness ½: of 3, 1/6, where a step is cut for 1/10."""
+    found = SimpleNamespace(step_size=0.2, curvature=5.0, typical_square=12.0)
+    rule = LangevinRule(is_corrected=True, noise_limit=0.1)
+    wanted = tuning.REMAINING_NOISE * left * 0.2 / 8 * noise
+    assert tuning.remaining_noise(rule, found, noise) == pytest.approx(wanted, rel=1e-6)
 
 
 @pytest.mark.parametrize("squares", [None, [1.0, 3.0]])

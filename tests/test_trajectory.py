@@ -431,13 +431,13 @@ def test_a_picture_of_both_truths_keeps_those_above_zero_readable(rows):
     assert len(right.get_yticks()) >= 6
 
 
-def test_a_picture_of_one_of_two_truths_is_of_that_one(table):
-    both = xr.concat([table, table], "truth").assign_coords(truth=["data", "center"])
+def test_a_picture_of_one_of_two_truths_is_of_that_one(rows):
+    both = xr.concat([rows, rows], "truth").assign_coords(truth=["data", "center"])
     both["llc"] = both["llc"] + xr.DataArray([0.0, 7.0], dims="truth")
-    own = both.sel(truth="center").assign_attrs(table.attrs, truth="data, center")
+    own = both.sel(truth="center").assign_attrs(rows.attrs, truth="data, center")
     _, right = plots.plot_trajectory(own)
     drawn = np.concatenate([container.lines[0].get_ydata() for container in right.containers])
-    np.testing.assert_allclose(np.sort(drawn), np.sort(table["llc"] + 7.0))
+    np.testing.assert_allclose(np.sort(drawn), np.sort(rows["llc"] + 7.0))
 
 
 def test_rows_on_disk_are_plain_json(tmp_path):
