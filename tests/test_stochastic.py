@@ -439,14 +439,14 @@ def test_noise_is_made_in_blocks_that_differ(monkeypatch):
 @pytest.mark.parametrize(
     ("kernel", "copies", "step_size"),
     [
-        ("sgnht", 4.5, None),
+        ("sgnht", 4.7, None),
         *(
             pytest.param(*one, marks=pytest.mark.slow)
             for one in (
-                ("sgld", 4.5, None),
-                ("sgld", 3.1, 1e-5),
-                ("sgnht", 4.1, 1e-5),
-                ("psgld", 5.7, None),
+                ("sgld", 4.7, None),
+                ("sgld", 3.3, 1e-5),
+                ("sgnht", 4.3, 1e-5),
+                ("psgld", 6, None),
             )
         ),
     ],
