@@ -84,6 +84,20 @@ def test_seconds_limit_the_call(settings, step, seconds, slow, tmp_path):
         assert again.attrs[name] == first.attrs[name]
 
 
+def test_warmup_steps_that_take_long_are_seldom_looked_at(slow, monkeypatch):
+    slow(10.0)
+    advance, looks = sampling._run.advance, []
+
+    def noted(*args):
+        *_, observes, counts = args
+        looks.append(observes and not counts)
+        return advance(*args)
+
+    monkeypatch.setattr(sampling._run, "advance", noted)
+    run(num_warmup=20, num_samples=2, **WALK)
+    assert [k for k, is_look in enumerate(looks) if is_look] == [0, 8, 16, 19]
+
+
 def test_nuts_that_was_cut_adapts_no_more(slow):
     slow(0.2)
     whole = {"num_warmup": 1000, "until": {"seconds": 20.0, "relative_error": 1e-6}}

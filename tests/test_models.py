@@ -424,6 +424,32 @@ def test_center_of_a_param_must_look_like_its_initial_value(wrong, message):
         read(param_tree, center={"w": wrong})
 
 
+def test_arrays_of_the_center_are_not_copied():
+    """What is as the model takes it; NumPy's arrays, which their owner may change, and others are.
+
+    Of a huge network a copy counts.
+    """
+
+    def model():
+        w = numpyro.sample("w", dist.Normal(0, 1).expand([3]).to_event(1))
+        net = numpyro.param("net", {"a": jnp.zeros(2), "b": jnp.zeros(())})
+        scale = numpyro.sample("scale", dist.HalfNormal(1.0))
+        loc = w.sum() + net["a"].sum() + net["b"]
+        with numpyro.plate("N", 4):
+            numpyro.sample("y", dist.Normal(loc, scale), obs=jnp.zeros(4))
+
+    net = {"a": jnp.arange(2.0), "b": np.ones((), np.float32)}
+    center = {"w": jnp.ones(3), "net": net, "scale": jnp.asarray(2.0)}
+    reading = read_model(model, (), None, center=center)
+    again = reading.at(center)
+    for z in (reading.center, again.center):
+        assert z["w"] is center["w"]
+        assert z["net"]["a"] is net["a"]
+        assert float(z["scale"]) == pytest.approx(np.log(2.0))
+    net["b"][...] = 5.0
+    assert float(again.center["net"]["b"]) == 1.0
+
+
 def test_dropout_is_found_where_it_multiplies_zeros():
     with pytest.raises(ValueError, match="depends on numpyro.prng_key"):
         read(dropout, center={"w": 0.0})

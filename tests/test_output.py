@@ -16,7 +16,8 @@ import xarray as xr
 from metropolis import METROPOLIS
 
 import numpyro_llc as nllc
-from numpyro_llc.sampling import OutputFolder, _lock, write_arrays
+from numpyro_llc.sampling import OutputFolder, _lock, _progress, write_arrays
+from numpyro_llc.sampling._compiled import forget_compiled
 from numpyro_llc.sampling._folder import RunFolder
 
 SHORT = {"kernel": METROPOLIS, "num_warmup": 100, "num_samples": 2000, "progress_bar": False}
@@ -62,6 +63,27 @@ DOORS = {
     "refinement": refined,
     "calibration": calibrated,
 }
+
+
+@pytest.mark.parametrize("shift", [0.05, 0.0])
+def test_the_lowest_point_of_huge_chains_is_that_of_others(shift, tmp_path, monkeypatch):
+    """It is held beside the compiled code, and in the folder; at the minimum there is none."""
+
+    def point(output=None):
+        center = {"w": regression.OLS + shift}
+        local = nllc.localize(regression.model, center=center)
+        settings = {**SHORT, "num_warmup": 20, "num_samples": 60, "store_sites": False}
+        found = nllc.estimate_llc(jax.random.key(0), local, DATA, output=output, **settings)
+        return llc(found), nllc.lowest_point(found)["w"] if shift else "lowest_point" in found
+
+    wanted = point()
+    monkeypatch.setattr(_progress, "HUGE", 0)
+    forget_compiled()
+    for _ in range(2):  # the second time from the folder
+        for found, same in zip(point(tmp_path), wanted, strict=True):
+            np.testing.assert_array_equal(found, same)
+    forget_compiled()
+    assert wanted[0].min() < 0 if shift else wanted[1] is False
 
 
 def llc(idata):

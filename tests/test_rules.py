@@ -59,7 +59,7 @@ def step_with(noise, *, metric=None, size=STEP, curved=CURVED, noisy=None, gamma
     return Step(
         gradient=lambda z: {"w": z["w"] @ curved},
         moved=lambda function, x, *others: function(product, x, *others),
-        noise=lambda like: stacked(noise),
+        noise=lambda like: jnp.asarray(noise),
         metric=None if metric is None else stacked(metric),
         localization=jnp.asarray(gamma),
         step_size=jnp.asarray(size),
@@ -84,7 +84,7 @@ def covariance_seen(rule, *, metric=None, size=STEP, extra=None, **settings):
     m, n = linear_maps(rule, metric=metric, size=size, **settings)
     added = n @ n.T + (0.0 if extra is None else extra)
     found = solve_discrete_lyapunov(m, added)[:3, :3]
-    unit = stacked(np.eye(3))
+    unit = jnp.eye(3)
     given = None if metric is None else stacked(metric)
     zero = stacked(np.zeros((3, 3)))
     push = np.asarray(rule.observed(zero, lambda like: unit, given, jnp.asarray(size))["w"])
@@ -418,7 +418,7 @@ def calibrate(small):
     """A calibration on the full data at the two points of ``Z``, compiled once."""
     with jax.enable_x64(True):
         point = calibration.CalibrationPoint(small, make_anchor(small), None, None, None)
-        start = stacked(Z), stacked(DIRECTIONS), point, jnp.array(True), 0.0
+        start = stacked(Z), jnp.asarray(DIRECTIONS), point, jnp.array(True), 0.0
         compiled = jax.jit(lambda old: calibration.calibrated(old, *start))
         fresh = tuning.start_tuning(RULES["corrected"], None, stacked(Z), 2)
         return lambda **fields: compiled(fresh._replace(**fields))
@@ -447,6 +447,8 @@ def test_calibrations_are_averaged_and_the_first_is_soon_forgotten(calibrate):
             typical_square=jnp.asarray(1.0), calibrations=jnp.asarray(calibrations, jnp.int32)
         )
         assert float(found.typical_square) == pytest.approx(1.0 + weight * (new - 1.0))
+    far = calibrate(typical_square=jnp.asarray(1e30))  # as the first look, far out, may have it
+    assert float(far.typical_square) == pytest.approx(new)
 
 
 def test_a_calibration_far_out_comes_before_the_first_one_alone(calibrate, small):
@@ -534,7 +536,7 @@ def test_the_first_look_is_as_far_out_as_loss_and_localization_allow(gamma, curv
         penalty=lambda one: 0.5 * gamma * jnp.sum(one["w"] ** 2),
         num_rows=0,
     )
-    directions = stacked(np.random.default_rng(0).normal(size=(4000, 2)))
+    directions = jnp.asarray(np.random.default_rng(0).normal(size=(4000, 2)))
     point = calibration.CalibrationPoint(target, None, None, None, None)
     start = stacked(np.zeros((4000, 2)))
 

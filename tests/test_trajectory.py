@@ -64,6 +64,21 @@ def test_each_checkpoint_has_its_exact_value_by_batches():
     check_rows(trajectory(kernel="sgnht", batch_size=50, **lengths))
 
 
+def test_a_training_run_may_write_over_its_parameters(rows):
+    """The arrays of a checkpoint are gone when the next is asked for."""
+
+    def trained():
+        moved = jax.jit(lambda w, to: 0.0 * w + to, donate_argnums=0)
+        w = jnp.zeros(5)
+        for center in CENTERS:
+            before, w = w, moved(w, center["w"])
+            assert before.is_deleted()
+            yield {"w": w}
+
+    found = trajectory(trained(), warm_start=False)
+    np.testing.assert_array_equal(found["llc"], rows["llc"])
+
+
 def check_rows(table):
     assert dict(table.sizes) == {"checkpoint": 4}
     for k, shift in enumerate(SHIFTS):

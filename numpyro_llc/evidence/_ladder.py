@@ -179,8 +179,8 @@ def _sample(
         sites=tuple(target.center),
         cells={"inverse_temperature": jnp.asarray(rungs, jnp.result_type(float))},
     )
-    finished = finish(run)
-    return rungs, [base, *(run.of_block(finished.draws, block) for block in range(len(rungs)))]
+    draws = finish(run).draws
+    return rungs, [base, *(draws.part(block, len(rungs)) for block in range(len(rungs)))]
 
 
 def _check(plan: Plan, prior: str) -> None:

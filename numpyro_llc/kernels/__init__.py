@@ -3,6 +3,7 @@
 from numpyro_llc.kernels._acceptance import metropolis_report
 from numpyro_llc.kernels._ahead import bytes_ahead, steps
 from numpyro_llc.kernels._kernel import StochasticKernel
+from numpyro_llc.kernels._noise import HUGE
 from numpyro_llc.kernels._numpyro import kernel_statistics
 from numpyro_llc.kernels._registry import (
     KERNEL_NAMES,
@@ -20,6 +21,7 @@ from numpyro_llc.kernels.sgld import SGLD
 from numpyro_llc.kernels.sgnht import SGNHT
 
 __all__ = [
+    "HUGE",
     "KERNEL_NAMES",
     "PSGLD",
     "RECOMMENDED",

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from numpyro_llc.kernels._langevin import LangevinRule
+from numpyro_llc.kernels._noise import HUGE
 from numpyro_llc.kernels._sampler import Sampler
 from numpyro_llc.kernels._stochastic import StochasticSampler
 from numpyro_llc.kernels._tuning import Tuning
@@ -30,7 +31,7 @@ def metropolis_report(
 
     The mean of ``min(1, p(z') q(z|z') / (p(z) q(z'|z)))`` over proposals ``z' = z - ε/2 G ∇U +
     √ε G^½ ξ`` with the gradient of the full data (or of the evaluated `rows`): gradient noise has
-    no part in it.
+    no part in it. Not of huge chains, where it would take longer than many steps.
 
     Parameters
     ----------
@@ -40,7 +41,7 @@ def metropolis_report(
     rule = getattr(sampler, "rule", None)
     if not isinstance(sampler, StochasticSampler) or not isinstance(rule, LangevinRule):
         return {}
-    if rule.temperature == 0:
+    if rule.temperature == 0 or target.dimension > HUGE:
         return {}
     value = float(_acceptance(target, rows, state.z, state.tuning, rng_key))
     return {"mala_acceptance": value} if jnp.isfinite(value) else {}

@@ -120,7 +120,7 @@ def calibrated_along(
 def calibrated(
     tuning: Tuning,
     z: Parameters,
-    directions: Parameters,
+    directions: jax.Array,
     point: CalibrationPoint,
     use_anchor: jax.Array,
     reach: float | jax.Array,
@@ -139,20 +139,21 @@ def calibrated(
         ]
     )
 
-    def look(chains: tuple[Parameters, Parameters]) -> jax.Array:
-        z, directions = chains
-        z = displaced(z, directions, point.target, reach)
+    def look(chains: tuple[Parameters, jax.Array]) -> jax.Array:
+        def at() -> Parameters:
+            return displaced(*chains, point.target, reach)
 
         def square() -> tuple[jax.Array, jax.Array]:
             rows = point.batch(0)
-            gradient = potential_gradient(point.target, z, rows, point.anchor, use_anchor)
+            gradient = potential_gradient(point.target, at(), rows, point.anchor, use_anchor)
             found = square_norm(tuning.scaled(gradient))
             return found, found
 
+        # Each makes the point anew, which the first writes over.
         parts = (
-            lambda: _curvature(tuning, z, unpacked(directions, z), point),
+            lambda: _curvature(tuning, at(), unpacked(chains[1], chains[0]), point),
             square,
-            lambda: _noise(tuning, z, point),
+            lambda: _noise(tuning, at(), point),
         )
 
         def part(k: jax.Array) -> jax.Array:
@@ -164,7 +165,9 @@ def calibrated(
     found = in_turn(look, (z, directions), chain_size(z) > LARGE).mean(axis=0)
     seen = jnp.stack([*found[0], found[1, 0], *found[2]])
     weight = 1.0 / jnp.clip(tuning.calibrations / FORGETTING, 1.0, MEMORY)
-    new = jnp.unstack(jnp.where(jnp.isfinite(seen), means + weight * (seen - means), means))
+    # Not the mean plus a share of the difference: far out, numbers may be 10⁸ times as large.
+    mixed = (1.0 - weight) * means + weight * seen
+    new = jnp.unstack(jnp.where(jnp.isfinite(seen), mixed, means))
     return tuning._replace(
         curvature=new[0],
         curvature_change=new[1],
@@ -190,25 +193,27 @@ def _curvature(
 ) -> tuple[jax.Array, jax.Array]:
     """``|∇²U(z) v|`` of each chain, and ``|(∇²U(z) - ∇²U(z*)) v|²``; v by power iteration."""
     last = POWER_ITERATIONS - 1
+    Carry = tuple[Parameters, Parameters, Parameters, jax.Array, jax.Array]
 
-    def turn(
-        k: jax.Array, carry: tuple[Parameters, Parameters, jax.Array]
-    ) -> tuple[Parameters, Parameters, jax.Array]:
-        """A product at the point, or after the last of these at the centre on the same rows."""
-        v, before, largest = carry
-        at = jax.tree.map(lambda a, c: jnp.where(k > last, c, a), z, point.target.center)
+    def turn(k: jax.Array, carry: Carry) -> Carry:
+        """A product at the point, or after the last of these at the centre on the same rows.
+
+        Each leaf of a product is written over one of the carry at once: of `v`, which is for that
+        divided by its length only afterwards, or at the end of `change`.
+        """
+        at, v, change, length, _ = carry
+        at = jax.tree.map(lambda a, c: jnp.where(k > last, c, a), at, point.target.center)
         rows = point.batch(1 + jnp.minimum(k, last))
-        new = tuning.scaled(curvature_product(point.target, at, tuning.scaled(v), rows))
-        norm = jnp.sqrt(square_norm(new))
-        v = jax.tree.map(
-            lambda a, b: jnp.where(k < last, b / by_chain(above_zero(norm), b), a), v, new
-        )
-        new = jax.tree.map(lambda a, b: jnp.where(k > last, a - b, b), before, new)
-        return v, new, jnp.where(k > last, largest, norm)
+        product = tuning.scaled(curvature_product(point.target, at, tuning.scaled(v), rows))
+        new = jax.tree.map(lambda b: b / by_chain(above_zero(length), b), product)
+        largest = jnp.where(k > last, carry[-1], jnp.sqrt(square_norm(new)))
+        change = jax.tree.map(lambda a, b: jnp.where(k > last, a - b, b), change, new)
+        v = jax.tree.map(lambda a, b: jnp.where(k < last, b, a), v, new)
+        return at, v, change, jnp.where(k < last, largest, length), largest
 
-    v = _normalized(directions)
-    start = v, directions, square_norm(v)
-    _, change, largest = jax.lax.fori_loop(0, last + 2, turn, start)
+    length = jnp.sqrt(square_norm(directions))
+    start = z, directions, jax.tree.map(jnp.zeros_like, directions), length, length
+    _, _, change, _, largest = jax.lax.fori_loop(0, last + 2, turn, start)
     return largest, square_norm(change)
 
 
@@ -228,7 +233,7 @@ def _noise(tuning: Tuning, z: Parameters, point: CalibrationPoint) -> tuple[jax.
 
 
 def displaced(
-    z: Parameters, directions: Parameters, target: LocalTarget, reach: float | jax.Array
+    z: Parameters, directions: jax.Array, target: LocalTarget, reach: float | jax.Array
 ) -> Parameters:
     """Points around `z`, `reach` times as far out as the localizing Gaussian, or 1, is wide."""
     wide = {name: jnp.maximum(gamma, 1.0) ** -0.5 for name, gamma in target.localization.items()}
@@ -239,13 +244,13 @@ def displaced(
     }
 
 
-def farthest(z: Parameters, directions: Parameters, point: CalibrationPoint) -> jax.Array:
+def farthest(z: Parameters, directions: jax.Array, point: CalibrationPoint) -> jax.Array:
     """How far out :func:`displaced` points may be for the loss, at most 1."""
     target, rows = point.target, point.batch(0)
     size = chain_size(z)
 
     def too_high(reach: jax.Array) -> jax.Array:
-        def potential(chains: tuple[Parameters, Parameters]) -> jax.Array:
+        def potential(chains: tuple[Parameters, jax.Array]) -> jax.Array:
             at = displaced(*chains, target, reach)
             return jax.vmap(lambda one: target.tempered_loss(one, rows) + target.penalty(one))(at)
 
@@ -254,8 +259,3 @@ def farthest(z: Parameters, directions: Parameters, point: CalibrationPoint) -> 
         return ~(rise <= NATS_PER_PARAMETER * size + NATS_FREE) & (reach > 1e-9)
 
     return jax.lax.while_loop(too_high, lambda reach: STEP_BACK * reach, jnp.ones(()))
-
-
-def _normalized(v: Parameters) -> Parameters:
-    norm = above_zero(jnp.sqrt(square_norm(v)))
-    return jax.tree.map(lambda leaf: leaf / by_chain(norm, leaf), v)

@@ -68,9 +68,10 @@ class LangevinRule:
         root, noise = jnp.sqrt(step.step_size), step.noise(z)
         if not self.is_corrected:
             gradient = step.gradient(z)
-            return _pushed(_drift(z, gradient, step), root, noise, step.metric), None, gradient
+            xi = unpacked(noise, z)
+            return _pushed(_drift(z, gradient, step), root, xi, step.metric), None, gradient
 
-        def pushed(product: Product, both: Pair, noise: Parameters) -> Pair:
+        def pushed(product: Product, both: Pair, noise: jax.Array) -> Pair:
             # Less the noise that the gradient brings along. At `z`: `seen` depends on the noise,
             # and where V varies, E[V(seen) ξ] = √ε/2 div V would pull the chain towards small V.
             z, _ = both
@@ -90,7 +91,7 @@ class LangevinRule:
     ) -> Parameters:
         if not self.is_corrected or self.temperature == 0:
             return z
-        return _pushed(z, 0.5 * jnp.sqrt(step_size), noise(z), metric)
+        return _pushed(z, 0.5 * jnp.sqrt(step_size), unpacked(noise(z), z), metric)
 
     def stiffness_of(self, step_size: Scalar, curvature: Scalar) -> Scalar:
         return 0.5 * step_size * curvature
@@ -119,9 +120,9 @@ def _drift(z: Parameters, gradient: Parameters, step: Step) -> Parameters:
     return jax.tree.map(lambda a, g, m: a - half * m * g, z, gradient, step.metric)
 
 
-def _pushed(z: Parameters, size: Scalar, noise: Parameters, metric: Metric) -> Parameters:
-    """``z + size G^½ ξ``, of packed noise."""
-    return jax.tree.map(lambda a, x: a + size * x, z, _scaled(unpacked(noise, z), metric))
+def _pushed(z: Parameters, size: Scalar, xi: Parameters, metric: Metric) -> Parameters:
+    """``z + size G^½ ξ``."""
+    return jax.tree.map(lambda a, x: a + size * x, z, _scaled(xi, metric))
 
 
 def _scaled(noise: Parameters, metric: Metric) -> Parameters:

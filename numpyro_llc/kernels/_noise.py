@@ -12,6 +12,9 @@ from numpyro_llc.models import Parameters
 LARGE = 65_536
 """Above this many coordinates, noise is made of 8 random bits each, and chains are taken in turn
 where several vectors of a chain are held at once."""
+HUGE = 2**22
+"""Above this many, a chain does without what holds vectors of it beside the steps: a copy of the
+lowest point in compiled code, and the acceptance of a Metropolis test."""
 ATOM, TAIL = (256 / 86) ** 0.5, 43
 """Noise of 8 bits is ±ATOM for ``TAIL`` of the 256 codes each, and 0 for the others."""
 BLOCK = 2**18
@@ -37,17 +40,15 @@ def two_purposes(keys: jax.Array, first: int | jax.Array) -> jax.Array:
     return jax.vmap(at_step, in_axes=(None, 0))(keys, first + jnp.arange(2))
 
 
-def standard_noise(keys: jax.Array, like: Parameters) -> Parameters:
+def standard_noise(keys: jax.Array, like: Parameters) -> jax.Array:
     """Independent noise of mean 0 and variance 1 for each coordinate of each chain, packed.
 
-    `unpacked` gives the numbers. A Gaussian takes 32 random bits and many operations, so for large
-    models the noise has three values, held as -1, 0 and 1 in a byte each. Its first, second, third
-    and fifth moments are the Gaussian's; the fourth is 2.98 instead of 3. The order of the
-    discretization stays (Milstein & Tretyakov 2004, ch. 2).
+    A vector ``[chain, coordinate]``, of which `unpacked` gives the numbers. A Gaussian takes 32
+    random bits and many operations, so for large models the noise has three values, held as -1, 0
+    and 1 in a byte each. Its first, second, third and fifth moments are the Gaussian's; the fourth
+    is 2.98 instead of 3. The order of the discretization stays (Milstein & Tretyakov 2004, ch. 2).
     """
-    leaves, treedef = jax.tree.flatten(like)
-    size, dtype = chain_size(like), jnp.result_type(*leaves)
-    ends = np.cumsum([leaf[0].size for leaf in leaves])
+    size, dtype = chain_size(like), jnp.result_type(*jax.tree.leaves(like))
 
     def draw(keys: jax.Array) -> jax.Array:
         if size <= LARGE:
@@ -55,10 +56,7 @@ def standard_noise(keys: jax.Array, like: Parameters) -> Parameters:
         return jax.lax.map(partial(_signs, size=size), keys)
 
     # One vector for all leaves: a generator for each takes seconds to compile.
-    vector = whole(in_turn(draw, keys, size > LARGE))
-    parts = map(whole, jnp.split(vector, ends[:-1], axis=1))
-    shaped = [x.reshape(leaf.shape) for x, leaf in zip(parts, leaves, strict=True)]
-    return jax.tree.unflatten(treedef, shaped)
+    return whole(in_turn(draw, keys, size > LARGE))
 
 
 def _signs(key: jax.Array, size: int) -> jax.Array:
@@ -78,10 +76,14 @@ def signs_of(codes: jax.Array) -> jax.Array:
     return (codes < TAIL).astype(jnp.int8) - (codes >= 256 - TAIL).astype(jnp.int8)
 
 
-def unpacked(noise: Parameters, like: Parameters) -> Parameters:
-    """The numbers of noise, in the float types of `like`."""
+def unpacked(noise: jax.Array, like: Parameters) -> Parameters:
+    """The numbers of noise, in the form and the float types of `like`."""
+    leaves, treedef = jax.tree.flatten(like)
+    ends = np.cumsum([leaf[0].size for leaf in leaves])
 
     def one(x: jax.Array, like: jax.Array) -> jax.Array:
-        return ATOM * x.astype(like.dtype) if x.dtype == jnp.int8 else x.astype(like.dtype)
+        numbers = x.astype(like.dtype).reshape(like.shape)
+        return ATOM * numbers if x.dtype == jnp.int8 else numbers
 
-    return jax.tree.map(one, noise, like)
+    parts = map(whole, jnp.split(noise, ends[:-1], axis=1))
+    return jax.tree.unflatten(treedef, map(one, parts, leaves))

@@ -8,9 +8,9 @@ import jax
 from numpyro_llc.models import Parameters, PyTree
 
 Scalar = float | jax.Array
-Noise = Callable[[Parameters], Parameters]
-"""Standard normal noise of the structure of its argument, ``[chain, ...]``, packed (``unpacked``
-gives its numbers); the same each time."""
+Noise = Callable[[Parameters], jax.Array]
+"""Standard normal noise for stacked parameters, packed: ``[chain, coordinate]`` (``unpacked`` gives
+its numbers in their form); the same each time."""
 Product = Callable[[Parameters, Parameters, jax.Array], Parameters]
 """``(z, v, share)`` to an estimate of ``share G^½ V G^½ v``, V the covariance of the gradients of a
 batch, no longer than makes ``v`` minus it shortest; zero where the noise is too small to matter."""

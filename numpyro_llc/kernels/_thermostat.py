@@ -82,10 +82,9 @@ class ThermostatRule:
         ) -> Parameters:
             # Noise and friction at the momentum in the middle of the kick: then they leave the
             # positions of a quadratic as exact as the splitting has them.
-            p = _thermal(p, *thermal)
-            middle = jax.tree.map(lambda a, g: a - 0.5 * h * g, p, g)
+            middle = jax.tree.map(lambda a, g: a - 0.5 * h * g, _thermal(p, *thermal), g)
             damped = product(z, middle, 0.5 * h * h)
-            return jax.tree.map(lambda a, g, e: a - h * g - e, p, g, damped)
+            return jax.tree.map(lambda a, g, e: a - 0.5 * h * g - e, middle, g, damped)
 
         p = step.moved(kicked, p, z, gradient, *thermal)
         return z, (p, above), gradient
@@ -120,7 +119,7 @@ class ThermostatRule:
         return step_size / 4.0 * noise * step_size / FRICTION_OF_STEP
 
 
-def _thermal(p: Parameters, noise: Parameters, decay: jax.Array, root: jax.Array) -> Parameters:
+def _thermal(p: Parameters, noise: jax.Array, decay: jax.Array, root: jax.Array) -> Parameters:
     """Momenta after friction and packed noise, `decay` and `root` of each chain."""
     return jax.tree.map(
         lambda a, x: by_chain(decay, a) * a + by_chain(root, a) * x, p, unpacked(noise, p)

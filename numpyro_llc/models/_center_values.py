@@ -113,7 +113,7 @@ def _holds_numbers(value: PyTree) -> bool:
 
 def _as_float(name: str, value: object) -> jax.Array:
     try:
-        array = jnp.asarray(value)
+        array = jnp.array(value) if isinstance(value, np.ndarray) else jnp.asarray(value)
     except (TypeError, ValueError, OverflowError):
         raise TypeError(
             f"`center[{name!r}]` must hold numbers; got {type(value).__name__}."

@@ -1,7 +1,7 @@
 """A model at numbers: what its centre and its data are worth, in one compiled function."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import jax
@@ -31,10 +31,12 @@ UNIFORM = init_to_uniform()
         "inside",
         "finite",
     ],
-    meta_fields=[],
+    meta_fields=["as_given"],
 )
 @dataclass(frozen=True)
 class Measured:
+    """Numbers of the centre and the data; `as_given` are sites whose `z` is what was given."""
+
     z: Parameters
     losses: Losses
     weights: Losses
@@ -43,6 +45,16 @@ class Measured:
     bad_observations: dict[str, jax.Array]
     inside: dict[str, jax.Array]
     finite: dict[str, jax.Array]
+    as_given: tuple[str, ...]
+
+    def sharing(self, given: Mapping[str, PyTree] | None) -> "Measured":
+        """The same, with the arrays of `given` in place of their copies."""
+        own = {
+            name: jax.tree.unflatten(jax.tree.structure(self.z[name]), jax.tree.leaves(tree))
+            for name, tree in (given or {}).items()
+            if name in self.as_given
+        }
+        return replace(self, z={**self.z, **own})
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -83,6 +95,7 @@ def measure(
         bad_observations={name: _data.count_bad(site) for name, site in sites.items()},
         inside={k: _center_rules.is_inside(values[k], z[k], supports[k]) for k in z},
         finite={k: _center_rules.all_finite(value) for k, value in values.items()},
+        as_given=tuple(name for name in z if _is_same(z[name], (given or {}).get(name))),
     )
 
 
@@ -103,6 +116,12 @@ def draw_starts(
 ) -> Parameters:
     """Unconstrained parameters that a NumPyro initialization strategy gives, one for each key."""
     return jax.lax.map(lambda key: measure(program, init_strategy, None, arrays, key).z, keys)
+
+
+def _is_same(one: PyTree, other: PyTree) -> bool:
+    """Whether two pytrees hold the very same arrays."""
+    pairs = jax.tree.leaves(one), jax.tree.leaves(other)
+    return len(pairs[0]) == len(pairs[1]) and all(a is b for a, b in zip(*pairs, strict=True))
 
 
 def _unconstrain(name: str, value: PyTree, support: constraints.Constraint) -> PyTree:

@@ -25,7 +25,7 @@ def measured(
     Shapes alone, as long as no way is known to take rows out of the program.
     """
     if not sources_of(arrays):
-        return measure(program, init_strategy, given, arrays, 0)
+        return measure(program, init_strategy, given, arrays, 0).sharing(given)
 
     def of(arrays: Arrays, rows: Batch | None) -> Measured:
         return measure(program, init_strategy, given, arrays, 0, rows)
@@ -43,7 +43,8 @@ def measured(
         bad_observations=_added([part.bad_observations for part in parts]),
         inside=parts[0].inside,
         finite=parts[0].finite,
-    )
+        as_given=parts[0].as_given,
+    ).sharing(given)
 
 
 def slices(program: Program, arrays: Arrays) -> Iterator[Batch]:

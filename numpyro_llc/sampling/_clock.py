@@ -79,6 +79,10 @@ class Clock:
         return self.seconds - self.compiling
 
 
+STEPS_OF_A_LOOK = 8
+"""Of so many steps of the warm-up one is looked at: where a step takes long, so does a look."""
+
+
 class Pace:
     """How many steps to take at once, by how fast the last ones were."""
 

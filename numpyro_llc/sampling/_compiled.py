@@ -2,11 +2,9 @@
 
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from numpyro_llc.kernels import Sampler, steps
 from numpyro_llc.local import (
@@ -18,32 +16,18 @@ from numpyro_llc.local import (
     inner,
     statistics_of_draws,
 )
-from numpyro_llc.models import Fields, Parameters, PyTree, on_host
+from numpyro_llc.models import Fields, Parameters, PyTree
 from numpyro_llc.sampling._devices import Placement
 from numpyro_llc.sampling._layout import Layout, over_blocks
+from numpyro_llc.sampling._progress import Lowest, Progress, center_as_lowest, lower
 
 Seen = dict[str, PyTree]
 """What is recorded of a draw, by name: arrays, and under ``z`` the positions by site."""
-Lowest = tuple[jax.Array, Parameters]
-"""``nL(z) - nL(z*)`` in nats, at most 0, and z; the centre, where nothing lower was seen."""
 
 CHUNK_DRAWS = 64
 """Most draws between two visits to Python: the length of the compiled buffer."""
 OTHER_DATA = "excess_loss on "
 """What stands before the name of other data, among a draw's statistics."""
-
-
-class Progress(NamedTuple):
-    """Where a block of chains is: the sampler's state, and the lowest loss that a draw had.
-
-    Attributes
-    ----------
-    state : pytree
-    lowest : tuple of a scalar and a dict
-    """
-
-    state: PyTree
-    lowest: Lowest
 
 
 def records_slope(sampler: Sampler, target: LocalTarget) -> bool:
@@ -104,18 +88,6 @@ def _observe(
     return seen, z
 
 
-def _lower(lowest: Lowest, excess: jax.Array, z: Parameters) -> Lowest:
-    """The lower of `lowest` and the lowest of the chains."""
-    chain = jnp.argmin(jnp.where(jnp.isnan(excess), jnp.inf, excess))
-
-    def at_chain(leaf: jax.Array) -> jax.Array:  # a sum, which chains on several devices add up
-        chosen = (jnp.arange(leaf.shape[0]) == chain).reshape(-1, *(1,) * (leaf.ndim - 1))
-        return jnp.sum(jnp.where(chosen, leaf, 0), axis=0)
-
-    new = jax.tree.map(at_chain, (excess, z))
-    return jax.tree.map(partial(jnp.where, new[0] < lowest[0]), new, lowest)
-
-
 def _chunk(
     sampler: Sampler,
     placement: Placement | None,
@@ -146,7 +118,7 @@ def _chunk(
 
         def look() -> tuple[Lowest, Seen]:
             seen, z = _observe(sampler, sites, state, target, rows, other_data)
-            return _lower(lowest, jnp.where(counts, seen["excess_loss"], jnp.inf), z), seen
+            return lower(lowest, jnp.where(counts, seen["excess_loss"], jnp.inf), z), seen
 
         def look_away() -> tuple[Lowest, Seen]:
             return lowest, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
@@ -186,7 +158,7 @@ def start(
         keys, z, own = block
         target = replace(target, **own)
         keys, z = _laid(layout.within, target.center, chains, (keys, z))
-        return Progress(sampler.init(keys, z, target), (jnp.zeros(()), target.center))
+        return Progress(sampler.init(keys, z, target), center_as_lowest(target))
 
     keys = jax.random.split(rng_key, jax.tree.leaves(z)[0].shape[0])
     chains = keys.shape[0] // layout.num_blocks
@@ -238,19 +210,6 @@ def advance(
     chains = buffer["excess_loss"].shape[1]
     progress = layout.between_calls(_strong(progress), target.center, chains)
     return progress, jax.tree.map(lambda leaf: jax.lax.collapse(leaf, 0, 2), buffer)
-
-
-def lowest_of(progress: Progress) -> tuple[float, Parameters | None]:
-    """The lowest loss that a draw of any block had, as ``Draws.lowest``; None for the centre."""
-    depths = on_host(progress.lowest[0])
-    block = int(np.argmin(depths))
-    depth = float(depths[block])
-    return depth, _at(progress.lowest[1], block) if depth < 0 else None
-
-
-@jax.jit
-def _at(stacked: PyTree, place: int | jax.Array) -> PyTree:
-    return jax.tree.map(lambda leaf: leaf[place], stacked)
 
 
 def _axes(sampler: Sampler) -> PyTree:

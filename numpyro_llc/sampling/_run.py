@@ -12,9 +12,9 @@ from numpyro_llc.inference_data import MonteCarlo
 from numpyro_llc.local import EvaluationRows, check_start
 from numpyro_llc.models import Fields, Parameters, PyTree, on_host, reading_errors
 from numpyro_llc.sampling._bar import Bar
-from numpyro_llc.sampling._clock import Clock, Pace
+from numpyro_llc.sampling._clock import STEPS_OF_A_LOOK, Clock, Pace
 from numpyro_llc.sampling._common_folder import CommonFolder
-from numpyro_llc.sampling._compiled import CHUNK_DRAWS, Seen, advance, lowest_of, start
+from numpyro_llc.sampling._compiled import CHUNK_DRAWS, Seen, advance, start
 from numpyro_llc.sampling._draws import (
     Draws,
     NonFiniteDraw,
@@ -28,6 +28,7 @@ from numpyro_llc.sampling._folder import Entry, Numbers
 from numpyro_llc.sampling._interrupts import interrupts_after
 from numpyro_llc.sampling._layout import layout_of
 from numpyro_llc.sampling._plan import Plan
+from numpyro_llc.sampling._progress import Progress, lowest_of, point_after
 
 _Failure = CheckpointError | DataError | None
 
@@ -79,14 +80,16 @@ class Run:
         self.bar = Bar(is_shown=is_shown, has_llc=not self.own)
         self.progress = start(plan.sampler, self.layout, rng_key, starts, self.own, plan.target)
         check_start(self.sampler.gradient(self.progress.state), self.target.center)
+        self.point: Parameters | None = None  # the lowest, where it is not in the progress
         self.form = jax.tree.structure({name: starts[name] for name in sites})
         self.saved: list[Entry] = []
-        self.is_sampling, self.warmed, self.in_step = False, -1, False
         self.pressed: list[FrameType | None] = []
-        self.thinning, self.step_scale = 0, 1.0
+        self.is_sampling, self.in_step = False, False
+        self.warmed, self.thinning, self.step_scale = -1, 0, 1.0
         self.processes.agreed(self.clock, False, ())  # else each would count its own time so far
-        if folder is not None and (found := folder.load(self.progress)):
-            self.progress, numbers, self.saved = found
+        if folder is not None and (found := folder.load(self._whole)):
+            whole, numbers, self.saved = found
+            self.progress, self.point = whole.apart(self.progress.holds_point)
             self.clock.earlier = numbers["seconds"]
             self.clock.earlier_compiling = numbers["compiling"]
             self.warmed, self.thinning = int(numbers["warmed"]), int(numbers["thinning"])
@@ -119,6 +122,11 @@ class Run:
         """Of each cell, whether a draw was not finite, ``[cell]``."""
         return broken_cells(self.chunks, self.num_cells)
 
+    @property
+    def _whole(self) -> Progress:
+        """What a folder holds: with the lowest point, or the centre in its place."""
+        return self.progress.with_point(self.point or self.target.center)
+
     def is_over(self, deadline: float) -> bool:
         """Whether the phase ended here before, or the time is past the `deadline`."""
         if not self.is_sampling and self.warmed >= 0:
@@ -126,17 +134,18 @@ class Run:
         return not self.saved and self.working > deadline
 
     def walk(self, steps: int, *, deadline: float = np.inf) -> None:
-        """Steps of the warm-up, without draws: one is made at the end of each chunk, for a look.
+        """Steps of the warm-up, without draws: one is made at the end of a chunk, for a look.
 
         Fewer, if the time passes the `deadline`, in seconds.
         """
         while self._has_saved and steps > 0:
-            self.chunks = []
+            self.chunks = [] if self.saved[0].arrays else self.chunks
             steps -= self._take_saved()[0]
         while steps > 0 and not self.is_over(deadline):
-            self.chunks = []
             part = min(self.pace.steps(deadline - self.working), steps)
-            self._advance(1, part, counts=False)
+            looks = part == steps or self.since_draw + part >= STEPS_OF_A_LOOK or not self.chunks
+            self.chunks = [] if looks else self.chunks
+            self._advance(1, part, observes=looks, counts=False)
             steps -= part
 
     def draw(self, num_draws: int, thinning: int, *, deadline: float = np.inf) -> int:
@@ -163,7 +172,8 @@ class Run:
 
     def _draw_some(self, left: int, thinning: int, steps: int) -> int:
         """Take about `steps` steps; returns how many draws were kept, none if these are too few."""
-        whole = min((steps + self.since_draw) // thinning, left, CHUNK_DRAWS)
+        most = CHUNK_DRAWS if self.progress.holds_point else 1
+        whole = min((steps + self.since_draw) // thinning, left, most)
         if whole == 0:
             self._advance(1, steps, observes=False)
         elif self.since_draw:
@@ -216,27 +226,15 @@ class Run:
         self.bar.close()
         if failure is None and self.folder is not None and not self.is_lost:
             try:
-                self.folder.write_rest(self.progress, self._numbers)
+                self.folder.write_rest(self._whole, self._numbers)
             except CheckpointError as error:
                 failure = error
         return failure
 
     def collect(self) -> Draws:
         """The draws so far; the lowest point is lost where a step broke off."""
-        lowest = (0.0, None) if self.is_lost else lowest_of(self.progress)
+        lowest = (0.0, None) if self.is_lost else lowest_of(self.progress, self.point)
         return collected(self.chunks, lowest)
-
-    def of_block(self, draws: Draws, block: int) -> Draws:
-        """The draws of one block of chains, without the lowest point."""
-        return draws.part(block, self.layout.num_blocks)
-
-    def state_of_block(self, block: int) -> PyTree:
-        """The sampler's state of one block, with a leading axis of length 1."""
-
-        def part(leaf: jax.Array) -> jax.Array:
-            return leaf[block : block + 1] if leaf.ndim else leaf
-
-        return jax.tree.map(part, self.state)
 
     def set_step_sizes(self, step_sizes: Sequence[float]) -> None:
         """Give each block its step size, of a sampler whose step size is fixed."""
@@ -257,6 +255,7 @@ class Run:
             self.in_step = True  # until the draws that led here are kept
             jax.block_until_ready(self.progress)
             chunk = jax.tree.map(lambda leaf: on_host(leaf)[:, :draws], buffer)
+            self.point = point_after(self.sampler, self.layout, self.progress, chunk, self.point)
             chunk = chunk if observes else {}
             is_due = self.folder is not None and self.folder.is_due
             is_due, interrupted = self.processes.agreed(self.clock, is_due, heard or self.pressed)
@@ -266,7 +265,7 @@ class Run:
             self.in_step = False
             self._keep(chunk, draws * thinning)
         if is_due and self.folder is not None:
-            self.folder.write(self.progress, self._numbers)
+            self.folder.write(self._whole, self._numbers)
         if interrupted:
             raise KeyboardInterrupt
 

@@ -63,12 +63,14 @@ def row_of(plan: Plan, run: Run, finished: Finished, rng_key: jax.Array, block: 
     """The row of one block of chains of a run, its findings as such under ``FOUND``."""
     if isinstance(finished.failure, DataError):  # with which the state went
         raise finished.failure
-    own = replace(finished, draws=run.of_block(finished.draws, block))
+    own = replace(finished, draws=finished.draws.part(block, run.layout.num_blocks))
     status = ""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", LLCWarning)  # they are the row's findings
         try:
-            idata = result_of(run, own, rng_key, plan=plan, state=run.state_of_block(block))
+            idata = result_of(
+                run, own, rng_key, plan=plan, state=run.progress.state_of_block(block)
+            )
         except NonFiniteLossError as error:
             idata, status = error.idata, "diverged"
     report, found = report_of(idata), findings(idata)
