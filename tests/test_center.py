@@ -1,6 +1,7 @@
 """Finding and checking the centre."""
 
 import re
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ from targets import target_of
 import numpyro_llc as nllc
 from numpyro_llc.inference_data import monte_carlo
 from numpyro_llc.local import _curvature as curvature
-from numpyro_llc.local._center import _doubt
+from numpyro_llc.local._center import _doubt, _remedy
 from numpyro_llc.local._curvature import Curvature, curvature_at_center
 from numpyro_llc.local._search import distances_from, minima_of
 from numpyro_llc.results import RunReport
@@ -251,6 +252,13 @@ def test_a_slope_is_seen_without_localization():
     outcome = outcome_of("center_gradient", found, 0.2, 0.0)
     assert outcome.found
     assert "gradient norm of nL is 50" in outcome.meaning
+
+
+@pytest.mark.parametrize(("loss", "says"), [(5e-4, "there is no minimum"), (2e-3, "`max_steps`")])
+def test_a_loss_that_is_all_but_gone_has_no_minimum_to_search_for(loss, says):
+    target = target_of(regression.model, DATA, {"w": regression.OLS}, beta=1.0)
+    gone = {"y": np.full(500, loss, np.float32)}
+    assert says in _remedy(replace(target, center_losses=gone))
 
 
 def test_a_localized_model_is_searched_from_its_center():

@@ -39,6 +39,8 @@ from numpyro_llc.models import (
 
 CONVERGED_NATS = 1e-3
 """What a damped Newton step may still gain at a converged centre."""
+NO_LOSS = 1e-3
+"""Nats for each datum, below which a loss that cannot be negative is all but gone."""
 FLAT_CURVATURE = 1e-6
 """A largest Hessian eigenvalue of nL below this, in nats, is no curvature at all."""
 
@@ -275,6 +277,18 @@ def _doubt(found: Curvature, target: LocalTarget) -> str:
     return (
         f"`find_center` stopped at {'a saddle, which' if is_saddle else 'a point that'} is no "
         f"local minimum: gradient norm {found.gradient_norm:.3g}, smallest Hessian eigenvalue "
-        f"{found.smallest:.3g} (largest {found.largest:.3g}){gain}. Raise `max_steps` or "
-        "`num_starts`, or rescale the parameters."
+        f"{found.smallest:.3g} (largest {found.largest:.3g}){gain}. {_remedy(target)}"
     )
+
+
+def _remedy(target: LocalTarget) -> str:
+    """What helps where a search ended at no minimum."""
+    loss = total_loss(target.center_losses)
+    count = sum(losses.size for losses in target.center_losses.values())
+    if 0.0 <= loss < NO_LOSS * count:
+        return (
+            f"The loss there is {loss:.3g} nats for {count} data: of classes that are separated it "
+            "falls to 0 at infinity, and there is no minimum. Use objective='map', or localize "
+            "where training ended, with truth='center'."
+        )
+    return "Raise `max_steps` or `num_starts`, or rescale the parameters."

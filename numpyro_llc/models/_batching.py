@@ -287,6 +287,7 @@ def _compare(full: Losses, part: Losses, axes: Mapping[str, int], rows: np.ndarr
                 f"On a batch of {rows.size} rows the losses of site {name!r} are not those of the "
                 "full data (is something normalised over the batch, as by batch norm, or an "
                 "argument without rows sliced?). The loss must be a sum over rows: take the module "
-                "in its inference mode, its statistics fixed; or say which arguments hold rows "
-                "with `in_axes`."
+                "in its inference mode, its statistics fixed; of a contrastive loss, choose the "
+                "negatives of each row once, as data; or say which arguments hold rows with "
+                "`in_axes`."
             )

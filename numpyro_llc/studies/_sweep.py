@@ -101,7 +101,7 @@ def sweep(
         Dimensions are the axes; variables ``llc`` (λ̂), ``sd`` of the draws, ``mcse_mean``,
         ``ess_bulk``, ``ess_tail``, ``r_hat``, ``error`` (the Monte Carlo error with slow
         directions), ``center_loss`` (nL(w*) in nats), ``step_size_used``,
-        ``gradient_evaluations``, ``seconds``, ``status`` ("ok"; "doubtful": with ``findings``;
+        ``gradient_evaluations``, ``seconds``, ``status`` ("ok"; "doubtful": with findings;
         "diverged": of the draws before; "failed": its worker, twice; "": not run), ``checks`` (the
         names of those that found something) and their ``findings``; and what γ does:
         ``localization_share``, ``mcse_share``, ``distance``, ``reached``.

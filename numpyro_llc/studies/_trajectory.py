@@ -100,7 +100,8 @@ def llc_trajectory(
         ``mcse_mean``, ``ess_bulk``, ``ess_tail``, ``r_hat``, ``error`` (the Monte Carlo error with
         slow directions, at least ``mcse_mean``), ``center_loss`` (nL(w*) in nats, of the data),
         ``carried`` (chains carried over), ``step_size_used``, ``gradient_evaluations``,
-        ``seconds``, ``status`` ("ok"; "doubtful": with ``findings``; "diverged"; "failed":
+        ``seconds``, ``status`` ("ok"; "doubtful": with findings, other than ``localization`` at a
+        γ that ``choose_localization`` chose; "diverged"; "failed":
         parameters or loss of this checkpoint are not finite, or its worker failed twice),
         ``checks`` (the names of those that found something) and their ``findings``; and what γ
         does: ``localization_share``, ``mcse_share``, ``distance``, ``reached``. attrs: n, β,
