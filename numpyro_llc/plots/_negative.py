@@ -34,6 +34,7 @@ def compress_negative(axes: "Axes", values: np.ndarray, errors: np.ndarray) -> N
     above = [tick for tick in _steps(top) if tick <= top]
     axes.set_yticks([*below, *above], [f"{tick:g}".replace("-", "−") for tick in (*below, *above)])
     axes.axhline(0.0, color="gray", linewidth=0.6, linestyle=":")
+    axes.set_ylabel(f"{axes.get_ylabel()} (logarithmic below 0)")
 
 
 def _width(low: float, room: float) -> float:
