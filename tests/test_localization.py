@@ -71,7 +71,8 @@ def test_a_gamma_of_the_plateau_is_chosen_at_which_draws_stay_near(choice):
     flat = choice.data["on_plateau"].isel(center=0).to_numpy()
     np.testing.assert_array_equal(flat, [True, True, True, False, False, False])
     assert str(choice) == choice.reason == choice.localization.reason
-    assert choice.reason.startswith("γ = 0.1. It is on a plateau: for γ from 0.001 to 0.1")
+    assert choice.reason.startswith("γ = 0.1. It is the smallest usable one of a plateau: for γ from ")
+    assert "from 0.001 to 0.1 λ̂ agrees" in choice.reason
     assert choice.table.shape == (6, 10)
     row = choice.table.loc[(0, 0.1)]
     assert row["llc"] == choice.data["llc"].sel(localization=0.1).item()
@@ -191,7 +192,7 @@ def test_one_gamma_is_chosen_for_all_centres():
     share = np.array([[0, 0, 0, 0, 0.6], [0, 0, 0, 0.5, 0.6]])
     found = chosen(grid_of(flat, localization_share=share, distance=1.0))
     assert found.has_plateau
-    assert found.localization == 0.3
+    assert found.localization == 0.1
     assert "λ̂ at this γ: 5 to 9" in found.reason
 
 
@@ -200,11 +201,13 @@ def test_a_drift_within_errors_of_its_neighbours_ends_the_plateau():
     llc = [2.10, 2.08, 2.057, 1.90, 1.583]
     found = chosen(grid_of(llc, localization_share=0.1, distance=1.0))
     flat = found.data["on_plateau"].isel(center=0).to_numpy()
-    assert flat.tolist() == [True, True, True, True, False]
-    assert found.localization == 1.0  # of the two in the middle that of the smaller error
-    assert "differs from it by at most 7.6 %" in found.reason  # 1.90 of 2.057
+    assert flat.tolist() == [True, True, True, False, False]  # 1.90 does not agree with 2.10
+    assert found.localization == 0.1  # where γ takes least
+    assert "differs from it by at most 2 %" in found.reason  # 2.057 of 2.10
     assert "centre(s)" not in found.reason
-    assert "for γ from 0.1 to 3" in found.reason
+    assert "for γ from 0.1 to 1" in found.reason
+    late = chosen(grid_of(llc, localization_share=0.1, distance=[20.0, 20.0, 1.0, 1.0, 1.0]))
+    assert late.localization == 1.0  # the first whose draws stay near
     two = chosen(grid_of([llc, llc], localization_share=0.1, distance=1.0))
     assert "three errors at each of the 2 centres" in two.reason
 

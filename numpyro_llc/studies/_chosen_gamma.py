@@ -74,7 +74,7 @@ def _is_near(grid: xr.Dataset) -> np.ndarray:
 def _plateau(grid: xr.Dataset, arrived: np.ndarray, everywhere: np.ndarray) -> Plateau:
     is_flat = ~(grid["localization_share"].to_numpy() > FLATTEST)
     llc, error = (grid[name].to_numpy() for name in ("llc", "mcse_mean"))
-    return plateau(llc, error, arrived & is_flat, everywhere)
+    return plateau(llc, error, arrived & is_flat, everywhere, takes_first=True)
 
 
 def _range(values: np.ndarray, digits: int = 3) -> str:
@@ -97,7 +97,7 @@ def _on_plateau(grid: xr.Dataset, found: Plateau, cell: int) -> str:
     is_near = on["is_usable"].all("center").any()
     beyond = "" if is_near else ": further than it is long, at every γ of the plateau"
     return (
-        f"It is on a plateau: for γ from {number(gammas.min())} to {number(gammas.max())} λ̂ agrees "
+        f"It is the smallest usable one of a plateau: for γ from {number(gammas.min())} to {number(gammas.max())} λ̂ agrees "
         f"with that at this γ up to 5 % plus three errors{where}, differs from it by at most "
         f"{percent(found.change, 2)} (λ̂ at this γ: {_range(here['llc'].to_numpy())}), and γ "
         f"takes {_shares(on['localization_share'].to_numpy())} of it. The draws lie "

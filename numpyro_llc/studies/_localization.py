@@ -133,10 +133,10 @@ def choose_localization(
     A γ is usable at a centre where chains agree (R-hat), have arrived (``reached``), and the draws
     lie no further from the centre than that from zero. A plateau is a run of at least three
     neighbouring γ whose λ̂ all agree with that of the chosen γ up to 5 % plus three errors, at each
-    centre, and of which γ takes at most a third. With a plateau the choice is in the middle of its
-    usable part; else it is the smallest usable γ, at which γ takes the smallest share. Without a
-    plateau λ̂ is no learning coefficient, whatever γ: it counts the directions that the data
-    determine better than γ does.
+    centre, and of which γ takes at most a third. With a plateau the choice is its smallest usable
+    γ, else the smallest usable γ of the grid: there γ takes the smallest share. Without a plateau
+    λ̂ depends on γ: it counts the directions that the data determine better than γ does, and
+    compares at one γ alone.
     """
     centers = list(center) if is_axis(center) else [center]
     local = _at(model, centers[0])

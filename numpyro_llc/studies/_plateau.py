@@ -40,6 +40,8 @@ def plateau(
     error: np.ndarray,
     is_trusted: np.ndarray,
     is_usable: np.ndarray | None = None,
+    *,
+    takes_first: bool = False,
 ) -> Plateau:
     """The largest connected set of cells whose λ̂ all agree with that of the chosen one.
 
@@ -52,6 +54,9 @@ def plateau(
         connect cells that differ.
     is_usable : bool array of the grid's shape, optional
         Cells to choose from, where one of them has a plateau; by default all.
+    takes_first : bool
+        Choose, of the cells of the largest set, the first that has such a set of its own, which is
+        then the plateau: where a setting biases λ̂ the more the larger it is.
 
     Returns
     -------
@@ -68,6 +73,9 @@ def plateau(
         if largest >= LEAST_CELLS:
             ends = [cell for cell in _cells(places) if agreeing[cell].sum() == largest]
             chosen = _innermost(ends, agreeing, places, error.max(axis=0))
+            if takes_first:
+                own = _cells(agreeing[chosen] & places)
+                chosen = next(cell for cell in own if agreeing[cell].sum() >= LEAST_CELLS)
             change = np.abs(llc / _at(chosen, llc) - 1.0)[:, agreeing[chosen]].max()
             return Plateau(agreeing[chosen], chosen, float(change))
     return Plateau(np.zeros(trusted.shape, bool), (), np.nan)
