@@ -97,8 +97,8 @@ def _on_plateau(grid: xr.Dataset, found: Plateau, cell: int) -> str:
     is_near = on["is_usable"].all("center").any()
     beyond = "" if is_near else ": further than it is long, at every γ of the plateau"
     return (
-        f"It is the smallest usable one of a plateau: for γ from {number(gammas.min())} to {number(gammas.max())} λ̂ agrees "
-        f"with that at this γ up to 5 % plus three errors{where}, differs from it by at most "
+        f"It is the smallest {'usable ' if is_near else ''}γ of a plateau: for γ from "
+        f"{number(gammas.min())} to {number(gammas.max())} λ̂ agrees with that at this γ up to 5 % plus three errors{where}, differs from it by at most "
         f"{percent(found.change, 2)} (λ̂ at this γ: {_range(here['llc'].to_numpy())}), and γ "
         f"takes {_shares(on['localization_share'].to_numpy())} of it. The draws lie "
         f"{_range(here['distance'].to_numpy())} from a centre of length "
