@@ -71,9 +71,7 @@ def test_a_gamma_of_the_plateau_is_chosen_at_which_draws_stay_near(choice):
     flat = choice.data["on_plateau"].isel(center=0).to_numpy()
     np.testing.assert_array_equal(flat, [True, True, True, False, False, False])
     assert str(choice) == choice.reason == choice.localization.reason
-    assert choice.reason.startswith(
-        "γ = 0.1. It is the smallest usable one of a plateau: for γ from "
-    )
+    assert choice.reason.startswith("γ = 0.1. It is the smallest usable γ of a plateau: ")
     assert "from 0.001 to 0.1 λ̂ agrees" in choice.reason
     assert choice.table.shape == (6, 10)
     row = choice.table.loc[(0, 0.1)]
