@@ -499,7 +499,7 @@ def test_bennett_of_gaussians_is_the_ratio_of_their_constants():
     assert np.std(repeated) == pytest.approx(error * 4, rel=0.15)
     assert not low.doubts
     assert estimators.bennett(50.0 * (x0 - 3) ** 2, 50.0 * x1**2 * 0.01)[0].doubts
-    with pytest.raises(ValueError, match="`other_work` finite"):
+    with pytest.raises(ValueError, match="`other_work` be finite"):
         estimators.bennett(x0, np.full((1, 2), np.inf))
 
 

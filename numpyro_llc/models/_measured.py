@@ -1,5 +1,6 @@
 """A model at numbers: what its centre and its data are worth, in one compiled function."""
 
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -71,6 +72,7 @@ def measure(
     Of all rows of the data, or some.
     """
     answers = CenterValues(given, init_strategy)
+    as_given = jax.tree.map(lambda leaf: leaf, dict(given or {}))  # models may change the dicts
     if rows is None:
         trace = program.trace(arrays, answers, seed)
         sites = {name: trace[name] for name in program.likelihood}
@@ -95,7 +97,7 @@ def measure(
         bad_observations={name: _data.count_bad(site) for name, site in sites.items()},
         inside={k: _center_rules.is_inside(values[k], z[k], supports[k]) for k in z},
         finite={k: _center_rules.all_finite(value) for k, value in values.items()},
-        as_given=tuple(name for name in z if _is_same(z[name], (given or {}).get(name))),
+        as_given=tuple(name for name in z if _is_same(z[name], as_given.get(name))),
     )
 
 
@@ -120,8 +122,10 @@ def draw_starts(
 
 def _is_same(one: PyTree, other: PyTree) -> bool:
     """Whether two pytrees hold the very same arrays."""
-    pairs = jax.tree.leaves(one), jax.tree.leaves(other)
-    return len(pairs[0]) == len(pairs[1]) and all(a is b for a, b in zip(*pairs, strict=True))
+    try:
+        return all(jax.tree.leaves(jax.tree.map(operator.is_, one, other)))
+    except ValueError:  # of other structures
+        return False
 
 
 def _unconstrain(name: str, value: PyTree, support: constraints.Constraint) -> PyTree:
