@@ -191,6 +191,7 @@ def test_a_loader_that_fails_ends_the_run_and_keeps_its_draws(batches, wanted):
         ({"evaluation": X}, TypeError, r"`evaluation` must be a tuple.*evaluation=\(x, y\)"),
         ({"evaluation": (X, 3.0)}, ValueError, r"one number of rows.*\[0, 500\].*model_kwargs"),
         ({"num_data": 1}, ValueError, "`num_data` must be at least 2"),
+        ({"num_data": 99}, ValueError, "`num_data` must be at least the 100 rows of `evaluation`"),
     ],
 )
 def test_a_stream_checks_what_it_is_given(given, error, wanted):

@@ -163,12 +163,12 @@ def read_ahead(
         key, coming = rows.tobytes(), upcoming.tobytes()
         mine = reads.pop(key, None)
     if mine is None:  # by the one thread that reads ahead, for a stream has one order
-        mine = _reader().submit(read_all, hosts, rows)
+        mine = reader().submit(read_all, hosts, rows)
     found: list[np.ndarray] = mine.result()  # a read that failed is not kept
     with first.lock:
         reads[key] = mine
         if coming not in reads:
-            reads[coming] = _reader().submit(read_all, hosts, upcoming)
+            reads[coming] = reader().submit(read_all, hosts, upcoming)
         while len(reads) > KEPT:
             reads.popitem(last=False)
     return found
@@ -180,7 +180,7 @@ def read_all(hosts: Sequence[HostArray], rows: np.ndarray) -> list[np.ndarray]:
 
 
 @cache
-def _reader() -> ThreadPoolExecutor:
+def reader() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(1, thread_name_prefix="numpyro_llc-rows")
 
 

@@ -12,7 +12,7 @@ from numpyro_llc._checks import check_num_data
 from numpyro_llc.errors import DataError
 from numpyro_llc.models._host_array import HostArray
 from numpyro_llc.models._plates import Batching
-from numpyro_llc.models._sources import Source
+from numpyro_llc.models._sources import Source, reader
 from numpyro_llc.models._types import Arrays, PyTree, Site
 
 _END = object()
@@ -92,6 +92,11 @@ class Stream:
                 "`model_kwargs`."
             )
         object.__setattr__(self, "num_data", check_num_data(self.num_data))
+        if self.num_data < min(lengths):
+            raise ValueError(
+                f"`num_data` must be at least the {min(lengths)} rows of `evaluation`; got "
+                f"{self.num_data}. It counts the rows of all the data."
+            )
         object.__setattr__(self, "evaluation", held)
 
     @property
@@ -172,8 +177,8 @@ class Loader:
 
     def __post_init__(self) -> None:
         self._like = jax.tree.leaves(self.stream.evaluation)
-        self._iterator = self._begun()
-        first = self._read()
+        # Where all batches are read: an earlier run may still read ahead from the same loader.
+        first = reader().submit(self._opened).result()
         self.batch_size = first[0].shape[0] if first and first[0].ndim else 0
         if problem := self._problem(first):
             raise ValueError(problem)
@@ -194,6 +199,11 @@ class Loader:
     def _begun(self) -> Iterator[PyTree]:
         batches: PyTree = self.stream.batches
         return iter(batches if hasattr(batches, "__iter__") else batches())
+
+    def _opened(self) -> list[np.ndarray]:
+        """The first batch of a new pass."""
+        self._iterator = self._begun()
+        return self._read()
 
     def _next(self) -> list[np.ndarray]:
         found, self._first = self._first or self._read(), None
