@@ -45,7 +45,7 @@ from numpyro_llc.sampling import (
     check_schedule,
     outcomes,
 )
-from numpyro_llc.studies import ERROR, MOMENTS, OF_GAMMA, error_of, of_gamma
+from numpyro_llc.studies import ERROR, MOMENTS, OF_GAMMA, TEXTS, error_of, of_gamma
 
 SAMPLED = "sampled"
 """The name, among the data, of those that are sampled on."""
@@ -60,7 +60,6 @@ class _Refined(NamedTuple):
 
 
 _Row = _Refined | Failed
-TEXTS = ("status", "checks", "findings")
 
 
 def refined_llc(

@@ -181,6 +181,7 @@ def read_all(hosts: Sequence[HostArray], rows: np.ndarray) -> list[np.ndarray]:
 
 @cache
 def reader() -> ThreadPoolExecutor:
+    """The one thread that reads ahead, in the order in which it is asked."""
     return ThreadPoolExecutor(1, thread_name_prefix="numpyro_llc-rows")
 
 
