@@ -1,8 +1,10 @@
 """Batches of a data loader in the place of the data: λ̂ on rows of their own, and its limits."""
 
 import itertools
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 
 import jax
 import numpy as np
@@ -15,7 +17,7 @@ from compilations import EVENT
 import numpyro_llc as nllc
 from numpyro_llc.errors import DataError
 from numpyro_llc.estimators import RESOLVED
-from numpyro_llc.models import Loader, fetched
+from numpyro_llc.models import Loader, fetched, let_go
 from numpyro_llc.results import findings, report_of
 from numpyro_llc.sampling._clock import Pace
 
@@ -155,6 +157,36 @@ def test_a_loader_that_ends_begins_again():
     assert len(made) == batches.passes
 
 
+class Patient(Batches):
+    """A loader that takes its time, but for what a run needs to begin."""
+
+    given, wait = 0, 0.0
+
+    def __iter__(self):
+        for batch in super().__iter__():
+            time.sleep(self.wait)
+            self.given += 1
+            yield batch
+
+
+def test_a_run_that_is_over_leaves_the_loader_alone_and_the_next_goes_on_where_it_ended():
+    batches, expected = Patient(), iter(Batches())
+    loader = Loader(stream(batches))
+    sources, take = loader.sources(), jax.jit(fetched)
+    for turn in range(3):
+        batches.wait = 0.0
+        blocks = [np.full((20, 100), 10 * turn + k) for k in range(3)]
+        for numbers, upcoming in itertools.pairwise(blocks):
+            x, _ = take(sources, numbers, upcoming)
+            for got in x:
+                np.testing.assert_allclose(got, next(expected)[0], rtol=1e-6)
+            batches.wait = 0.02
+        let_go(sources)
+        given = batches.given
+        time.sleep(0.1)
+        assert batches.given == given < 40 * (turn + 1) + 20
+
+
 class Broken(Batches):
     def __init__(self, batch):
         super().__init__(count=600)
@@ -212,6 +244,25 @@ def test_the_first_batch_must_fit(batches, wanted):
         estimate(batches)
 
 
+def scaled(factor):
+    def model(x, y):
+        with numpyro.handlers.scale(scale=factor(x)):
+            numpyro.sample("y", dist.Normal(x @ coefficients(), 1.0), obs=y)
+
+    return nllc.localize(model, center={"w": CENTER})
+
+
+def coefficients():
+    return numpyro.sample("w", dist.Normal(0.0, 1.0).expand([5]).to_event(1))
+
+
+@partial(nllc.localize, center={"w": CENTER})
+def in_plate_of_all(x, y):
+    means = x @ coefficients()
+    with numpyro.plate("rows", NUM_DATA, subsample_size=len(x)):
+        numpyro.sample("y", dist.Normal(means, 1.0), obs=y)
+
+
 @pytest.mark.parametrize(
     ("settings", "wanted"),
     [
@@ -222,6 +273,9 @@ def test_the_first_batch_must_fit(batches, wanted):
         ({"chain_method": "sequential"}, "`chain_method` 'sequential' is not for a stream"),
         ({"mesh": jax.make_mesh((1, 1), ("chain", "data"))}, "`mesh`.*one device"),
         ({"log_likelihood": True}, "`log_likelihood` takes all the data"),
+        ({"model": scaled(lambda x: NUM_DATA / len(x))}, "'y' by 20 .*100 rows of 2000"),
+        ({"model": scaled(lambda x: NUM_DATA / 50), "batches": Batches(size=50)}, "by 40 .* 50 r"),
+        ({"model": in_plate_of_all}, "stream counts the rows .* without subsample_size"),
     ],
 )
 def test_settings_that_need_all_rows_are_refused(settings, wanted):
@@ -251,6 +305,34 @@ def test_rows_must_be_those_of_the_observations():
     data = (X[:3],)
     with pytest.raises(ValueError, match="`evaluation` has 3 rows.*have 5"):
         estimate([data], nllc.localize(model, center={"w": CENTER}), data)
+
+
+def test_a_loader_that_fails_in_a_sweep_leaves_its_table():
+    with pytest.raises(DataError, match="failed after 600 batches") as seen:
+        nllc.sweep(
+            *(KEY, LOCAL, stream(Broken(no_file))),
+            localization=[GAMMA, 15.0],
+            **(SETTINGS | {"num_samples": 400}),
+            max_memory=1,
+        )
+    done = seen.value.table["status"].to_numpy()
+    assert done[0] != ""
+    assert done[1] == ""
+
+
+def test_a_gamma_that_was_chosen_is_of_its_number_of_rows(tmp_path):
+    model = replace(LOCAL, localization="auto")
+    settings = {"output": tmp_path / "run", "num_samples": 100}
+    first = estimate(model=model, **settings)
+    assert first.attrs["localization"] == estimate(model=model, **settings).attrs["localization"]
+    with pytest.raises(nllc.errors.CheckpointError, match="another key, centre or data"):
+        nllc.estimate_llc(KEY, model, stream(num_data=4000), **{**SETTINGS, **settings})
+
+
+def test_batches_may_be_of_one_row():
+    found = estimate(Batches(size=1), num_samples=50)
+    assert np.isfinite(llc(found)).all()
+    assert report_of(found).batch_size == 1
 
 
 def test_a_folder_goes_on(tmp_path):

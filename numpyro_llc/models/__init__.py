@@ -26,7 +26,7 @@ from numpyro_llc.models._sources import (
     sources_of,
     values_at_rows,
 )
-from numpyro_llc.models._stream import Arguments, Loader, Stream, without_stream
+from numpyro_llc.models._stream import Arguments, Loader, Stream, let_go, without_stream
 from numpyro_llc.models._truth import (
     DRAW_PARTS,
     Truth,
@@ -89,6 +89,7 @@ __all__ = [
     "fetched",
     "is_traced",
     "leaf_name",
+    "let_go",
     "loss_function",
     "loss_model",
     "make_truth",

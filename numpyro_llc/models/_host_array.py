@@ -54,6 +54,8 @@ class HostArray:
         Its name in compiled code.
     reads : dict
         Reads of one shape each, by the numbers of their rows.
+    ahead : Future, optional
+        The read that nothing has asked for yet.
     """
 
     def __init__(self, array: PyTree, name: str) -> None:
@@ -62,6 +64,7 @@ class HostArray:
         self.form = Form(tuple(array.shape), dtype, name, type(array).__name__)
         self.number = next(_numbers)
         self.reads: dict[tuple[int, ...], OrderedDict[bytes, Future]] = {}
+        self.ahead: Future | None = None
         self.lock = threading.Lock()
         self.map, self.map_end = _mapping(array) if isinstance(array, np.memmap) else (None, 0)
         _hosts[self.number] = self

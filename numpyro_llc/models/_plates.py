@@ -159,11 +159,17 @@ class Batching:
         return FullPlates(self.plate, self.num_rows, places)
 
 
-def batch_given(plates: Mapping[str, int], error: Exception) -> ValueError:
+def batch_given(plates: Mapping[str, int], error: Exception, is_stream: bool) -> ValueError:
     """The error for data that do not fill a subsampled plate, which gets all its indices."""
     sizes = ", ".join(f"{name!r} (size {size})" for name, size in plates.items())
+    remedy = (
+        "A stream counts the rows of all the data itself, by its `num_data`: give the plate the "
+        "size of its batch, numpyro.plate(name, len(x)), without subsample_size."
+        if is_stream
+        else "λ̂ is of the full data: pass all rows, and take those of a batch inside the model, "
+        "by the plate's indices or numpyro.subsample."
+    )
     return ValueError(
-        f"The data in a plate with subsample_size do not fill it: {sizes}. λ̂ is of the full data: "
-        "pass all rows, and take those of a batch inside the model, by the plate's indices or "
-        f"numpyro.subsample. The error is: {error}"
+        f"The data in a plate with subsample_size do not fill it: {sizes}. {remedy} The error is: "
+        f"{error}"
     )

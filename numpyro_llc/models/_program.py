@@ -16,6 +16,7 @@ from numpyro_llc.models._convolutions import by_products
 from numpyro_llc.models._discrete import Enumeration
 from numpyro_llc.models._plates import Batching, FullPlates, Rows, batch_given, batch_of
 from numpyro_llc.models._sources import check_in_memory, stand_ins
+from numpyro_llc.models._stream import Weighted
 from numpyro_llc.models._types import Losses, Parameters, PyTree, Site, Trace
 
 READS_VALUES = (
@@ -152,7 +153,8 @@ class Program:
             ) from error
         except (TypeError, ValueError) as error:
             if plates.filled and "broadcast" in str(error):
-                raise batch_given(plates.filled, error) from error
+                is_stream = isinstance(self.model, Weighted)
+                raise batch_given(plates.filled, error, is_stream) from error
             raise
         except AssertionError as error:  # NumPyro's, of a plate of size zero
             named = self.arguments.names(self.model, arrays)

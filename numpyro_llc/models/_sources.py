@@ -169,6 +169,7 @@ def read_ahead(
         reads[key] = mine
         if coming not in reads:
             reads[coming] = reader().submit(read_all, hosts, upcoming)
+        first.ahead = None if coming == key else reads[coming]
         while len(reads) > KEPT:
             reads.popitem(last=False)
     return found

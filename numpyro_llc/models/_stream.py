@@ -1,6 +1,8 @@
 """Batches of a data loader in the place of the data, and the rows that losses are recorded on."""
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import KW_ONLY, dataclass, field
 
 import jax
@@ -33,7 +35,8 @@ class Stream:
         Of tuples of arrays, rows along the first axis, all batches of one size: a PyTorch
         ``DataLoader`` with ``shuffle=True, drop_last=True``, say. At its end it is iterated anew,
         or called anew; a generator, which cannot be, must last for the whole run. It runs in a
-        thread, up to 128 batches ahead, and should give NumPy arrays or CPU tensors.
+        thread, up to 128 batches ahead, until the run is over, and should give NumPy arrays or
+        CPU tensors.
     num_data : int
         n, the rows of all the data: the likelihood counts n rows. Sets the default of β, unless
         the ``num_data`` of ``localize`` does.
@@ -172,8 +175,11 @@ class Loader:
     stream: Stream
     count: int = 0
     _iterator: Iterator[PyTree] = field(init=False)
-    _first: list[np.ndarray] | None = field(init=False, default=None)
+    _waiting: deque[list[np.ndarray]] = field(init=False, default_factory=deque)
+    _joined: list[list[np.ndarray]] = field(init=False, default_factory=list)
     _columns: list[np.ndarray] = field(init=False, default_factory=list)
+    _is_halted: bool = field(init=False, default=False)
+    _failure: Exception | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self._like = jax.tree.leaves(self.stream.evaluation)
@@ -182,7 +188,7 @@ class Loader:
         self.batch_size = first[0].shape[0] if first and first[0].ndim else 0
         if problem := self._problem(first):
             raise ValueError(problem)
-        self._first = first
+        self._waiting.append(first)
 
     def sources(self) -> tuple[Source, ...]:
         """What compiled code draws batches from: a source for each array of a batch."""
@@ -192,9 +198,24 @@ class Loader:
     def taken(self, count: int, place: int) -> np.ndarray:
         """Array `place` of the next `count` batches, joined; the first array is asked for first."""
         if place == 0:
-            batches = [self._next() for _ in range(count)]
-            self._columns = [np.concatenate(parts) for parts in zip(*batches, strict=True)]
+            self._columns, self._joined = [], []
+            while len(self._joined) < count and not self._is_halted:
+                self._joined.append(self._next())
+            self._columns = [np.concatenate(parts) for parts in zip(*self._joined, strict=True)]
+            split = [np.split(column, len(self._joined)) for column in self._columns]
+            self._joined = list(map(list, zip(*split, strict=True)))  # views: not held twice
         return self._columns[place]
+
+    def let_go(self, ahead: Future) -> None:
+        """End a read ahead, within a batch; what it read comes next."""
+        if not ahead.cancel():
+            self._is_halted = True
+            reader().submit(self._put_back).result()
+
+    def _put_back(self) -> None:
+        """After the read ahead, for one thread reads."""
+        self._waiting.extendleft(reversed(self._joined))
+        self._joined, self._columns, self._is_halted = [], [], False
 
     def _begun(self) -> Iterator[PyTree]:
         batches: PyTree = self.stream.batches
@@ -206,9 +227,17 @@ class Loader:
         return self._read()
 
     def _next(self) -> list[np.ndarray]:
-        found, self._first = self._first or self._read(), None
-        if problem := self._problem(found):
-            raise DataError(problem)
+        if self._waiting:
+            return self._waiting.popleft()
+        try:
+            if self._failure is not None:  # of a read ahead that nothing asked for
+                raise self._failure
+            found = self._read()
+            if problem := self._problem(found):
+                raise DataError(problem)
+        except Exception as error:
+            self._failure = error
+            raise
         return found
 
     def _read(self) -> list[np.ndarray]:
@@ -248,6 +277,16 @@ class Loader:
                     "Give both one type."
                 )
         return None
+
+
+def let_go(sources: Sequence[Source]) -> None:
+    """After a run: leave the loader of its stream alone, until another begins."""
+    column = sources[0].host if sources else None
+    if isinstance(column, Column):
+        ahead, column.ahead = column.ahead, None
+        column.reads.clear()
+        if ahead is not None:
+            column.loader.let_go(ahead)
 
 
 class Column(HostArray):

@@ -10,7 +10,7 @@ import numpy as np
 from numpyro_llc.errors import CheckpointError, DataError
 from numpyro_llc.inference_data import MonteCarlo
 from numpyro_llc.local import EvaluationRows, check_start
-from numpyro_llc.models import Fields, Parameters, PyTree, on_host, reading_errors
+from numpyro_llc.models import Fields, Parameters, PyTree, let_go, on_host, reading_errors
 from numpyro_llc.sampling._bar import Bar
 from numpyro_llc.sampling._clock import STEPS_OF_A_LOOK, Clock, Pace
 from numpyro_llc.sampling._common_folder import CommonFolder
@@ -217,13 +217,14 @@ class Run:
         return self.in_step or any(leaf.is_deleted() for leaf in jax.tree.leaves(self.progress))
 
     def close(self, failure: _Failure = None) -> _Failure:
-        """End the progress bar, and write what the folder lacks; returns why that failed.
+        """End reading ahead and the bar, and write what the folder lacks; returns why that failed.
 
         Not after a `failure` to write, nor where a step broke off and its state is lost.
         """
         if self.is_sampling and self.chunks:
             self.bar.tell(self.llc, is_last=True)
         self.bar.close()
+        let_go(self.target.stream)
         if failure is None and self.folder is not None and not self.is_lost:
             try:
                 self.folder.write_rest(self._whole, self._numbers)

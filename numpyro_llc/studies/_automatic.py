@@ -11,7 +11,7 @@ from numpyro.infer.mcmc import MCMCKernel
 from numpyro_llc._checks import is_automatic
 from numpyro_llc.errors import CheckpointError
 from numpyro_llc.local import ChosenLocalization, LocalizedModel
-from numpyro_llc.models import Arguments, PyTree, without_stream
+from numpyro_llc.models import Arguments, PyTree, Stream, without_stream
 from numpyro_llc.sampling import damaged, fingerprint, write_bytes
 from numpyro_llc.studies._localization import choose_localization
 
@@ -51,7 +51,8 @@ def with_chosen_localization(
         )
     path = None if output is None else output / FILE
     at_center = replace(local, center=center())
-    data = without_stream(model_args), model_kwargs
+    rows = model_args.num_data if isinstance(model_args, Stream) else None
+    data = without_stream(model_args), model_kwargs, rows
     mark = "" if path is None else fingerprint(rng_key, at_center.center, data, local.truth)
     gamma = None if path is None else _read(path, mark)
     if gamma is None:
