@@ -64,6 +64,7 @@ def test_healthy_run_has_no_finding_and_every_check(fitted):
     assert not table["found"].any()
     assert set(table["remedy"]) == {""}
     of_others = {"acceptance", "mala_acceptance", "step_size", "gradient_noise", "flat_directions"}
+    of_others.add("constant_loss")
     assert set(table.index) == set(CHECKS) - of_others
     assert table.loc["r_hat", "value"] == nllc.summary(fitted).loc["llc", "r_hat"]
     assert table.loc["above_half_dimension", "threshold"] > 2.5
@@ -778,3 +779,42 @@ def test_a_remedy_names_the_setting_that_the_kernel_has(attrs, said):
     llc = LLC.copy()
     llc[0, 50] = np.nan
     assert re.search(said, nllc.diagnose(planted(llc, **attrs)).loc["non_finite", "remedy"])
+
+
+@pytest.mark.parametrize(
+    ("virial", "penalty", "said"),
+    [
+        (4.5, 0.25, "as the power 0.5 of the distance.*Raise `localization`"),
+        (9.0, 0.25, "draws reach too far: the mean of .* is 9.5.*where d = 5.*warm up longer"),
+    ],
+)
+def test_what_puts_lambda_hat_above_half_the_dimension(virial, penalty, said):
+    """Whatever the loss, E[virial + 2 penalty] = d; the virial is the power k times `llc`."""
+    spread = np.random.default_rng(3).normal(scale=0.5, size=LLC.shape)
+    kept = {"virial": virial + spread, "penalty": np.full(LLC.shape, penalty)}
+    found = nllc.diagnose(planted(with_mean(9.0), statistics=kept)).loc["above_half_dimension"]
+    assert re.search(said, found["meaning"] + found["remedy"], re.DOTALL)
+
+
+def around(losses):
+    model = nllc.loss_model(lambda params, x: losses(params) * jnp.ones(len(x)), jnp.zeros(2))
+    return nllc.localize(model, center={"params": jnp.zeros(2)}, localization=1.0)
+
+
+LOSSES = {
+    "flat": lambda w: jnp.sum(jnp.maximum(jnp.abs(w) - 0.05, 0.0)),
+    "eighth": lambda w: jnp.sum(w**8),
+    "off": lambda w: jnp.sum((w - 0.01) ** 2),
+}
+
+
+@pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
+@pytest.mark.parametrize(
+    ("name", "kernel"), [("flat", "nuts"), ("flat", "sgnht"), ("eighth", "sgnht"), ("off", "nuts")]
+)
+def test_a_loss_that_does_not_change_around_the_center_is_found(name, kernel):
+    settings = {"num_warmup": 100, "num_samples": 100, "progress_bar": False, "kernel": kernel}
+    idata = nllc.estimate_llc(jax.random.key(1), around(LOSSES[name]), (np.zeros(500),), **settings)
+    checks = nllc.diagnose(idata, all_checks=True)
+    assert ("constant_loss" in checks.index) == (name != "off")
+    assert ("constant_loss" in found(idata)) == (name == "flat")

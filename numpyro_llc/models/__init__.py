@@ -8,6 +8,7 @@ from numpyro_llc.models._data_rules import check_local_latents
 from numpyro_llc.models._elsewhere import read_model
 from numpyro_llc.models._host import on_host
 from numpyro_llc.models._leaves import leaf_name, named_leaves
+from numpyro_llc.models._loader import Loader, let_go
 from numpyro_llc.models._loss import NegativeLoss, loss_model
 from numpyro_llc.models._measured import draw_starts
 from numpyro_llc.models._modules import PARAMS, by_site
@@ -26,7 +27,7 @@ from numpyro_llc.models._sources import (
     sources_of,
     values_at_rows,
 )
-from numpyro_llc.models._stream import Arguments, Loader, Stream, let_go, without_stream
+from numpyro_llc.models._stream import Arguments, Stream, without_stream
 from numpyro_llc.models._truth import (
     DRAW_PARTS,
     Truth,

@@ -153,15 +153,13 @@ class Program:
             ) from error
         except (TypeError, ValueError) as error:
             if plates.filled and "broadcast" in str(error):
-                is_stream = isinstance(self.model, Weighted)
-                raise batch_given(plates.filled, error, is_stream) from error
+                raise batch_given(plates.filled, error, isinstance(self.model, Weighted)) from error
             raise
         except AssertionError as error:  # NumPyro's, of a plate of size zero
             named = self.arguments.names(self.model, arrays)
             if empty := [name for name, array in named.items() if array.size == 0]:
                 raise ValueError(
-                    f"The arguments {empty} hold no data, and the model needs some: {error}. "
-                    "Pass data with at least one row."
+                    f"The arguments {empty} hold no data. Pass at least one row: {error}"
                 ) from error
             raise
         return trace

@@ -12,7 +12,7 @@ from numpyro_llc.errors import DataError, LLCWarning, NonFiniteLossError, warn
 from numpyro_llc.estimators import data_error, parts_error
 from numpyro_llc.inference_data import InferenceData, error_of_mean, inference_data, labelled
 from numpyro_llc.kernels import metropolis_report
-from numpyro_llc.local import OF_DRAWS, Curvature, LocalTarget, total_loss
+from numpyro_llc.local import OF_DRAWS, Curvature, LocalTarget, is_constant, total_loss
 from numpyro_llc.models import ModelReading, Parameters, PyTree, constrain, named_leaves, on_host
 from numpyro_llc.results._constants import constants_of
 from numpyro_llc.results._diagnose import diagnosed
@@ -30,7 +30,7 @@ from numpyro_llc.results._report import (
 )
 from numpyro_llc.results._stored import Stored, what_to_store
 from numpyro_llc.results.checks import BELOW_CENTER
-from numpyro_llc.sampling import OTHER_DATA, Draws, Finished, Plan, Run
+from numpyro_llc.sampling import OTHER_DATA, Draws, Finished, Plan, Run, last_offsets
 
 _Draws = dict[str, np.ndarray]
 
@@ -71,6 +71,10 @@ def result_of(
             **sampler.report(state, target, draws.statistics),
             **metropolis_report(sampler, state, target, run.rows, rng_key),
         )
+        if _has_no_slope(report, draws):
+            offsets = last_offsets(sampler, state, target.center)
+            constant = is_constant(target, offsets, run.rows)
+            report = dataclasses.replace(report, constant_loss=constant)
         stored = what_to_store(plan.reading, False) if stored is None else stored
         settings = (plan.reading, target, draws, plan.num_data, stored, report)
         if finished.failure is None:
@@ -79,6 +83,15 @@ def result_of(
             warnings.simplefilter("ignore", LLCWarning)  # the error says more, and has the findings
             finished.failure.idata = assemble(*settings)
     raise finished.failure
+
+
+def _has_no_slope(report: RunReport, draws: Draws) -> bool:
+    """Whether the gradient of the loss at the centre is known to be exactly zero.
+
+    It is at a point where the loss is constant; at a minimum that was searched for it is not.
+    """
+    slope = draws.statistics.get("center_slope")
+    return report.center_gradient_norm == 0.0 or (slope is not None and not np.any(slope))
 
 
 def assemble(

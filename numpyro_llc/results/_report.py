@@ -46,6 +46,8 @@ class RunReport:
         Of ``nL`` at the centre, in unconstrained space, nats.
     center_shift, center_expected_llc : float
         See ``Curvature.newton_shift`` and ``Curvature.expected_llc``.
+    constant_loss : bool
+        Whether the loss does not change close to the centre; where its gradient there is zero.
     center_edge : str
         Sites along which the loss falls to the edge of their support, separated by commas; left out
         if there are none.
@@ -108,6 +110,7 @@ class RunReport:
     center_largest_eigenvalue: float | None = None
     center_shift: float | None = None
     center_expected_llc: float | None = None
+    constant_loss: bool | None = None
     center_edge: str | None = None
     kernel: str | None = None
     chain_method: str | None = None

@@ -10,7 +10,7 @@ computes the rows of any table, here or on an executor.
 
 from numpyro_llc.sampling._clock import Clock
 from numpyro_llc.sampling._common_folder import CommonFolder
-from numpyro_llc.sampling._compiled import OTHER_DATA, advance, forget_compiled, start
+from numpyro_llc.sampling._compiled import OTHER_DATA, advance, forget_compiled, last_offsets, start
 from numpyro_llc.sampling._draws import Draws, Finished, NonFiniteDraw
 from numpyro_llc.sampling._files import (
     damaged,
@@ -62,6 +62,7 @@ __all__ = [
     "fingerprint",
     "finish",
     "forget_compiled",
+    "last_offsets",
     "make_plan",
     "outcomes",
     "plain",

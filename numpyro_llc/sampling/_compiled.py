@@ -222,3 +222,11 @@ def forget_compiled() -> None:
     compiled: list[PyTree] = [start, advance]  # mypy knows no more than that they are functions
     for function in compiled:
         function.clear_cache()
+
+
+@partial(jax.jit, static_argnums=0)
+def last_offsets(sampler: Sampler, state: PyTree, center: Parameters) -> Parameters:
+    """From the centre to where the chains are, ``[chain, ...]``; `state` has an axis of blocks."""
+    z = jax.vmap(sampler.position)(state)
+    flat = jax.tree.map(lambda leaf: jax.lax.collapse(leaf, 0, 2), z)
+    return jax.tree.map(jnp.subtract, flat, center)

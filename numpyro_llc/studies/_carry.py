@@ -1,16 +1,14 @@
 """Chains carried from one checkpoint to the next."""
 
-from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from numpyro_llc.kernels import Sampler
 from numpyro_llc.local import EvaluationRows, LocalTarget, excess_losses
-from numpyro_llc.models import Parameters, PyTree
-from numpyro_llc.sampling import Draws, Run
+from numpyro_llc.models import Parameters
+from numpyro_llc.sampling import Draws, Run, last_offsets
 
 MOST_RISE = 2.0
 """A chain is carried over if its potential is within this multiple of the highest so far, and one
@@ -36,15 +34,8 @@ def carried_from(run: Run, draws: Draws) -> Carried:
     """What the next checkpoint needs of a run that ended."""
     beta = float(run.target.inverse_temperature)
     potential = beta * draws.excess_loss + draws.statistics["penalty"]
-    offsets = _offsets(run.sampler, run.state, run.target.center)
+    offsets = last_offsets(run.sampler, run.state, run.target.center)
     return Carried(offsets, jnp.asarray(np.max(potential), jnp.result_type(float)))
-
-
-@partial(jax.jit, static_argnums=0)
-def _offsets(sampler: Sampler, state: PyTree, center: Parameters) -> Parameters:
-    z = jax.vmap(sampler.position)(state)  # [block, chain, ...]
-    flat = jax.tree.map(lambda leaf: jax.lax.collapse(leaf, 0, 2), z)
-    return jax.tree.map(jnp.subtract, flat, center)
 
 
 @jax.jit

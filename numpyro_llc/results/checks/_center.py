@@ -130,6 +130,23 @@ def _slope_of_draws(e: CheckInput) -> Outcome:
     )
 
 
+def constant_loss(e: CheckInput) -> Outcome:
+    """The loss changes close to the centre: where it does not, λ is 0."""
+    if e.report.constant_loss is None:
+        raise NotMeasured("a centre without a slope")
+    if not e.report.constant_loss:
+        return Outcome(0.0, 0.0, False, "The loss changes close to the centre.", "")
+    said = (
+        "A thousandth of the way to the draws the loss is exactly that of the centre: where it is "
+        "constant λ is 0. λ̂ tells how it grows farther out, where the draws are."
+    )
+    remedy = (
+        "Raise `localization` to see a smaller region, or take a loss that is not constant around "
+        "its minimum, as cross-entropy in the place of a hinge loss."
+    )
+    return Outcome(1.0, 0.0, True, said, remedy)
+
+
 def below_center(e: CheckInput) -> Outcome:
     """The lowest `llc` of any draw."""
     slack = RESOLVED * (e.report.evaluation_error or 0.0)

@@ -35,14 +35,44 @@ def inverse_temperature(e: CheckInput) -> Outcome:
 
 def above_half_dimension(e: CheckInput) -> Outcome:
     """λ̂ against d/2, which no λ exceeds."""
-    limit = 0.5 * e.number("num_parameters")
+    limit, value = 0.5 * e.number("num_parameters"), e.of_llc("mean")
+    threshold = ABOVE_HALF_D * limit + RESOLVED * e.of_llc("mcse_mean")
+    cause, remedy = _why_above(e, 2.0 * limit) if value > threshold else ("", "")
     return at_most(
-        e.of_llc("mean"),
-        ABOVE_HALF_D * limit + RESOLVED * e.of_llc("mcse_mean"),
+        value,
+        threshold,
         "λ̂",
-        f"λ is at most d/2 = {limit:g}, so the step is too long, n too small, or the chains have "
-        "left the basin",
-        f"{e.report.shorter_steps}, raise `localization`, or look at the other findings.",
+        f"λ is at most d/2 = {limit:g} where the loss is smooth, {cause}",
+        remedy,
+    )
+
+
+def _why_above(e: CheckInput, dimension: float) -> tuple[str, str]:
+    """Why λ̂ is above d/2, and what to do.
+
+    With V = (z - z*)·∇βnL, ``E[V + 2P] = d`` whatever the loss, and ``V = k β [nL(z) - nL(z*)]``
+    where it grows as the power k of the distance. So where draws are as they should be, λ̂ is above
+    d/2 only where k is below 2.
+    """
+    virial, penalty = (e.draws_if_known(name) for name in ("virial", "penalty"))
+    if virial is None or penalty is None:
+        return (
+            "so the step is too long, n too small, or the chains have left the basin",
+            f"{e.report.shorter_steps}, raise `localization`, or look at the other findings.",
+        )
+    reached = virial + 2.0 * penalty
+    if np.mean(reached) > dimension + RESOLVED * error_of_mean(reached):
+        return (
+            f"and the draws reach too far: the mean of (z - z*)·∇U is {np.mean(reached):.4g}, "
+            f"where d = {dimension:g} is exact",
+            f"{e.report.shorter_steps}, or warm up longer.",
+        )
+    power = np.mean(virial) / e.of_llc("mean")
+    return (
+        f"and at the draws it grows as the power {power:.2g} of the distance from the centre, less "
+        "than the square: they reach beyond the minimum, into a funnel or another basin, or n is "
+        "too small for λ to be seen",
+        "Raise `localization` until λ̂ is below d/2, or use more data.",
     )
 
 

@@ -14,6 +14,7 @@ CHECKS: dict[str, Callable[[CheckInput], Outcome]] = {
     "center_edge": _center.center_edge,
     "center_curvature": _center.center_curvature,
     "center_gradient": _center.center_gradient,
+    "constant_loss": _center.constant_loss,
     "flat_directions": _center.flat_directions,
     "standing_still": _chains.standing_still,
     "without_effect": _center.without_effect,

@@ -1,0 +1,168 @@
+"""Batches of a stream as they come: read ahead in one thread, in the order of the loader."""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from numpyro_llc.errors import DataError
+from numpyro_llc.models._host_array import HostArray
+from numpyro_llc.models._sources import Source, reader
+from numpyro_llc.models._stream import Stream
+from numpyro_llc.models._types import PyTree
+
+_END = object()
+
+
+@dataclass
+class Loader:
+    """Batches of a stream one after the other, in a pass of their own.
+
+    Attributes
+    ----------
+    stream : Stream
+    count : int
+        Batches so far.
+    """
+
+    stream: Stream
+    count: int = 0
+    _iterator: Iterator[PyTree] = field(init=False)
+    _waiting: deque[list[np.ndarray]] = field(init=False, default_factory=deque)
+    _joined: list[list[np.ndarray]] = field(init=False, default_factory=list)
+    _columns: list[np.ndarray] = field(init=False, default_factory=list)
+    _is_halted: bool = field(init=False, default=False)
+    _failure: Exception | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        self._like = jax.tree.leaves(self.stream.evaluation)
+        # Where all batches are read: an earlier run may still read ahead from the same loader.
+        first = reader().submit(self._opened).result()
+        self.batch_size = first[0].shape[0] if first and first[0].ndim else 0
+        if problem := self._problem(first):
+            raise ValueError(problem)
+        self._waiting.append(first)
+
+    def sources(self) -> tuple[Source, ...]:
+        """What compiled code draws batches from: a source for each array of a batch."""
+        columns = [Column(self, place, like) for place, like in enumerate(self._like)]
+        return tuple(Source(jnp.asarray(x.number, jnp.int32), x.form, x) for x in columns)
+
+    def taken(self, count: int, place: int) -> np.ndarray:
+        """Array `place` of the next `count` batches, joined; the first array is asked for first."""
+        if place == 0:
+            self._columns, self._joined = [], []
+            while len(self._joined) < count and not self._is_halted:
+                self._joined.append(self._next())
+            self._columns = [np.concatenate(parts) for parts in zip(*self._joined, strict=True)]
+            split = [np.split(column, len(self._joined)) for column in self._columns]
+            self._joined = list(map(list, zip(*split, strict=True)))  # views: not held twice
+        return self._columns[place]
+
+    def let_go(self, ahead: Future) -> None:
+        """End a read ahead, within a batch; what it read comes next."""
+        if not ahead.cancel():
+            self._is_halted = True
+            reader().submit(self._put_back).result()
+
+    def _put_back(self) -> None:
+        """After the read ahead, for one thread reads."""
+        self._waiting.extendleft(reversed(self._joined))
+        self._joined, self._columns, self._is_halted = [], [], False
+
+    def _begun(self) -> Iterator[PyTree]:
+        batches: PyTree = self.stream.batches
+        return iter(batches if hasattr(batches, "__iter__") else batches())
+
+    def _opened(self) -> list[np.ndarray]:
+        """The first batch of a new pass."""
+        self._iterator = self._begun()
+        return self._read()
+
+    def _next(self) -> list[np.ndarray]:
+        if self._waiting:
+            return self._waiting.popleft()
+        try:
+            if self._failure is not None:  # of a read ahead that nothing asked for
+                raise self._failure
+            found = self._read()
+            if problem := self._problem(found):
+                raise DataError(problem)
+        except Exception as error:
+            self._failure = error
+            raise
+        return found
+
+    def _read(self) -> list[np.ndarray]:
+        batch = next(self._iterator, _END)
+        if batch is _END:
+            self._iterator = self._begun()
+            batch = next(self._iterator, _END)
+        if batch is _END:
+            raise DataError(
+                f"`batches` ended after {self.count} batches, and cannot be iterated again. Give "
+                "an iterable that can, such as a data loader, or a callable that returns a fresh "
+                "iterator; a generator function, say, and not the generator."
+            )
+        self.count += 1
+        return [np.asarray(leaf) for leaf in jax.tree.leaves(batch)]
+
+    def _problem(self, batch: list[np.ndarray]) -> str | None:
+        """Why a batch does not fit; None if it does."""
+        what = f"Batch {self.count} of `batches`"
+        wanted = [(self.batch_size, *like.shape[1:]) for like in self._like]
+        got = [array.shape for array in batch]
+        if self.batch_size == 0 or [x[1:] for x in got] != [x[1:] for x in wanted]:
+            shapes = ", ".join(str(("rows", *x[1:])).replace("'", "") for x in wanted)
+            return (
+                f"{what} holds arrays of shapes {got}; it must hold one for each array of "
+                f"`evaluation`, in this order: {shapes}."
+            )
+        if got != wanted:
+            return (
+                f"{what} has {got[0][0]} rows, and the first had {self.batch_size}. All must have "
+                "as many: leave a smaller last one out (drop_last=True of a PyTorch DataLoader)."
+            )
+        for array, like in zip(batch, self._like, strict=True):
+            if not np.can_cast(array.dtype, like.dtype, "same_kind"):
+                return (
+                    f"{what} holds an array of {array.dtype}, where `evaluation` has {like.dtype}. "
+                    "Give both one type."
+                )
+        return None
+
+
+def let_go(sources: Sequence[Source]) -> None:
+    """After a run: leave the loader of its stream alone, until another begins."""
+    column = sources[0].host if sources else None
+    if isinstance(column, Column):
+        ahead, column.ahead = column.ahead, None
+        column.reads.clear()
+        if ahead is not None:
+            column.loader.let_go(ahead)
+
+
+class Column(HostArray):
+    """An array of the batches of a loader; whatever rows are asked for, the next ones come."""
+
+    def __init__(self, loader: Loader, place: int, like: PyTree) -> None:
+        super().__init__(like, f"array {place} of `batches`")
+        self.loader, self.place = loader, place
+
+    def rows(self, numbers: np.ndarray) -> np.ndarray:
+        try:
+            found = self.loader.taken(numbers.size // self.loader.batch_size, self.place)
+            self._check_integers(found)
+        except DataError:
+            raise
+        except Exception as error:
+            raise DataError(
+                f"`batches` failed after {self.loader.count} batches: {type(error).__name__}: "
+                f"{error}"
+            ) from error
+        found = found.astype(self.form.dtype, copy=False)
+        return found.reshape(*numbers.shape, *self.form.shape[1:])
