@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -84,6 +85,13 @@ def test_the_lowest_point_of_huge_chains_is_that_of_others(shift, tmp_path, monk
             np.testing.assert_array_equal(found, same)
     forget_compiled()
     assert wanted[0].min() < 0 if shift else wanted[1] is False
+
+
+def test_a_run_that_goes_on_says_so(tmp_path, capsys):
+    for steps in (None, 2100):
+        run(tmp_path / "run", progress_bar=True)
+        said = re.findall(r"holds (\d+) steps of this run", capsys.readouterr().err)
+        assert said == ([] if steps is None else [str(steps)])
 
 
 def llc(idata):

@@ -1,5 +1,6 @@
 """The progress bar: the steps that were done, and λ̂ so far."""
 
+import sys
 import time
 from collections.abc import Callable
 
@@ -41,6 +42,11 @@ class Bar:
         self.bar = tqdm(disable=not is_shown, unit="step")
         self.has_llc, self.clock, self.began = is_shown and has_llc, clock, clock()
         self.last, self.spent, self.cost = -np.inf, 0.0, FIRST_COST
+
+    def say(self, text: str) -> None:
+        """A line of its own, above the bar."""
+        if not self.bar.disable:
+            tqdm.write(text, file=sys.stderr)
 
     def describe(self, phase: str, total: int | None) -> None:
         """Name the phase, and the steps that there will be at its end."""

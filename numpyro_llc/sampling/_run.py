@@ -94,6 +94,8 @@ class Run:
             self.clock.earlier_compiling = numbers["compiling"]
             self.warmed, self.thinning = int(numbers["warmed"]), int(numbers["thinning"])
             self.step_scale = numbers["step_scale"]
+            taken = sum(steps for _, steps in self.saved)
+            self.bar.say(f"`output` holds {taken} steps of this run: it goes on from there.")
 
     @property
     def num_cells(self) -> int:
