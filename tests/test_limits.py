@@ -84,7 +84,12 @@ def test_seconds_limit_the_call(settings, step, seconds, slow, tmp_path):
         assert again.attrs[name] == first.attrs[name]
 
 
-def test_warmup_steps_that_take_long_are_seldom_looked_at(slow, monkeypatch):
+@pytest.mark.parametrize(
+    ("settings", "wanted"),
+    [(WALK, [0, 10, 19]), ({"kernel": "sgnht", "batch_size": 400}, [0, 12, 19])],
+)
+def test_warmup_steps_that_take_long_are_seldom_looked_at(settings, wanted, slow, monkeypatch):
+    """Of a batch of 400 of the 500 rows, looks at all of them are a tenth of the work or less."""
     slow(10.0)
     advance, looks = sampling._run.advance, []
 
@@ -94,8 +99,8 @@ def test_warmup_steps_that_take_long_are_seldom_looked_at(slow, monkeypatch):
         return advance(*args)
 
     monkeypatch.setattr(sampling._run, "advance", noted)
-    run(num_warmup=20, num_samples=2, **WALK)
-    assert [k for k, is_look in enumerate(looks) if is_look] == [0, 8, 16, 19]
+    run(num_warmup=20, num_samples=2, **settings)
+    assert [k for k, is_look in enumerate(looks) if is_look] == wanted
 
 
 def test_nuts_that_was_cut_adapts_no_more(slow):
@@ -181,6 +186,10 @@ def test_the_pace_follows_the_clock_and_the_time_that_is_left():
     assert pace.steps(np.inf) == 300  # of a millisecond each, for 0.3 s
     assert pace.steps(0.1) == 100
     assert pace.steps(-1.0) == 1
+    for seconds, at_once in ((0.1, 16), (0.5, 4), (3.0, 1)):  # a call costs as much as a step
+        for _ in range(5):
+            pace.took(pace.steps(np.inf), seconds * pace.steps(np.inf))
+        assert pace.steps(np.inf) == at_once
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,8 @@ import numpy as np
 
 CHUNK_SECONDS = 0.3
 """About how often the progress bar moves; chunk lengths change nothing else."""
+SLOW_STEPS, SLOW_SECONDS = 16, 2.0
+"""Where steps are slow, as many at once, if they fit into this time: a call costs about a step."""
 MOST_GROWTH = 4
 """How many times as long as the last a chunk may be."""
 
@@ -79,10 +81,6 @@ class Clock:
         return self.seconds - self.compiling
 
 
-STEPS_OF_A_LOOK = 8
-"""Of so many steps of the warm-up one is looked at: where a step takes long, so does a look."""
-
-
 class Pace:
     """How many steps to take at once, by how fast the last ones were."""
 
@@ -93,7 +91,8 @@ class Pace:
         """Note that `steps` took `seconds`."""
         self.rate = steps / max(seconds, 1e-9)
         most = MOST_GROWTH * max(steps, self.length)
-        self.length = int(np.clip(CHUNK_SECONDS * self.rate, 1, most))
+        wanted = max(CHUNK_SECONDS * self.rate, min(SLOW_STEPS, SLOW_SECONDS * self.rate))
+        self.length = int(np.clip(wanted, 1, most))
 
     def steps(self, seconds_left: float) -> int:
         """Steps to take now: no more than fit into the time that is left, but one."""

@@ -37,6 +37,9 @@ from numpyro_llc.sampling._identity import fingerprint
 from numpyro_llc.sampling._processes import Processes
 from numpyro_llc.sampling._schedule import Schedule
 
+STEPS_OF_A_LOOK, LOOK_SHARE = 8, 0.1
+"""Of so many steps of the warm-up one is looked at, or of so many that looks evaluate this share of
+the rows that steps do."""
 PRINTED_ROWS = 4096
 """Rows of data that lie elsewhere, by which a folder knows them again."""
 
@@ -88,6 +91,11 @@ class Plan:
     def rows_of_a_step(self) -> int:
         """Rows that a step evaluates: of the full data as many as losses, whatever they count."""
         return getattr(self.sampler, "batch_size", None) or self.reading.num_losses
+
+    def steps_of_a_look(self, evaluated: int) -> int:
+        """Steps of the warm-up between two looks, each at `evaluated` rows, 0 for all."""
+        rows = evaluated or self.reading.num_losses
+        return max(STEPS_OF_A_LOOK, int(rows / (LOOK_SHARE * self.rows_of_a_step)))
 
     @property
     def num_rows(self) -> int:

@@ -12,7 +12,7 @@ from numpyro_llc.inference_data import MonteCarlo
 from numpyro_llc.local import EvaluationRows, check_start
 from numpyro_llc.models import Fields, Parameters, PyTree, let_go, on_host, reading_errors
 from numpyro_llc.sampling._bar import Bar
-from numpyro_llc.sampling._clock import STEPS_OF_A_LOOK, Clock, Pace
+from numpyro_llc.sampling._clock import Clock, Pace
 from numpyro_llc.sampling._common_folder import CommonFolder
 from numpyro_llc.sampling._compiled import CHUNK_DRAWS, Seen, advance, start
 from numpyro_llc.sampling._draws import (
@@ -140,12 +140,13 @@ class Run:
 
         Fewer, if the time passes the `deadline`, in seconds.
         """
+        between = self.plan.steps_of_a_look(self.num_evaluated)
         while self._has_saved and steps > 0:
             self.chunks = [] if self.saved[0].arrays else self.chunks
             steps -= self._take_saved()[0]
         while steps > 0 and not self.is_over(deadline):
             part = min(self.pace.steps(deadline - self.working), steps)
-            looks = part == steps or self.since_draw + part >= STEPS_OF_A_LOOK or not self.chunks
+            looks = part == steps or self.since_draw + part >= between or not self.chunks
             self.chunks = [] if looks else self.chunks
             self._advance(1, part, observes=looks, counts=False)
             steps -= part

@@ -5,6 +5,8 @@ Run ``python tests/benchmarks/large_networks.py`` (options: ``--help``). Prints
 - with ``--memory``, of each kernel and number of chains, what XLA allocates for the compiled steps,
   in floats for each parameter: state, what chains share (centre, gradient there, lowest point) and
   temporaries; nothing is run;
+- with ``--ratio``, the seconds of a run of ``--steps`` steps, without compilation, over those of as
+  many turns of a loop of gradient and normal noise alone;
 - else the seconds of a run of ``--steps`` steps, half of them warm-up, calibrations and compilation
   included, and the peak memory of the process, data and centre included. 10 layers of 3162 units
   are 10⁸ parameters.
@@ -21,6 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
+from numpyro.infer.util import log_density
 
 import numpyro_llc as nllc
 from numpyro_llc.kernels import kernel_of
@@ -86,10 +89,37 @@ def memory(options: argparse.Namespace) -> None:
             )
 
 
+def seconds_of_loop(
+    model: Callable, center: dict, data: tuple, options: argparse.Namespace
+) -> float:
+    """Seconds of as many turns of a loop that takes a gradient and adds normal noise."""
+
+    def loss(z: PyTree, x: jax.Array, y: jax.Array) -> jax.Array:
+        return -log_density(model, (x, y), {}, z)[0]
+
+    @jax.jit
+    def turns(z: PyTree, x: jax.Array, y: jax.Array, count: int) -> PyTree:
+        def turn(i: jax.Array, z: PyTree) -> PyTree:
+            key, *keys = jax.random.split(jax.random.fold_in(jax.random.key(0), i), len(z) + 1)
+            rows = jax.random.randint(key, (options.batch,), 0, len(x))
+            slope = jax.grad(loss)(z, x[rows], y[rows])
+            noise = {k: jax.random.normal(own, z[k].shape) for k, own in zip(z, keys, strict=True)}
+            return jax.tree.map(lambda a, b, c: a - 1e-9 * b + 1e-9 * c, z, slope, noise)
+
+        return jax.lax.fori_loop(0, count, turn, z)
+
+    jax.block_until_ready(turns(center, *data, 1))
+    count = min(options.steps, 50)
+    began = time.perf_counter()
+    jax.block_until_ready(turns(center, *data, count))
+    return (time.perf_counter() - began) * options.steps / count
+
+
 def timed(options: argparse.Namespace) -> None:
     """Run the first kernel with the first number of chains, and print time and peak memory."""
     model, center, data = network(options.width, options.layers, options.rows)
     size, half = sum(leaf.size for leaf in center.values()), options.steps // 2
+    loop = seconds_of_loop(model, center, data, options) if options.ratio else None
     began = time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", nllc.LLCWarning)  # few draws, which is said
@@ -109,7 +139,15 @@ def timed(options: argparse.Namespace) -> None:
     took, attrs = time.perf_counter() - began, idata["posterior"].attrs
     peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # kilobytes on Linux
     print(f"{size:,} parameters, {options.kernels[0]}, {options.chains[0]} chains")
-    print(f"{took:.0f} s for {2 * half} steps, {attrs['compilation_time']:.0f} s of it compilation")
+    print(
+        f"{took:.0f} s for {2 * half} steps, {attrs['compilation_time']:.0f} s of it compilation; "
+        f"{attrs['gradient_evaluations']:.0f} gradients"
+    )
+    if loop is not None:
+        seconds = attrs["sampling_time"] - attrs["compilation_time"]
+        print(
+            f"{seconds:.1f} s without compilation, {seconds / loop:.2f} times the loop's {loop:.1f}"
+        )
     print(f"peak {peak / 1e9:.2f} GB, {peak / 4 / size:.1f} floats for each parameter")
 
 
@@ -122,6 +160,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--kernels", nargs="+", default=["sgnht"])
     parser.add_argument("--chains", type=int, nargs="+", default=[1])
+    parser.add_argument("--ratio", action="store_true", help="over a loop of gradient and noise")
     parser.add_argument("--memory", action="store_true", help="compile only, and print the sizes")
     options = parser.parse_args()
     memory(options) if options.memory else timed(options)
