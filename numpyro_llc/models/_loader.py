@@ -1,8 +1,9 @@
 """Batches of a stream as they come: read ahead in one thread, in the order of the loader."""
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import jax
@@ -15,6 +16,11 @@ from numpyro_llc.models._sources import Source, reader
 from numpyro_llc.models._stream import Stream
 from numpyro_llc.models._types import PyTree
 
+SHORT_PASS = 10_000
+"""Batches of a pass in which noise cancels in directions that chains forget in about as many steps.
+Those forget within some 50 that hold the noise, so that at most 1 % of it is corrected twice."""
+PATIENCE = 5.0
+"""Seconds that the end of a run waits for the batch that is being read."""
 _END = object()
 
 
@@ -33,18 +39,26 @@ class Loader:
     count: int = 0
     _iterator: Iterator[PyTree] = field(init=False)
     _waiting: deque[list[np.ndarray]] = field(init=False, default_factory=deque)
-    _joined: list[list[np.ndarray]] = field(init=False, default_factory=list)
+    _partial: list[list[np.ndarray]] = field(init=False, default_factory=list)
     _columns: list[np.ndarray] = field(init=False, default_factory=list)
     _is_halted: bool = field(init=False, default=False)
     _failure: Exception | None = field(init=False, default=None)
+    _before_pass: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
         self._like = jax.tree.leaves(self.stream.evaluation)
         # Where all batches are read: an earlier run may still read ahead from the same loader.
-        first = reader().submit(self._opened).result()
+        try:
+            first = reader().submit(self._opened).result()
+        except DataError:
+            raise
+        except Exception as error:
+            raise self.failed(error) from error
         self.batch_size = first[0].shape[0] if first and first[0].ndim else 0
         if problem := self._problem(first):
             raise ValueError(problem)
+        if isinstance(self.stream.batches, Sized):
+            self._check_pass(len(self.stream.batches))
         self._waiting.append(first)
 
     def sources(self) -> tuple[Source, ...]:
@@ -55,24 +69,44 @@ class Loader:
     def taken(self, count: int, place: int) -> np.ndarray:
         """Array `place` of the next `count` batches, joined; the first array is asked for first."""
         if place == 0:
-            self._columns, self._joined = [], []
-            while len(self._joined) < count and not self._is_halted:
-                self._joined.append(self._next())
-            self._columns = [np.concatenate(parts) for parts in zip(*self._joined, strict=True)]
-            split = [np.split(column, len(self._joined)) for column in self._columns]
-            self._joined = list(map(list, zip(*split, strict=True)))  # views: not held twice
+            self._columns, self._partial = [], []
+            while len(self._partial) < count:
+                if self._is_halted:
+                    raise DataError("`batches` are not read further: the run is over.")
+                self._partial.append(self._next())
+            self._columns = [np.concatenate(parts) for parts in zip(*self._partial, strict=True)]
+            self._partial = []
         return self._columns[place]
 
-    def let_go(self, ahead: Future) -> None:
-        """End a read ahead, within a batch; what it read comes next."""
-        if not ahead.cancel():
-            self._is_halted = True
-            reader().submit(self._put_back).result()
+    def failed(self, error: Exception) -> DataError:
+        """The error for one that the loader raised."""
+        return DataError(
+            f"`batches` failed after {self.count} batches: {type(error).__name__}: {error}"
+        )
 
-    def _put_back(self) -> None:
-        """After the read ahead, for one thread reads."""
-        self._waiting.extendleft(reversed(self._joined))
-        self._joined, self._columns, self._is_halted = [], [], False
+    def end(self, ahead: Future) -> None:
+        """End a read ahead, within a batch; what it read comes next.
+
+        Waits for that batch, but not for a loader that stands still.
+        """
+        if ahead.cancel():
+            return
+        self._is_halted = True
+        with suppress(TimeoutError):
+            reader().submit(self._put_back, ahead).result(PATIENCE)
+
+    def _put_back(self, ahead: Future) -> None:
+        """After the read ahead, for one thread reads; whole, or what there is of it."""
+        batches = self._partial
+        if ahead.exception() is None:
+            # [..., step, row, ...] of each array, as they were asked for
+            rows = [
+                np.reshape(x, (-1, self.batch_size, *like.shape[1:]))
+                for x, like in zip(ahead.result(), self._like, strict=True)
+            ]
+            batches = list(map(list, zip(*rows, strict=True)))
+        self._waiting.extendleft(reversed(batches))
+        self._partial, self._columns, self._is_halted = [], [], False
 
     def _begun(self) -> Iterator[PyTree]:
         batches: PyTree = self.stream.batches
@@ -99,17 +133,43 @@ class Loader:
 
     def _read(self) -> list[np.ndarray]:
         batch = next(self._iterator, _END)
-        if batch is _END:
-            self._iterator = self._begun()
+        if batch is _END and self.count:
+            self._check_pass(self.count - self._before_pass)
+            self._iterator, self._before_pass = self._begun(), self.count
             batch = next(self._iterator, _END)
         if batch is _END:
             raise DataError(
                 f"`batches` ended after {self.count} batches, and cannot be iterated again. Give "
                 "an iterable that can, such as a data loader, or a callable that returns a fresh "
                 "iterator; a generator function, say, and not the generator."
+                if self.count
+                else "`batches` holds no batch."
             )
         self.count += 1
+        if isinstance(batch, Mapping):
+            raise DataError(
+                f"Batch {self.count} of `batches` is a {type(batch).__name__} with the keys "
+                f"{list(batch)}, whose order is not that of the arguments. Give tuples of arrays, "
+                "in the order of `evaluation`."
+            )
         return [np.asarray(leaf) for leaf in jax.tree.leaves(batch)]
+
+    def _check_pass(self, length: int) -> None:
+        """Refuse short passes of batches that give each row once, as of a loader that shuffles.
+
+        The noise of their gradients cancels within a pass. What is corrected for is that of
+        independent batches, so that λ̂ would be too small.
+        """
+        missing = self.stream.num_data - length * self.batch_size
+        if length < SHORT_PASS and 0 <= missing < self.batch_size:
+            raise DataError(
+                f"A pass of `batches` is {length} batches of {self.batch_size} rows, which is each "
+                f"of the {self.stream.num_data} rows once. Batches must be independent draws, or a "
+                f"pass of at least {SHORT_PASS}: within a pass the noise of gradients cancels, and "
+                "λ̂ would be too small. Draw rows with replacement, without end; in PyTorch by "
+                "sampler=RandomSampler(data, replacement=True, num_samples=10**9) in the place of "
+                "shuffle=True. Or pass the data as arrays, with `batch_size`."
+            )
 
     def _problem(self, batch: list[np.ndarray]) -> str | None:
         """Why a batch does not fit; None if it does."""
@@ -123,9 +183,10 @@ class Loader:
                 f"`evaluation`, in this order: {shapes}."
             )
         if got != wanted:
+            rows = ", ".join(sorted({str(x[0]) for x in got}))
             return (
-                f"{what} has {got[0][0]} rows, and the first had {self.batch_size}. All must have "
-                "as many: leave a smaller last one out (drop_last=True of a PyTorch DataLoader)."
+                f"{what} has {rows} rows, and the first had {self.batch_size}. All arrays must "
+                "have as many: leave a smaller last one out (drop_last=True in PyTorch)."
             )
         for array, like in zip(batch, self._like, strict=True):
             if not np.can_cast(array.dtype, like.dtype, "same_kind"):
@@ -143,7 +204,7 @@ def let_go(sources: Sequence[Source]) -> None:
         ahead, column.ahead = column.ahead, None
         column.reads.clear()
         if ahead is not None:
-            column.loader.let_go(ahead)
+            column.loader.end(ahead)
 
 
 class Column(HostArray):
@@ -160,9 +221,6 @@ class Column(HostArray):
         except DataError:
             raise
         except Exception as error:
-            raise DataError(
-                f"`batches` failed after {self.loader.count} batches: {type(error).__name__}: "
-                f"{error}"
-            ) from error
+            raise self.loader.failed(error) from error
         found = found.astype(self.form.dtype, copy=False)
         return found.reshape(*numbers.shape, *self.form.shape[1:])

@@ -162,14 +162,15 @@ def read_ahead(
         reads = first.reads.setdefault(rows.shape, OrderedDict())
         key, coming = rows.tobytes(), upcoming.tobytes()
         mine = reads.pop(key, None)
+        if mine is first.ahead:
+            first.ahead = None
     if mine is None:  # by the one thread that reads ahead, for a stream has one order
         mine = reader().submit(read_all, hosts, rows)
     found: list[np.ndarray] = mine.result()  # a read that failed is not kept
     with first.lock:
         reads[key] = mine
         if coming not in reads:
-            reads[coming] = reader().submit(read_all, hosts, upcoming)
-        first.ahead = None if coming == key else reads[coming]
+            reads[coming] = first.ahead = reader().submit(read_all, hosts, upcoming)
         while len(reads) > KEPT:
             reads.popitem(last=False)
     return found

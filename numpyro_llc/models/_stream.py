@@ -24,11 +24,13 @@ class Stream:
     Parameters
     ----------
     batches : iterable, or callable that returns one
-        Of tuples of arrays, rows along the first axis, all batches of one size: a PyTorch
-        ``DataLoader`` with ``shuffle=True, drop_last=True``, say. At its end it is iterated anew,
-        or called anew; a generator, which cannot be, must last for the whole run. It runs in a
-        thread, up to 128 batches ahead, until the run is over, and should give NumPy arrays or
-        CPU tensors.
+        Of tuples of arrays, rows along the first axis, all batches of one size, each of rows drawn
+        independently, with replacement. At its end it is iterated anew, or called anew; a
+        generator, which cannot be, must last for the whole run. It runs in a thread, up to 128
+        batches ahead, until the run is over, and should give NumPy arrays or CPU tensors. A
+        PyTorch ``DataLoader`` of `data` is independent with ``sampler=RandomSampler(data,
+        replacement=True, num_samples=10**9)``. With ``shuffle=True`` it is not: over a pass its
+        noise cancels, which a pass of 10 000 batches at the least hardly shows.
     num_data : int
         n, the rows of all the data: the likelihood counts n rows. Sets the default of β, unless
         the ``num_data`` of ``localize`` does.
@@ -42,8 +44,8 @@ class Stream:
     ValueError, TypeError
         Here for bad numbers and arrays; where it is used, for a first batch that does not fit.
     DataError
-        In a run, if the loader fails, has no more batches, or gives one of another size. The
-        draws so far are its ``idata``.
+        If the loader fails, has no more batches, gives one of another size, or each row once in a
+        short pass. In a run the draws so far are its ``idata``.
 
     Notes
     -----
@@ -54,7 +56,8 @@ class Stream:
     variance that all rows give, so that m should not be far below nβ.
 
     The error for rows that were not evaluated is the attribute ``evaluation_error`` and a line of
-    :func:`error_budget`. It is no part of the Monte Carlo error. Not measured are: the data error,
+    :func:`error_budget`. It is no part of the Monte Carlo error. It takes the rows for random ones
+    of the n: of new rows it is too small by √((n - m)/(n + m)). Not measured are: the data error,
     the shift of λ̂ from a slope at the centre, whether draws lie below the centre, and the variance
     of ``llc`` over its mean. Estimators of λ from the spread of ``llc`` do not hold.
 

@@ -71,7 +71,7 @@ def result_of(
             **sampler.report(state, target, draws.statistics),
             **metropolis_report(sampler, state, target, run.rows, rng_key),
         )
-        if _has_no_slope(report, draws):
+        if target.truth is None and _has_no_slope(report, draws):
             offsets = last_offsets(sampler, state, target.center)
             constant = is_constant(target, offsets, run.rows)
             report = dataclasses.replace(report, constant_loss=constant)

@@ -13,6 +13,9 @@ from numpyro_llc.inference_data import (
 )
 from numpyro_llc.results._report import report_of
 
+UNSEEN_SHARE = 0.02
+"""Of λ̂: the error for rows not evaluated up to which the virial of the others is used."""
+
 
 def penalty_of(idata: InferenceData | Groups) -> tuple[np.ndarray | None, str]:
     """``½ Σ_s γ_s |z_s - z*_s|²`` of each draw, or None and what to do about it."""
@@ -30,12 +33,22 @@ def penalty_of(idata: InferenceData | Groups) -> tuple[np.ndarray | None, str]:
 
 
 def virial_of(idata: InferenceData | Groups) -> np.ndarray | None:
-    """``β (z - z*)·∇nL(z)`` of each draw; None where it is not known, or has no finite value."""
+    """``β (z - z*)·∇nL(z)`` of each draw; None where it is not known, or of too few rows."""
     kept = statistics(idata)
     if "virial" not in kept:
         return None
-    virial = draws_of(kept, "virial")
-    return virial if np.isfinite(virial).all() else None
+    virial, llc = draws_of(kept, "virial"), draws_of(posterior(idata), "llc")
+    unseen = report_of(idata).evaluation_error
+    return virial if is_of_density(virial, float(np.mean(llc)), unseen) else None
+
+
+def is_of_density(virial: np.ndarray, llc: float, unseen: float | None) -> bool:
+    """Whether the virial is that of the density that was sampled: finite, and of enough rows.
+
+    That of some rows is off by about twice the error `unseen` of λ̂ for the others, and what γ takes
+    by as much as that error.
+    """
+    return bool(np.isfinite(virial).all()) and (unseen or 0.0) <= UNSEEN_SHARE * abs(llc)
 
 
 def share_columns(idata: InferenceData | Groups) -> dict[str, float]:

@@ -31,8 +31,12 @@ OTHER_DATA = "excess_loss on "
 
 
 def records_slope(sampler: Sampler, target: LocalTarget) -> bool:
-    """Whether a draw records the derivative of its loss along its offset, for the share of γ."""
-    return sampler.uses_gradient and not isinstance(target, PosteriorTarget)
+    """Whether a draw records the derivative of its loss along its offset, for the share of γ.
+
+    Not of a stream, where that of the evaluated rows is not that of the density.
+    """
+    is_other = isinstance(target, PosteriorTarget) or bool(target.stream)
+    return sampler.uses_gradient and not is_other
 
 
 def _slope_at_center(

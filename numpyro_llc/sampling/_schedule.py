@@ -23,7 +23,7 @@ class Until(NamedTuple):
     """When sampling may end, and when it must.
 
     It may once the Monte Carlo error is `relative_error` of λ̂ and R-hat is below `r_hat`; it must
-    after `steps` of sampling, or `seconds` of wall time since the start, compilation included.
+    after `steps` of sampling, or `seconds` of wall time since the start, less compilation.
     """
 
     relative_error: float = RELATIVE_ERROR

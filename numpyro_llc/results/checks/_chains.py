@@ -25,7 +25,7 @@ EARLY, LATE = 0.1, 0.5
 """First and last parts of the draws that are compared (Geweke 1992)."""
 DRIFT_LIMIT = 5.0
 """Errors of their difference: more than for other numbers, since the error of half a run is itself
-uncertain. 3.3 was the largest of 220 healthy runs, 4.7 that of an ensemble's dependent chains."""
+uncertain. 3.3 was the largest of 217 healthy runs, 4.7 that of an ensemble's dependent chains."""
 MANY_DATA = 10_000
 """From this n on a step on all data costs so much more than a batch that minibatches may help."""
 

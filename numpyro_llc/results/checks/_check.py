@@ -11,6 +11,7 @@ from numpyro_llc._checks import number as as_number
 from numpyro_llc._checks import percent as as_percent
 from numpyro_llc.estimators import Estimate
 from numpyro_llc.inference_data import MonteCarlo, error_of_llc, error_of_mean
+from numpyro_llc.results._penalty import is_of_density
 from numpyro_llc.results._report import RunReport
 
 SURE = 4.0
@@ -70,6 +71,13 @@ class CheckInput:
             return self.draws(name)
         except NotMeasured:
             return None
+
+    @property
+    def virial(self) -> np.ndarray | None:
+        """The virial of each draw, or None where it is not known, or of too few rows."""
+        found = self.draws_if_known("virial")
+        level, unseen = float(np.mean(self.llc)), self.report.evaluation_error
+        return found if found is not None and is_of_density(found, level, unseen) else None
 
     def of_llc(self, name: str) -> float:
         """A column of the summary of `llc`."""

@@ -36,7 +36,8 @@ def inverse_temperature(e: CheckInput) -> Outcome:
 def above_half_dimension(e: CheckInput) -> Outcome:
     """λ̂ against d/2, which no λ exceeds."""
     limit, value = 0.5 * e.number("num_parameters"), e.of_llc("mean")
-    threshold = ABOVE_HALF_D * limit + RESOLVED * e.of_llc("mcse_mean")
+    unseen = e.report.evaluation_error or 0.0
+    threshold = ABOVE_HALF_D * limit + RESOLVED * float(np.hypot(e.of_llc("mcse_mean"), unseen))
     cause, remedy = _why_above(e, 2.0 * limit) if value > threshold else ("", "")
     return at_most(
         value,
@@ -54,7 +55,7 @@ def _why_above(e: CheckInput, dimension: float) -> tuple[str, str]:
     where it grows as the power k of the distance. So where draws are as they should be, λ̂ is above
     d/2 only where k is below 2.
     """
-    virial, penalty = (e.draws_if_known(name) for name in ("virial", "penalty"))
+    virial, penalty = e.virial, e.draws_if_known("penalty")
     if virial is None or penalty is None:
         return (
             "so the step is too long, n too small, or the chains have left the basin",
@@ -70,9 +71,11 @@ def _why_above(e: CheckInput, dimension: float) -> tuple[str, str]:
     power = np.mean(virial) / e.of_llc("mean")
     return (
         f"and at the draws it grows as the power {power:.2g} of the distance from the centre, less "
-        "than the square: they reach beyond the minimum, into a funnel or another basin, or n is "
-        "too small for λ to be seen",
-        "Raise `localization` until λ̂ is below d/2, or use more data.",
+        "than the square: at this n β they reach beyond the minimum, into a funnel, another basin, "
+        "or where components overlap",
+        "Give more data, or a larger `inverse_temperature` (1 is the posterior): draws are then "
+        "nearer, and λ̂ goes to λ. A higher `localization` too brings them nearer, but is itself "
+        "a part of λ̂.",
     )
 
 
@@ -88,7 +91,7 @@ def basin(e: CheckInput) -> Outcome:
     means, errors = pull.mean(axis=1), np.array([error_of_mean(one[None]) for one in pull])
     if np.isnan(errors).any():
         raise NotMeasured("draws")
-    beyond = np.divide(means - limit, errors, out=np.zeros_like(errors), where=errors > 0)
+    beyond = (means - limit) / np.maximum(errors, 1e-9 * limit)  # a chain may stand still
     worst = int(np.argmax(beyond))
     return at_most(
         float(means[worst]),
@@ -105,7 +108,7 @@ def localization(e: CheckInput) -> Outcome:
     value = e.of_llc("mean")
     if not value > RESOLVED * e.of_llc("mcse_mean"):
         raise NotMeasured("λ̂ above zero")
-    found = localization_share(e.llc, e.draws("penalty"), e.draws_if_known("virial"))
+    found = localization_share(e.llc, e.draws("penalty"), e.virial)
     share, error = found.value, RESOLVED * e.error_of(found)
     what = "The share of λ̂ that γ takes, to first order,"
     if share <= PULL_LIMIT + error and not share <= PULL_SURE - error:
@@ -144,14 +147,18 @@ def gamma_law(e: CheckInput) -> Outcome:
     ratio = second.value / value
     error = SURE * e.error_of((second - first * ratio) * (1.0 / value))
     low, high = GAMMA_LAW
-    found, limit = not low - error <= ratio <= high + error, high if ratio > 1 else low
-    said = f"The variance of `llc` over its mean is {ratio:.3g} (want {low:g} to {high:g})"
+    found = not low - error <= ratio <= high + error
+    limit = high + error if ratio > 1 else low - error
+    said = (
+        f"The variance of `llc` over its mean is {ratio:.3g} (want {low:g} to {high:g}, give or "
+        f"take {number(error, 2)})"
+    )
     if not found:
         return Outcome(ratio, limit, False, f"{said}.", "")
     causes = explain_disagreement(
         e.llc,
         e.statistics.get("penalty"),
-        e.draws_if_known("virial"),
+        e.virial,
         monte_carlo=e.monte_carlo,
     )
     meaning = f"{said}: it is not nearly Gamma(λ, 1), whose ratio is 1, as it is for large n."
