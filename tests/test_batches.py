@@ -6,6 +6,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+import regression
 
 import numpyro_llc as nllc
 from numpyro_llc.models import read_model, with_batches
@@ -195,3 +196,20 @@ def test_a_likelihood_without_rows_is_refused():
             kernel="sgld",
             batch_size=8,
         )
+
+
+def test_a_model_that_scales_a_batch_to_all_the_data_is_refused():
+    """By hand, as an optimizer would need it; weights of other sizes count."""
+
+    def model(x, y, factor):
+        w = numpyro.sample("w", dist.Normal(0.0, 1.0).expand([5]).to_event(1))
+        with numpyro.plate("rows", len(y)), numpyro.handlers.scale(scale=factor):
+            numpyro.sample("y", dist.Normal(x @ w, 1.0), obs=y)
+
+    settings = {"center": {"w": regression.OLS}, "num_warmup": 1, "num_samples": 30}
+    data = regression.X, regression.Y
+    count = len(regression.Y)
+    with pytest.raises(ValueError, match="'y' by 12.5 .*as 40 rows of 500.*take the factor out"):
+        nllc.estimate_llc(jax.random.key(0), model, (*data, count / 40), batch_size=40, **settings)
+    with pytest.warns(nllc.LLCWarning):
+        nllc.estimate_llc(jax.random.key(0), model, (*data, 2.0), batch_size=40, **settings)

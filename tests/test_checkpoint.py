@@ -204,13 +204,14 @@ def test_a_killed_run_ends_in_the_same_draws(tmp_path):
 
 @pytest.mark.slow
 def test_a_run_killed_at_any_moment_ends_in_the_same_draws(tmp_path):
-    wanted, folder = llc(run(**LONG_BATCHES)), tmp_path / "a"
-    moments, kills = random.Random(0), 0
+    whole, folder = run(**LONG_BATCHES), tmp_path / "a"
+    seconds = whole.attrs["sampling_time"] - whole.attrs["compilation_time"]
+    wanted, moments, kills = llc(whole), random.Random(0), 0
     for _ in range(10):
         process = begin(folder, "LONG_BATCHES")
         while not (folder / "settings.json").exists() and process.poll() is None:
             time.sleep(0.1)
-        time.sleep(moments.uniform(3.0, 9.0))
+        time.sleep(moments.uniform(0.5, 1.5) + moments.uniform(0.0, 0.1) * seconds)
         process.send_signal(signal.SIGKILL)
         kills += "ended" not in process.communicate()[0].decode()
     assert kills >= 5

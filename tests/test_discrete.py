@@ -346,6 +346,7 @@ def singular(request):
     """A problem of the zoo, and its run by enumeration."""
     problem = nllc.zoo.load(request.param, num_data=10_000)
     walk = {"kernel": Metropolis(0.15), "num_samples": 20_000, "thinning": 10}
+    of_error = {"num_warmup": 1000, "num_samples": 5000}
     idata = nllc.estimate_llc(
         jax.random.key(0),
         SINGULAR[request.param],
@@ -354,7 +355,7 @@ def singular(request):
         num_data=problem.num_data,
         progress_bar=False,
         log_likelihood=True,
-        **(walk if request.param == "normal_mixture" else {}),
+        **(walk if request.param == "normal_mixture" else of_error),
     )
     return problem, idata
 

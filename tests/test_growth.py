@@ -151,7 +151,17 @@ def network(x, y):
 
 
 SQUARE = RNG.normal(size=(N, N))
+
+
+def transitions(y):
+    """A simplex has more values than coordinates."""
+    rows = numpyro.sample("rows", dist.Dirichlet(jnp.ones((2, 2 * N))).to_event(1))
+    with numpyro.plate("N", len(y)):
+        numpyro.sample("y", dist.Normal(rows[0, 0], 1.0), obs=y)
+
+
 WELCOME = {
+    "simplexes": (transitions, (Y,)),
     "a square regression": (regression, (SQUARE, Y)),
     "more columns than rows": (regression, (RNG.normal(size=(N, 3 * N)), Y)),
     "a square regression from outside": (closed_regression, ()),

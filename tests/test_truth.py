@@ -151,7 +151,7 @@ PAIRS = {
     "negative binomial": Pair(
         dist.NegativeBinomial2,
         (3.0, 2.0),
-        (4.0, 2.5),
+        (6.0, 4.0),
         lambda rng: rng.negative_binomial(2.0, 0.4, N),
         True,
     ),

@@ -27,6 +27,7 @@ from numpyro_llc.models import (
     ModelReading,
     Parameters,
     Program,
+    check_counted_once,
     check_given_in_memory,
     draw_starts,
     read_model,
@@ -223,7 +224,9 @@ class StochasticKernel(MCMCKernel):
         if self.sampler.batch_size is None:
             return reading
         program = with_batches(reading, self.in_axes)
-        check_batch_size(self.sampler.batch_size, program.require_batching().num_rows)
+        num_rows = program.require_batching().num_rows
+        check_batch_size(self.sampler.batch_size, num_rows)
+        check_counted_once(reading, num_rows, self.sampler.batch_size)
         return replace(reading, program=program)
 
     def _starts(self, target: LocalTarget, keys: jax.Array) -> Parameters:

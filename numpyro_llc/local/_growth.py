@@ -61,12 +61,12 @@ def check_no_local_latents(
     if rows < 2 or not large:
         return
     forms = tuple((array.shape, array.dtype) for array in reading.arrays)
-    shorter = _sizes_with_a_row_less(reading.program, forms, rows)
-    for name, size in large.items():
-        if shorter is not None and shorter[name] != size:
+    whole, shorter = _sizes_with_a_row_less(reading.program, forms, rows)
+    for name in large:
+        if shorter is not None and shorter[name] != whole[name]:
             raise ValueError(
-                f"Latent site {name!r} has {size} values, and {shorter[name]} where the data have "
-                f"one row less: {_why(size)}"
+                f"Latent site {name!r} has {whole[name]} values, and {shorter[name]} where the "
+                f"data have one row less: {_why(whole[name])}"
             )
     is_seen = data >= rows and not is_traced(reading.center, shapes_of(reading.arrays))
     if shorter is None and is_seen:  # each datum has a loss of its own
@@ -82,13 +82,16 @@ def _why(size: int) -> str:
 
 
 @lru_cache(maxsize=256)
-def _sizes_with_a_row_less(program: Program, forms: _Forms, rows: int) -> Mapping[str, int] | None:
-    """How many values each parameter has then; None if the model cannot be cut so."""
+def _sizes_with_a_row_less(
+    program: Program, forms: _Forms, rows: int
+) -> tuple[Mapping[str, int], Mapping[str, int] | None]:
+    """How many constrained values each parameter has, and then; None if it cannot be cut so."""
+    whole = _sizes(program, tuple(jax.ShapeDtypeStruct(*form) for form in forms))
     for shorter, cut in _cuts(program, forms, rows):
         found = _sizes(shorter, cut)
-        if found is not None:
-            return found
-    return None
+        if whole is not None and found is not None:
+            return whole, found
+    return {}, None
 
 
 def _cuts(
@@ -121,7 +124,7 @@ def _cuts(
 
 
 def _sizes(program: Program, arrays: tuple[PyTree, ...]) -> dict[str, int] | None:
-    """How many values each parameter has; None if the model cannot be run on such arrays."""
+    """How many constrained values each parameter has; None if the model cannot be run."""
     found: dict[str, int] = {}
 
     def look(arrays: Arrays) -> list[jax.Array]:

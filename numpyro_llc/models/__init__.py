@@ -4,6 +4,7 @@ from numpyro_llc.models._arguments import check_given_in_memory, check_no_stream
 from numpyro_llc.models._batching import check_rows_apart, with_batches
 from numpyro_llc.models._center_rules import all_finite
 from numpyro_llc.models._center_values import FROM_MCMC, as_found
+from numpyro_llc.models._counting import check_counted_once
 from numpyro_llc.models._data_rules import check_local_latents
 from numpyro_llc.models._elsewhere import read_model
 from numpyro_llc.models._host import on_host
@@ -80,6 +81,7 @@ __all__ = [
     "batch_on_host",
     "by_site",
     "center_distributions",
+    "check_counted_once",
     "check_given_in_memory",
     "check_in_memory",
     "check_no_stream",

@@ -285,8 +285,9 @@ def _compare(full: Losses, part: Losses, axes: Mapping[str, int], rows: np.ndarr
         if not np.all((np.abs(got - wanted) <= limit) | ~np.isfinite(wanted)):
             raise ValueError(
                 f"On a batch of {rows.size} rows the losses of site {name!r} are not those of the "
-                "full data (is something normalised over the batch, as by batch norm, or an "
-                "argument without rows sliced?). The loss must be a sum over rows: take the module "
+                "full data (is something normalised over the batch, as by batch norm, or scaled "
+                "by its length, or an argument without rows sliced?). The loss must be a sum over "
+                "rows: take the module "
                 "in its inference mode, its statistics fixed; of a contrastive loss, choose the "
                 "negatives of each row once, as data; or say which arguments hold rows with "
                 "`in_axes`."

@@ -1,14 +1,19 @@
 """What a stream of batches needs of a model, a kernel and a schedule."""
 
-import math
 from dataclasses import replace
 
-import jax.numpy as jnp
 from numpyro.infer.mcmc import MCMCKernel
 
 from numpyro_llc.kernels import StochasticKernel, name_of
 from numpyro_llc.local import LocalizedModel
-from numpyro_llc.models import Loader, ModelReading, Stream, check_no_stream, with_batches
+from numpyro_llc.models import (
+    Loader,
+    ModelReading,
+    Stream,
+    check_counted_once,
+    check_no_stream,
+    with_batches,
+)
 from numpyro_llc.sampling._schedule import Schedule
 
 
@@ -52,21 +57,8 @@ def streamed(reading: ModelReading, loader: Loader) -> ModelReading:
         check_no_stream(loader.stream, "A model with discrete latent sites takes")
     if reading.program.arguments.has_held:
         check_no_stream(loader.stream, "A model that reads values of arrays takes")
-    _check_counted_once(reading, loader)
+    stream = loader.stream
+    counted = stream.num_data / stream.num_rows
+    check_counted_once(reading, stream.num_data, loader.batch_size, counted=counted)
     program = with_batches(reading, stream=loader.stream)
     return replace(reading, program=program, stream=loader.sources())
-
-
-def _check_counted_once(reading: ModelReading, loader: Loader) -> None:
-    """Refuse a model that scales a batch to all the data, which the stream does already."""
-    stream = loader.stream
-    for name, weights in reading.data_weights.items():
-        own = float(jnp.mean(weights)) * stream.num_rows / stream.num_data
-        for rows in (stream.num_rows, loader.batch_size):
-            if rows < stream.num_data and math.isclose(own, stream.num_data / rows, rel_tol=1e-3):
-                raise ValueError(
-                    f"The model multiplies the log likelihood of site {name!r} by {own:g} "
-                    f"(numpyro.handlers.scale, or a plate with subsample_size), as {rows} rows of "
-                    f"{stream.num_data} would need. A stream does this itself, by its `num_data`: "
-                    "take the factor out of the model."
-                )

@@ -1,0 +1,37 @@
+"""Whether a model counts the rows of a batch for all the data by itself."""
+
+import math
+
+import jax.numpy as jnp
+
+from numpyro_llc.models._reading import ModelReading
+from numpyro_llc.models._rules import is_traced
+
+
+def check_counted_once(
+    reading: ModelReading, num_data: int, batch_size: int, *, counted: float = 1.0
+) -> None:
+    """Refuse a model that scales a batch to all the data, which is done for it.
+
+    Parameters
+    ----------
+    counted : float
+        How many data each of the rows that were read counts as already.
+
+    Raises
+    ------
+    ValueError
+        By site.
+    """
+    if is_traced(reading.data_weights):  # numbers are not known yet
+        return
+    for name, weights in reading.data_weights.items():
+        own = float(jnp.mean(weights)) / counted
+        for rows in (batch_size, round(num_data / counted)):
+            if rows < num_data and math.isclose(own, num_data / rows, rel_tol=1e-3):
+                raise ValueError(
+                    f"The model multiplies the log likelihood of site {name!r} by {own:g} "
+                    f"(numpyro.handlers.scale, or a plate with subsample_size), as {rows} rows of "
+                    f"{num_data} would need. Here batches count for all the data already: take the "
+                    "factor out of the model."
+                )
