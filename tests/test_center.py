@@ -17,8 +17,8 @@ from targets import target_of
 import numpyro_llc as nllc
 from numpyro_llc.inference_data import monte_carlo
 from numpyro_llc.local import _curvature as curvature
-from numpyro_llc.local._center import _doubt, _remedy
 from numpyro_llc.local._curvature import Curvature, curvature_at_center
+from numpyro_llc.local._doubt import doubt_of, remedy_of
 from numpyro_llc.local._search import distances_from, minima_of
 from numpyro_llc.results import RunReport
 from numpyro_llc.results._report import report_of_center
@@ -220,7 +220,7 @@ MINIMUM = {"gradient_norm": 1.0, "largest": 9.0, "smallest": 1.0, "newton_shift"
 def test_what_a_newton_step_gains_and_what_curves_down_say_whether_it_converged(change, message):
     target = target_of(shaped, of(linear=1.0), {"w": np.zeros(2)}, beta=0.2, gamma=1.0)
     found = Curvature(**{**MINIMUM, **change}, expected_llc=1.0, hessian=None)
-    doubt = _doubt(found, target)
+    doubt = doubt_of(found, target)
     assert re.search(message, doubt) if message else not doubt
 
 
@@ -258,7 +258,7 @@ def test_a_slope_is_seen_without_localization():
 def test_a_loss_that_is_all_but_gone_has_no_minimum_to_search_for(loss, says):
     target = target_of(regression.model, DATA, {"w": regression.OLS}, beta=1.0)
     gone = {"y": np.full(500, loss, np.float32)}
-    assert says in _remedy(replace(target, center_losses=gone))
+    assert says in remedy_of(replace(target, center_losses=gone))
 
 
 def test_a_localized_model_is_searched_from_its_center():
@@ -268,3 +268,21 @@ def test_a_localized_model_is_searched_from_its_center():
         local = nllc.localize(shaped, center={"w": np.array([start, 0.0])}, localization=3.0)
         found = nllc.find_center(jax.random.key(0), local, data)
         assert (found.start_objectives[0] < 1.0) == is_lower
+
+
+def test_separated_classes_have_no_minimum_though_the_search_ends():
+    """Where the loss is 0 in float32, so are its derivatives."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(60, 2)).astype(np.float32), np.arange(60) % 3
+    x += 4.0 * np.eye(3)[y, :2].astype(np.float32)
+    params = {"w": rng.normal(size=(2, 64)), "b": np.zeros(64)}
+    params["v"] = rng.normal(size=(64, 3))
+
+    def apply(p, x):
+        return jnp.tanh(x @ p["w"] + p["b"]) @ p["v"]
+
+    model = nllc.network_model(apply, params, "categorical")
+    with pytest.warns(nllc.LLCWarning, match="there may be no minimum.*truth='center'"):
+        center = nllc.find_center(jax.random.key(0), model, (x, y), init={"params": params})
+    assert not center.converged
+    assert 0.0 <= center.loss < 0.06

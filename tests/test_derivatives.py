@@ -18,9 +18,9 @@ from targets import target_of
 import numpyro_llc as nllc
 from numpyro_llc.inference_data import posterior
 from numpyro_llc.local import UNKNOWN, curvature_at_center, noise_product, spread_starts
-from numpyro_llc.local._center import _doubt
 from numpyro_llc.local._curvature import extreme_eigenvalues
 from numpyro_llc.local._derivatives import gradient_and_product, hessian_product, push_and_pull
+from numpyro_llc.local._doubt import doubt_of
 from numpyro_llc.models._fingerprint import calls
 
 X, Y = regression.X[:60, :2], regression.Y[:60]
@@ -331,4 +331,4 @@ def test_many_equal_eigenvalues_are_a_minimum():
     found = curvature_at_center(target, jax.random.key(0))
     assert (found.smallest, found.largest) == pytest.approx((4, 4), rel=1e-4)
     assert found.expected_llc == 75.0
-    assert not _doubt(found, target)
+    assert not doubt_of(found, target)

@@ -154,8 +154,8 @@ def grid_of(llc, **columns):
     return xr.Dataset({**variables, "center_norm": ("center", norm)}, coords=coords)
 
 
-def chosen(grid):
-    return LocalizationChoice(choose(grid, 100, 3000))
+def chosen(grid, dimension=1100):
+    return LocalizationChoice(choose(grid, dimension, 3000))
 
 
 FALLING = 50 / GRID
@@ -179,6 +179,9 @@ def test_without_a_plateau_the_smallest_usable_gamma_is_chosen_and_that_is_said(
     unknown = chosen(grid_of(FALLING, r_hat=[1.2, 1.2, 1.2, 1.0, 1.0], localization_share=share))
     assert "There may be one at γ = 0.1 to 0.3" in unknown.reason
     assert "no learning coefficient" not in unknown.reason
+    above = chosen(grid_of(FALLING), 60)  # of 50 at γ = 1, where d/2 is 30
+    assert above.localization == 3.0
+    assert "At γ = 1 λ̂ is 50, above d/2 = 30." in above.reason
     unknown = chosen(grid_of(FALLING, reached=np.nan, center_norm=0.0))
     assert unknown.localization == 0.1
     assert "the first of the grid" in unknown.reason

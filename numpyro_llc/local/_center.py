@@ -11,8 +11,8 @@ from numpyro.infer.initialization import init_to_sample, init_to_uniform
 
 from numpyro_llc._checks import check_integer, check_key
 from numpyro_llc.errors import going_with, warn
-from numpyro_llc.local._curvature import Curvature, curvature_at_center, lowest_curvature
-from numpyro_llc.local._edge import AT_THE_EDGE, edge_of
+from numpyro_llc.local._curvature import curvature_at_center
+from numpyro_llc.local._doubt import doubt_of
 from numpyro_llc.local._localize import LocalizedModel
 from numpyro_llc.local._notices import warn_before_search
 from numpyro_llc.local._search import (
@@ -23,7 +23,7 @@ from numpyro_llc.local._search import (
     minima_of,
     minimize,
 )
-from numpyro_llc.local._slope import TRAP, check_differentiable
+from numpyro_llc.local._slope import check_differentiable
 from numpyro_llc.local._target import LocalTarget, make_target, total_loss
 from numpyro_llc.models import (
     Arrays,
@@ -36,13 +36,6 @@ from numpyro_llc.models import (
     draw_starts,
     read_model,
 )
-
-CONVERGED_NATS = 1e-3
-"""What a damped Newton step may still gain at a converged centre."""
-NO_LOSS = 1e-3
-"""Nats for each datum, below which a loss that cannot be negative is all but gone."""
-FLAT_CURVATURE = 1e-6
-"""A largest Hessian eigenvalue of nL below this, in nats, is no curvature at all."""
 
 _PRIOR_DRAW = init_to_sample()
 _ANYWHERE = init_to_uniform()
@@ -185,7 +178,7 @@ def find_center(
     excess, best = best_of(losses)
     target = _target_at(program, reading.arrays, _item(ends, best), _item(losses, best))
     found = curvature_at_center(target, key_check)
-    doubt = _doubt(found, target)
+    doubt = doubt_of(found, target)
     center = Center(
         params=constrain(
             reading.program, reading.program.parameters, target.center, reading.arrays
@@ -250,45 +243,3 @@ def _told(center: Center, doubt: str) -> Center:
         with going_with(lambda: center):
             warn(doubt)
     return center
-
-
-def _doubt(found: Curvature, target: LocalTarget) -> str:
-    """Why the end is no local minimum of the objective, with the numbers; empty if it is one."""
-    if found.edge:
-        return f"`find_center` found no minimum inside: {edge_of(found.edge)}. {AT_THE_EDGE}"
-    if not np.isfinite(found.largest):
-        return (
-            "`find_center` stopped where derivatives of the loss are not finite "
-            f"({dict(found.undefined) or 'those of second order'}): whether it is a local minimum "
-            f"is not known. {TRAP}."
-        )
-    if not found.largest > FLAT_CURVATURE:
-        return (
-            f"`find_center` stopped where the loss is flat (largest Hessian eigenvalue "
-            f"{found.largest:.3g}): the maximum likelihood may not exist (separable classes, a "
-            "scale that goes to zero). Use objective='map'."
-        )
-    beta, gamma = float(target.inverse_temperature), min(map(float, target.localization.values()))
-    lowest = lowest_curvature(found.largest, beta, gamma)
-    if -found.newton_shift < CONVERGED_NATS and not found.smallest < lowest:
-        return ""
-    is_saddle = found.smallest < lowest  # at which a Newton step goes to no minimum
-    gain = "" if is_saddle else f", {-found.newton_shift:.3g} nats to gain by a Newton step"
-    return (
-        f"`find_center` stopped at {'a saddle, which' if is_saddle else 'a point that'} is no "
-        f"local minimum: gradient norm {found.gradient_norm:.3g}, smallest Hessian eigenvalue "
-        f"{found.smallest:.3g} (largest {found.largest:.3g}){gain}. {_remedy(target)}"
-    )
-
-
-def _remedy(target: LocalTarget) -> str:
-    """What helps where a search ended at no minimum."""
-    loss = total_loss(target.center_losses)
-    count = sum(losses.size for losses in target.center_losses.values())
-    if 0.0 <= loss < NO_LOSS * count:
-        return (
-            f"The loss there is {loss:.3g} nats for {count} data: of classes that are separated it "
-            "falls to 0 at infinity, and there is no minimum. Use objective='map', or localize "
-            "where training ended, with truth='center'."
-        )
-    return "Raise `max_steps` or `num_starts`, or rescale the parameters."

@@ -4,6 +4,8 @@ import numpy as np
 import xarray as xr
 
 from numpyro_llc._checks import number, percent
+from numpyro_llc.estimators import RESOLVED
+from numpyro_llc.results.checks import ABOVE_HALF_D
 from numpyro_llc.studies._plateau import Plateau, plateau
 
 R_HAT_LIMIT = 1.05
@@ -27,7 +29,8 @@ def choose(grid: xr.Dataset, dimension: int, steps: int) -> xr.Dataset:
     """
     grid = grid.transpose("center", "localization", ...)
     dims, arrived, near = ("center", "localization"), _has_arrived(grid), _is_near(grid)
-    usable = arrived & near
+    possible = _is_possible(grid, dimension)
+    usable = arrived & near & possible
     everywhere = np.all(usable, axis=0)
     found = _plateau(grid, arrived, everywhere)
     on_plateau = np.broadcast_to(found.cells, usable.shape)
@@ -38,7 +41,7 @@ def choose(grid: xr.Dataset, dimension: int, steps: int) -> xr.Dataset:
         why = _on_plateau(grid, found, cell)
     elif everywhere.any():
         cell = int(np.argmax(everywhere))
-        why = _smallest(grid, arrived, near, cell, dimension, steps)
+        why = _smallest(grid, near, possible, cell, dimension, steps)
     else:
         cell = len(gammas) - 1
         why = _none_usable(grid, arrived, cell, steps)
@@ -71,6 +74,12 @@ def _is_near(grid: xr.Dataset) -> np.ndarray:
     return (grid["distance"].to_numpy() <= norm) | (norm == 0)
 
 
+def _is_possible(grid: xr.Dataset, dimension: int) -> np.ndarray:
+    """Whether λ̂ is not above d/2, which no λ exceeds, ``[center, γ]``."""
+    limit = ABOVE_HALF_D * dimension / 2 + RESOLVED * grid["mcse_mean"].to_numpy()
+    return ~(grid["llc"].to_numpy() > limit)
+
+
 def _plateau(grid: xr.Dataset, arrived: np.ndarray, everywhere: np.ndarray) -> Plateau:
     is_flat = ~(grid["localization_share"].to_numpy() > FLATTEST)
     llc, error = (grid[name].to_numpy() for name in ("llc", "mcse_mean"))
@@ -86,7 +95,7 @@ def _shares(values: np.ndarray) -> str:
     known = values[np.isfinite(values)]
     if not known.size:
         return "an unknown share"
-    low, high = (percent(max(end, 0.0), 2) for end in (known.min(), known.max()))
+    low, high = (percent(float(end), 2) for end in (known.min(), known.max()))
     return low if low == high else f"{low.removesuffix(' %')} to {high}"
 
 
@@ -141,8 +150,8 @@ def _by_center(llc: np.ndarray) -> str:
 
 def _smallest(
     grid: xr.Dataset,
-    arrived: np.ndarray,
     near: np.ndarray,
+    possible: np.ndarray,
     cell: int,
     dimension: int,
     steps: int,
@@ -151,14 +160,16 @@ def _smallest(
     said = (
         f"This γ is the smallest at which chains arrive in {steps} steps and draws stay nearer to "
         f"the centre ({_range(here['distance'].to_numpy())}; √(d/γ) is "
-        f"{number((dimension / gammas[cell]) ** 0.5, 3)}) than that is long "
+        f"{number((dimension / gammas[cell]) ** 0.5, 3)}) than the centre is long "
         f"({_range(here['center_norm'].to_numpy())}); γ takes "
         f"{_shares(here['localization_share'].to_numpy())} of λ̂ there."
     )
     if cell == 0:
         return f"{said} It is the first of the grid: smaller ones may do too."
     below = grid.isel(localization=cell - 1)
-    if not near[:, cell - 1].all():
+    if not possible[:, cell - 1].all():
+        why = f"λ̂ is {_range(below['llc'].to_numpy())}, above d/2 = {number(dimension / 2)}"
+    elif not near[:, cell - 1].all():
         why = f"draws lie {_range(below['distance'].to_numpy())} away"
     else:
         has_agreed = (below["r_hat"] <= R_HAT_LIMIT).all()

@@ -1,0 +1,69 @@
+"""Why the point where a search ended is no local minimum."""
+
+import numpy as np
+
+from numpyro_llc.local._curvature import Curvature, lowest_curvature
+from numpyro_llc.local._edge import AT_THE_EDGE, edge_of
+from numpyro_llc.local._slope import TRAP
+from numpyro_llc.local._target import LocalTarget, total_loss
+
+CONVERGED_NATS = 1e-3
+"""What a damped Newton step may still gain at a converged centre."""
+NO_LOSS = 1e-3
+"""Nats for each datum, below which a loss that cannot be negative is all but gone, and so is a
+curvature."""
+FLAT_CURVATURE = 1e-6
+"""A largest Hessian eigenvalue of nL below this, in nats, is no curvature at all."""
+
+_BY_PRIOR = "Use objective='map'."
+
+
+def doubt_of(found: Curvature, target: LocalTarget) -> str:
+    """Why the end is no local minimum of the objective, with the numbers; empty if it is one."""
+    if found.edge:
+        return f"`find_center` found no minimum inside: {edge_of(found.edge)}. {AT_THE_EDGE}"
+    if not np.isfinite(found.largest):
+        return (
+            "`find_center` stopped where derivatives of the loss are not finite "
+            f"({dict(found.undefined) or 'those of second order'}): whether it is a local minimum "
+            f"is not known. {TRAP}."
+        )
+    least = max(FLAT_CURVATURE, NO_LOSS * _count(target) if _is_gone(target) else 0.0)
+    if not found.largest > least:
+        return (
+            f"`find_center` stopped where the loss is flat (largest Hessian eigenvalue "
+            f"{found.largest:.3g}): there may be no minimum (separable classes, a scale that goes "
+            f"to zero). {remedy_of(target) if _is_gone(target) else _BY_PRIOR}"
+        )
+    beta, gamma = float(target.inverse_temperature), min(map(float, target.localization.values()))
+    lowest = lowest_curvature(found.largest, beta, gamma)
+    if -found.newton_shift < CONVERGED_NATS and not found.smallest < lowest:
+        return ""
+    is_saddle = found.smallest < lowest  # at which a Newton step goes to no minimum
+    gain = "" if is_saddle else f", {-found.newton_shift:.3g} nats to gain by a Newton step"
+    return (
+        f"`find_center` stopped at {'a saddle, which' if is_saddle else 'a point that'} is no "
+        f"local minimum: gradient norm {found.gradient_norm:.3g}, smallest Hessian eigenvalue "
+        f"{found.smallest:.3g} (largest {found.largest:.3g}){gain}. {remedy_of(target)}"
+    )
+
+
+def _count(target: LocalTarget) -> int:
+    return sum(losses.size for losses in target.center_losses.values())
+
+
+def _is_gone(target: LocalTarget) -> bool:
+    """Whether nothing is left of a loss that cannot be negative."""
+    return bool(0.0 <= total_loss(target.center_losses) < NO_LOSS * _count(target))
+
+
+def remedy_of(target: LocalTarget) -> str:
+    """What helps where a search ended at no minimum."""
+    if _is_gone(target):
+        loss = total_loss(target.center_losses)
+        return (
+            f"The loss there is {loss:.3g} nats for {_count(target)} data: of classes that are "
+            "separated it falls to 0 at infinity, and there is no minimum. Localize where training "
+            "ended, with truth='center', or use objective='map'."
+        )
+    return "Raise `max_steps` or `num_starts`, or rescale the parameters."
