@@ -10,6 +10,8 @@ import pytest
 
 import numpyro_llc as nllc
 from numpyro_llc import plots
+from numpyro_llc.estimators import ESTIMATORS
+from numpyro_llc.kernels import _registry
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -42,6 +44,17 @@ def test_links_lead_somewhere(page):
         path = page if target == "" else (page.parent / target)
         assert path.exists(), f"{target} of {page.name}"
         assert not anchor or anchor in _anchors(path), f"{target}#{anchor} of {page.name}"
+
+
+TOLD = {
+    "how-to/kernels.md": [*_registry._STOCHASTIC, *_registry._NUMPYRO],
+    "reference/known-answers.md": list(ESTIMATORS),
+}
+
+
+@pytest.mark.parametrize(("page", "name"), [(p, name) for p in TOLD for name in TOLD[p]])
+def test_kernels_and_estimators_are_on_their_pages(page, name):
+    assert re.search(rf"(?i)\b{name}\b", (DOCS / page).read_text())
 
 
 def _entries(page):

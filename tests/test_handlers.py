@@ -147,7 +147,9 @@ def test_from_numpyro_refuses_a_run_on_another_model():
 def test_a_run_in_the_place_of_a_centre_is_refused_with_the_way_to_one():
     mcmc = MCMC(NUTS(regression.model), num_warmup=1, num_samples=1)
     args = regression.X, regression.Y
-    with pytest.raises(TypeError, match=r"got MCMC. Take the mean.*find_center.*get_samples"):
+    with pytest.raises(
+        TypeError, match=r"got MCMC. Of one mode take the mean.*find_center.*get_samples"
+    ):
         nllc.estimate_llc(jax.random.key(0), regression.model, args, center=mcmc)
 
 

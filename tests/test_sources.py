@@ -26,6 +26,7 @@ from numpyro_llc.errors import CheckpointError, DataError
 from numpyro_llc.estimate import _estimate
 from numpyro_llc.kernels import _ahead, bytes_ahead, kernel_of
 from numpyro_llc.local import _evaluation, later_drawn, some_rows
+from numpyro_llc.local._slices import cut_rows, sum_over_slices
 from numpyro_llc.models import _host_array, _plates, _sources
 from numpyro_llc.results import result_of
 from numpyro_llc.sampling import check_schedule, make_plan
@@ -453,3 +454,25 @@ def test_memory_does_not_grow_with_the_file(monkeypatch, tmp_path):
     large, size = highest(500_000)
     assert size == 4e8
     assert large - small < 0.15 * size, (small, large)
+
+
+@pytest.mark.parametrize(
+    ("shards", "most", "shape"), [(1, 4, (3, 4)), (2, 4, (3, 4)), (1, 99, (1, 10))]
+)
+def test_rows_are_cut_into_slices_of_each_shard(shards, most, shape):
+    rows, weights = cut_rows(np, np.arange(10), shards, most)
+    assert rows.shape == weights.shape == shape
+    assert sorted(rows[weights == 1]) == list(range(10))
+    assert set(weights.ravel()) <= {0, 1}
+    parts = rows.reshape(len(rows), shards, -1) // (10 // shards)
+    np.testing.assert_array_equal(parts, np.arange(shards)[:, None] + np.zeros_like(parts))
+
+
+def test_a_sum_over_slices_counts_each_row_once():
+    squares = jnp.arange(10.0) ** 2
+
+    def terms(rows, weights):
+        return weights @ squares[rows], jnp.sum(weights)
+
+    total, count = sum_over_slices(10, 4, lambda rows, upcoming: rows, terms)
+    assert (float(total), float(count)) == (285.0, 10.0)

@@ -159,7 +159,7 @@ def test_a_loader_that_ends_begins_again():
     assert batches.passes > 5
     made = []
     estimate(lambda: made.append(1) or Batches(count=40))
-    assert len(made) == batches.passes
+    assert len(made) > 5
 
 
 class Patient(Batches):

@@ -133,9 +133,11 @@ def check_center(
         if not fine:
             raise ValueError(
                 f"`center[{name!r}]` is outside or on the edge of its support; got "
-                f"{np.asarray(center[name]).tolist()}. λ̂ is defined here for interior points: "
-                "move it inside. Where find_center ended there, the likelihood is largest at that "
-                "edge: leave out of the model what is zero or certain there (an empty category, a "
-                "scale that vanishes), or take find_center(objective='map'). An angle (VonMises) "
+                f"{np.asarray(center[name]).tolist()}. `center` holds values as the model has "
+                "them, not their logarithms or other unconstrained coordinates. λ̂ is defined here "
+                "for interior points: move it inside. Where find_center ended there, the "
+                "likelihood is largest at that edge: leave out of the model what is zero or "
+                "certain there (an empty category, a scale that vanishes), or take "
+                "find_center(objective='map'). An angle (VonMises) "
                 "has no edge after numpyro.infer.reparam.CircularReparam."
             )

@@ -75,7 +75,8 @@ def _checked_param(site: Site, value: PyTree) -> PyTree:
 
 
 FROM_MCMC = (
-    "Take the mean of the draws, and polish it: numpyro_llc.find_center(rng_key, model, args, "
+    "Of one mode take the mean of the draws (of several, as of a mixture, the draw of the lowest "
+    "potential_energy), and polish it: numpyro_llc.find_center(rng_key, model, args, "
     "init={site: draws.mean(0) for site, draws in mcmc.get_samples().items()})."
 )
 """How a finished ``MCMC`` gives a centre."""

@@ -95,7 +95,7 @@ class Run:
             self.warmed, self.thinning = int(numbers["warmed"]), int(numbers["thinning"])
             self.step_scale = numbers["step_scale"]
             taken = sum(steps for _, steps in self.saved)
-            self.bar.say(f"`output` holds {taken} steps of this run: it goes on from there.")
+            self.bar.say(f"`output` holds {taken} steps of this run: they are read.")
 
     @property
     def num_cells(self) -> int:

@@ -141,8 +141,8 @@ def constant_loss(e: CheckInput) -> Outcome:
         "constant λ is 0. λ̂ tells how it grows farther out, where the draws are."
     )
     remedy = (
-        "Raise `localization` to see a smaller region, or take a loss that is not constant around "
-        "its minimum, as cross-entropy in the place of a hinge loss."
+        "Take a loss that is not constant around its minimum, as cross-entropy in the place of a "
+        "hinge loss."
     )
     return Outcome(1.0, 0.0, True, said, remedy)
 

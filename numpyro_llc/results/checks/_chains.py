@@ -135,7 +135,13 @@ def interrupted(e: CheckInput) -> Outcome:
     if not value:
         return Outcome(value, 0.0, False, "The run was not interrupted.", "")
     said = f"Ctrl-C ended the run after {e.llc.shape[1]} draws of each chain."
-    return Outcome(value, 0.0, True, said, "Run it again, if they are too few.")
+    return Outcome(
+        value,
+        0.0,
+        True,
+        said,
+        "Repeat the call for more; with the same `output` it goes on.",
+    )
 
 
 def step_limit(e: CheckInput) -> Outcome:
