@@ -324,6 +324,7 @@ def in_plate_of_all(x, y):
         ({"mesh": jax.make_mesh((1, 1), ("chain", "data"))}, "`mesh`.*one device"),
         ({"log_likelihood": True}, "`log_likelihood` takes all the data"),
         ({"model": scaled(lambda x: NUM_DATA / len(x))}, "'y' by 20 .*100 rows of 2000"),
+        ({"model": scaled(lambda x: NUM_DATA / len(x)), "batches": Batches(size=50)}, "100 rows"),
         ({"model": scaled(lambda x: NUM_DATA / 50), "batches": Batches(size=50)}, "by 40 .* 50 r"),
         ({"model": in_plate_of_all}, "stream counts the rows .* without subsample_size"),
     ],
