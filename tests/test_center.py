@@ -286,3 +286,17 @@ def test_separated_classes_have_no_minimum_though_the_search_ends():
         center = nllc.find_center(jax.random.key(0), model, (x, y), init={"params": params})
     assert not center.converged
     assert 0.0 <= center.loss < 0.06
+
+
+def test_rare_events_have_their_minimum():
+    """Of 10⁵ data the loss of each is small, and the curvature of all is not."""
+    y = (np.arange(100_000) < 8).astype(int)
+
+    def model(y):
+        b = numpyro.sample("b", dist.Normal(0.0, 10.0))
+        with numpyro.plate("rows", len(y)):
+            numpyro.sample("y", dist.Bernoulli(logits=b), obs=y)
+
+    center = nllc.find_center(jax.random.key(0), model, (y,))
+    assert center.converged
+    assert float(center.params["b"]) == pytest.approx(np.log(8 / (1e5 - 8)), abs=1e-3)

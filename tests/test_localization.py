@@ -182,6 +182,9 @@ def test_without_a_plateau_the_smallest_usable_gamma_is_chosen_and_that_is_said(
     above = chosen(grid_of(FALLING), 60)  # of 50 at γ = 1, where d/2 is 30
     assert above.localization == 3.0
     assert "At γ = 1 λ̂ is 50, above d/2 = 30." in above.reason
+    kinked = chosen(grid_of(np.full(5, 50.0), distance=1.0), 60)
+    assert kinked.localization == 10.0
+    assert "At no γ of the grid is λ̂ at most d/2; this is the largest" in kinked.reason
     unknown = chosen(grid_of(FALLING, reached=np.nan, center_norm=0.0))
     assert unknown.localization == 0.1
     assert "the first of the grid" in unknown.reason

@@ -253,7 +253,7 @@ def test_a_stream_checks_what_it_is_given(given, error, wanted):
 @pytest.mark.parametrize(
     ("batches", "wanted"),
     [
-        ([(X[:100], Y[:100])] * 20, "each of the 2000 rows once.*RandomSampler"),
+        ([(X[:100], Y[:100])] * 20, "as many as the data have, 2000.*RandomSampler"),
         ([], "holds no batch"),
         (no_file, "failed after 0 batches: OSError: the disk is gone"),
     ],
@@ -265,7 +265,7 @@ def test_a_loader_is_looked_at_before_the_run(batches, wanted):
 
 def test_passes_that_give_each_row_once_are_refused_when_the_first_ends():
     """Their noise cancels: λ̂ of a regression was 9 % too small with passes of 20 batches."""
-    wanted = "20 batches of 100 rows, which is each of the 2000 rows once"
+    wanted = "20 batches of 100 rows, as many as the data have, 2000: each row once"
     with pytest.raises(DataError, match=wanted):
         estimate(Batches(count=20))
     with pytest.raises(DataError, match="19 batches of 100 rows"):
@@ -323,15 +323,32 @@ def in_plate_of_all(x, y):
         ({"chain_method": "sequential"}, "`chain_method` 'sequential' is not for a stream"),
         ({"mesh": jax.make_mesh((1, 1), ("chain", "data"))}, "`mesh`.*one device"),
         ({"log_likelihood": True}, "`log_likelihood` takes all the data"),
-        ({"model": scaled(lambda x: NUM_DATA / len(x))}, "'y' by 20 .*100 rows of 2000"),
-        ({"model": scaled(lambda x: NUM_DATA / len(x)), "batches": Batches(size=50)}, "100 rows"),
-        ({"model": scaled(lambda x: NUM_DATA / 50), "batches": Batches(size=50)}, "by 40 .* 50 r"),
         ({"model": in_plate_of_all}, "stream counts the rows .* without subsample_size"),
     ],
 )
 def test_settings_that_need_all_rows_are_refused(settings, wanted):
     with pytest.raises(ValueError, match=wanted):
         estimate(**settings)
+
+
+@pytest.mark.parametrize(
+    ("factor", "size", "wanted"),
+    [(20.0, 50, "'y' by 20 .*100 rows of 2000"), (40.0, 50, "by 40 .* 50 rows of 2000")],
+)
+def test_a_model_that_counts_all_rows_itself_is_warned_of(factor, size, wanted):
+    with pytest.warns(nllc.LLCWarning, match=wanted):
+        estimate(Batches(size=size), scaled(lambda x: factor))
+    with pytest.raises(ValueError, match="scaled by its length"):
+        estimate(Batches(size=size), scaled(lambda x: NUM_DATA / len(x)))
+
+
+class Unsized(Batches):
+    def __len__(self):
+        raise TypeError("object of type 'Unsized' has no len()")
+
+
+def test_a_loader_may_say_that_it_has_no_length():
+    assert np.isfinite(llc(estimate(Unsized()))).all()
 
 
 def test_what_takes_all_rows_is_refused():

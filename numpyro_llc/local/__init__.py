@@ -48,7 +48,7 @@ from numpyro_llc.local._localize import (
     check_localized,
     localize,
 )
-from numpyro_llc.local._near_center import is_constant
+from numpyro_llc.local._near_center import is_constant_nearby
 from numpyro_llc.local._notices import without_effect_text
 from numpyro_llc.local._parts import Fixed, Sites, split
 from numpyro_llc.local._shards import (
@@ -121,7 +121,7 @@ __all__ = [
     "gradient_at_center",
     "in_turn",
     "inner",
-    "is_constant",
+    "is_constant_nearby",
     "is_differentiable",
     "localize",
     "lowest_curvature",

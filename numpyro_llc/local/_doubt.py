@@ -10,10 +10,10 @@ from numpyro_llc.local._target import LocalTarget, total_loss
 CONVERGED_NATS = 1e-3
 """What a damped Newton step may still gain at a converged centre."""
 NO_LOSS = 1e-3
-"""Nats for each datum, below which a loss that cannot be negative is all but gone, and so is a
-curvature."""
-FLAT_CURVATURE = 1e-6
-"""A largest Hessian eigenvalue of nL below this, in nats, is no curvature at all."""
+"""Nats for each datum, below which a loss that cannot be negative is all but gone."""
+FLAT_CURVATURE, ROUNDED_CURVATURE = 1e-6, 1e-2
+"""A largest Hessian eigenvalue of nL below this, in nats, is no curvature at all; where the loss is
+gone, what rounding leaves of one may be larger."""
 
 _BY_PRIOR = "Use objective='map'."
 
@@ -28,7 +28,7 @@ def doubt_of(found: Curvature, target: LocalTarget) -> str:
             f"({dict(found.undefined) or 'those of second order'}): whether it is a local minimum "
             f"is not known. {TRAP}."
         )
-    least = max(FLAT_CURVATURE, NO_LOSS * _count(target) if _is_gone(target) else 0.0)
+    least = ROUNDED_CURVATURE if _is_gone(target) else FLAT_CURVATURE
     if not found.largest > least:
         return (
             f"`find_center` stopped where the loss is flat (largest Hessian eigenvalue "

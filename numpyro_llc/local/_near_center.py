@@ -2,36 +2,52 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from numpyro_llc.local._evaluation import EvaluationRows, excess_losses
 from numpyro_llc.local._target import LocalTarget
-from numpyro_llc.models import Parameters
+from numpyro_llc.models import Parameters, on_host
 
-SHARE = 1e-3
+SHARES = (1e-3, 1e-2, 1e-1, 1.0)
 """Of the way from the centre to a draw."""
+LOST = 1e-36
+"""Slopes that may be too small for 32 bits."""
 
 
-def is_constant(
+def is_constant_nearby(
     target: LocalTarget, offsets: Parameters, rows: EvaluationRows | None
 ) -> bool | None:
-    """Whether the loss does not change at all from the centre to ``SHARE`` of the offsets.
+    """Whether the loss does not change at all from the centre to a thousandth of the offsets.
 
-    `offsets` ``[chain, ...]`` lead from the centre to draws. Told by slopes, which are products
-    and exact where differences of losses are rounded away: at w^8 too they are not zero. None where
-    the points cannot be told from the centre, as near a centre of 1000 in 32 bits.
+    `offsets` ``[chain, ...]`` lead from the centre to draws. Told by slopes, which are products,
+    and not rounded away as differences of losses are. None where that is not known: the points
+    cannot be told from the centre, as near a centre of 1000 in 32 bits; or the slope falls inward
+    so fast that it may be too small a number, as of w^12.
     """
-    has_slope, is_apart = _looked(target, offsets, rows)
-    return not bool(has_slope) if is_apart else None
+    slopes, is_apart = _slopes(target, offsets, rows)
+    size = on_host(slopes).astype(np.float64)
+    if not is_apart or not np.isfinite(size).all():
+        return None
+    if size[0] > 0.0 or not size.any():
+        return not size.any()
+    first = int(np.argmax(size > 0.0))
+    is_lost = first < len(SHARES) - 1 and size[first] ** 2 / size[first + 1] < LOST
+    return None if is_lost else True
 
 
 @jax.jit
-def _looked(
+def _slopes(
     target: LocalTarget, offsets: Parameters, rows: EvaluationRows | None
 ) -> tuple[jax.Array, jax.Array]:
-    """Whether any point near the centre has a slope, and whether all leaves of all moved."""
-    near = jax.tree.map(lambda c, leaf: c + SHARE * leaf, target.center, offsets)
-    moved = jax.tree.map(lambda point, c: jnp.linalg.norm(point - c), near, target.center)
-    wanted = jax.tree.map(lambda leaf: SHARE * jnp.linalg.norm(leaf), offsets)
-    apart = jax.tree.map(lambda one, other: one > 0.5 * other, moved, wanted)
-    has_slope = jnp.any(excess_losses(target, near, rows, with_slope=True).slope != 0)
-    return has_slope, jnp.all(jnp.stack(jax.tree.leaves(apart)))
+    """The largest slope of any chain at each of the ``SHARES``, and whether all leaves moved."""
+
+    def at(share: jax.Array) -> tuple[jax.Array, jax.Array]:
+        near = jax.tree.map(lambda c, leaf: c + share * leaf, target.center, offsets)
+        moved = jax.tree.map(lambda point, c: jnp.linalg.norm(point - c), near, target.center)
+        wanted = jax.tree.map(lambda leaf: share * jnp.linalg.norm(leaf), offsets)
+        apart = jax.tree.map(lambda one, other: one >= 0.5 * other, moved, wanted)
+        slope = excess_losses(target, near, rows, with_slope=True).slope
+        return jnp.max(jnp.abs(slope)), jnp.all(jnp.stack(jax.tree.leaves(apart)))
+
+    slopes, apart = jax.lax.map(at, jnp.asarray(SHARES))
+    return slopes, jnp.all(apart)

@@ -58,7 +58,8 @@ class Loader:
         if problem := self._problem(first):
             raise ValueError(problem)
         if isinstance(self.stream.batches, Sized):
-            self._check_pass(len(self.stream.batches))
+            with suppress(TypeError):  # of a PyTorch DataLoader over an iterable data set
+                self._check_pass(len(self.stream.batches))
         self._waiting.append(first)
 
     def sources(self) -> tuple[Source, ...]:
@@ -163,8 +164,9 @@ class Loader:
         missing = self.stream.num_data - length * self.batch_size
         if length < SHORT_PASS and 0 <= missing < self.batch_size:
             raise DataError(
-                f"A pass of `batches` is {length} batches of {self.batch_size} rows, which is each "
-                f"of the {self.stream.num_data} rows once. Batches must be independent draws, or a "
+                f"A pass of `batches` is {length} batches of {self.batch_size} rows, as many as "
+                f"the data have, {self.stream.num_data}: each row once, as of a loader that "
+                "shuffles. Batches must be independent draws, or a "
                 f"pass of at least {SHORT_PASS}: within a pass the noise of gradients cancels, and "
                 "λ̂ would be too small. Draw rows with replacement, without end; in PyTorch by "
                 "sampler=RandomSampler(data, replacement=True, num_samples=10**9) in the place of "

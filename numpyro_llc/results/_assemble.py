@@ -12,7 +12,7 @@ from numpyro_llc.errors import DataError, LLCWarning, NonFiniteLossError, warn
 from numpyro_llc.estimators import data_error, parts_error
 from numpyro_llc.inference_data import InferenceData, error_of_mean, inference_data, labelled
 from numpyro_llc.kernels import metropolis_report
-from numpyro_llc.local import OF_DRAWS, Curvature, LocalTarget, is_constant, total_loss
+from numpyro_llc.local import OF_DRAWS, Curvature, LocalTarget, is_constant_nearby, total_loss
 from numpyro_llc.models import ModelReading, Parameters, PyTree, constrain, named_leaves, on_host
 from numpyro_llc.results._constants import constants_of
 from numpyro_llc.results._diagnose import diagnosed
@@ -73,7 +73,7 @@ def result_of(
         )
         if target.truth is None and _has_no_slope(report, draws):
             offsets = last_offsets(sampler, state, target.center)
-            constant = is_constant(target, offsets, run.rows)
+            constant = is_constant_nearby(target, offsets, run.rows)
             report = dataclasses.replace(report, constant_loss=constant)
         stored = what_to_store(plan.reading, False) if stored is None else stored
         settings = (plan.reading, target, draws, plan.num_data, stored, report)

@@ -230,7 +230,11 @@ def forget_compiled() -> None:
 
 @partial(jax.jit, static_argnums=0)
 def last_offsets(sampler: Sampler, state: PyTree, center: Parameters) -> Parameters:
-    """From the centre to where the chains are, ``[chain, ...]``; `state` has an axis of blocks."""
-    z = jax.vmap(sampler.position)(state)
+    """From the centre to where the chains are, ``[chain, ...]``.
+
+    Leaves of `state` have a leading axis of blocks, or are scalars that blocks share.
+    """
+    axes = jax.tree.map(lambda leaf: 0 if leaf.ndim else None, state)
+    z = jax.vmap(sampler.position, in_axes=(axes,))(state)
     flat = jax.tree.map(lambda leaf: jax.lax.collapse(leaf, 0, 2), z)
     return jax.tree.map(jnp.subtract, flat, center)

@@ -32,7 +32,7 @@ def choose(grid: xr.Dataset, dimension: int, steps: int) -> xr.Dataset:
     possible = _is_possible(grid, dimension)
     usable = arrived & near & possible
     everywhere = np.all(usable, axis=0)
-    found = _plateau(grid, arrived, everywhere)
+    found = _plateau(grid, arrived & possible, everywhere)
     on_plateau = np.broadcast_to(found.cells, usable.shape)
     grid = grid.assign(on_plateau=(dims, on_plateau), is_usable=(dims, usable))
     gammas = grid["localization"].to_numpy()
@@ -44,7 +44,7 @@ def choose(grid: xr.Dataset, dimension: int, steps: int) -> xr.Dataset:
         why = _smallest(grid, near, possible, cell, dimension, steps)
     else:
         cell = len(gammas) - 1
-        why = _none_usable(grid, arrived, cell, steps)
+        why = _none_usable(grid, arrived, near, cell, steps)
     if not found.chosen:
         why = f"{_no_plateau(grid, arrived, steps)} {why}"
     attrs = {
@@ -75,7 +75,7 @@ def _is_near(grid: xr.Dataset) -> np.ndarray:
 
 
 def _is_possible(grid: xr.Dataset, dimension: int) -> np.ndarray:
-    """Whether λ̂ is not above d/2, which no λ exceeds, ``[center, γ]``."""
+    """Whether λ̂ is not above d/2, which no λ of a smooth loss exceeds, ``[center, γ]``."""
     limit = ABOVE_HALF_D * dimension / 2 + RESOLVED * grid["mcse_mean"].to_numpy()
     return ~(grid["llc"].to_numpy() > limit)
 
@@ -184,13 +184,20 @@ def _arrival(here: xr.Dataset) -> str:
     )
 
 
-def _none_usable(grid: xr.Dataset, arrived: np.ndarray, cell: int, steps: int) -> str:
+def _none_usable(
+    grid: xr.Dataset, arrived: np.ndarray, near: np.ndarray, cell: int, steps: int
+) -> str:
     here = grid.isel(localization=cell)
     if not arrived[:, cell].all():
         return (
             f"At no γ of the grid do the chains arrive in {steps} steps at all centres; this is "
             f"the largest ({_arrival(here)}). Raise `num_warmup` and `num_samples`, or give a "
             "larger `localization`."
+        )
+    if near[:, cell].all():
+        return (
+            f"At no γ of the grid is λ̂ at most d/2; this is the largest, where λ̂ is "
+            f"{_range(here['llc'].to_numpy())}. The check above_half_dimension says why."
         )
     return (
         f"At no γ of the grid do the draws stay nearer to the centre than that is long; this is "

@@ -43,12 +43,15 @@ def network(width: int, layers: int, rows: int) -> tuple[Callable, dict, tuple]:
         with numpyro.plate("rows", x.shape[0]):
             numpyro.sample("y", dist.Normal(x, 1.0).to_event(1), obs=y)
 
-    keys = jax.random.split(jax.random.key(0), layers + 1)
+    *keys, key_x, key_y = jax.random.split(jax.random.key(0), layers + 2)
     center = {
         f"w{k}": jax.random.normal(keys[k], (width, width)) * width**-0.5 for k in range(layers)
     }
-    x = jax.random.normal(keys[-1], (rows, width))
-    return model, center, (x, jnp.tanh(x))
+    x = jax.random.normal(key_x, (rows, width))
+    mean = x
+    for k in range(layers):
+        mean = jnp.tanh(mean @ center[f"w{k}"])
+    return model, center, (x, mean + jax.random.normal(key_y, mean.shape))
 
 
 def plan_of(options: argparse.Namespace, kernel: str, chains: int) -> Plan:

@@ -72,10 +72,10 @@ def _why_above(e: CheckInput, dimension: float) -> tuple[str, str]:
     return (
         f"and at the draws it grows as the power {power:.2g} of the distance from the centre, less "
         "than the square: at this n β they reach beyond the minimum, into a funnel, another basin, "
-        "or where components overlap",
-        "Give more data, or a larger `inverse_temperature` (1 is the posterior): draws are then "
-        "nearer, and λ̂ goes to λ. A higher `localization` too brings them nearer, but is itself "
-        "a part of λ̂.",
+        "or where components overlap (or the loss has a kink, as |z|, of which λ may be d)",
+        "Of a smooth loss give more data, or a larger `inverse_temperature` (1 is the posterior): "
+        "draws are then nearer, and λ̂ goes to λ. A higher `localization` too brings them nearer, "
+        "but is itself a part of λ̂.",
     )
 
 
