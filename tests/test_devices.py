@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import regression
-from jax.sharding import Mesh
+from jax.sharding import AbstractMesh, AxisType, Mesh
 
 import numpyro_llc as nllc
 from numpyro_llc.kernels import kernel_of
@@ -25,6 +25,7 @@ from numpyro_llc.local import (
     noise_samples,
     potential_gradient,
 )
+from numpyro_llc.local._shards import chains_on, over_devices
 from numpyro_llc.sampling import check_schedule, fingerprint, make_plan
 from numpyro_llc.sampling._devices import check_shares
 
@@ -209,3 +210,16 @@ def test_a_batch_has_as_many_rows_of_each_device():
         check_shares(10, 4)
     check_shares(12, 4)
     check_shares(None, 4)
+
+
+def test_chains_that_devices_do_not_divide_are_padded_to_as_many_on_each():
+    """Traced alone, for a mesh of devices that are not here: 4 chains on 3 devices are 6."""
+    mesh = AbstractMesh((3,), ("chain",), axis_types=(AxisType.Auto,))
+    seen = []
+    with chains_on(mesh):
+        found = jax.eval_shape(
+            lambda z: over_devices(lambda own: seen.append(own.shape) or 2 * own, z),
+            jnp.ones((4, 2)),
+        )
+    assert found.shape == (4, 2)
+    assert seen == [(2, 2)]
