@@ -47,6 +47,13 @@ def _compiled_code_is_let_go_before_there_is_too_much():
         gc.collect()
 
 
+@pytest.fixture
+def no_compiled_code():
+    """For tests of one module that compile very much each: none of it is there at the start."""
+    jax.clear_caches()
+    gc.collect()
+
+
 @pytest.fixture(scope="session")
 def fitted():
     """λ̂ of the noisy linear regression at its least-squares point, γ = 1, with all its sites."""

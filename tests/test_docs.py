@@ -285,6 +285,7 @@ def test_the_code_of_every_page_runs_somewhere():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_compiled_code")
 @pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
 @pytest.mark.parametrize("page", RUN)
 def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
