@@ -15,8 +15,6 @@ FLAT_CURVATURE, ROUNDED_CURVATURE = 1e-6, 1e-2
 """A largest Hessian eigenvalue of nL below this, in nats, is no curvature at all; where the loss is
 gone, what rounding leaves of one may be larger."""
 
-_BY_PRIOR = "Use objective='map'."
-
 
 def doubt_of(found: Curvature, target: LocalTarget) -> str:
     """Why the end is no local minimum of the objective, with the numbers; empty if it is one."""
@@ -28,12 +26,13 @@ def doubt_of(found: Curvature, target: LocalTarget) -> str:
             f"({dict(found.undefined) or 'those of second order'}): whether it is a local minimum "
             f"is not known. {TRAP}."
         )
-    least = ROUNDED_CURVATURE if _is_gone(target) else FLAT_CURVATURE
-    if not found.largest > least:
+    is_gone = _is_gone(target)
+    if not found.largest > (ROUNDED_CURVATURE if is_gone else FLAT_CURVATURE):
+        remedy = remedy_of(target) if is_gone else "Use objective='map'."
         return (
             f"`find_center` stopped where the loss is flat (largest Hessian eigenvalue "
             f"{found.largest:.3g}): there may be no minimum (separable classes, a scale that goes "
-            f"to zero). {remedy_of(target) if _is_gone(target) else _BY_PRIOR}"
+            f"to zero). {remedy}"
         )
     beta, gamma = float(target.inverse_temperature), min(map(float, target.localization.values()))
     lowest = lowest_curvature(found.largest, beta, gamma)

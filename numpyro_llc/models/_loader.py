@@ -203,8 +203,9 @@ def let_go(sources: Sequence[Source]) -> None:
     """After a run: leave the loader of its stream alone, until another begins."""
     column = sources[0].host if sources else None
     if isinstance(column, Column):
-        ahead, column.ahead = column.ahead, None
-        column.reads.clear()
+        with column.lock:
+            ahead, column.ahead = column.ahead, None
+            column.reads.clear()
         if ahead is not None:
             column.loader.end(ahead)
 

@@ -53,12 +53,12 @@ def on_stream(
 
 def streamed(reading: ModelReading, loader: Loader) -> ModelReading:
     """The reading with batches from a stream."""
-    if reading.program.enumeration is not None:
-        check_no_stream(loader.stream, "A model with discrete latent sites takes")
-    if reading.program.arguments.has_held:
-        check_no_stream(loader.stream, "A model that reads values of arrays takes")
     stream = loader.stream
+    if reading.program.enumeration is not None:
+        check_no_stream(stream, "A model with discrete latent sites takes")
+    if reading.program.arguments.has_held:
+        check_no_stream(stream, "A model that reads values of arrays takes")
     counted = stream.num_data / stream.num_rows
     check_counted_once(reading, stream.num_data, loader.batch_size, counted=counted)
-    program = with_batches(reading, stream=loader.stream)
+    program = with_batches(reading, stream=stream)
     return replace(reading, program=program, stream=loader.sources())
