@@ -89,6 +89,13 @@ def messages():
     return {"found": found, "rows": rows, "held": held, "again": len(compiled)}
 
 
+def uneven_messages():
+    """Chains over two devices and 500 rows over three, which do not divide them."""
+    run, found = run_of(regression.model, CENTER, DATA, mesh(chain=2, data=3), 21)
+    rows = [shard.data.shape[0] for shard in run.target.arrays[0].addressable_shards]
+    return {"found": found, "rows": rows}
+
+
 def parallel_chains():
     """Draws of chains on a device each, without a mesh; that there is but one would be said."""
     with warnings.catch_warnings():
@@ -138,9 +145,11 @@ def cases(folder):
     return {
         "alone": lambda: draws(kernel=METROPOLIS, output=begun),
         "both": lambda: draws(on, kernel=METROPOLIS),
+        "uneven rows": lambda: draws(mesh(data=3), kernel=METROPOLIS),
         "gone on": lambda: draws(on, kernel=METROPOLIS, output=begun),
         "parallel chains": parallel_chains,
         "messages": messages,
+        "uneven messages": uneven_messages,
         "imported": lambda: IMPORTED,
         "fingerprint": lambda: sampling.fingerprint(fingerprinted.model()),
         "example": example,

@@ -25,7 +25,6 @@ from numpyro_llc.local._gradients import (
     noise_product,
     noise_samples,
     potential_gradient,
-    row_slices,
     square_norm,
 )
 
@@ -142,14 +141,14 @@ def test_drawn_rows_are_uniform_over_the_data(target):
 def test_rows_are_cut_into_slices_whose_padding_weighs_nothing(target, monkeypatch):
     for most, length in ((8192, 7), (7, 7), (4, 4), (3, 3)):
         monkeypatch.setattr("numpyro_llc.models._plates.SLICE_ROWS", most)
-        rows, weights = row_slices(target, None)
+        rows, weights = target.row_slices(jnp)
         padding = rows.size - N
         assert rows.shape == weights.shape == (-(-N // most), length)
         np.testing.assert_array_equal(rows.ravel(), [*range(N), *[N - 1] * padding])
         np.testing.assert_array_equal(weights.ravel(), [*np.ones(N), *np.zeros(padding)])
     gradient = jax.jit(lambda: make_anchor(target).gradient["w"])()  # in slices of three
     np.testing.assert_allclose(gradient, per_datum(CENTER).mean(axis=0), rtol=1e-4)
-    rows, _ = row_slices(target, jnp.array([6, 0, 5, 2]))
+    rows, _ = target.row_slices(jnp, jnp.array([6, 0, 5, 2]))
     np.testing.assert_array_equal(rows, [[6, 0], [5, 2]])
 
 

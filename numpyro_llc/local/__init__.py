@@ -69,13 +69,8 @@ from numpyro_llc.local._slope import (
 )
 from numpyro_llc.local._spectrum import Spectrum, spectrum_at_center
 from numpyro_llc.local._starts import spread_starts
-from numpyro_llc.local._target import (
-    LocalTarget,
-    PosteriorTarget,
-    check_finite,
-    make_target,
-    total_loss,
-)
+from numpyro_llc.local._target import LocalTarget, PosteriorTarget, make_target
+from numpyro_llc.local._total_loss import check_finite, total_loss
 
 __all__ = [
     "AT_THE_EDGE",

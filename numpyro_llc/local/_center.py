@@ -24,7 +24,8 @@ from numpyro_llc.local._search import (
     minimize,
 )
 from numpyro_llc.local._slope import check_differentiable
-from numpyro_llc.local._target import LocalTarget, make_target, total_loss
+from numpyro_llc.local._target import LocalTarget, make_target
+from numpyro_llc.local._total_loss import total_loss
 from numpyro_llc.models import (
     Arrays,
     Fields,

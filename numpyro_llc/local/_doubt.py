@@ -5,7 +5,8 @@ import numpy as np
 from numpyro_llc.local._curvature import Curvature, lowest_curvature
 from numpyro_llc.local._edge import AT_THE_EDGE, edge_of
 from numpyro_llc.local._slope import TRAP
-from numpyro_llc.local._target import LocalTarget, total_loss
+from numpyro_llc.local._target import LocalTarget
+from numpyro_llc.local._total_loss import total_loss
 
 CONVERGED_NATS = 1e-3
 """What a damped Newton step may still gain at a converged centre."""

@@ -9,9 +9,16 @@ import numpy as np
 
 from numpyro_llc.local._derivatives import Function, Vector, value_and_slope
 from numpyro_llc.local._shards import over_devices
-from numpyro_llc.local._slices import cut_rows
 from numpyro_llc.local._target import LocalTarget
-from numpyro_llc.models import DRAW_PARTS, Batch, Parameters, PyTree, Rows, batch_on_host
+from numpyro_llc.models import (
+    DRAW_PARTS,
+    Batch,
+    Parameters,
+    PyTree,
+    Rows,
+    ShardsOfRows,
+    batch_on_host,
+)
 
 NUM_PARTS = 16
 """Least parts of a fixed batch, whose disagreement tells its error."""
@@ -34,8 +41,7 @@ def all_rows(target: LocalTarget) -> EvaluationRows | None:
     if target.program.batching is None:
         return None
     # In NumPy: each of these operations would be compiled on its own.
-    slices = cut_rows(np, np.arange(target.num_rows), target.num_shards, target.slice_rows)
-    return EvaluationRows(*map(jnp.asarray, slices))
+    return EvaluationRows(*map(jnp.asarray, target.row_slices(np)))
 
 
 def some_rows(target: LocalTarget, count: int, rng_key: jax.Array) -> EvaluationRows:
@@ -43,16 +49,17 @@ def some_rows(target: LocalTarget, count: int, rng_key: jax.Array) -> Evaluation
 
     In ``NUM_PARTS`` slices, or a multiple of them where these would be too long.
     """
-    shards = target.num_shards
-    parts = min(_num_parts(target, count), target.num_rows // shards)
-    shape = parts, max(1, count // (parts * shards))
-    chosen = _chosen(rng_key, shards, target.num_rows // shards, shape)
-    return EvaluationRows(chosen, jnp.full(chosen.shape, target.num_rows / chosen.size))
+    places = target.program.require_batching().places
+    parts = min(_num_parts(target, count), target.num_rows // places.count)
+    shape = parts, max(1, count // (parts * places.count))
+    chosen = _chosen(rng_key, places, shape)
+    weights = jnp.full(chosen.shape, target.num_rows / chosen.size)
+    return EvaluationRows(chosen, weights * places.weights(chosen) if places.is_padded else weights)
 
 
 def shuffled_rows(target: LocalTarget, rng_key: jax.Array) -> EvaluationRows:
     """All rows, in parts drawn at random, of one length or one row less."""
-    rows = np.asarray(_chosen(rng_key, 1, target.num_rows, (1, target.num_rows)))[0]
+    rows = np.asarray(_chosen(rng_key, ShardsOfRows(target.num_rows, 1), (1, target.num_rows)))[0]
     parts = np.array_split(rows, min(_num_parts(target, rows.size), rows.size))
     length = len(parts[0])
     padded = [np.pad(part, (0, length - len(part)), mode="edge") for part in parts]
@@ -64,14 +71,20 @@ def _num_parts(target: LocalTarget, count: int) -> int:
     return NUM_PARTS * -(-count // (NUM_PARTS * target.slice_rows))
 
 
-@partial(jax.jit, static_argnums=(1, 2, 3))  # else each operation would be compiled on its own
-def _chosen(rng_key: jax.Array, shards: int, size: int, shape: tuple[int, int]) -> jax.Array:
-    def of_shard(key: jax.Array, first: jax.Array) -> jax.Array:
-        return first + jax.random.choice(key, size, shape, replace=False)
+@partial(jax.jit, static_argnums=(1, 2))  # else each operation would be compiled on its own
+def _chosen(rng_key: jax.Array, places: ShardsOfRows, shape: tuple[int, int]) -> jax.Array:
+    """Places without repetition, ``[slices, rows]``, each slice with as many of each part."""
+    size = shape[0] * shape[1]
 
-    keys = rng_key[None] if shards == 1 else jax.random.split(rng_key, shards)
-    by_shard = jax.vmap(of_shard, out_axes=1)(keys, size * jnp.arange(shards))
-    return by_shard.reshape(shape[0], -1)
+    def of_part(key: jax.Array, part: jax.Array, length: jax.Array) -> jax.Array:
+        order = jax.random.permutation(key, places.length)
+        # A place that does not count, the last, gives way to the next that was not chosen.
+        chosen = jnp.where(order[:size] < length, order[:size], order[size % places.length])
+        return part * places.length + chosen.reshape(shape)
+
+    keys = rng_key[None] if places.count == 1 else jax.random.split(rng_key, places.count)
+    parts = jnp.arange(places.count), jnp.asarray(places.lengths)
+    return jax.vmap(of_part, out_axes=1)(keys, *parts).reshape(shape[0], -1)
 
 
 HELD_BYTES = 2**25

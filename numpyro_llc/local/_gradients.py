@@ -12,9 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from numpyro_llc.local._derivatives import Function, hessian_product, push_and_pull
-from numpyro_llc.local._slices import cut_rows
 from numpyro_llc.local._target import LocalTarget
-from numpyro_llc.models import Batch, Parameters, PyTree, Rows, fetched
+from numpyro_llc.models import Batch, Parameters, PyTree, Rows, ShardsOfRows, fetched
 
 NUMBERS = 2**31 - 1
 """Of the rows of a stream: so many that no two batches have the same."""
@@ -41,22 +40,10 @@ def make_anchor(target: LocalTarget) -> Anchor:
         return Anchor(jax.grad(lambda z: target.tempered_loss(z, None))(center))
 
     def of_slice(rows: Rows, weights: jax.Array) -> Parameters:
-        return jax.grad(lambda z: weights @ target.row_terms(z, rows) / target.num_rows)(center)
+        beta = target.inverse_temperature
+        return jax.grad(lambda z: beta * (weights @ target.row_losses(z, rows)))(center)
 
-    if target.is_elsewhere:
-        return Anchor(target.over_slices(of_slice))
-    rows, weights = row_slices(target, None)
-
-    def add(total: Parameters, part: tuple[jax.Array, jax.Array]) -> tuple[Parameters, None]:
-        return jax.tree.map(jnp.add, total, of_slice(*part)), None
-
-    return Anchor(jax.lax.scan(add, jax.tree.map(jnp.zeros_like, center), (rows, weights))[0])
-
-
-def row_slices(target: LocalTarget, rows: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-    """`rows` (None: all) cut into slices, and their weights: two arrays ``[slices, rows]``."""
-    rows = jnp.arange(target.num_rows) if rows is None else rows
-    return cut_rows(jnp, rows, target.num_shards, target.slice_rows)
+    return Anchor(target.over_slices(of_slice))
 
 
 def draw_rows(key: jax.Array, target: LocalTarget, batch_size: int | None) -> Rows | None:
@@ -100,11 +87,12 @@ def draw_batches(key: jax.Array, target: LocalTarget, count: int, size: int) -> 
     ``jax.random.randint`` calls the generator three times, each of which takes as long to compile
     as the gradient of a small model.
     """
-    shards = target.num_shards
-    length = NUMBERS if target.stream else target.num_rows // shards
-    bits = jax.random.bits(key, (count, shards, size // shards), jnp.uint32)
-    places = (bits % np.uint32(length)).astype(jnp.int32)
-    return (places + length * jnp.arange(shards)[:, None]).reshape(count, -1)
+    parts = ShardsOfRows(NUMBERS, 1)
+    if not target.stream:
+        parts = target.program.require_batching().places
+    bits = jax.random.bits(key, (count, parts.count, size // parts.count), jnp.uint32)
+    places = (bits % parts.lengths.astype(np.uint32)[:, None]).astype(jnp.int32)
+    return (places + parts.length * jnp.arange(parts.count)[:, None]).reshape(count, -1)
 
 
 def part_of(target: LocalTarget, rows: Rows, first: int, last: int) -> Rows:

@@ -17,7 +17,8 @@ from numpyro_llc.local._growth import check_no_local_latents
 from numpyro_llc.local._local_sites import LocalSites
 from numpyro_llc.local._parts import Fixed, Sites, is_free_of, split
 from numpyro_llc.local._summed_out import check_sampled, summed_out
-from numpyro_llc.local._target import LocalTarget, check_finite, make_target
+from numpyro_llc.local._target import LocalTarget, make_target
+from numpyro_llc.local._total_loss import check_finite
 from numpyro_llc.models import (
     FullPlates,
     InAxes,

@@ -26,6 +26,21 @@ def cut_rows(xp: ModuleType, rows: PyTree, shards: int, most: int) -> tuple[PyTr
     return slices(padded), slices(weights)
 
 
+def sum_over_parts(
+    terms: Callable[[Rows, jax.Array], PyTree], rows: jax.Array, weights: jax.Array
+) -> PyTree:
+    """The sum of ``terms(rows, weights)`` over slices ``[slice, row]`` of rows in memory.
+
+    Derivatives evaluate a slice again: of one nothing is kept.
+    """
+
+    def add(total: PyTree, part: tuple[jax.Array, jax.Array]) -> tuple[PyTree, None]:
+        return jax.tree.map(jnp.add, total, terms(*part)), None
+
+    nothing = _zeros_like(jax.eval_shape(terms, rows[0], weights[0]))
+    return jax.lax.scan(jax.checkpoint(add, prevent_cse=False), nothing, (rows, weights))[0]
+
+
 def sum_over_slices(
     num_rows: int,
     most: int,
@@ -51,7 +66,10 @@ def sum_over_slices(
     def add(total: PyTree, k: jax.Array) -> tuple[PyTree, None]:
         return jax.tree.map(jnp.add, total, of_slice(k)), None
 
-    shapes = jax.eval_shape(of_slice, jnp.zeros((), jnp.int32))
-    nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    nothing = _zeros_like(jax.eval_shape(of_slice, jnp.zeros((), jnp.int32)))
     places = jnp.arange(count, dtype=jnp.int32)
     return jax.lax.scan(jax.checkpoint(add, prevent_cse=False), nothing, places)[0]
+
+
+def _zeros_like(shapes: PyTree) -> PyTree:
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)

@@ -3,19 +3,17 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from types import ModuleType
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from numpyro_llc.errors import NonFiniteLossError
 from numpyro_llc.local._parts import Fixed
-from numpyro_llc.local._slices import sum_over_slices
+from numpyro_llc.local._slices import cut_rows, sum_over_parts, sum_over_slices
 from numpyro_llc.models import (
     SLICE_ROWS,
     Arrays,
     Losses,
-    ModelReading,
     Parameters,
     Program,
     PyTree,
@@ -24,7 +22,7 @@ from numpyro_llc.models import (
     Truth,
     batch_of,
     loss_function,
-    on_host,
+    numbers_of,
     row_loss_function,
     sources_of,
 )
@@ -131,6 +129,11 @@ class LocalTarget:
         return bool(sources_of(self.arrays))
 
     @property
+    def is_padded(self) -> bool:
+        """Whether devices hold places of rows that do not count, as they do not divide the rows."""
+        return self.program.batching is not None and self.program.batching.places.is_padded
+
+    @property
     def row_bytes(self) -> int:
         """Bytes of a row of the data; 0 if the program has no batching."""
         return 0 if self.program.batching is None else self.program.batching.row_bytes(self.arrays)
@@ -158,7 +161,7 @@ class LocalTarget:
 
     def excess_loss(self, z: Parameters) -> jax.Array:
         """``nL(z) - nL(z*)`` in nats, a scalar: per-datum differences first, then their sum."""
-        if self.is_elsewhere:
+        if self.is_elsewhere or self.is_padded:
             return self.over_slices(lambda rows, weights: self._excess(z, rows) @ weights)
         losses = self.losses(z)
         terms = [jnp.sum(x - self.center_losses.get(name, 0.0)) for name, x in losses.items()]
@@ -166,7 +169,16 @@ class LocalTarget:
 
     def over_slices(self, terms: Callable[[Rows, jax.Array], PyTree]) -> PyTree:
         """The sum of ``terms(rows, weights)`` over slices of all rows."""
+        if not self.is_elsewhere:
+            return sum_over_parts(terms, *self.row_slices(jnp))
         return sum_over_slices(self.num_rows, self.slice_rows, self.fetched, terms)
+
+    def row_slices(self, xp: ModuleType, rows: PyTree = None) -> tuple[PyTree, PyTree]:
+        """`rows` (None: all) in slices, and their weights: arrays of `xp`, ``[slices, rows]``."""
+        places = self.program.require_batching().places
+        rows = xp.arange(places.count * places.length) if rows is None else rows
+        slices, weights = cut_rows(xp, rows, places.count, self.slice_rows)
+        return slices, weights * places.counts(xp, slices) if places.is_padded else weights
 
     def _excess(self, z: Parameters, rows: Rows) -> jax.Array:
         """``ℓ_i(z) - ℓ_i(z*)`` of some rows."""
@@ -213,8 +225,10 @@ class LocalTarget:
 
     def row_terms(self, z: Parameters, rows: Rows) -> jax.Array:
         """``β N ℓ_i(z)`` of `rows`, ``[len(rows)]``; its expectation over random rows is β nL."""
-        scale = self.inverse_temperature * self.num_rows
-        return scale * self.row_losses(z, rows)
+        terms = self.inverse_temperature * self.num_rows * self.row_losses(z, rows)
+        if not self.is_padded:
+            return terms
+        return terms * self.program.require_batching().places.weights(numbers_of(rows))
 
     def tempered_loss(self, z: Parameters, rows: Rows | None) -> jax.Array:
         """``β nL(z)`` up to a constant, or from `rows` an unbiased estimate of it, a scalar."""
@@ -277,21 +291,3 @@ def make_target(
         truth=truth,
         stream=stream,
     )
-
-
-def total_loss(losses: Losses) -> float:
-    """Sum of per-datum losses, in float64 on the host."""
-    return float(sum(np.sum(on_host(loss), dtype=np.float64) for loss in losses.values()))
-
-
-def check_finite(reading: ModelReading, where: str) -> None:
-    """Refuse a loss that is not finite, by site; of a traced model nothing is known yet."""
-    losses = jax.tree.leaves(reading.center_losses)
-    if any(isinstance(loss, jax.core.Tracer) for loss in losses):
-        return
-    if not np.isfinite(total_loss(reading.center_losses)):
-        bad = {k: int(np.sum(~np.isfinite(on_host(v)))) for k, v in reading.center_losses.items()}
-        raise NonFiniteLossError(
-            f"The loss {where} is not finite: {bad} non-finite values by observed site. Is "
-            "each observation inside the support of its likelihood there?"
-        )

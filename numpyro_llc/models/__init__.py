@@ -14,10 +14,11 @@ from numpyro_llc.models._loss import NegativeLoss, loss_model
 from numpyro_llc.models._measured import draw_starts
 from numpyro_llc.models._modules import PARAMS, by_site
 from numpyro_llc.models._network import NetworkModel, network_model
-from numpyro_llc.models._plates import SLICE_ROWS, Batch, FullPlates, Rows, batch_of
+from numpyro_llc.models._plates import SLICE_ROWS, Batch, FullPlates, Rows, batch_of, numbers_of
 from numpyro_llc.models._program import Program, constrain, site_loss
 from numpyro_llc.models._reading import ModelReading
 from numpyro_llc.models._rules import TAKEN, is_traced
+from numpyro_llc.models._shards_of_rows import ShardsOfRows
 from numpyro_llc.models._slices import batch_on_host
 from numpyro_llc.models._sources import (
     Source,
@@ -69,6 +70,7 @@ __all__ = [
     "PyTree",
     "Rows",
     "SLICE_ROWS",
+    "ShardsOfRows",
     "Site",
     "Source",
     "Stream",
@@ -98,6 +100,7 @@ __all__ = [
     "make_truth",
     "named_leaves",
     "network_model",
+    "numbers_of",
     "read_model",
     "reading_errors",
     "row_loss_function",

@@ -24,16 +24,28 @@ large vocabulary, the model is evaluated at the centre again with each batch."""
 @partial(jax.tree_util.register_dataclass, data_fields=["values"], meta_fields=["axis"])
 @dataclass(frozen=True)
 class Kept:
-    """A parameter of a distribution for all data, and its axis of rows from the right, if any."""
+    """A parameter of a distribution for all data, and its axis of rows from the right, if any.
+
+    Along this axis it has the places of rows on devices.
+    """
 
     values: jax.Array
     axis: int | None
 
     def of(self, program: Program, rows: Rows | None) -> jax.Array:
         """The parameter of all data or `rows`."""
-        if rows is None or self.axis is None:
+        if program.batching is None or self.axis is None:
             return self.values
-        return program.require_batching().taken(self.values, numbers_of(rows), self.axis)
+        if rows is None:
+            return program.batching.places.rows_alone(self.values, self.axis)
+        return program.batching.taken(self.values, numbers_of(rows), self.axis)
+
+    @classmethod
+    def all_of(cls, program: Program, values: jax.Array, axis: int | None) -> "Kept":
+        """A parameter of all rows."""
+        if program.batching is not None and axis is not None:
+            values = program.batching.places.padded(values, axis)
+        return cls(values, axis)
 
 
 Distributions = dict[str, tuple[Kept | None, ...]]
@@ -55,7 +67,7 @@ def distributions_at(
     leaves = {name: jnp.asarray(leaf) for name, leaf in _leaves(sites).items() if moved[name]}
     if sum(leaf.nbytes for leaf in leaves.values()) > MOST_BYTES:
         return None
-    kept = {name: Kept(leaf, axes[name]) for name, leaf in leaves.items()}
+    kept = {name: Kept.all_of(program, leaf, axes[name]) for name, leaf in leaves.items()}
     return {
         site: tuple(kept.get(name) for name in _leaves({site: found}))
         for site, found in sites.items()

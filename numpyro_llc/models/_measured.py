@@ -79,7 +79,7 @@ def measure(
     else:
         batching = program.require_batching()
         trace = program.trace(batching.take(arrays, rows), answers, seed, batching.plates(rows))
-        sites = {name: program.unscaled(trace, name, len(rows)) for name in program.likelihood}
+        sites = {name: batching.unscaled(trace, name, len(rows)) for name in program.likelihood}
     values = {name: trace[name]["value"] for name in program.parameters}
     supports = {name: support_of(trace[name]) for name in program.parameters}
     z = {name: _unconstrain(name, values[name], supports[name]) for name in values}

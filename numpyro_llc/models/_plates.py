@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.primitives import Messenger
 
+from numpyro_llc.models._shards_of_rows import ShardsOfRows
 from numpyro_llc.models._sources import Source, fetched, sources_of
-from numpyro_llc.models._types import PyTree, Site
+from numpyro_llc.models._types import PyTree, Site, Trace
 
 SLICE_ROWS, SLICE_BYTES = 8192, 2**26
 """Most rows of the data, and most bytes of them, that are evaluated at once."""
@@ -97,8 +98,9 @@ class Batching:
         The likelihood sites and the axis of their per-datum losses that holds the rows, from the
         right.
     shards : int
-        Parts of equal size that the rows are cut into, as they lie on devices. Where these are more
-        than one, `rows` hold as many numbers of each part, those of the first part first.
+        Parts that the rows are cut into, as they lie on devices. Where these are more than one,
+        `rows` hold as many numbers of each part, those of the first part first, and the numbers are
+        those of places: see :class:`ShardsOfRows`.
     stream_rows : int
         Rows of the data that a stream gives batches of, where the `num_rows` are those that losses
         are recorded on; 0 without a stream.
@@ -111,6 +113,18 @@ class Batching:
     site_axes: tuple[tuple[str, int], ...] = ()
     shards: int = 1
     stream_rows: int = 0
+
+    @property
+    def places(self) -> ShardsOfRows:
+        """Where the rows lie on devices."""
+        return ShardsOfRows(self.num_rows, self.shards)
+
+    def rows_alone(self, arrays: Sequence[PyTree]) -> list[PyTree]:
+        """Arrays without the places that do not count."""
+        return [
+            array if axis is None else self.places.rows_alone(array, axis)
+            for array, axis in zip(arrays, self.axes, strict=True)
+        ]
 
     def take(self, arrays: Sequence[PyTree], rows: Rows) -> list[jax.Array]:
         """The arguments with only `rows` of those that are sliced."""
@@ -152,6 +166,16 @@ class Batching:
         places = rows.reshape(self.shards, -1) % parts.shape[1]
         taken = jax.vmap(lambda part, own: jnp.take(part, own, axis=0))(parts, places)
         return jnp.moveaxis(jax.lax.collapse(taken, 0, 2), 0, axis)
+
+    def unscaled(self, trace: Trace, name: str, count: int) -> Site:
+        """A site without the scale that NumPyro gives it in a subsampled plate."""
+        site = trace[name]
+        own = {frame.name for frame in site["cond_indep_stack"]}
+        plate = trace[self.plate] if self.plate and self.plate in own else None
+        is_subsampled = plate is not None and plate["args"] == (self.num_rows, count)
+        if not is_subsampled or site["scale"] is None:
+            return site
+        return {**site, "scale": site["scale"] * (count / self.num_rows)}
 
     def plates(self, rows: Rows) -> FullPlates:
         """Puts `rows` (or, of sliced arguments, their places) into the plate."""

@@ -134,6 +134,8 @@ class Program:
         With `first_dim`, discrete latent sites have all their states at once, on axes from there.
         """
         check_in_memory(arrays, "What is computed takes")
+        if plates is None and self.batching is not None:
+            arrays = self.batching.rows_alone(arrays)
         seeded = handlers.seed(self.model, rng_seed=seed)
         model = handlers.substitute(seeded, substitute_fn=partial(_answer, values))
         record = handlers.trace()
@@ -229,17 +231,7 @@ class Program:
             return {name: trace[name] for name in names}
         batching = self.require_batching()
         trace = self.trace(batching.take(arrays, rows), values, seed, batching.plates(rows))
-        return {name: self.unscaled(trace, name, len(rows)) for name in names}
-
-    def unscaled(self, trace: Trace, name: str, count: int) -> Site:
-        """A site without the scale that NumPyro gives it in a subsampled plate."""
-        batching, site = self.require_batching(), trace[name]
-        own = {frame.name for frame in site["cond_indep_stack"]}
-        plate = trace[batching.plate] if batching.plate and batching.plate in own else None
-        is_subsampled = plate is not None and plate["args"] == (batching.num_rows, count)
-        if not is_subsampled or site["scale"] is None:
-            return site
-        return {**site, "scale": site["scale"] * (count / batching.num_rows)}
+        return {name: batching.unscaled(trace, name, len(rows)) for name in names}
 
     def row_losses(self, z: Parameters, arrays: Sequence[jax.Array], rows: Rows) -> jax.Array:
         """The loss of each of `rows` in nats, summed over sites and inner axes, ``[len(rows)]``."""

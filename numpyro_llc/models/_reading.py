@@ -134,6 +134,12 @@ class ModelReading:
         return unconstrain_draws(self.program, values, self.arrays)
 
     @property
+    def data(self) -> Arrays:
+        """The arrays, each row once: devices may hold some again so as to hold as many each."""
+        batching = self.program.batching
+        return self.arrays if batching is None else tuple(batching.rows_alone(self.arrays))
+
+    @property
     def observations(self) -> dict[str, jax.Array]:
         """The values of the likelihood sites that are in memory."""
         return {} if sources_of(self.arrays) else self.observed

@@ -89,10 +89,8 @@ def _at_center(
     if problems := [problem for name in sites if (problem := _problem(name, sites[name]))]:
         raise ValueError(" ".join(problems))
     axes = {} if program.batching is None else dict(program.batching.site_axes)
-    draws = {
-        name: Kept(draws, axes[name] - sites[name]["fn"].event_dim if axes else None)
-        for name, draws in _draws(sites).items()
-    }
+    rows = {name: axes[name] - sites[name]["fn"].event_dim if axes else None for name in sites}
+    draws = {name: Kept.all_of(program, x, rows[name]) for name, x in _draws(sites).items()}
     return draws, distributions_at(program, center, arrays, sites)
 
 

@@ -9,7 +9,7 @@ from numpyro_llc.models import ModelReading, on_host
 def constants_of(reading: ModelReading) -> dict[str, np.ndarray]:
     """The model's array arguments by name, less those that are the observations themselves."""
     with reading.program.knowing():
-        named = reading.program.arguments.names(reading.program.model, reading.arrays)
+        named = reading.program.arguments.names(reading.program.model, reading.data)
     observed = [on_host(value) for value in reading.observations.values()]
     arrays = {name: _plain(array) for name, array in named.items()}
     return {

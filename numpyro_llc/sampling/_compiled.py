@@ -17,8 +17,8 @@ from numpyro_llc.local import (
     statistics_of_draws,
 )
 from numpyro_llc.models import Fields, Parameters, PyTree
-from numpyro_llc.sampling._devices import Placement
 from numpyro_llc.sampling._layout import Layout, over_blocks
+from numpyro_llc.sampling._placement import Placement
 from numpyro_llc.sampling._progress import Lowest, Progress, center_as_lowest, lower
 
 Seen = dict[str, PyTree]

@@ -11,7 +11,7 @@ from jax.sharding import PartitionSpec
 
 from numpyro_llc.local import CHAINS, chains_on, with_last_again
 from numpyro_llc.models import Parameters, PyTree
-from numpyro_llc.sampling._devices import Placement
+from numpyro_llc.sampling._placement import Placement
 from numpyro_llc.sampling._plan import Plan
 
 

@@ -29,8 +29,9 @@ from numpyro_llc.models import (
     with_batches,
     without_stream,
 )
-from numpyro_llc.sampling._devices import automatic, check_shares, placed, placement_of
+from numpyro_llc.sampling._devices import check_shares, placed
 from numpyro_llc.sampling._on_stream import on_stream, streamed
+from numpyro_llc.sampling._placement import automatic, placement_of
 from numpyro_llc.sampling._plan import Plan
 from numpyro_llc.sampling._schedule import DEFAULT_STEPS, Schedule, with_defaults
 

@@ -29,11 +29,9 @@ from numpyro_llc.models import (
     reading_errors,
     values_at_rows,
 )
-from numpyro_llc.sampling._devices import (
-    Placement,
-    moved_as,
-)
+from numpyro_llc.sampling._devices import moved_as
 from numpyro_llc.sampling._identity import fingerprint
+from numpyro_llc.sampling._placement import Placement
 from numpyro_llc.sampling._processes import Processes
 from numpyro_llc.sampling._schedule import Schedule
 
@@ -110,7 +108,7 @@ class Plan:
         return {
             "model": fingerprint(program.model) + program.computes,
             "arguments": fingerprint(program.arguments.leaves),
-            "data": _data_print(self.target.arrays),
+            "data": _data_print(self.reading.data),
             "num_data": self.num_data,
             "sites": fingerprint(self.target.fixed),
             "truth": self.local.truth,
