@@ -347,7 +347,7 @@ def test_reads_are_kept_no_longer_than_their_source():
     estimate(data)
     held = [weakref.ref(x) for x in (source.host, *data)]
     del source, found, data
-    _sources.reader().submit(int).result()
+    _host_array.reader_of_files().submit(int).result()
     gc.collect()
     assert [x() for x in held] == [None] * 3
 

@@ -1,6 +1,7 @@
 """Batches of a data loader in the place of the data: λ̂ on rows of their own, and its limits."""
 
 import itertools
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -202,6 +203,40 @@ def test_a_run_that_is_over_leaves_the_loader_alone_and_the_next_goes_on_where_i
         count = batches.given
         time.sleep(0.1)
         assert batches.given == count < 70 * (turn + 1) + 20
+
+
+class Still(Batches):
+    """Stands still once told to."""
+
+    def __init__(self):
+        super().__init__()
+        self.goes, self.stands = threading.Event(), threading.Event()
+        self.goes.set()
+
+    def __iter__(self):
+        for batch in super().__iter__():
+            if not self.goes.is_set():
+                self.stands.set()
+                self.goes.wait()
+            yield batch
+
+
+def test_a_loader_that_stands_still_holds_up_no_other(monkeypatch):
+    monkeypatch.setattr("numpyro_llc.models._loader.PATIENCE", 0.1)
+    batches, take = Still(), jax.jit(fetched)
+    sources = Loader(stream(batches)).sources()
+    numbers, upcoming = (np.full((20, 100), k) for k in range(2))
+    take(sources, numbers, upcoming)[0].block_until_ready()
+    jax.block_until_ready(take(sources, upcoming, upcoming))
+    batches.goes.clear()
+    jax.block_until_ready(take(sources, upcoming, numbers + 2))
+    batches.stands.wait()
+    let_go(sources)
+    try:
+        assert Loader(stream()).batch_size == 100
+        assert np.isfinite(llc(estimate(num_warmup=20, num_samples=10))).all()
+    finally:
+        batches.goes.set()
 
 
 class Broken(Batches):

@@ -5,8 +5,9 @@ import mmap
 import threading
 import weakref
 from collections import OrderedDict
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import jax
@@ -69,6 +70,11 @@ class HostArray:
         self.map, self.map_end = _mapping(array) if isinstance(array, np.memmap) else (None, 0)
         _hosts[self.number] = self
 
+    @property
+    def reader(self) -> ThreadPoolExecutor:
+        """The thread that reads it, in the order in which it is asked."""
+        return reader_of_files()
+
     def rows(self, numbers: np.ndarray) -> np.ndarray:
         """Some rows, ``[*numbers.shape, ...]``.
 
@@ -126,6 +132,12 @@ class HostArray:
                 f"it holds integers too large for {dtype}. Store them as floats, or enable "
                 "64 bits (jax.config.update('jax_enable_x64', True))"
             )
+
+
+@cache
+def reader_of_files() -> ThreadPoolExecutor:
+    """The one thread that reads ahead what has its place, for one read is made at a time."""
+    return ThreadPoolExecutor(1, thread_name_prefix="numpyro_llc-rows")
 
 
 def host_of(number: int) -> HostArray:

@@ -2,17 +2,18 @@
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence, Sized
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from numpyro_llc.errors import DataError
-from numpyro_llc.models._host_array import HostArray
-from numpyro_llc.models._sources import Source, reader
+from numpyro_llc.models._host_array import HostArray, reader_of_files
+from numpyro_llc.models._sources import Source
 from numpyro_llc.models._stream import Stream
 from numpyro_llc.models._types import PyTree
 
@@ -22,6 +23,7 @@ Those forget within some 50 that hold the noise, so that at most 1 % of it is co
 PATIENCE = 5.0
 """Seconds that the end of a run waits for the batch that is being read."""
 _END = object()
+_readers: WeakKeyDictionary[object, ThreadPoolExecutor] = WeakKeyDictionary()
 
 
 @dataclass
@@ -47,9 +49,10 @@ class Loader:
 
     def __post_init__(self) -> None:
         self._like = jax.tree.leaves(self.stream.evaluation)
-        # Where all batches are read: an earlier run may still read ahead from the same loader.
+        # By the thread of the loader: an earlier run may still read ahead from it.
+        self.reader = _reader_of(self.stream.batches)
         try:
-            first = reader().submit(self._opened).result()
+            first = self.reader.submit(self._opened).result()
         except DataError:
             raise
         except Exception as error:
@@ -94,7 +97,7 @@ class Loader:
             return
         self._is_halted = True
         with suppress(TimeoutError):
-            reader().submit(self._put_back, ahead).result(PATIENCE)
+            self.reader.submit(self._put_back, ahead).result(PATIENCE)
 
     def _put_back(self, ahead: Future) -> None:
         """After the read ahead, for one thread reads; whole, or what there is of it."""
@@ -199,6 +202,16 @@ class Loader:
         return None
 
 
+def _reader_of(batches: object) -> ThreadPoolExecutor:
+    """The thread that reads a loader, so that one that stands still holds up no other."""
+    try:
+        if batches not in _readers:
+            _readers[batches] = ThreadPoolExecutor(1, thread_name_prefix="numpyro_llc-batches")
+        return _readers[batches]
+    except TypeError:  # of what is no key of a dictionary, as a list
+        return reader_of_files()
+
+
 def let_go(sources: Sequence[Source]) -> None:
     """After a run: leave the loader of its stream alone, until another begins."""
     column = sources[0].host if sources else None
@@ -216,6 +229,11 @@ class Column(HostArray):
     def __init__(self, loader: Loader, place: int, like: PyTree) -> None:
         super().__init__(like, f"array {place} of `batches`")
         self.loader, self.place = loader, place
+
+    @property
+    def reader(self) -> ThreadPoolExecutor:
+        """The thread of its loader."""
+        return self.loader.reader
 
     def rows(self, numbers: np.ndarray) -> np.ndarray:
         try:

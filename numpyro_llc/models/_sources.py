@@ -7,9 +7,7 @@ rows of it are what a callback reads. What is read next is read ahead, while the
 import math
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import cache
 
 import jax
 import jax.numpy as jnp
@@ -165,12 +163,12 @@ def read_ahead(
         if mine is first.ahead:
             first.ahead = None
     if mine is None:  # by the one thread that reads ahead, for a stream has one order
-        mine = reader().submit(read_all, hosts, rows)
+        mine = first.reader.submit(read_all, hosts, rows)
     found: list[np.ndarray] = mine.result()  # a read that failed is not kept
     with first.lock:
         reads[key] = mine
         if coming not in reads:
-            reads[coming] = first.ahead = reader().submit(read_all, hosts, upcoming)
+            reads[coming] = first.ahead = first.reader.submit(read_all, hosts, upcoming)
         while len(reads) > KEPT:
             reads.popitem(last=False)
     return found
@@ -179,12 +177,6 @@ def read_ahead(
 def read_all(hosts: Sequence[HostArray], rows: np.ndarray) -> list[np.ndarray]:
     """The same rows of several arrays."""
     return [host.rows(rows) for host in hosts]
-
-
-@cache
-def reader() -> ThreadPoolExecutor:
-    """The one thread that reads ahead, in the order in which it is asked."""
-    return ThreadPoolExecutor(1, thread_name_prefix="numpyro_llc-rows")
 
 
 @contextmanager
