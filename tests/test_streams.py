@@ -205,6 +205,16 @@ def test_a_run_that_is_over_leaves_the_loader_alone_and_the_next_goes_on_where_i
         assert batches.given == count < 70 * (turn + 1) + 20
 
 
+def test_a_generator_goes_on_in_the_next_run():
+    batches, expected = iter(Batches(count=60)), list(Batches(count=60))
+    take, numbers = jax.jit(fetched), np.arange(2000).reshape(20, 100)
+    for turn in range(2):
+        sources = Loader(stream(batches)).sources()
+        x, _ = take(sources, numbers, numbers + 1)
+        np.testing.assert_allclose(x, [x for x, _ in expected[20 * turn :][:20]], rtol=1e-6)
+        let_go(sources)
+
+
 class Still(Batches):
     """Stands still once told to."""
 

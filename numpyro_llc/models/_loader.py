@@ -24,6 +24,7 @@ PATIENCE = 5.0
 """Seconds that the end of a run waits for the batch that is being read."""
 _END = object()
 _readers: WeakKeyDictionary[object, ThreadPoolExecutor] = WeakKeyDictionary()
+_left: WeakKeyDictionary[object, deque[list[np.ndarray]]] = WeakKeyDictionary()
 
 
 @dataclass
@@ -40,7 +41,7 @@ class Loader:
     stream: Stream
     count: int = 0
     _iterator: Iterator[PyTree] = field(init=False)
-    _waiting: deque[list[np.ndarray]] = field(init=False, default_factory=deque)
+    _waiting: deque[list[np.ndarray]] = field(init=False)
     _partial: list[list[np.ndarray]] = field(init=False, default_factory=list)
     _columns: list[np.ndarray] = field(init=False, default_factory=list)
     _is_halted: bool = field(init=False, default=False)
@@ -51,19 +52,20 @@ class Loader:
         self._like = jax.tree.leaves(self.stream.evaluation)
         # By the thread of the loader: an earlier run may still read ahead from it.
         self.reader = _reader_of(self.stream.batches)
+        self._waiting = _left_of(self.stream.batches)
         try:
             first = self.reader.submit(self._opened).result()
         except DataError:
             raise
         except Exception as error:
             raise self.failed(error) from error
+        self._waiting.appendleft(first)
         self.batch_size = first[0].shape[0] if first and first[0].ndim else 0
         if problem := self._problem(first):
             raise ValueError(problem)
         if isinstance(self.stream.batches, Sized):
             with suppress(TypeError):  # of a PyTorch DataLoader over an iterable data set
                 self._check_pass(len(self.stream.batches))
-        self._waiting.append(first)
 
     def sources(self) -> tuple[Source, ...]:
         """What compiled code draws batches from: a source for each array of a batch."""
@@ -117,9 +119,9 @@ class Loader:
         return iter(batches if hasattr(batches, "__iter__") else batches())
 
     def _opened(self) -> list[np.ndarray]:
-        """The first batch of a new pass."""
+        """The first batch of a new pass, or of what an earlier run left of a generator."""
         self._iterator = self._begun()
-        return self._read()
+        return self._waiting.popleft() if self._waiting else self._read()
 
     def _next(self) -> list[np.ndarray]:
         if self._waiting:
@@ -210,6 +212,14 @@ def _reader_of(batches: object) -> ThreadPoolExecutor:
         return _readers[batches]
     except TypeError:  # of what is no key of a dictionary, as a list
         return reader_of_files()
+
+
+def _left_of(batches: object) -> deque[list[np.ndarray]]:
+    """What was read of a generator and not used: it does not come again, as in another pass."""
+    try:
+        return _left.setdefault(batches, deque()) if isinstance(batches, Iterator) else deque()
+    except TypeError:
+        return deque()
 
 
 def let_go(sources: Sequence[Source]) -> None:
