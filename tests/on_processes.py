@@ -73,6 +73,34 @@ def parameters():
     return {"llc": idata["posterior"]["llc"].to_numpy().tolist()}
 
 
+def tables():
+    """λ̂ by each function that makes a table, in a folder each; the second call reads it."""
+    mesh = jax.make_mesh((2, COUNT), ("chain", "data")) if COUNT > 1 else None
+    lengths = {"num_warmup": 30, "num_samples": 40, "num_chains": 4, "progress_bar": False}
+    given = {"mesh": mesh, "kernel": METROPOLIS, "thinning": 5, **lengths}
+    local, key = nllc.localize(regression.model, center=CENTER), jax.random.key(0)
+    centers = [{"w": CENTER["w"] + 0.1 * k} for k in range(3)]
+    parts = {"all": None, "one": {"w": np.arange(5) < 2}}
+
+    def made():
+        return {
+            "sweep": nllc.sweep(
+                key, local, DATA, localization=[1.0, 9.0], output=f"{FOLDER}/sweep", **given
+            ),
+            "trajectory": nllc.llc_trajectory(
+                key, local, centers, DATA, output=f"{FOLDER}/trajectory", **given
+            ),
+            "refined": nllc.refined_llc(
+                key, local, DATA, sites=parts, output=f"{FOLDER}/refined", **given
+            ),
+        }
+
+    found, again = made(), made()
+    for name in ("sweep", "trajectory"):
+        np.testing.assert_array_equal(found[name]["seconds"], again[name]["seconds"])
+    return {name: table["llc"].values.tolist() for name, table in found.items()}
+
+
 def at_a_chunk(act):
     """Do something in one process when some chunks were made."""
     advance, calls = sampling._run.advance, []
@@ -102,6 +130,7 @@ CASES = {
     "nuts": lambda: run(kernel="nuts", num_warmup=200, num_samples=500, thinning=1),
     "until": lambda: run(num_samples=None, num_warmup=None, thinning=None, until={"seconds": 3}),
     "parameters": parameters,
+    "tables": tables,
     "killed": killed,
     "interrupted": interrupted,
 }

@@ -25,7 +25,7 @@ from numpyro.infer import NUTS
 import numpyro_llc as nllc
 from numpyro_llc import sampling
 from numpyro_llc.kernels import kernel_of
-from numpyro_llc.sampling import CommonFolder, _folder, check_schedule, make_plan
+from numpyro_llc.sampling import CommonRunFolder, RunFolder, _folder, check_schedule, make_plan
 from numpyro_llc.sampling._processes import Processes
 
 SETTINGS = {"kernel": "sgnht", "batch_size": 50, "num_warmup": 400, "num_samples": 4000}
@@ -255,7 +255,7 @@ def draws_of(entries):
 
 def written(folder, lengths, writes):
     """Draws of these lengths one after the other, written after those entries of `writes`."""
-    with CommonFolder(folder, OF, ALONE) as run_folder:
+    with CommonRunFolder(functools.partial(RunFolder, folder, OF), ALONE) as run_folder:
         count = 0
         if found := run_folder.load(progress(0)):
             count = draws_of(found[2])
@@ -269,7 +269,7 @@ def written(folder, lengths, writes):
 
 def loaded(folder):
     """What the folder holds."""
-    with CommonFolder(folder, OF, ALONE) as run_folder:
+    with CommonRunFolder(functools.partial(RunFolder, folder, OF), ALONE) as run_folder:
         return run_folder.load(progress(0))
 
 
@@ -382,7 +382,7 @@ def test_a_flipped_bit_changes_no_draw(files, place, byte, bit):
 def test_writes_come_no_more_often_than_their_cost_allows(tmp_path, monkeypatch):
     clock = iter([0.0, 10.0, 12.0, 51.9, 52.1])  # made, begun, written, asked, asked
     monkeypatch.setattr(_folder.time, "perf_counter", lambda: next(clock))
-    with CommonFolder(tmp_path / "a", OF, ALONE) as run_folder:
+    with CommonRunFolder(functools.partial(RunFolder, tmp_path / "a", OF), ALONE) as run_folder:
         run_folder.write(progress(0), {})
         assert not run_folder.is_due
         assert run_folder.is_due  # of 40 seconds 2 are a twentieth

@@ -14,7 +14,6 @@ import pytest
 import regression
 
 import numpyro_llc as nllc
-from numpyro_llc.sampling import check_output
 from numpyro_llc.sampling._processes import Processes
 
 HERE = Path(__file__).parent
@@ -43,12 +42,8 @@ def test_a_mesh_of_some_processes_or_of_another_is_refused(processes, monkeypatc
         Processes(mesh_of(*processes))
 
 
-def test_the_folder_of_a_table_and_a_chosen_gamma_are_for_one_process(monkeypatch, tmp_path):
+def test_gamma_is_chosen_by_one_process(monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 2)
-    mesh = jax.make_mesh((1,), ("chain",))
-    monkeypatch.setattr(Processes, "__init__", lambda self, _: setattr(self, "are_several", True))
-    with pytest.raises(ValueError, match="`output` of a table is written by one process"):
-        check_output(tmp_path, mesh)
     with pytest.raises(ValueError, match="'auto'` chooses γ in one process, and there are 2"):
         nllc.estimate_llc(
             jax.random.key(0),
@@ -135,6 +130,17 @@ def test_ctrl_c_in_one_process_ends_all(tmp_path):
 def test_a_limit_of_seconds_ends_all_processes_alike(tmp_path):
     one, other = given("until", tmp_path, 2)
     assert one == other
+
+
+@pytest.mark.slow
+def test_tables_are_those_of_one_process_and_go_on_in_any_number(tmp_path):
+    [alone] = given("tables", tmp_path / "alone", 1)
+    one, other = given("tables", tmp_path / "both", 2)
+    assert one == other
+    for name, llc in alone.items():
+        np.testing.assert_allclose(one[name], llc, rtol=1e-3, atol=1e-3, err_msg=name)
+    assert given("tables", tmp_path / "both", 1) == [one]
+    assert given("tables", tmp_path / "alone", 2) == [alone] * 2
 
 
 @pytest.mark.slow

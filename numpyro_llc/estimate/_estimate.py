@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -16,10 +17,11 @@ from numpyro_llc.models import Arguments, PyTree, check_given_in_memory
 from numpyro_llc.results import Coords, Dims, check_log_likelihood, result_of, what_to_store
 from numpyro_llc.sampling import (
     Clock,
-    CommonFolder,
+    CommonRunFolder,
     Finished,
     Plan,
     Run,
+    RunFolder,
     check_output,
     check_schedule,
     evaluation_rows,
@@ -236,7 +238,8 @@ def _sampled(
         if output is not None:
             own = {"center": fingerprint(plan.target.center), "stored sites": stored}
             settings = {**plan.run_identity(rng_key), **own}
-            folder = stack.enter_context(CommonFolder(output, settings, plan.processes))
+            opened = partial(RunFolder, output, settings)
+            folder = stack.enter_context(CommonRunFolder(opened, plan.processes))
         curvature = None if plan.is_large else plan.curvature(keys.curvature)
         run = Run(
             plan,

@@ -28,6 +28,7 @@ from numpyro_llc.estimate._estimate import estimate_llc
 from numpyro_llc.inference_data import InferenceData, Table, moments, posterior
 from numpyro_llc.kernels import kernel_of
 from numpyro_llc.local import LocalizedModel, Sites, check_localized, split
+from numpyro_llc.models import ModelReading
 from numpyro_llc.results import (
     RunReport,
     findings,
@@ -37,12 +38,15 @@ from numpyro_llc.results import (
     text_of,
 )
 from numpyro_llc.sampling import (
+    CommonFolder,
     Executor,
     Failed,
     OutputFolder,
+    Processes,
     check_executor,
     check_output,
     check_schedule,
+    mesh_of,
     outcomes,
 )
 from numpyro_llc.studies import ERROR, MOMENTS, OF_GAMMA, TEXTS, error_of, of_gamma
@@ -131,16 +135,16 @@ def refined_llc(
     compiles for itself, unless another has masks with as many True in the same arrays: of heads
     that are stacked in one array, the first compiles for all.
     """
-    check_output(output, mesh)
+    check_output(output)
     check_executor(executor, mesh, model_args, model_kwargs)
     _check(sites, evaluate_on)
     in_axes = getattr(kernel_of(kernel, batch_size), "in_axes", None)
-    check_schedule(num_warmup, num_samples, num_chains, thinning, chain_method, False, until, mesh)
+    schedule = check_schedule(
+        num_warmup, num_samples, num_chains, thinning, chain_method, False, until, mesh
+    )
     local = check_localized(model)
     reading = local.read(model_args, model_kwargs, in_axes)
-    check_localization(local.localization, reading.center)
-    for part in (one for one in sites.values() if one is not None):
-        split(reading.center, part)
+    _check_parts(local, reading, sites)
     settings = {
         "evaluate_on": evaluate_on,
         "kernel": kernel,
@@ -162,9 +166,12 @@ def refined_llc(
     data = [SAMPLED, *(evaluate_on or {})]
     so_far = partial(_so_far, rows, sites, data)
     tasks = ((place, (place, part)) for place, part in enumerate(sites.values()))
+    processes = Processes(mesh_of(reading, schedule.mesh)[0])
     is_hidden = not progress_bar or executor is None  # each run has a bar of its own
     with (
-        nullcontext() if output is None else OutputFolder(output, {}, what="refinement"),
+        nullcontext()
+        if folder is None
+        else CommonFolder(partial(OutputFolder, folder, {}, what="refinement"), processes),
         going_with(so_far),
         closing(outcomes(executor, work, tasks)) as found,
         tqdm(total=len(sites), disable=is_hidden, unit="refinement") as bar,
@@ -191,6 +198,15 @@ def _check(sites: object, evaluate_on: Mapping[str, object] | None) -> None:
         )
     if SAMPLED in (evaluate_on or {}):
         raise ValueError(f"`evaluate_on` must not use the name {SAMPLED!r}: the data sampled on.")
+
+
+def _check_parts(
+    local: LocalizedModel, reading: ModelReading, sites: Mapping[str, Sites | None]
+) -> None:
+    """Refuse γ and parts that do not fit the parameters."""
+    check_localization(local.localization, reading.center)
+    for part in (one for one in sites.values() if one is not None):
+        split(reading.center, part)
 
 
 @dataclass(frozen=True)

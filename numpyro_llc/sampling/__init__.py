@@ -9,8 +9,9 @@ computes the rows of any table, here or on an executor.
 """
 
 from numpyro_llc.sampling._clock import Clock
-from numpyro_llc.sampling._common_folder import CommonFolder
+from numpyro_llc.sampling._common_folder import CommonFolder, CommonRunFolder
 from numpyro_llc.sampling._compiled import OTHER_DATA, advance, forget_compiled, last_offsets, start
+from numpyro_llc.sampling._devices import mesh_of
 from numpyro_llc.sampling._draws import Draws, Finished, NonFiniteDraw
 from numpyro_llc.sampling._files import (
     damaged,
@@ -20,12 +21,14 @@ from numpyro_llc.sampling._files import (
     write_bytes,
     write_netcdf,
 )
+from numpyro_llc.sampling._folder import RunFolder
 from numpyro_llc.sampling._identity import fingerprint, plain
 from numpyro_llc.sampling._layout import Layout
 from numpyro_llc.sampling._lengths import evaluation_rows, finish
 from numpyro_llc.sampling._make_plan import make_plan
 from numpyro_llc.sampling._output import OutputFolder, check_output
 from numpyro_llc.sampling._plan import Plan, RunKeys, run_keys
+from numpyro_llc.sampling._processes import Processes
 from numpyro_llc.sampling._run import Run
 from numpyro_llc.sampling._schedule import (
     RELATIVE_ERROR,
@@ -41,6 +44,7 @@ __all__ = [
     "RELATIVE_ERROR",
     "Clock",
     "CommonFolder",
+    "CommonRunFolder",
     "Draws",
     "Executor",
     "Failed",
@@ -49,7 +53,9 @@ __all__ = [
     "NonFiniteDraw",
     "OutputFolder",
     "Plan",
+    "Processes",
     "Run",
+    "RunFolder",
     "RunKeys",
     "Schedule",
     "Until",
@@ -64,6 +70,7 @@ __all__ = [
     "forget_compiled",
     "last_offsets",
     "make_plan",
+    "mesh_of",
     "outcomes",
     "plain",
     "read_arrays",

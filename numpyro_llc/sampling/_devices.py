@@ -61,10 +61,7 @@ def placed(
     ValueError
         If the mesh does not fit the arrays.
     """
-    given = [*reading.arrays, *jax.tree.leaves(reading.center)]
-    own = [sharding for sharding in map(sharding_of, given) if sharding is not None]
-    if mesh is None and own:
-        mesh = max(map(plain, own), key=lambda one: len(one.axis_names))
+    mesh, own = mesh_of(reading, mesh)
     if mesh is None:
         return reading, None
     check_in_memory(reading.arrays, "`mesh`, or chain_method='parallel', takes")
@@ -109,6 +106,15 @@ def placed(
         replace(reading, program=program, arrays=arrays, center=center, center_losses=losses),
         mesh,
     )
+
+
+def mesh_of(reading: ModelReading, mesh: Mesh | None) -> tuple[Mesh | None, list[NamedSharding]]:
+    """The mesh given, or that on which arrays lie, and how these lie on several devices."""
+    given = [*reading.arrays, *jax.tree.leaves(reading.center)]
+    own = [sharding for sharding in map(sharding_of, given) if sharding is not None]
+    if mesh is None and own:
+        mesh = max(map(plain, own), key=lambda one: len(one.axis_names))
+    return mesh, own
 
 
 def row_axes(reading: ModelReading) -> tuple[int | None, ...]:

@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Self
 
 import jax
-from jax.sharding import Mesh
 
 from numpyro_llc.errors import CheckpointError
 from numpyro_llc.sampling._files import remove_parts, whole_file, write_bytes
 from numpyro_llc.sampling._identity import plain
 from numpyro_llc.sampling._lock import Lock, locked_for_a_moment
-from numpyro_llc.sampling._processes import Processes
 
 FORMAT = 6
 """Of what is on disk; raised where the same settings would go on to other draws."""
@@ -31,18 +29,10 @@ _CAUSES = ("x64", "model", "arguments", "data")
 """Settings that change others with them; they are compared first."""
 
 
-def check_output(output: object, mesh: Mesh | None = None) -> Path | None:
-    """The path of `output`, or an error if no folder can be there; nothing is made.
-
-    With the `mesh` of a table, which is written by one process alone.
-    """
+def check_output(output: object) -> Path | None:
+    """The path of `output`, or an error if no folder can be there; nothing is made."""
     if output is None:
         return None
-    if isinstance(mesh, Mesh) and Processes(mesh).are_several:
-        raise ValueError(
-            "`output` of a table is written by one process, and `mesh` has devices of "
-            f"{jax.process_count()}. Leave it out, and save the table that each process returns."
-        )
     if not isinstance(output, str | os.PathLike) or isinstance(os.fspath(output), bytes):
         raise TypeError(f"`output` must be the path of a folder; got {output!r}.")
     if not os.fspath(output).strip() or "\0" in os.fspath(output):

@@ -13,7 +13,7 @@ from numpyro_llc.local import EvaluationRows, check_start
 from numpyro_llc.models import Fields, Parameters, PyTree, let_go, on_host, reading_errors
 from numpyro_llc.sampling._bar import Bar
 from numpyro_llc.sampling._clock import Clock, Pace
-from numpyro_llc.sampling._common_folder import CommonFolder
+from numpyro_llc.sampling._common_folder import CommonRunFolder
 from numpyro_llc.sampling._compiled import CHUNK_DRAWS, Seen, advance, start
 from numpyro_llc.sampling._draws import (
     Draws,
@@ -64,7 +64,7 @@ class Run:
         rows: EvaluationRows | None = None,
         sites: tuple[str, ...] = (),
         cells: Fields | None = None,
-        folder: CommonFolder | None = None,
+        folder: CommonRunFolder | None = None,
         clock: Clock | None = None,
     ) -> None:
         self.plan, self.rows, self.sites, self.folder = plan, rows, sites, folder

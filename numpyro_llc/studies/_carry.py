@@ -27,7 +27,7 @@ class Carried(NamedTuple):
     """
 
     offsets: Parameters
-    highest: jax.Array
+    highest: np.ndarray
 
 
 def carried_from(run: Run, draws: Draws) -> Carried:
@@ -35,7 +35,7 @@ def carried_from(run: Run, draws: Draws) -> Carried:
     beta = float(run.target.inverse_temperature)
     potential = beta * draws.excess_loss + draws.statistics["penalty"]
     offsets = last_offsets(run.sampler, run.state, run.target.center)
-    return Carried(offsets, jnp.asarray(np.max(potential), jnp.result_type(float)))
+    return Carried(offsets, np.asarray(np.max(potential), jnp.result_type(float)))
 
 
 @jax.jit

@@ -32,7 +32,7 @@ from numpyro_llc.results import (
     status_of,
     text_of,
 )
-from numpyro_llc.sampling import Finished, Plan, Run, write_netcdf
+from numpyro_llc.sampling import CommonFolder, Finished, OutputFolder, Plan, Run, write_netcdf
 
 Row = dict[str, Any]
 """The cells of a run by column: numbers and texts."""
@@ -55,6 +55,8 @@ NUMBERS = (
 )
 TEXTS = ("status", "checks", "findings")
 """How a run went, which checks found something, and what."""
+FILE = "sweep.nc"
+"""The table of a sweep in its folder."""
 FOUND = "found"
 """The findings of a row as such, which no table keeps."""
 
@@ -126,11 +128,11 @@ def save(table: xr.Dataset, path: Path) -> None:
     write_netcdf(path, table.assign_attrs(attributes(table.attrs)))
 
 
-def keep(table: xr.Dataset, path: Path | None) -> None:
-    """Write the table, if there is a file for it; the error that it cannot be has the table."""
-    if path is not None:
+def keep(table: xr.Dataset, folder: CommonFolder[OutputFolder] | None) -> None:
+    """Write the table, if there is a folder for it; the error that it cannot be has the table."""
+    if folder is not None:
         try:
-            save(table, path)
+            folder.of_first(lambda own: save(table, own.path / FILE))
         except CheckpointError as error:
             error.table = table
             raise

@@ -18,6 +18,7 @@ from numpyro_llc.errors import DataError, ExecutorError, going_with, warn
 from numpyro_llc.local import Localization, LocalizedModel, check_localized
 from numpyro_llc.models import Arguments, PyTree
 from numpyro_llc.sampling import (
+    CommonFolder,
     Executor,
     Failed,
     OutputFolder,
@@ -30,7 +31,7 @@ from numpyro_llc.studies._cells import Axes, Cell, Group, Plans, groups, is_axis
 from numpyro_llc.studies._grid import resumed, settings_of
 from numpyro_llc.studies._plateau import recommend
 from numpyro_llc.studies._recipe import Recipe
-from numpyro_llc.studies._rows import Row, empty, failed_row, keep, write
+from numpyro_llc.studies._rows import FILE, Row, empty, failed_row, keep, write
 
 AXES = ("center", "batch_size", "step_size", "localization", "inverse_temperature")
 MAX_MEMORY = 2**30
@@ -125,7 +126,7 @@ def sweep(
     Ctrl-C returns the cells so far, the others NaN.
     """
     check_key(rng_key)
-    check_output(output, mesh)
+    check_output(output)
     check_positive("max_memory", max_memory, meaning="It is a number of bytes.")
     check_executor(executor, mesh, model_args, model_kwargs)
     local = check_localized(model)
@@ -140,23 +141,24 @@ def sweep(
     one_size = None if is_axis(batch_size) else cast("int | None", batch_size)
     plan_of = Plans(kernel, one_size, axes, Recipe(local, model_args, model_kwargs, schedule))
     with ExitStack() as stack:
-        path = None
+        processes, grid, folder = plan_of(cells[0]).processes, empty(axes), None
         if output is not None:
             settings = settings_of(axes, plan_of(cells[0]), rng_key, max_memory)
-            folder = stack.enter_context(OutputFolder(output, settings, what="sweep"))
-            path = folder.path / "sweep.nc"
-        grid = empty(axes) if path is None else resumed(path, empty(axes))
+            opened = partial(OutputFolder, output, settings, what="sweep")
+            folder = stack.enter_context(CommonFolder(opened, processes))
+            grid = folder.of_first(lambda own: resumed(own.path / FILE, empty(axes)))
         todo = _todo(grid)
-        if path is not None and todo:
+        if folder is not None and todo:
             folder.check_writable()
         tasks = _tasks(rng_key, cells, todo, plan_of, max_memory)
         stack.enter_context(going_with(lambda: grid))
         found = stack.enter_context(closing(outcomes(executor, partial(run_group, plan_of), tasks)))
-        with tqdm(total=len(todo), disable=not progress_bar, unit="cell") as bar:
+        is_hidden = not progress_bar or not processes.is_first
+        with tqdm(total=len(todo), disable=is_hidden, unit="cell") as bar:
             try:
                 for places, rows in found:
                     _write(grid, places, rows)
-                    keep(grid, path)
+                    keep(grid, folder)
                     bar.update(len(todo & set(places)))
             except KeyboardInterrupt:
                 warn("The sweep was interrupted: some cells are NaN.")
@@ -165,8 +167,8 @@ def sweep(
                 raise
         if "center" not in axes:
             grid.attrs |= _recommended(grid, list(axes))
-        if path is not None and (todo or folder.can_write):
-            keep(grid, path)
+        if folder is not None and (todo or folder.can_write):
+            keep(grid, folder)
     return grid
 
 

@@ -21,7 +21,13 @@ from numpyro_llc.errors import (
 from numpyro_llc.kernels import kernel_of
 from numpyro_llc.local import TRUTHS, LocalizedModel, as_localized
 from numpyro_llc.models import Arguments, PyTree
-from numpyro_llc.sampling import Executor, check_executor, check_output, check_schedule
+from numpyro_llc.sampling import (
+    Executor,
+    Processes,
+    check_executor,
+    check_output,
+    check_schedule,
+)
 from numpyro_llc.studies._automatic import with_chosen_localization
 from numpyro_llc.studies._centers import Centers
 from numpyro_llc.studies._checkpoint import Checkpoints
@@ -142,7 +148,7 @@ def llc_trajectory(
         replace(local, truth="center" if "center" in truths else truths[0]),
         model_args,
         model_kwargs,
-        check_output(output, mesh),
+        check_output(output),
         center=given.last,
         kernel=kernel,
         batch_size=batch_size,
@@ -154,9 +160,10 @@ def llc_trajectory(
     recipe = Recipe(replace(local, truth=truths[0]), model_args, model_kwargs, schedule)
     is_stacked = truth is not None and not isinstance(truth, str)
     checkpoints = Checkpoints(recipe, chosen, truths)
+    is_hidden = not progress_bar or not Processes(schedule.mesh).is_first
     with (
         Walk(rng_key, checkpoints, output, is_warm, is_stacked) as walk,
-        tqdm(total=given.count, disable=not progress_bar, unit="checkpoint") as bar,
+        tqdm(total=given.count, disable=is_hidden, unit="checkpoint") as bar,
     ):
         try:
             for count in walk.visit(given, executor):
@@ -170,13 +177,16 @@ def llc_trajectory(
         except Exception as error:  # of whatever kind: what was computed is not lost with it
             if not walk.num_rows:
                 raise
-            raise TrajectoryError(
-                f"Checkpoint {walk.at} of `centers` failed: {type(error).__name__}: "
-                f"{str(error).rstrip('.')}. The rows before it are in this error's "
-                "`trajectory`" + (f", and in {str(output)!r}." if output is not None else "."),
-                walk.table(),
-            ) from error
+            raise TrajectoryError(_text(walk, error), walk.table()) from error
         return walk.table()
+
+
+def _text(walk: Walk, error: Exception) -> str:
+    """What to say of a checkpoint that failed."""
+    what = f"Checkpoint {walk.at} of `centers` failed: {type(error).__name__}"
+    where = "" if walk.output is None else f", and in {str(walk.output)!r}"
+    reason = str(error).rstrip(".")
+    return f"{what}: {reason}. The rows before it are in this error's `trajectory`{where}."
 
 
 def _is_warm(warm_start: bool | None, executor: Executor | None) -> bool:

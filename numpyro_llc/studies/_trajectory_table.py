@@ -2,18 +2,21 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from jax.tree_util import PyTreeDef
 
 from numpyro_llc.errors import CheckpointError
+from numpyro_llc.models import on_host
 from numpyro_llc.sampling import (
+    CommonFolder,
     OutputFolder,
+    Processes,
     damaged,
     read_arrays,
     write_arrays,
@@ -22,6 +25,8 @@ from numpyro_llc.sampling import (
 from numpyro_llc.studies._carry import Carried
 from numpyro_llc.studies._rows import NUMBERS, TEXTS, Row, save
 
+LINES = "trajectory.jsonl"
+"""The checkpoints of a folder, one a line."""
 BROKEN = ("failed", "diverged")
 """States of rows from which no chains are carried over."""
 COLUMNS = (*NUMBERS, "carried", *TEXTS)
@@ -51,16 +56,18 @@ class TrajectoryTable:
         settings: dict[str, object],
         truths: Sequence[str],
         is_stacked: bool,
+        processes: Processes,
     ) -> None:
-        self.truths, self.is_stacked = tuple(truths), is_stacked
+        self.output, self.truths, self.is_stacked = output, tuple(truths), is_stacked
         self.checkpoints: dict[int, Checkpoint] = {}
         self.marked: set[int] = set()
         self.known: dict[int, Checkpoint] = {}
-        self.folder: OutputFolder | None = None
+        self.folder: CommonFolder[OutputFolder] | None = None
         if output is not None:
-            self.folder = OutputFolder(output, settings, what="trajectory")
+            opened = partial(OutputFolder, output, settings, what="trajectory")
+            self.folder = CommonFolder(opened, processes)
             try:
-                self.known = _read(self._table, self.truths)
+                self.known = self.folder.of_first(lambda own: _read(own.path / LINES, self.truths))
             except BaseException:
                 self.close()
                 raise
@@ -71,15 +78,9 @@ class TrajectoryTable:
             self.folder.close()
 
     @property
-    def _table(self) -> Path:
-        assert self.folder is not None
-        return self.folder.path / "trajectory.jsonl"
-
-    @property
-    def _chains(self) -> Path:
-        """Of the last checkpoint; those of the one before stay until its line is written."""
-        assert self.folder is not None
-        return self.folder.path / f"chains-{len(self.checkpoints) % 2}.npz"
+    def _chains(self) -> str:
+        """The file of the last checkpoint; the one before stays until its line is written."""
+        return f"chains-{len(self.checkpoints) % 2}.npz"
 
     def recall(self, place: Place) -> bool:
         """Take a checkpoint from the folder, if it is there; its centre must be the same."""
@@ -90,7 +91,7 @@ class TrajectoryTable:
             return False
         if known["center"] != place.center or known["step"] != place.step:
             raise CheckpointError(
-                f"`output` {str(self._table.parent)!r} holds another checkpoint {place.number} "
+                f"`output` {str(self.output)!r} holds another checkpoint {place.number} "
                 f"(step {known['step']:g}) than `centers` now gives (step {place.step:g}). Choose "
                 "another folder."
             )
@@ -108,13 +109,19 @@ class TrajectoryTable:
         whole = [truth for truth, row in rows.items() if row["status"] not in BROKEN]
         if not whole:
             return {}
-        arrays, count = read_arrays(self._chains), len(self.checkpoints)
-        try:
-            if int(arrays["rows"]) != count:
-                raise ValueError(f"it is of row {int(arrays['rows'])}, not {count}")
-            return {truth: _carried(arrays, truth, form) for truth in whole}
-        except (KeyError, ValueError) as error:
-            raise damaged(self._chains, error) from error
+        count = len(self.checkpoints)
+
+        def read(own: OutputFolder) -> dict[str, Carried]:
+            path = own.path / self._chains
+            arrays = read_arrays(path)
+            try:
+                if int(arrays["rows"]) != count:
+                    raise ValueError(f"it is of row {int(arrays['rows'])}, not {count}")
+                return {truth: _carried(arrays, truth, form) for truth in whole}
+            except (KeyError, ValueError) as error:
+                raise damaged(path, error) from error
+
+        return self.folder.of_first(read)
 
     def add(
         self,
@@ -126,17 +133,21 @@ class TrajectoryTable:
         self.checkpoints[place.number] = {**place._asdict(), "rows": dict(rows)}
         if self.folder is None:
             return
-        if carried:
-            arrays = {"rows": np.asarray(len(self.checkpoints))}
-            for truth, chains in carried.items():
-                leaves = map(np.asarray, jax.tree.leaves(chains.offsets))
-                arrays |= {f"{truth} offsets {k}": leaf for k, leaf in enumerate(leaves)}
-                arrays[f"{truth} highest"] = np.asarray(chains.highest)
-            write_arrays(self._chains, arrays)
+        arrays = {"rows": np.asarray(len(self.checkpoints))}
+        for truth, chains in (carried or {}).items():
+            leaves = map(on_host, jax.tree.leaves(chains.offsets))
+            arrays |= {f"{truth} offsets {k}": leaf for k, leaf in enumerate(leaves)}
+            arrays[f"{truth} highest"] = np.asarray(chains.highest)
         # What is known and was not recalled yet, behind a row that was missing, stays.
         both = sorted({**self.known, **self.checkpoints}.items())
         lines = "".join(json.dumps(one) + "\n" for k, one in both if k not in self.marked)
-        write_bytes(self._table, lines.encode())
+
+        def written(own: OutputFolder) -> None:
+            if carried:
+                write_arrays(own.path / self._chains, arrays)
+            write_bytes(own.path / LINES, lines.encode())
+
+        self.folder.of_first(written)
 
     def mark(self, place: Place, rows: Mapping[str, Row]) -> None:
         """Keep a checkpoint whose worker failed, but not on disk: the next call tries it again."""
@@ -169,12 +180,12 @@ class TrajectoryTable:
         if self.folder is None:
             return
         if self.folder.can_write or len(self.checkpoints) > len(self.known):
-            save(table, self.folder.path / "trajectory.nc")
+            self.folder.of_first(lambda own: save(table, own.path / "trajectory.nc"))
 
 
 def _carried(arrays: Mapping[str, np.ndarray], truth: str, form: PyTreeDef) -> Carried:
-    offsets = [jnp.asarray(arrays[f"{truth} offsets {k}"]) for k in range(form.num_leaves)]
-    return Carried(jax.tree.unflatten(form, offsets), jnp.asarray(arrays[f"{truth} highest"]))
+    offsets = [arrays[f"{truth} offsets {k}"] for k in range(form.num_leaves)]
+    return Carried(jax.tree.unflatten(form, offsets), arrays[f"{truth} highest"])
 
 
 def _read(path: Path, truths: Sequence[str]) -> dict[int, Checkpoint]:

@@ -115,7 +115,8 @@ class Walk:
             "warm_start": self.warm_start,
             "truth": list(self.checkpoints.truths),
         }
-        record = TrajectoryTable(self.output, settings, self.checkpoints.truths, self.is_stacked)
+        truths, processes = self.checkpoints.truths, self.checkpoints.plan.processes
+        record = TrajectoryTable(self.output, settings, truths, self.is_stacked, processes)
         self.record = record
         for earlier, why in self.failed:
             if not record.recall(earlier):
