@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -166,12 +166,9 @@ def refined_llc(
     data = [SAMPLED, *(evaluate_on or {})]
     so_far = partial(_so_far, rows, sites, data)
     tasks = ((place, (place, part)) for place, part in enumerate(sites.values()))
-    processes = Processes(mesh_of(reading, schedule.mesh)[0])
     is_hidden = not progress_bar or executor is None  # each run has a bar of its own
     with (
-        nullcontext()
-        if folder is None
-        else CommonFolder(partial(OutputFolder, folder, {}, what="refinement"), processes),
+        _opened(folder, Processes(mesh_of(reading, schedule.mesh)[0])),
         going_with(so_far),
         closing(outcomes(executor, work, tasks)) as found,
         tqdm(total=len(sites), disable=is_hidden, unit="refinement") as bar,
@@ -207,6 +204,13 @@ def _check_parts(
     check_localization(local.localization, reading.center)
     for part in (one for one in sites.values() if one is not None):
         split(reading.center, part)
+
+
+def _opened(path: Path | None, processes: Processes) -> AbstractContextManager:
+    """The folder of all refinements, which no other call writes to."""
+    if path is None:
+        return nullcontext()
+    return CommonFolder(partial(OutputFolder, path, {}, what="refinement"), processes)
 
 
 @dataclass(frozen=True)
