@@ -64,6 +64,7 @@ def step_with(noise, *, metric=None, size=STEP, curved=CURVED, noisy=None, gamma
         localization=jnp.asarray(gamma),
         step_size=jnp.asarray(size),
         whole_step=jnp.asarray(size),
+        warming=jnp.array(False),
     )
 
 

@@ -110,6 +110,31 @@ def minibatches(kernel, batch_size=50):
 
 
 @pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_chains_that_begin_far_too_high_end_at_the_temperature_of_the_density(kernel):
+    """From 20 000 nats above the minimum, after a warm-up of 2000 steps."""
+    x = QUADRATIC[:, :2]
+    idata = nllc.estimate_llc(
+        random.key(0),
+        quadratic,
+        (x, np.zeros(1000)),
+        center={"w": np.full(2, 15.0)},
+        localization=1.0,
+        kernel=kernel,
+        num_warmup=2000,
+        num_samples=1000,
+        thinning=10,
+        progress_bar=False,
+    )
+    around = idata["posterior"]["llc"].to_numpy()
+    tempered = np.diag(x.T @ x) / np.log(1000)
+    precision = tempered + 1.0
+    slope = tempered * 15.0 / precision  # of the loss, where γ's pull towards 15 balances it
+    variance = np.sum(0.5 * (tempered / precision) ** 2 + slope**2 / precision)
+    assert np.var(around) == pytest.approx(variance, rel=0.15)
+
+
+@pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
 def test_draws_record_the_slope_at_the_center():
     """``β ∇nL(z*) · (z - z*)`` over all data, whatever the batches; 0 at a minimum."""
     settings = {

@@ -25,7 +25,8 @@ class Step(NamedTuple):
     ``function(product, x, *others)`` with a ``Product``: what replaces `x`, of chains ``[chain,
     ...]`` as all arguments are, which it may take one by one and write in their place. `metric` is
     the diagonal G of a preconditioner, or None. `localization` is the mean γ of the sites.
-    `step_size` is ε of this substep, `whole_step` that of the whole step.
+    `step_size` is ε of this substep, `whole_step` that of the whole step; `warming` whether it is
+    of the warm-up.
     """
 
     gradient: Callable[[Parameters], Parameters]
@@ -35,6 +36,7 @@ class Step(NamedTuple):
     localization: jax.Array
     step_size: jax.Array
     whole_step: jax.Array
+    warming: jax.Array
 
 
 class Rule(Protocol):

@@ -277,10 +277,10 @@ class StochasticSampler:
             localization=jnp.mean(jnp.stack(list(target.localization.values()))),
             step_size=step_size,
             whole_step=tuning.step_size,
+            warming=state.warming,
         )
         z, inner, used = self.rule.advance(state.z, state.inner, given)
-        since = state.i - EARLY_STEPS
-        tuning = learned(tuning, used, state.i, since, state.warming)
+        tuning = learned(tuning, used, state.i, state.i - EARLY_STEPS, state.warming)
         return state._replace(z=z, inner=inner, tuning=tuning)
 
     def _uses_anchor(self, tuning: Tuning) -> jax.Array:

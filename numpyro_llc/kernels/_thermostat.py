@@ -41,6 +41,10 @@ class ThermostatRule:
     at d/2, each kick carries the friction ``ε²/2 V p`` that balances the gradient noise in each
     direction (SGHMC, Chen, Fox & Guestrin 2014, with V from the batch).
 
+    In the warm-up ξ also falls back to a at the rate a. A chain that begins E nats too high heats
+    it to about ``√(2E/d)``, from which it otherwise falls by at most 1 in a unit of time, that is
+    ``1/ε`` steps: so long the chain would be too cold.
+
     Attributes
     ----------
     friction : float or None
@@ -66,7 +70,8 @@ class ThermostatRule:
     ) -> tuple[Parameters, Thermostat, Parameters]:
         (p, above), h = inner, step.step_size
         friction = self._friction(step)
-        z, above = _move(z, p, 0.5 * h), above + 0.5 * h * _heat(p)
+        kept = jnp.exp(-0.5 * h * jnp.where(step.warming, friction, 0.0))
+        z, above = _move(z, p, 0.5 * h), kept * above + 0.5 * h * _heat(p)
         xi = friction + above
         decay = jnp.exp(-h * xi)
         safe = jnp.where(jnp.abs(xi) < SLOW, 1.0, xi)
@@ -74,7 +79,7 @@ class ThermostatRule:
         root = jnp.sqrt(friction * spread)
         thermal = step.noise(p), decay, root
         between = _thermal(p, *thermal)
-        above, z = above + 0.5 * h * _heat(between), _move(z, between, 0.5 * h)
+        above, z = kept * above + 0.5 * h * _heat(between), _move(z, between, 0.5 * h)
         gradient = step.gradient(z)
 
         def kicked(
