@@ -261,6 +261,7 @@ RUN = {
     "how-to/model-comparison": 'args, centers = (x, y), {"one": center, "other": center.params}',
     "how-to/networks": NETWORK,
     "how-to/plots": "",
+    "how-to/posterior": "",
     "how-to/report": "",
     "how-to/resume": "",
     "how-to/sweep": "",
