@@ -20,6 +20,12 @@ AUTOMATIC = "auto"
 """The `localization` that is chosen at the centre, by the functions that can."""
 
 
+def shown(value: object) -> str:
+    """A value as messages have it: its type where its text is long, as that of a result is."""
+    text = repr(value)
+    return f"a {type(value).__name__}" if len(text) > 80 or "\n" in text else text
+
+
 def number(value: float, digits: int = 4) -> str:
     """A number as messages have it: 16590 and not 1.659e+04, but 1.3e-07."""
     short = f"{value:z.{digits}g}"
@@ -141,7 +147,10 @@ def check_gamma(gamma: object) -> Gamma:
         )
     if isinstance(gamma, jax.core.Tracer):
         return gamma
-    meaning = "It is the precision of the Gaussian around the centre, in unconstrained space."
+    meaning = (
+        "It is the precision of the Gaussian around the centre, in unconstrained space; a dict "
+        "gives it by site, and 'auto' has it chosen."
+    )
     return check_positive("localization", gamma, meaning=meaning, zero=True)
 
 

@@ -163,6 +163,8 @@ def _plot(options: argparse.Namespace) -> None:
     from numpyro_llc.plots import plot_trace
 
     picture = options.output or options.file.with_suffix(".png")
+    if not picture.parent.is_dir():
+        options.refuse(f"--output: there is no folder {picture.parent}")
     with _result(options) as idata:
         plot_trace(idata)[0].figure.savefig(picture, dpi=120)
     print(f"Picture: {picture.resolve()}")

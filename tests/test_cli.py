@@ -117,6 +117,9 @@ def test_files_that_are_no_result_are_refused_without_a_traceback(tmp_path, caps
     with pytest.raises(SystemExit, match="2"):
         main(["summary", str(path), "--estimators", "man"])
     assert "`estimators`" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        main(["plot", str(path), f"--output={tmp_path / 'none' / 'trace.png'}"])
+    assert "there is no folder" in capsys.readouterr().err
 
 
 def test_ctrl_c_says_where_the_rows_are(monkeypatch, capsys, tmp_path):

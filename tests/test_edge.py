@@ -1,5 +1,7 @@
 """Likelihoods that are largest at the edge of a support, or at infinity; and some that are not."""
 
+import warnings
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -140,6 +142,44 @@ def test_an_ordinary_center_has_no_edge():
     center = nllc.find_center(jax.random.key(0), categories, (ALL,), num_starts=2)
     assert center.edge == ()
     assert center.converged
+
+
+def mixture(y):
+    weights = numpyro.sample("weights", dist.Dirichlet(jnp.ones(3)))
+    means = numpyro.sample("means", dist.Normal(0.0, 5.0).expand([3]).to_event(1))
+    component = dist.MixtureSameFamily(dist.Categorical(weights), dist.Normal(means))
+    with numpyro.plate("N", len(y)):
+        numpyro.sample("y", component, obs=y)
+
+
+@pytest.mark.parametrize("seed", [5, 15])
+def test_a_millionth_of_a_nat_leads_to_no_edge(seed):
+    """Of components that the data do not need, a valley of equal loss reaches an empty one."""
+    y = np.random.default_rng(seed).normal(size=200)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        center = nllc.find_center(jax.random.key(0), mixture, (y,))
+    assert center.converged
+    assert np.all(np.abs(center.params["means"]) < 1.0)
+
+
+def test_a_constant_loss_has_no_edge():
+    """A hinge, whose margins are all met at a point that is far from zero."""
+
+    def hinge(x):
+        w = numpyro.sample("w", dist.Normal(0.0, 10.0))
+        with numpyro.plate("N", len(x)):
+            numpyro.factor("loss", -jnp.maximum(0.0, 1.0 - w * x))
+
+    x = np.linspace(0.5, 1.0, 50)
+    local = nllc.localize(hinge, center={"w": 5.0}, likelihood_factors=["loss"])
+    assert curvature_at_center(local.target(local.read((x,)))[0], jax.random.key(0)).edge == ()
+
+
+def test_the_mode_of_a_posterior_at_the_edge_is_not_sent_to_the_mode():
+    with pytest.warns(nllc.LLCWarning, match="posterior density is largest at the edge") as seen:
+        nllc.find_center(jax.random.key(0), categories, (EMPTY,), objective="map", num_starts=2)
+    assert "objective='map'" not in str(seen[0].message)
 
 
 ANGLES = vonmises.rvs(3.0, loc=np.pi, size=40, random_state=1)

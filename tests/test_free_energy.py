@@ -472,6 +472,19 @@ def test_what_cannot_be_compared_is_said(results, settings, message):
         nllc.compare({name: result(draws(1.0), 0.0) for name in results}, **settings)
 
 
+def test_a_result_in_the_place_of_a_dict_is_refused_in_one_line():
+    with pytest.raises(TypeError, match="must be a dict") as seen:
+        nllc.compare(result(draws(1.0), 0.0))
+    assert len(str(seen.value)) < 100
+
+
+@pytest.mark.parametrize("what", ["localization", "inverse_temperature"])
+def test_results_at_other_settings_are_warned_of(what):
+    one, other = (result(draws(1.0), 0.0, **{what: value}) for value in (0.1, 0.2))
+    with pytest.warns(nllc.LLCWarning, match=f"different `{what}`: .*0.1.*0.2"):
+        nllc.compare({"one": one, "other": other})
+
+
 def test_different_data_are_refused():
     one = result(draws(1.0), 0.0)
     with pytest.raises(ValueError, match="the same `num_data`; got {'a': 1000, 'b': 999}"):

@@ -1,6 +1,7 @@
 """Networks of flax, nnx and equinox, as NumPyro takes them."""
 
 import pickle
+import warnings
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -436,3 +437,47 @@ def test_data_and_functions_that_do_not_fit_a_network_model_are_refused_by_name(
         read_model(
             nllc.network_model(linear, params), (ROWS, ROWS[:, 0]), None, center={"params": params}
         )
+
+
+def test_an_error_of_the_network_says_how_it_was_called():
+    net = Linen()
+    params = net.init(jax.random.key(0), X)
+    model = nllc.network_model(net.apply, params)
+    with pytest.raises(Exception, match="Dense") as seen:
+        read_model(model, (np.ones((30, 3)), Y), None, center={"params": params})
+    assert "arrays of shapes [(30, 3)]" in seen.value.__notes__[0]
+
+
+def test_other_collections_of_a_linen_module_are_no_parameters():
+    variables = Linen(normalized=True).init(jax.random.key(0), X)
+    with pytest.raises(ValueError, match=r"collections \['batch_stats'\] .* would be sampled"):
+        nllc.network_model(Linen(normalized=True).apply, variables)
+
+
+def test_masks_may_have_the_collection_of_the_variables():
+    net = Linen()
+    params = net.init(jax.random.key(0), X)
+    masks = jax.tree.map(lambda leaf: leaf.ndim == 1, params)
+    local = nllc.localize(
+        nllc.network_model(net.apply, params), center={"params": params}, sites={"params": masks}
+    )
+    assert local.target(local.read((X, Y)))[0].dimension == WIDTH + 1
+
+
+def test_labels_from_one_are_told_where_they_begin():
+    params = {"w": np.ones((2, 3)), "b": np.zeros(3)}
+    model = nllc.network_model(linear, params, "categorical")
+    data = ROWS, np.arange(len(ROWS)) % 3 + 1
+    with pytest.raises(nllc.NonFiniteLossError, match="run from 0 to K - 1"):
+        nllc.estimate_llc(jax.random.key(0), model, data, center={"params": params})
+    with pytest.raises(nllc.NonFiniteLossError, match="run from 0 to K - 1"):
+        nllc.find_center(jax.random.key(0), model, data, num_starts=2)
+
+
+def test_n_that_is_that_of_a_batch_is_warned_of():
+    params = {"w": np.ones((2, 1)), "b": np.zeros(1)}
+    local = nllc.localize(nllc.network_model(linear, params), center={"params": params}, num_data=5)
+    lengths = {"num_warmup": 5, "num_samples": 5, "progress_bar": False}
+    warnings.simplefilter("ignore")  # what is found of a run this short
+    with pytest.warns(nllc.LLCWarning, match="`num_data` is 5, as `batch_size` is, .* 10 data"):
+        nllc.estimate_llc(jax.random.key(0), local, (ROWS, ROWS[:, :1]), batch_size=5, **lengths)

@@ -6,9 +6,11 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from numpyro_llc._checks import shown
+from numpyro_llc.errors import warn
 from numpyro_llc.evidence._criteria import FreeEnergy, bic, local_free_energy, wbic
 from numpyro_llc.inference_data import InferenceData, comparison_columns, group_of
-from numpyro_llc.results import findings
+from numpyro_llc.results import findings, report_of
 
 Result = InferenceData | FreeEnergy
 """What is compared."""
@@ -59,6 +61,11 @@ def compare(
     ValueError, TypeError
         If nothing is given, or the data or the criteria differ.
 
+    Warns
+    -----
+    LLCWarning
+        If γ or β differ, on which λ̂ depends.
+
     Notes
     -----
     The weights are posterior probabilities of the models, for equal ones before the data, if the
@@ -70,8 +77,8 @@ def compare(
     of one kind: the log evidence is the sum of the log predictive densities of the data one after
     another, each given those before it.
     """
-    if not isinstance(results, Mapping):
-        raise TypeError(f"`results` must be a dict {{name: result}}; got {results!r}.")
+    if not isinstance(results, Mapping) or isinstance(results, InferenceData):
+        raise TypeError(f"`results` must be a dict {{name: result}}; got {shown(results)}.")
     if not results:
         raise ValueError("`results` is empty: give at least one {name: result}.")
     energies = _energies(results, criterion, multiplicity)
@@ -119,6 +126,8 @@ def _energies(
         else:
             energies[name] = CRITERIA[criterion](result)
     _check_alike(results, energies)
+    if criterion != "bic":
+        _warn_of_settings(results)
     return energies
 
 
@@ -134,6 +143,18 @@ def _multiplicities(
             f"{list(multiplicity)}."
         )
     return {**multiplicity}
+
+
+def _warn_of_settings(results: Mapping[str, Result]) -> None:
+    """Warn of λ̂ at different γ or β: they are not of one kind."""
+    reports = {k: report_of(x) for k, x in results.items() if not isinstance(x, FreeEnergy)}
+    for what in ("localization", "inverse_temperature"):
+        found = {name: getattr(report, what) for name, report in reports.items()}
+        if len({value for value in found.values() if isinstance(value, float)}) > 1:
+            warn(
+                f"The results were drawn at different `{what}`: {found}. λ̂ depends on it, and so "
+                "does the ranking. Estimate all at one value."
+            )
 
 
 def _check_alike(results: Mapping[str, Result], energies: Mapping[str, FreeEnergy]) -> None:

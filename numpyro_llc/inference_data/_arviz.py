@@ -90,7 +90,10 @@ def read_netcdf(path: str | os.PathLike[str]) -> InferenceData:
     try:
         found = az.from_netcdf(os.fspath(path))
     except (OSError, ValueError) as error:
-        raise ValueError(f"{os.fspath(path)} cannot be read as netCDF: {error}") from error
+        raise ValueError(
+            f"{os.fspath(path)} cannot be read as netCDF ({type(error).__name__}). Give a file "
+            "that `to_netcdf` of a result wrote."
+        ) from error
     draws = group_of(found, "posterior")
     if draws is None or "llc" not in draws:
         raise ValueError(

@@ -12,7 +12,7 @@ from numpyro_llc.local._curvature import (
     rounding,
 )
 from numpyro_llc.local._derivatives import inner
-from numpyro_llc.local._edge import AT_THE_EDGE, edge_of
+from numpyro_llc.local._edge import AT_THE_EDGE, BY_THE_PRIOR, edge_of
 from numpyro_llc.local._evaluation import (
     OF_DRAWS,
     ROWS_ALWAYS_AFFORDABLE,
@@ -74,6 +74,7 @@ from numpyro_llc.local._total_loss import check_finite, total_loss
 
 __all__ = [
     "AT_THE_EDGE",
+    "BY_THE_PRIOR",
     "Anchor",
     "CHAINS",
     "Center",

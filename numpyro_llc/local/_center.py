@@ -176,10 +176,10 @@ def find_center(
     for _ in range(2):
         ends = minimize(program, max_steps, ends, reading.arrays)
     losses = losses_at(program, ends, reading.arrays)
-    excess, best = best_of(losses)
+    excess, best = best_of(losses, ends)
     target = _target_at(program, reading.arrays, _item(ends, best), _item(losses, best))
     found = curvature_at_center(target, key_check)
-    doubt = doubt_of(found, target)
+    doubt = doubt_of(found, target, objective)
     center = Center(
         params=constrain(
             reading.program, reading.program.parameters, target.center, reading.arrays

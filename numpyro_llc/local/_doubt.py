@@ -3,7 +3,7 @@
 import numpy as np
 
 from numpyro_llc.local._curvature import Curvature, lowest_curvature
-from numpyro_llc.local._edge import AT_THE_EDGE, edge_of
+from numpyro_llc.local._edge import AT_THE_EDGE, BY_THE_PRIOR, edge_of
 from numpyro_llc.local._slope import TRAP
 from numpyro_llc.local._target import LocalTarget
 from numpyro_llc.local._total_loss import total_loss
@@ -17,10 +17,13 @@ FLAT_CURVATURE, ROUNDED_CURVATURE = 1e-6, 1e-2
 gone, what rounding leaves of one may be larger."""
 
 
-def doubt_of(found: Curvature, target: LocalTarget) -> str:
+def doubt_of(found: Curvature, target: LocalTarget, objective: str) -> str:
     """Why the end is no local minimum of the objective, with the numbers; empty if it is one."""
     if found.edge:
-        return f"`find_center` found no minimum inside: {edge_of(found.edge)}. {AT_THE_EDGE}"
+        is_map = objective == "map"
+        where = edge_of(found.edge, "posterior density" if is_map else "likelihood")
+        remedy = AT_THE_EDGE if is_map else f"{AT_THE_EDGE} {BY_THE_PRIOR}"
+        return f"`find_center` found no minimum inside: {where}. {remedy}"
     if not np.isfinite(found.largest):
         return (
             "`find_center` stopped where derivatives of the loss are not finite "
@@ -32,8 +35,8 @@ def doubt_of(found: Curvature, target: LocalTarget) -> str:
         remedy = remedy_of(target) if is_gone else "Use objective='map'."
         return (
             f"`find_center` stopped where the loss is flat (largest Hessian eigenvalue "
-            f"{found.largest:.3g}): there may be no minimum (separable classes, a scale that goes "
-            f"to zero). {remedy}"
+            f"{found.largest:.3g}): it is constant there, as a hinge loss is, or there is no "
+            f"minimum (separable classes, a scale that goes to zero). {remedy}"
         )
     beta, gamma = float(target.inverse_temperature), min(map(float, target.localization.values()))
     lowest = lowest_curvature(found.largest, beta, gamma)

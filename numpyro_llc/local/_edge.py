@@ -13,6 +13,9 @@ from numpyro_llc.models import Parameters, on_host, shapes_of
 
 FAR = 2.0
 """An unconstrained coordinate beyond this may be on its way to an edge: of a share, below 12 %."""
+AT_THE_END = 5.0
+"""A coordinate beyond this may have arrived. Nearer, a share is above 0.6 %, so that the loss of a
+single datum would still fall by more than the tolerance: where it does not, it is a valley."""
 FLAT_DIRECTION = 0.05
 """Nats per unit: with a smaller eigenvalue, real parameters too may be on their way out."""
 TOLERANCE = 1e-3
@@ -28,17 +31,21 @@ MOST_PROBES = 16
 AT_THE_EDGE = (
     "Leave out of the model what is zero or certain there (an empty category, a scale that "
     "vanishes, a column that separates the classes), or hold that site fixed and sample the others "
-    "(`sites`). The mode of the posterior, find_center(objective='map'), lies inside if the prior "
-    "keeps off the edge; λ̂ there is of a slope, not of a minimum. An angle (VonMises) has no edge "
-    "after numpyro.infer.reparam.CircularReparam."
+    "(`sites`). Of a network that separates its classes, localize where training ended, with "
+    "truth='center'. For the evidence, nllc.evidence.temperature_ladder needs no minimum. An angle "
+    "(VonMises) has no edge after numpyro.infer.reparam.CircularReparam."
 )
 """What can be done."""
+BY_THE_PRIOR = (
+    "The mode of the posterior, find_center(objective='map'), lies inside if the prior keeps off "
+    "the edge; the loss has a slope there, which lowers λ̂."
+)
 
 
-def edge_of(sites: Sequence[str]) -> str:
+def edge_of(sites: Sequence[str], what: str = "likelihood") -> str:
     """What is the matter, in words."""
     named = ", ".join(f"`{name}`" for name in sites)
-    return f"the likelihood is largest at the edge of {named} (of the support, or at infinity)"
+    return f"the {what} is largest at the edge of {named} (of the support, or at infinity)"
 
 
 def edge_sites(target: LocalTarget, hessian: np.ndarray | None) -> tuple[str, ...]:
@@ -50,16 +57,12 @@ def edge_sites(target: LocalTarget, hessian: np.ndarray | None) -> tuple[str, ..
     nL) has a flat direction, also those of real sites, the sites as a whole, and the flat
     directions themselves.
     """
-    leaves = jax.tree.leaves(target.center)
-    center = np.concatenate([np.ravel(on_host(leaf)).astype(np.float64) for leaf in leaves])
+    center = _raveled(target.center)
     names = _names(target.center)
     flat = _flat_directions(hessian)
     candidates = np.abs(center) >= FAR
     if not len(flat) and np.any(candidates):
-        constrained = target.program.constrained(
-            target.whole(target.center), shapes_of(target.arrays)
-        )
-        candidates &= np.isin(names, constrained)
+        candidates &= np.isin(names, _constrained(target))
     order = [k for k in np.argsort(-np.abs(center)) if candidates[k]]
     directions = [_unit(k, center.size) for k in order[:MOST_PROBES]]
     if len(flat):
@@ -102,10 +105,27 @@ def _found(target: LocalTarget, directions: list[np.ndarray], names: np.ndarray)
         outward, inward = (on_host(x).astype(np.float64) for x in _losses_along(target, along))
         finite = np.r_[0.0, outward[np.isfinite(outward)]]
         falls = finite.size > 1 and np.all(np.diff(finite) <= TOLERANCE)
+        at_end = abs(_raveled(target.center) @ direction) >= AT_THE_END
+        # Where real parameters go on without any change, the loss is constant and has no edge.
+        at_end &= np.any(outward != 0.0) or _is_constrained(target, direction, names)
+        falls &= at_end or np.min(finite) < -TOLERANCE
         if falls and np.any(inward > TOLERANCE):
             shares = {name: np.sum(direction[names == name] ** 2) for name in dict.fromkeys(names)}
             found[str(max(shares, key=lambda name: shares[name]))] = None
     return tuple(found)
+
+
+def _constrained(target: LocalTarget) -> tuple[str, ...]:
+    return target.program.constrained(target.whole(target.center), shapes_of(target.arrays))
+
+
+def _is_constrained(target: LocalTarget, direction: np.ndarray, names: np.ndarray) -> bool:
+    return bool(np.any(np.isin(names[direction != 0.0], _constrained(target))))
+
+
+def _raveled(center: Parameters) -> np.ndarray:
+    leaves = [np.ravel(on_host(leaf)).astype(np.float64) for leaf in jax.tree.leaves(center)]
+    return np.concatenate(leaves)
 
 
 def _names(center: Parameters) -> np.ndarray:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import PyTreeDef
 
-from numpyro_llc.models import PARAMS, Parameters, PyTree, by_site, named_leaves
+from numpyro_llc.models import PARAMS, Parameters, PyTree, by_site, named_leaves, pure_parameters
 
 Sites = str | Sequence[str] | Mapping[str, PyTree]
 """What to sample: names of sites or of parts of them, or masks by site."""
@@ -165,7 +165,7 @@ def _masks(center: Parameters, sites: object) -> list[np.ndarray]:
     sites = by_site(_of_modules(center, sites), list(center), ())
     if unknown := [name for name in sites if name not in center]:
         raise ValueError(f"`sites` names {unknown}; the model has {list(center)}.")
-    full = {name: sites.get(name, False) for name in center}
+    full = {name: _as_sampled(sites.get(name, False), center[name]) for name in center}
     try:
         spread = jax.tree.map(
             lambda mask, part: jax.tree.map(lambda _: np.asarray(mask), part), full, center
@@ -180,6 +180,11 @@ def _masks(center: Parameters, sites: object) -> list[np.ndarray]:
         _checked(name, mask, jnp.shape(leaf))
         for (name, leaf), mask in zip(_named(center).items(), masks, strict=True)
     ]
+
+
+def _as_sampled(mask: PyTree, part: PyTree) -> PyTree:
+    """A mask like a user's pytree, as the site holds it: of Linen without its collection."""
+    return mask if isinstance(part, Mapping) and "params" in part else pure_parameters(mask)
 
 
 def _of_modules(center: Parameters, sites: Mapping[str, PyTree]) -> Parameters:

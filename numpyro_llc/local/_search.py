@@ -14,6 +14,9 @@ from numpyro_llc.models import Arrays, Losses, Parameters, Program, PyTree
 TIE_NATS, TIE_SHARE = 1e-2, 1e-6
 """Two ends are one minimum if their objectives differ by less: in nats, and relative to the loss,
 of which float32 tells no more."""
+AS_LOW_NATS, AS_LOW_SHARE = 1e-4, 1e-7
+"""Ends whose objectives differ by less are equally good: a tenth of what a converged end may still
+gain, and what float32 tells of the loss."""
 _LBFGS = tuple[Parameters, PyTree, jax.Array]
 """Where the search is: the point, the optimizer's state, and whether it moved last."""
 
@@ -77,18 +80,25 @@ def losses_at(program: Program, ends: Parameters, arrays: Arrays) -> Losses:
     return jax.lax.map(lambda z: program.losses(z, arrays), ends)
 
 
-def best_of(losses: Losses) -> tuple[np.ndarray, int]:
-    """The objective of each start, less the best of them, and which is best."""
+def best_of(losses: Losses, ends: Parameters) -> tuple[np.ndarray, int]:
+    """The objective of each end, less that of the best and at least 0, and which is best.
+
+    That is, of those as low as the lowest, the one nearest to zero in unconstrained space: not the
+    one that gained a millionth of a nat on its way to an edge.
+    """
     totals = [np.asarray(v, np.float64).reshape(len(v), -1).sum(axis=1) for v in losses.values()]
     objective = np.sum(totals, axis=0)
     if not np.any(np.isfinite(objective)):
         raise NonFiniteLossError(
-            "Every start of `find_center` ended at a non-finite loss. Scale the data, give priors "
-            "that can be sampled near it, or pass `init`."
+            "Every start of `find_center` ended at a non-finite loss. Is each observation inside "
+            "the support of its likelihood, and finite? (Labels of K classes run from 0 to K - 1.) "
+            "If so, scale the data, give priors that can be sampled near it, or pass `init`."
         )
     objective = np.where(np.isfinite(objective), objective, np.nan)
-    best = int(np.nanargmin(objective))
-    return objective - objective[best], best
+    lowest = np.nanmin(objective)
+    is_low = objective - lowest <= AS_LOW_NATS + AS_LOW_SHARE * abs(lowest)
+    best = int(np.argmin(np.where(is_low, np.linalg.norm(_flat(ends), axis=1), np.inf)))
+    return np.maximum(objective - objective[best], 0.0), best
 
 
 def minima_of(excess: np.ndarray, distances: np.ndarray, loss: float) -> tuple[Minimum, ...]:
@@ -104,7 +114,12 @@ def minima_of(excess: np.ndarray, distances: np.ndarray, loss: float) -> tuple[M
 
 def distances_from(ends: Parameters, best: int) -> np.ndarray:
     """How far each of the stacked points lies from one of them."""
-    leaves = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(ends)]
-    flat = np.concatenate([leaf.reshape(len(leaf), -1) for leaf in leaves], axis=1)
+    flat = _flat(ends)
     found: np.ndarray = np.linalg.norm(flat - flat[best], axis=1)
     return found
+
+
+def _flat(ends: Parameters) -> np.ndarray:
+    """Stacked points as vectors, ``[start, d]``."""
+    leaves = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(ends)]
+    return np.concatenate([leaf.reshape(len(leaf), -1) for leaf in leaves], axis=1)

@@ -21,5 +21,6 @@ def check_finite(reading: ModelReading, where: str) -> None:
         bad = {k: int(np.sum(~np.isfinite(on_host(v)))) for k, v in reading.center_losses.items()}
         raise NonFiniteLossError(
             f"The loss {where} is not finite: {bad} non-finite values by observed site. Is "
-            "each observation inside the support of its likelihood there?"
+            "each observation inside the support of its likelihood there? (Labels of K classes "
+            "run from 0 to K - 1.)"
         )

@@ -4,7 +4,7 @@ from numpyro_llc.models._arguments import check_given_in_memory, check_no_stream
 from numpyro_llc.models._batching import check_rows_apart, with_batches
 from numpyro_llc.models._center_rules import all_finite
 from numpyro_llc.models._center_values import FROM_MCMC, as_found
-from numpyro_llc.models._counting import check_counted_once
+from numpyro_llc.models._counting import check_counted_once, check_num_data_of_model
 from numpyro_llc.models._data_rules import check_local_latents
 from numpyro_llc.models._elsewhere import read_model
 from numpyro_llc.models._host import on_host
@@ -12,7 +12,7 @@ from numpyro_llc.models._leaves import leaf_name, named_leaves
 from numpyro_llc.models._loader import Loader, let_go
 from numpyro_llc.models._loss import NegativeLoss, loss_model
 from numpyro_llc.models._measured import draw_starts
-from numpyro_llc.models._modules import PARAMS, by_site
+from numpyro_llc.models._modules import PARAMS, by_site, pure_parameters
 from numpyro_llc.models._network import NetworkModel, network_model
 from numpyro_llc.models._plates import SLICE_ROWS, Batch, FullPlates, Rows, batch_of, numbers_of
 from numpyro_llc.models._program import Program, constrain, site_loss
@@ -84,6 +84,7 @@ __all__ = [
     "by_site",
     "center_distributions",
     "check_counted_once",
+    "check_num_data_of_model",
     "check_given_in_memory",
     "check_in_memory",
     "check_no_stream",
@@ -101,6 +102,7 @@ __all__ = [
     "named_leaves",
     "network_model",
     "numbers_of",
+    "pure_parameters",
     "read_model",
     "reading_errors",
     "row_loss_function",

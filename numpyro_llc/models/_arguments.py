@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import KeyPath, PyTreeDef
 
+from numpyro_llc._checks import shown
 from numpyro_llc.models._host import on_host
 from numpyro_llc.models._leaves import named_leaves
 from numpyro_llc.models._sources import Source, check_in_memory, is_source
@@ -179,7 +180,10 @@ def check_no_stream(args: object, what: str) -> None:
 def check_model(model: object) -> Callable:
     """Return `model` if it is a callable that can key compiled code."""
     if not callable(model):
-        raise TypeError(f"`model` must be a NumPyro model (a callable); got {model!r}.")
+        raise TypeError(
+            f"`model` must be a NumPyro model (a callable); got {shown(model)}. "
+            "Of a result, give the model that it was made with."
+        )
     try:
         hash(model)
     except TypeError:

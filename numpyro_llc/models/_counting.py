@@ -1,4 +1,4 @@
-"""Whether a model counts the rows of a batch for all the data by itself."""
+"""Whether data are counted as often as they are there."""
 
 import math
 
@@ -34,3 +34,22 @@ def check_counted_once(
                     "factor out of the model, unless each row stands for so many."
                 )
                 return
+
+
+def check_num_data_of_model(reading: ModelReading, given: int | None, batch_size: int) -> None:
+    """Warn of an n that is the size of a batch; 0 is no batch.
+
+    Other numbers have their uses: n of sequences in a plate of tokens, or of the data that a loss
+    of few terms stands for.
+    """
+    if given != batch_size or is_traced(reading.data_counts):
+        return
+    try:
+        own = reading.num_data()
+    except ValueError:  # n is in doubt, and therefore given
+        return
+    if given < own:
+        warn(
+            f"`num_data` is {given}, as `batch_size` is, and the model observes {own} data. n "
+            "counts all independent data: it sets the default of β. Leave it out."
+        )

@@ -1,6 +1,6 @@
 """A pytree of parameters as a function takes it, and as a param site holds it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import jax
@@ -66,6 +66,13 @@ def _unpickled(
 def form_of(params: PyTree) -> Form:
     """Take the user's pytree apart."""
     own = pure_parameters(params)
+    if isinstance(params, Mapping) and {"params"} < set(params):
+        beside = sorted(map(str, set(params) - {"params"}))
+        raise ValueError(
+            f"`params` holds the collections {beside} of a Flax module beside its parameters, and "
+            "all that it holds would be sampled. Give {'params': variables['params']}, and let the "
+            "function close over the others: lambda p, x: module.apply({**variables, **p}, x)."
+        )
     paths, pure = jax.tree_util.tree_flatten_with_path(own)
     if not paths:
         raise ValueError(f"`params` must hold parameters; got {params!r}, which holds none.")

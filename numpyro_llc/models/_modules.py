@@ -6,6 +6,7 @@ and for the sample sites ``net/Dense_0.kernel``, ... of ``random_flax_module`` a
 
 from collections.abc import Callable, Mapping, Sequence
 
+import jax
 import jax.numpy as jnp
 from jax.tree_util import DictKey, KeyPath, keystr, tree_leaves_with_path
 
@@ -73,6 +74,12 @@ def called(name: str, function: Callable[..., PyTree], *args: PyTree) -> PyTree:
         return function(*args)
     except Exception as error:
         if type(error).__name__ != "TraceContextError":
+            shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(args[1:])]
+            error.add_note(
+                f"`{name}` raised this of the parameters given and of arrays of shapes {shapes}. "
+                "Call it so by itself: the parameters must be those of the same module (of Flax "
+                "Linen with their level, {'params': ...}), and the inputs of the shape it takes."
+            )
             raise
         raise TypeError(
             f"`{name}` changes the state of its NNX module, as dropout and batch norm do in "

@@ -25,6 +25,7 @@ from numpyro_llc.models import (
     NetworkModel,
     Stream,
     check_given_in_memory,
+    check_num_data_of_model,
     check_rows_apart,
     with_batches,
     without_stream,
@@ -63,6 +64,9 @@ def make_plan(
     if getattr(sampler, "batch_size", None) is None:
         check_given_in_memory(args, model_kwargs, f"`kernel` {name_of(kernel)!r} takes")
     reading = _batched(local.read(args, model_kwargs, axes), kernel, loader)
+    if loader is None:
+        batch_size = getattr(sampler, "batch_size", None) or 0
+        check_num_data_of_model(reading, local.num_data, batch_size)
     reading, mesh = placed(reading, schedule.mesh)
     target, num_data = local.target(reading)
     if sampler.uses_gradient:

@@ -7,6 +7,7 @@ from numpyro_llc.estimators import RESOLVED
 from numpyro_llc.inference_data import error_of_mean
 from numpyro_llc.local import (
     AT_THE_EDGE,
+    BY_THE_PRIOR,
     DENSE_LIMIT,
     edge_of,
     lowest_curvature,
@@ -61,7 +62,7 @@ def center_edge(e: CheckInput) -> Outcome:
         f"`center` is no local minimum of the loss, and there is none nearby: {edge_of(sites)}. γ "
         "and not the loss bounds the draws there, and λ̂ may be negative."
     )
-    return Outcome(float(len(sites)), 0.0, True, said, AT_THE_EDGE)
+    return Outcome(float(len(sites)), 0.0, True, said, f"{AT_THE_EDGE} {BY_THE_PRIOR}")
 
 
 def center_curvature(e: CheckInput) -> Outcome:

@@ -55,6 +55,12 @@ def standing_still(e: CheckInput) -> Outcome:
     value = float(np.mean(is_still | _is_near_center(e)))
     if value == 0:
         return Outcome(value, 0.0, False, "All chains moved.", "")
+    if np.all(is_still) and _varies(e, "distance") and e.report.constant_loss:
+        said = (
+            "`llc` is the same in all draws of chains that moved: all lie where the loss is "
+            "constant around the centre."
+        )
+        return Outcome(value, 0.0, True, said, "Lower `localization`, so that they go beyond.")
     if np.all(is_still) and _varies(e, "distance"):
         said = (
             "`llc` is the same in all draws of chains that moved: the loss does not depend on the "
@@ -200,6 +206,9 @@ def r_hat(e: CheckInput) -> Outcome:
     """R-hat of `llc`."""
     value, chains = e.of_llc("r_hat"), e.llc.shape[0]
     if math.isnan(value):
+        if e.llc.size and np.ptp(e.llc) == 0:
+            said = "R-hat of `llc` cannot be judged: it is the same in all draws."
+            return Outcome(value, R_HAT_LIMIT, True, said, "See the other findings.")
         said = f"R-hat of `llc` cannot be judged from {chains} chain(s) this short."
         remedy = "Raise `num_chains` (to 4) or `num_samples`."
         return Outcome(value, R_HAT_LIMIT, True, said, remedy)
