@@ -80,17 +80,18 @@ def test_dense_curvature_of_a_quadratic_is_exact():
     assert found.expected_llc == pytest.approx(0.5 * share.sum(), rel=1e-4)
 
 
-def test_directions_that_curve_down_count_as_nearly_flat():
-    hessian, down = with_lowest(-20.0)
-    flat, _ = with_lowest(0.0)
+def test_directions_that_curve_down_count_as_long_as_gamma_holds_them():
+    hessian, down = with_lowest(-0.5 / BETA)
     found = curvature_at_center(target(hessian, down, gamma=1.0), jax.random.key(0))
-    assert found.smallest == pytest.approx(-20.0, rel=1e-3)
-    mode = -BETA * down / (1e-6 * (BETA * LARGEST + 1.0))
+    mode = -BETA * down / 0.5
     expected = BETA * (down @ mode + 0.5 * mode @ hessian @ mode)
     assert found.newton_shift == pytest.approx(expected, rel=1e-3)
-    values = np.linalg.eigvalsh(flat).clip(0)
-    share = BETA * values / (BETA * values + 1.0)
-    assert found.expected_llc == pytest.approx(0.5 * share.sum(), rel=1e-4)
+    values = BETA * np.linalg.eigvalsh(hessian)
+    assert found.expected_llc == pytest.approx(0.5 * np.sum(values / (values + 1.0)), rel=1e-4)
+    hessian, down = with_lowest(-1.01 / BETA)
+    found = curvature_at_center(target(hessian, down, gamma=1.0), jax.random.key(0))
+    assert found.smallest == pytest.approx(-1.01 / BETA, rel=1e-3)
+    assert np.isnan([found.newton_shift, found.expected_llc]).all()
 
 
 def test_curvature_that_is_not_finite_is_unknown():

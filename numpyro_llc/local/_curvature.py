@@ -54,11 +54,10 @@ class Curvature:
     newton_shift : float
         By how much a quadratic model expects λ̂ to be shifted because `z*` is no stationary point:
         ``g·m + m'Hm/2`` (tempered) at the mode ``m = -(H + Γ)^-1 g`` of the localized density.
-        Directions that curve down count as nearly flat; NaN where there are any and `d` is above
-        ``DENSE_LIMIT``.
+        NaN where a direction curves down by more than γ holds: the quadratic has no density then.
     expected_llc : float
         λ̂ of a quadratic loss of this Hessian, ``½ tr βH (βH + γ)⁻¹`` with the smallest γ of any
-        site; d/2 if `d` is above ``DENSE_LIMIT``.
+        site, NaN as above; d/2 if `d` is above ``DENSE_LIMIT``.
     hessian : array [d, d] or None
         Hessian of ``nL``, if `d` is at most ``DENSE_LIMIT``.
     undefined : dict of str to int
@@ -154,6 +153,14 @@ def _mode(curved: np.ndarray, slope: np.ndarray) -> np.ndarray:
     return -vectors @ ((vectors.T @ slope) / values)
 
 
+def _of_quadratic(tempered: np.ndarray, gamma: float) -> float:
+    """λ̂ of a quadratic loss by its tempered eigenvalues; NaN where γ bounds no density."""
+    tempered = np.where(np.abs(tempered) < rounding(tempered.max()), 0.0, tempered)
+    if np.any(tempered + gamma < 0.0):
+        return float("nan")
+    return float(0.5 * np.sum(tempered / np.maximum(tempered + gamma, 1e-300)))
+
+
 @jax.jit
 def _gradient(
     target: LocalTarget, tempered: Parameters | None
@@ -200,10 +207,11 @@ def curvature_at_center(target: LocalTarget, rng_key: jax.Array) -> Curvature:
         if np.all(np.isfinite(hessian)):
             values = np.linalg.eigvalsh(hessian)
             smallest, largest = map(float, values[[0, -1]])
-            tempered = beta * values.clip(0)
-            expected = float(0.5 * np.sum(tempered / np.maximum(tempered + gamma.min(), 1e-300)))
-            mode = _mode(beta * hessian + np.diag(gamma), beta * gradient)
-            shift = float(beta * (gradient @ mode + 0.5 * mode @ hessian @ mode))
+            curved = beta * hessian + np.diag(gamma)
+            expected = _of_quadratic(beta * values, gamma.min())
+            if np.isfinite(expected):
+                mode = _mode(curved, beta * gradient)
+                shift = float(beta * (gradient @ mode + 0.5 * mode @ hessian @ mode))
     return Curvature(
         gradient_norm=float(np.linalg.norm(gradient)),
         largest=largest,
