@@ -832,6 +832,18 @@ def test_a_loss_that_does_not_change_around_the_center_is_found(name, kernel):
 
 
 @pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
+@pytest.mark.parametrize("shift", [0.0, 1.0])
+def test_exact_kernels_judge_the_slope_of_more_parameters_than_have_a_hessian(shift):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(500, 130)), rng.normal(size=500)
+    center = {"w": np.linalg.lstsq(x, y, rcond=None)[0] + shift}
+    lengths = {"num_warmup": 20, "num_samples": 20, "num_chains": 1, "progress_bar": False}
+    idata = nllc.estimate_llc(jax.random.key(0), regression.model, (x, y), center=center, **lengths)
+    table = nllc.diagnose(idata, all_checks=True)
+    assert table.loc["center_gradient", "found"] == (shift > 0)
+
+
+@pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
 def test_a_center_too_large_to_step_off_is_not_called_flat():
     """In float32 a thousandth of the way from 1000 is 1000 itself."""
 

@@ -93,7 +93,9 @@ def center_gradient(e: CheckInput) -> Outcome:
         raise NotMeasured("a minimum near by")  # the check of the edge says why
     if e.report.center_shift is None:
         return _slope_of_draws(e)
-    drop, expected = -e.number("center_shift"), e.number("center_expected_llc")
+    drop, expected = -e.number("center_shift"), e.report.center_expected_llc
+    if expected is None:  # of more parameters than the Hessian is formed of
+        expected = 0.5 * e.number("num_parameters")
     norm, smallest = (e.report.center_gradient_norm, e.report.center_smallest_eigenvalue)
     if smallest is not None and np.isfinite(smallest):
         if np.isnan(drop) or smallest < _lowest(e):
