@@ -91,8 +91,8 @@ def network_model(
         ``apply(params, x) -> outputs [n, ...]``, deterministic, each row of the outputs a function
         of that row of `x` alone. One function object for all calls: it is a key of compiled code.
     params : pytree
-        Parameters as `apply` takes them: of floats; the variables of a Linen module, of which the
-        collection "params" alone; an ``nnx.State`` of parameters; an Equinox module, whose other leaves
+        Parameters as `apply` takes them: of floats; ``{"params": ...}`` of a Linen module, without
+        its other collections; an ``nnx.State`` of parameters; an Equinox module, whose other leaves
         stay as they are. Only structure and shapes are used. The centre is
         ``center={"params": params}``, of this or other parameters of the same structure.
     likelihood : {"normal", "categorical", "bernoulli"} or callable
