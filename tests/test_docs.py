@@ -1,9 +1,11 @@
 """The pages of docs/: links, reach, the reference of public names, and code that fits the API."""
 
 import ast
+import doctest
 import inspect
 import re
 import types
+import warnings
 from pathlib import Path
 
 import pytest
@@ -98,6 +100,21 @@ def test_every_public_name_is_in_the_reference():
             full = f"{room}.{name}".strip(".")
             is_known = full in found or (callable(value) and id(value) in objects)
             assert is_known or isinstance(value, types.ModuleType), full
+
+
+EXAMPLES = {
+    name: tests
+    for name, value in _documented().items()
+    if (tests := doctest.DocTestFinder(recurse=False).find(value, name)) and tests[0].examples
+}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_examples_of_docstrings_run(name):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", nllc.LLCWarning)
+        for test in EXAMPLES[name]:
+            assert doctest.DocTestRunner().run(test).failed == 0
 
 
 def _blocks(page):

@@ -177,6 +177,28 @@ def estimate_llc(
     Lau, Furman, Wang, Murfet, Wei (2023), arXiv:2308.12108. Losses are centred datum by datum
     before they are summed, so float32 is accurate for large n. The error in ``summary`` is Monte
     Carlo error; it does not cover the data, γ, or the distance of λ̂ at this n from its limit λ.
+
+    Examples
+    --------
+    A model of one parameter, of which d/2 = 0.5:
+
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> import numpyro
+    >>> import numpyro.distributions as dist
+    >>> import numpyro_llc as nllc
+    >>> def model(x, y):
+    ...     w = numpyro.sample("w", dist.Normal(0.0, 1.0))
+    ...     with numpyro.plate("N", len(x)):
+    ...         numpyro.sample("y", dist.Normal(w * x, 1.0), obs=y)
+    >>> x = jnp.linspace(-1.0, 1.0, 100)
+    >>> y = 2.0 * x + jnp.sin(30.0 * x)
+    >>> center = nllc.find_center(jax.random.key(0), model, (x, y))
+    >>> idata = nllc.estimate_llc(
+    ...     jax.random.key(1), model, (x, y), center=center, progress_bar=False
+    ... )
+    >>> bool(0.3 < nllc.summary(idata).loc["llc", "mean"] < 0.6)
+    True
     """
     check_key(rng_key)
     path = check_output(output)

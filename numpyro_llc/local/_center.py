@@ -148,6 +148,25 @@ def find_center(
     -----
     The second round measures the loss from where the first ended, so that float32 resolves
     differences far below the loss itself. Params keep their initial values as starts.
+
+    Examples
+    --------
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> import numpyro
+    >>> import numpyro.distributions as dist
+    >>> import numpyro_llc as nllc
+    >>> def model(x, y):
+    ...     w = numpyro.sample("w", dist.Normal(0.0, 1.0))
+    ...     with numpyro.plate("N", len(x)):
+    ...         numpyro.sample("y", dist.Normal(w * x, 1.0), obs=y)
+    >>> x = jnp.linspace(-1.0, 1.0, 100)
+    >>> y = 2.0 * x + jnp.sin(30.0 * x)
+    >>> center = nllc.find_center(jax.random.key(0), model, (x, y))
+    >>> center.converged
+    True
+    >>> round(float(center.params["w"]), 2), round(float(x @ y / (x @ x)), 2)
+    (1.95, 1.95)
     """
     check_key(rng_key)
     _check_arguments(objective, num_starts, max_steps)

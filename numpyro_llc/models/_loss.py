@@ -117,6 +117,27 @@ def loss_model(
     ValueError, TypeError
         For `params` that are no floats; and when the model is read, for losses that are no array of
         floats, or that depend on other rows than their own where batches are drawn.
+
+    Examples
+    --------
+    Absolute deviations, whose loss grows linearly in one parameter, so that λ is 1:
+
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> import numpyro_llc as nllc
+    >>> def losses(params, y):
+    ...     return jnp.abs(y - params["w"])
+    >>> params = {"w": jnp.zeros(())}
+    >>> idata = nllc.estimate_llc(
+    ...     jax.random.key(0),
+    ...     nllc.loss_model(losses, params),
+    ...     (jnp.zeros(1000),),
+    ...     center={"params": params},
+    ...     kernel="hmc",
+    ...     progress_bar=False,
+    ... )
+    >>> round(float(nllc.summary(idata).loc["llc", "mean"]))
+    1
     """
     if not callable(losses):
         raise TypeError(

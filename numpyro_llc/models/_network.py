@@ -113,6 +113,27 @@ def network_model(
     ValueError, TypeError
         For an unknown likelihood, for `params` that are no floats; and when the model is read, for
         outputs that do not fit `y`, or that depend on other rows than their own (batch norm).
+
+    Examples
+    --------
+    Of a network with three tanh units, at the point that computes nothing:
+
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> import numpyro_llc as nllc
+    >>> def apply(params, x):
+    ...     return jnp.tanh(x @ params["first"]) @ params["last"]
+    >>> params = {"first": jnp.zeros((1, 3)), "last": jnp.zeros(3)}
+    >>> x, y = jnp.linspace(-1.0, 1.0, 200)[:, None], jnp.zeros(200)
+    >>> idata = nllc.estimate_llc(
+    ...     jax.random.key(0),
+    ...     nllc.network_model(apply, params),
+    ...     (x, y),
+    ...     center={"params": params},
+    ...     progress_bar=False,
+    ... )
+    >>> idata.attrs["num_parameters"], bool(nllc.summary(idata).loc["llc", "mean"] < 1.0)
+    (6, True)
     """
     if isinstance(likelihood, str) and likelihood not in LIKELIHOODS:
         raise ValueError(f"`likelihood` must be one of {list(LIKELIHOODS)}; got {likelihood!r}.")

@@ -124,6 +124,33 @@ def sweep(
     -----
     All cells of a batch size run through one compilation: γ, β, ε and the centre are runtime data.
     Ctrl-C returns the cells so far, the others NaN.
+
+    Examples
+    --------
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> import numpyro
+    >>> import numpyro.distributions as dist
+    >>> import numpyro_llc as nllc
+    >>> def model(x, y):
+    ...     w = numpyro.sample("w", dist.Normal(0.0, 1.0))
+    ...     with numpyro.plate("N", len(x)):
+    ...         numpyro.sample("y", dist.Normal(w * x, 1.0), obs=y)
+    >>> x = jnp.linspace(-1.0, 1.0, 100)
+    >>> y = 2.0 * x + jnp.sin(30.0 * x)
+    >>> local = nllc.localize(model, center={"w": float(x @ y / (x @ x))})
+    >>> table = nllc.sweep(
+    ...     jax.random.key(1),
+    ...     local,
+    ...     (x, y),
+    ...     localization=[0.1, 1.0, 10.0],
+    ...     num_samples=500,
+    ...     progress_bar=False,
+    ... )
+    >>> table["llc"].dims
+    ('localization',)
+    >>> bool(table["llc"].sel(localization=10.0) < table["llc"].sel(localization=0.1))
+    True
     """
     check_key(rng_key)
     check_output(output)
