@@ -33,11 +33,11 @@ WHO, MOMENT = (int(number) for number in (*sys.argv[6:8], COUNT - 1, 4)[:2])
 """Which process is killed or told to stop, and at which chunk."""
 
 
-def run(model=regression.model, center=CENTER, **settings):
+def run(model=regression.model, center=CENTER, data=DATA, **settings):
     mesh = jax.make_mesh((2, COUNT), ("chain", "data")) if COUNT > 1 else None
     lengths = {"num_warmup": 30, "num_samples": 100, "thinning": 5, "progress_bar": False}
     settings = {"mesh": mesh, "kernel": METROPOLIS, "num_chains": 4, **lengths, **settings}
-    idata = nllc.estimate_llc(jax.random.key(0), model, DATA, center=center, **settings)
+    idata = nllc.estimate_llc(jax.random.key(0), model, data, center=center, **settings)
     row = nllc.summary(idata).loc["llc"].to_dict()
     return {
         "llc": idata["posterior"]["llc"].to_numpy().tolist(),
@@ -129,6 +129,7 @@ CASES = {
     "draws": lambda: run(output=FOLDER),
     "nuts": lambda: run(kernel="nuts", num_warmup=200, num_samples=500, thinning=1),
     "until": lambda: run(num_samples=None, num_warmup=None, thinning=None, until={"seconds": 3}),
+    "uneven rows": lambda: run(data=[part[:499] for part in DATA]),
     "parameters": parameters,
     "tables": tables,
     "killed": killed,

@@ -133,6 +133,13 @@ def test_a_limit_of_seconds_ends_all_processes_alike(tmp_path):
 
 
 @pytest.mark.slow
+def test_processes_need_not_divide_the_rows(tmp_path):
+    [alone] = given("uneven rows", tmp_path, 1)
+    for one in given("uneven rows", tmp_path, 2):
+        same(one, alone)
+
+
+@pytest.mark.slow
 def test_tables_are_those_of_one_process_and_go_on_in_any_number(tmp_path):
     [alone] = given("tables", tmp_path / "alone", 1)
     one, other = given("tables", tmp_path / "both", 2)
