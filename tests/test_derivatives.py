@@ -331,4 +331,4 @@ def test_many_equal_eigenvalues_are_a_minimum():
     found = curvature_at_center(target, jax.random.key(0))
     assert (found.smallest, found.largest) == pytest.approx((4, 4), rel=1e-4)
     assert found.expected_llc == 75.0
-    assert not doubt_of(found, target)
+    assert not doubt_of(found, target, "mle")
