@@ -23,7 +23,7 @@ AUTOMATIC = "auto"
 def shown(value: object) -> str:
     """A value as messages have it: its type where its text is long, as that of a result is."""
     text = repr(value)
-    return f"a {type(value).__name__}" if len(text) > 80 or "\n" in text else text
+    return type(value).__name__ if len(text) > 80 or "\n" in text else text
 
 
 def number(value: float, digits: int = 4) -> str:

@@ -19,7 +19,7 @@ from numpyro_llc.inference_data import monte_carlo
 from numpyro_llc.local import _curvature as curvature
 from numpyro_llc.local._curvature import Curvature, curvature_at_center
 from numpyro_llc.local._doubt import doubt_of, remedy_of
-from numpyro_llc.local._search import distances_from, minima_of
+from numpyro_llc.local._search import best_of, distances_from, minima_of
 from numpyro_llc.results import RunReport
 from numpyro_llc.results._report import report_of_center
 from numpyro_llc.results.checks import CHECKS, CheckInput
@@ -300,3 +300,14 @@ def test_rare_events_have_their_minimum():
     center = nllc.find_center(jax.random.key(0), model, (y,))
     assert center.converged
     assert float(center.params["b"]) == pytest.approx(np.log(8 / (1e5 - 8)), abs=1e-3)
+
+
+def test_a_minimum_that_is_lower_is_taken_and_of_equal_ones_the_nearest():
+    def best(*losses):
+        return best_of({"y": np.array(losses)}, {"m": np.array([[1.0], [4.0]])})
+
+    excess, place = best(1e6 + 2e-4, 1e6)
+    assert place == 1
+    np.testing.assert_allclose(excess, [2e-4, 0.0], rtol=1e-3)
+    excess, place = best(1e6 + 0.5e-4, 1e6)
+    assert (place, excess.tolist()) == (0, [0.0, 0.0])

@@ -76,8 +76,9 @@ def test_dense_curvature_of_a_quadratic_is_exact():
     np.testing.assert_allclose(found.hessian, CONVEX, rtol=1e-4, atol=1e-4 * LARGEST)
     expected = shift(BETA * CONVEX + np.diag(PRECISION), CONVEX, SLOPE)
     assert found.newton_shift == pytest.approx(expected, rel=1e-4)
-    share = BETA * values / (BETA * values + 0.5)
-    assert found.expected_llc == pytest.approx(0.5 * share.sum(), rel=1e-4)
+    curved = BETA * CONVEX + np.diag(PRECISION)
+    expected = 0.5 * np.trace(BETA * CONVEX @ np.linalg.inv(curved))
+    assert found.expected_llc == pytest.approx(expected, rel=1e-4)
 
 
 def test_directions_that_curve_down_count_as_long_as_gamma_holds_them():

@@ -56,8 +56,8 @@ class Curvature:
         ``g·m + m'Hm/2`` (tempered) at the mode ``m = -(H + Γ)^-1 g`` of the localized density.
         NaN where a direction curves down by more than γ holds: the quadratic has no density then.
     expected_llc : float
-        λ̂ of a quadratic loss of this Hessian, ``½ tr βH (βH + γ)⁻¹`` with the smallest γ of any
-        site, NaN as above; d/2 if `d` is above ``DENSE_LIMIT``.
+        λ̂ of a quadratic loss of this Hessian, ``½ tr βH (βH + γ)⁻¹``, NaN as above; d/2 if `d` is
+        above ``DENSE_LIMIT``.
     hessian : array [d, d] or None
         Hessian of ``nL``, if `d` is at most ``DENSE_LIMIT``.
     undefined : dict of str to int
@@ -153,12 +153,17 @@ def _mode(curved: np.ndarray, slope: np.ndarray) -> np.ndarray:
     return -vectors @ ((vectors.T @ slope) / values)
 
 
-def _of_quadratic(tempered: np.ndarray, gamma: float) -> float:
-    """λ̂ of a quadratic loss by its tempered eigenvalues; NaN where γ bounds no density."""
-    tempered = np.where(np.abs(tempered) < rounding(tempered.max()), 0.0, tempered)
-    if np.any(tempered + gamma < 0.0):
+def _of_quadratic(curved: np.ndarray, gamma: np.ndarray) -> float:
+    """λ̂ of a quadratic loss, by ``βH + γ`` and γ; NaN where γ bounds no density.
+
+    In a direction v of eigenvalue c it is ``½ (1 - v'γv/c)``, and 0 where nothing curves.
+    """
+    values, vectors = np.linalg.eigh(curved)
+    if values[0] < -rounding(values[-1]):
         return float("nan")
-    return float(0.5 * np.sum(tempered / np.maximum(tempered + gamma, 1e-300)))
+    is_bound = values > 0.0
+    share = 1.0 - (gamma @ vectors**2)[is_bound] / values[is_bound]
+    return float(0.5 * np.sum(share))
 
 
 @jax.jit
@@ -208,7 +213,7 @@ def curvature_at_center(target: LocalTarget, rng_key: jax.Array) -> Curvature:
             values = np.linalg.eigvalsh(hessian)
             smallest, largest = map(float, values[[0, -1]])
             curved = beta * hessian + np.diag(gamma)
-            expected = _of_quadratic(beta * values, gamma.min())
+            expected = _of_quadratic(curved, gamma)
             if np.isfinite(expected):
                 mode = _mode(curved, beta * gradient)
                 shift = float(beta * (gradient @ mode + 0.5 * mode @ hessian @ mode))

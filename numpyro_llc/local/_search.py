@@ -14,9 +14,9 @@ from numpyro_llc.models import Arrays, Losses, Parameters, Program, PyTree
 TIE_NATS, TIE_SHARE = 1e-2, 1e-6
 """Two ends are one minimum if their objectives differ by less: in nats, and relative to the loss,
 of which float32 tells no more."""
-AS_LOW_NATS, AS_LOW_SHARE = 1e-4, 1e-7
-"""Ends whose objectives differ by less are equally good: a tenth of what a converged end may still
-gain, and what float32 tells of the loss."""
+AS_LOW = 1e-4
+"""Nats, by less than which ends that are equally good differ: a tenth of what one that has
+converged may still gain."""
 _LBFGS = tuple[Parameters, PyTree, jax.Array]
 """Where the search is: the point, the optimizer's state, and whether it moved last."""
 
@@ -96,7 +96,7 @@ def best_of(losses: Losses, ends: Parameters) -> tuple[np.ndarray, int]:
         )
     objective = np.where(np.isfinite(objective), objective, np.nan)
     lowest = np.nanmin(objective)
-    is_low = objective - lowest <= AS_LOW_NATS + AS_LOW_SHARE * abs(lowest)
+    is_low = objective - lowest <= AS_LOW
     best = int(np.argmin(np.where(is_low, np.linalg.norm(_flat(ends), axis=1), np.inf)))
     return np.maximum(objective - objective[best], 0.0), best
 

@@ -140,16 +140,17 @@ class Loader:
     def _read(self) -> list[np.ndarray]:
         batch = next(self._iterator, _END)
         if batch is _END and self.count:
-            self._check_pass(self.count - self._before_pass)
+            if not isinstance(self.stream.batches, Iterator):  # which has no other pass
+                self._check_pass(self.count - self._before_pass)
             self._iterator, self._before_pass = self._begun(), self.count
             batch = next(self._iterator, _END)
         if batch is _END:
             raise DataError(
-                f"`batches` ended after {self.count} batches, and cannot be iterated again. Give "
-                "an iterable that can, such as a data loader, or a callable that returns a fresh "
-                "iterator; a generator function, say, and not the generator."
+                f"`batches` ended after {self.count} batches of this run, and cannot be iterated "
+                "again. Give an iterable that can, such as a data loader, or a callable that "
+                "returns a fresh iterator; a generator function, say, and not the generator."
                 if self.count
-                else "`batches` holds no batch."
+                else "`batches` holds no batch, or none any more."
             )
         self.count += 1
         if isinstance(batch, Mapping):
