@@ -57,7 +57,8 @@ def edge_sites(target: LocalTarget, hessian: np.ndarray | None) -> tuple[str, ..
     nL) has a flat direction, also those of real sites, the sites as a whole, and the flat
     directions themselves.
     """
-    center = _raveled(target.center)
+    leaves = jax.tree.leaves(target.center)
+    center = np.concatenate([np.ravel(on_host(leaf)).astype(np.float64) for leaf in leaves])
     names = _names(target.center)
     flat = _flat_directions(hessian)
     candidates = np.abs(center) >= FAR
@@ -69,7 +70,7 @@ def edge_sites(target: LocalTarget, hessian: np.ndarray | None) -> tuple[str, ..
         directions += [np.where(names == name, center, 0.0) for name in dict.fromkeys(names)]
         directions += list(flat)
     directions = [one for one in map(partial(_outward, center), directions) if one is not None]
-    return _found(target, directions[: 2 * MOST_PROBES], names)
+    return _found(target, center, directions[: 2 * MOST_PROBES], names)
 
 
 def _flat_directions(hessian: np.ndarray | None) -> np.ndarray:
@@ -95,7 +96,9 @@ def _outward(center: np.ndarray, direction: np.ndarray) -> np.ndarray | None:
     return np.sign(along) * direction / norm if abs(along) >= FAR else None
 
 
-def _found(target: LocalTarget, directions: list[np.ndarray], names: np.ndarray) -> tuple[str, ...]:
+def _found(
+    target: LocalTarget, center: np.ndarray, directions: list[np.ndarray], names: np.ndarray
+) -> tuple[str, ...]:
     """The sites that the directions along which the loss never rises belong to, mostly."""
     found: dict[str, None] = {}
     for direction in directions:
@@ -105,7 +108,7 @@ def _found(target: LocalTarget, directions: list[np.ndarray], names: np.ndarray)
         outward, inward = (on_host(x).astype(np.float64) for x in _losses_along(target, along))
         finite = np.r_[0.0, outward[np.isfinite(outward)]]
         falls = finite.size > 1 and np.all(np.diff(finite) <= TOLERANCE)
-        at_end = abs(_raveled(target.center) @ direction) >= AT_THE_END
+        at_end = abs(center @ direction) >= AT_THE_END
         # Where real parameters go on without any change, the loss is constant and has no edge.
         at_end &= np.any(outward != 0.0) or _is_constrained(target, direction, names)
         falls &= at_end or np.min(finite) < -TOLERANCE
@@ -121,11 +124,6 @@ def _constrained(target: LocalTarget) -> tuple[str, ...]:
 
 def _is_constrained(target: LocalTarget, direction: np.ndarray, names: np.ndarray) -> bool:
     return bool(np.any(np.isin(names[direction != 0.0], _constrained(target))))
-
-
-def _raveled(center: Parameters) -> np.ndarray:
-    leaves = [np.ravel(on_host(leaf)).astype(np.float64) for leaf in jax.tree.leaves(center)]
-    return np.concatenate(leaves)
 
 
 def _names(center: Parameters) -> np.ndarray:
