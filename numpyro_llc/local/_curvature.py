@@ -146,19 +146,17 @@ def extreme_eigenvalues(product: _Function, start: jax.Array) -> tuple[jax.Array
     return values[0], values[-1]
 
 
-def _mode(curved: np.ndarray, slope: np.ndarray) -> np.ndarray:
+def _mode(values: np.ndarray, vectors: np.ndarray, slope: np.ndarray) -> np.ndarray:
     """``-curved⁻¹ slope``, with eigenvalues that are not positive raised to a small one."""
-    values, vectors = np.linalg.eigh(curved)
     values = np.maximum(values, LEAST_SHARE * max(np.abs(values).max(), 1e-300))
     return -vectors @ ((vectors.T @ slope) / values)
 
 
-def _of_quadratic(curved: np.ndarray, gamma: np.ndarray) -> float:
-    """λ̂ of a quadratic loss, by ``βH + γ`` and γ; NaN where γ bounds no density.
+def _of_quadratic(values: np.ndarray, vectors: np.ndarray, gamma: np.ndarray) -> float:
+    """λ̂ of a quadratic loss, by the spectrum of ``βH + γ``; NaN where γ bounds no density.
 
     In a direction v of eigenvalue c it is ``½ (1 - v'γv/c)``, and 0 where nothing curves.
     """
-    values, vectors = np.linalg.eigh(curved)
     if values[0] < -rounding(values[-1]):
         return float("nan")
     is_bound = values > 0.0
@@ -212,10 +210,10 @@ def curvature_at_center(target: LocalTarget, rng_key: jax.Array) -> Curvature:
         if np.all(np.isfinite(hessian)):
             values = np.linalg.eigvalsh(hessian)
             smallest, largest = map(float, values[[0, -1]])
-            curved = beta * hessian + np.diag(gamma)
-            expected = _of_quadratic(curved, gamma)
+            curved = np.linalg.eigh(beta * hessian + np.diag(gamma))
+            expected = _of_quadratic(*curved, gamma)
             if np.isfinite(expected):
-                mode = _mode(curved, beta * gradient)
+                mode = _mode(*curved, beta * gradient)
                 shift = float(beta * (gradient @ mode + 0.5 * mode @ hessian @ mode))
     return Curvature(
         gradient_norm=float(np.linalg.norm(gradient)),
