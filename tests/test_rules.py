@@ -15,6 +15,7 @@ from scipy.linalg import solve_discrete_lyapunov
 
 from numpyro_llc.kernels import SGLD, SGNHT, StochasticSampler, _step_bias, _stochastic
 from numpyro_llc.kernels import _calibration as calibration
+from numpyro_llc.kernels import _correction as correction
 from numpyro_llc.kernels import _thermostat as thermostat
 from numpyro_llc.kernels import _tuning as tuning
 from numpyro_llc.kernels._langevin import LangevinRule
@@ -51,14 +52,13 @@ def step_with(noise, *, metric=None, size=STEP, curved=CURVED, noisy=None, gamma
     g = np.ones(len(curved)) if metric is None else metric
     root = np.sqrt(g)
 
-    def product(z, v, share):
-        if noisy is None:
-            return jax.tree.map(jnp.zeros_like, v)
-        return {"w": share * (v["w"] * root) @ noisy * root}
+    def taking_off(z, v, share):
+        off = 0.0 if noisy is None else share * (v["w"] * root) @ noisy * root
+        return {"w": v["w"] - off}, jnp.zeros(len(v["w"]))
 
     return Step(
         gradient=lambda z: {"w": z["w"] @ curved},
-        moved=lambda function, x, *others: function(product, x, *others),
+        moved=lambda function, x, *others: function(taking_off, x, *others)[0],
         noise=lambda like: jnp.asarray(noise),
         metric=None if metric is None else stacked(metric),
         localization=jnp.asarray(gamma),
@@ -236,8 +236,10 @@ def tuned(**fields):
         "typical_square": 12.0,
         "noise": 0.0,
         "raw_noise": 0.0,
+        "noise_left": 0.0,
         "calibrations": 40,
         "gradients": 100,
+        "steps_cut": 0,
     }
     squares = fields.pop("square_by_coordinate", None)
     names = ("square_gradient", "steepness")
@@ -260,12 +262,16 @@ def test_the_metric_is_the_inverse_of_damped_squares():
 
 def test_the_first_metric_makes_the_largest_curvature_one():
     before = tuned(
-        curvature_change=8.0, noise=3.0, raw_noise=6.0, square_by_coordinate=stacked(np.ones(3))
+        curvature_change=8.0,
+        noise=3.0,
+        raw_noise=6.0,
+        noise_left=2.0,
+        square_by_coordinate=stacked(np.ones(3)),
     )
     after = tuning.isotropic(before, before.curvature)
     np.testing.assert_allclose(after.square_by_coordinate["w"], 4.0)
-    numbers = [getattr(after, k) for k in ("curvature", "typical_square", "noise", "raw_noise")]
-    np.testing.assert_allclose(numbers, [1.0, 3.0, 0.75, 1.5])
+    names = ("curvature", "typical_square", "noise", "raw_noise", "noise_left")
+    np.testing.assert_allclose([getattr(after, k) for k in names], [1.0, 3.0, 0.75, 1.5, 0.5])
     assert float(after.spread) == pytest.approx(float(before.spread)) == 0.5
 
 
@@ -305,11 +311,22 @@ def test_the_step_is_that_of_the_gradient_that_is_used(control_variates, noise):
     assert float(sampler.rule.stiffness_of(step, 4.0)) == pytest.approx(max(wanted, 0.02))
 
 
-def test_running_means_of_the_squared_gradient():
+@pytest.mark.parametrize("rule", [RULES["corrected"], RULES["sgnht"]], ids=["sgld", "sgnht"])
+def test_a_step_is_so_short_that_noise_which_is_left_adds_little(rule):
+    """At most 2 % of ``½ |∇U|²`` over the curvature, however short the step must be."""
+    usual = sampler_of(rule)._wanted_step(tuned())
+    assert float(sampler_of(rule)._wanted_step(tuned(noise_left=1e-4))) == float(usual)
+    for left in (10.0, 1e7):
+        step = sampler_of(rule)._wanted_step(tuned(noise=3.0, raw_noise=9.0, noise_left=left))
+        assert float(rule.noise_share(step, left)) == pytest.approx(0.02 * 0.5 * 12.0 / 4.0)
+
+
+def test_running_means_of_the_squared_gradient_and_of_the_noise_left():
     state = SimpleNamespace(
         tuning=tuned(
             square_gradient=[11.0, 2.0],
             steepness=[12.0, 1.0],
+            noise_left=5.0,
             square_by_coordinate=stacked([1.0, 2.0]),
         ),
         i=jnp.asarray(_stochastic.EARLY_STEPS + 10),
@@ -319,7 +336,8 @@ def test_running_means_of_the_squared_gradient():
 
     def of(state):
         since = state.i - _stochastic.EARLY_STEPS
-        return tuning.learned(state.tuning, gradient, state.i, since, state.warming)
+        left = jnp.asarray([1.0, 3.0])
+        return tuning.learned(state.tuning, gradient, left, state.i, since, state.warming)
 
     learned = of(state)
     metric = 1 / (np.array([1.0, 2.0]) + 0.05 * 1.5)
@@ -337,6 +355,8 @@ def test_running_means_of_the_squared_gradient():
     old = np.array([1.0, 2.0])
     np.testing.assert_allclose(learned.square_by_coordinate["w"], old + weight * (seen - old))
     assert int(learned.gradients) == 101
+    steps = _stochastic.EARLY_STEPS + 10  # it looks back on a third of them
+    assert float(learned.noise_left) == pytest.approx(5.0 + 3 / (steps + 3) * (2.0 - 5.0))
     for held in ({"warming": jnp.asarray(False)}, {"i": jnp.asarray(_stochastic.EARLY_STEPS)}):
         frozen = SimpleNamespace(**{**vars(state), **held})
         kept = of(frozen)
@@ -367,13 +387,44 @@ def test_a_step_is_cut_where_gradients_are_long(square, parts):
     assert int(fixed._part(tuned(steepness=[12.0, square], step_size=0.3))[0]) == 1
 
 
+@pytest.mark.parametrize(("i", "most"), [(10, 8), (1600, 100)])
+def test_a_step_that_is_cut_again_and_again_is_halved(i, most):
+    """After more than 8 steps in a row, and a sixteenth of all; until it is not cut any more."""
+    found = tuned()
+    for _ in range(most):
+        found = tuning.shortened(found, jnp.asarray(4), i)
+        assert float(found.step_size) == 0.1
+    for size in (0.05, 0.025):
+        found = tuning.shortened(found, jnp.asarray(2), i)
+        assert float(found.step_size) == size
+    found = tuning.shortened(found, jnp.asarray(1), i)
+    assert float(tuning.shortened(found, jnp.asarray(2), i).step_size) == 0.025
+
+
+def correction_of(noise, **fields):
+    rule = RULES["corrected"]
+    return correction.correction(rule, None, None, tuned(**fields), None, jnp.asarray(noise))
+
+
 def test_noise_is_corrected_for_where_it_matters():
-    sampler = sampler_of(RULES["corrected"])
     least = 0.5 * 12.0 / 4.0
     edge = 0.002 * least / (0.1 / 8)
     for noise, wanted in ((0.99 * edge, False), (1.01 * edge, True)):
-        assert bool(sampler._corrects(tuned(noise=noise, raw_noise=100.0))) == wanted
-        assert bool(sampler._corrects(tuned(noise=100.0, raw_noise=noise))) == wanted
+        assert bool(correction_of(noise).is_worthwhile) == wanted
+
+
+def test_noise_is_taken_off_at_a_quarter_of_the_steps_whatever_the_thinning():
+    counts = np.arange(100, 100 + 4000)
+    found = np.asarray(correction_of(3.0, gradients=counts).is_now)
+    assert max(np.diff(np.flatnonzero(found))) <= 5
+    for thinning in range(1, 20):
+        for first in range(thinning):
+            assert np.mean(found[first::thinning]) == pytest.approx(0.25, abs=0.05)
+    assert not np.any(correction_of(1e-6, gradients=counts).is_now)
+    each = correction_of(3.0, gradients=counts, noise_left=0.021 * 3.0)  # a fiftieth is left
+    assert np.all(each.is_now)
+    assert int(each.period) == 1
+    assert int(correction_of(3.0).period) == 4
 
 
 def test_the_anchor_serves_where_it_lowers_the_noise_or_where_asked():
@@ -385,14 +436,28 @@ def test_the_anchor_serves_where_it_lowers_the_noise_or_where_asked():
         assert bool(told._uses_anchor(low)) == bool(told._uses_anchor(high)) == asked
 
 
-def test_noise_is_taken_off_no_further_than_it_helps():
+@pytest.mark.parametrize("share", [1e-4, 0.05, 10.0])
+def test_as_much_is_taken_off_as_the_noise_puts_in_if_there_is_so_much(share):
     v, square = np.array([1.0, 2.0, -1.0]), NOISE
-    for share, kept in ((0.01, 0.01), (10.0, None)):
-        found = tuning.contracting(share, stacked(square @ v), stacked(v))["w"]
-        if kept is None:  # shortened until the longest direction of a rank-1 V is just gone
-            pushed = square @ v
-            kept = (pushed @ v) / (pushed @ pushed)
-        np.testing.assert_allclose(found, kept * square @ v)
+    pushed = square @ v
+    found, left = correction.contracted(stacked(v), stacked(pushed), share)
+    taken = v @ v - np.sum(np.square(found["w"]))
+    wanted, most = 2 * share * v @ pushed, (v @ pushed) ** 2 / (pushed @ pushed)
+    assert (wanted > most) == (share == 10.0)
+    assert taken == pytest.approx(min(wanted, most))
+    assert 2 * share * float(left) == pytest.approx(wanted - taken, abs=1e-12)
+    np.testing.assert_allclose(np.cross(v - found["w"], pushed), 0.0, atol=1e-12)
+
+
+def test_little_is_taken_off_without_rounding_and_nothing_of_nothing():
+    with jax.enable_x64(False):
+        v, pushed = np.ones(3, "f"), np.full(3, 2.0, "f")
+        for one, other in ((v * 0, pushed), (v, v * 0), (v, -1e-20 * pushed)):
+            found, left = correction.contracted(stacked(one), stacked(other), 1e-3)
+            np.testing.assert_array_equal(found["w"], one)
+            assert float(left) == 0
+        found, _ = correction.contracted(stacked(1e-6 * v), stacked(pushed), 1e-9)
+        np.testing.assert_allclose(1e-6 - found["w"].astype(float), 2e-9, rtol=0.01)
 
 
 @pytest.fixture(scope="module")
@@ -553,15 +618,6 @@ def test_the_first_look_is_as_far_out_as_loss_and_localization_allow(gamma, curv
         assert 0.49 * 14.0 < mean <= 14.0  # the first below, where the one before is 15
         spread = found.std()
     np.testing.assert_allclose(found.std(axis=0), spread, rtol=4 / np.sqrt(2 * 4000))
-
-
-@pytest.mark.parametrize(("noise", "left"), [(0.0, 0.0), (0.5, 0.0), (3.0, 0.4)])
-def test_corrected_noise_leaves_a_share_of_what_is_beyond_the_limit(noise, left):
-    """``tr V / (|∇U|² - tr V)`` times the stiffness ½: of 3, 1/6, where a step is cut for 1/10."""
-    found = SimpleNamespace(step_size=0.2, curvature=5.0, typical_square=12.0)
-    rule = LangevinRule(is_corrected=True, noise_limit=0.1)
-    wanted = tuning.REMAINING_NOISE * left * 0.2 / 8 * noise
-    assert tuning.remaining_noise(rule, found, noise) == pytest.approx(wanted, rel=1e-6)
 
 
 @pytest.mark.parametrize("squares", [None, [1.0, 3.0]])

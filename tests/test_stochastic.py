@@ -135,6 +135,43 @@ def test_chains_that_begin_far_too_high_end_at_the_temperature_of_the_density(ke
 
 
 @pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
+@pytest.mark.parametrize(
+    ("kernel", "shape", "last", "batch_size", "most_error"),
+    [
+        ("sgnht", (10, 2), 4.0, 3, 0.02),
+        ("sgnht", (500, 5), 1.0, 2, 0.01),
+        ("sgld", (500, 5), 20.0, 20, 0.1),
+    ],
+)
+def test_the_noise_of_small_batches_and_rare_heavy_rows_does_not_heat(
+    kernel, shape, last, batch_size, most_error
+):
+    """λ̂ of a regression whose last row is `last` times as long as the others."""
+    rng = np.random.default_rng(7)
+    x = rng.normal(size=shape)
+    x[-1] *= last
+    y = x @ np.ones(shape[1]) + rng.normal(size=len(x))
+    tempered = np.linalg.eigvalsh(x.T @ x) / np.log(len(x))
+    idata = nllc.estimate_llc(
+        random.key(0),
+        regression.model,
+        (x, y),
+        center={"w": np.linalg.lstsq(x, y, rcond=None)[0]},
+        kernel=kernel,
+        batch_size=batch_size,
+        localization=1.0,
+        num_warmup=3000,
+        num_samples=100_000,
+        thinning=10,
+        progress_bar=False,
+    )
+    row = nllc.summary(idata).loc["llc"]
+    assert row["mcse_mean"] < most_error * row["mean"]
+    exact = 0.5 * np.sum(tempered / (tempered + 1.0))
+    assert abs(row["mean"] - exact) < 3.5 * row["mcse_mean"]
+
+
+@pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
 def test_draws_record_the_slope_at_the_center():
     """``β ∇nL(z*) · (z - z*)`` over all data, whatever the batches; 0 at a minimum."""
     settings = {
@@ -486,7 +523,7 @@ def test_noise_is_made_in_blocks_that_differ(monkeypatch):
 @pytest.mark.parametrize(
     ("kernel", "copies", "step_size"),
     [
-        ("sgnht", 4.7, None),
+        ("sgnht", 4.9, None),
         *(
             pytest.param(*one, marks=pytest.mark.slow)
             for one in (

@@ -14,7 +14,7 @@ from numpyro_llc.kernels._noise import (
     two_purposes,
     unpacked,
 )
-from numpyro_llc.kernels._tuning import Tuning, above_zero, by_chain
+from numpyro_llc.kernels._tuning import FORGETTING, Tuning, above_zero, by_chain
 from numpyro_llc.local import (
     Anchor,
     LocalTarget,
@@ -34,8 +34,6 @@ POWER_ITERATIONS = 4
 """Hessian-vector products by which the largest curvature is found at one point."""
 MEMORY = 32
 """Number of calibrations that the running means of curvature and noise look back on."""
-FORGETTING = 3.0
-"""A running mean looks back on a third of the calibrations so far: the start is soon forgotten."""
 EARLY_STEPS, EARLY_PERIOD, WARMUP_PERIOD, PERIOD = 256, 8, 64, 1024
 """Steps between calibrations: at the start, later in the warm-up, and in sampling."""
 LARGE_PERIOD = 32

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from numpyro_llc.kernels._noise import unpacked
-from numpyro_llc.kernels._rule import Metric, Noise, Product, Scalar, Step
+from numpyro_llc.kernels._rule import Metric, Noise, Scalar, Step, TakingOff
 from numpyro_llc.models import Parameters
 
 STIFFNESS = 0.09
@@ -71,14 +71,14 @@ class LangevinRule:
             xi = unpacked(noise, z)
             return _pushed(_drift(z, gradient, step), root, xi, step.metric), None, gradient
 
-        def pushed(product: Product, both: Pair, noise: jax.Array) -> Pair:
+        def pushed(taking_off: TakingOff, both: Pair, noise: jax.Array) -> tuple[Pair, jax.Array]:
             # Less the noise that the gradient brings along. At `z`: `seen` depends on the noise,
             # and where V varies, E[V(seen) ξ] = √ε/2 div V would pull the chain towards small V.
             z, _ = both
             xi = unpacked(noise, z)
-            brought = product(z, xi, step.step_size / 8.0)
-            less = jax.tree.map(jnp.subtract, xi, brought)
-            return _pushed(z, root, less, step.metric), _pushed(z, 0.5 * root, xi, step.metric)
+            less, due = taking_off(z, xi, step.step_size / 8.0)
+            moved = _pushed(z, root, less, step.metric)
+            return (moved, _pushed(z, 0.5 * root, xi, step.metric)), due
 
         # Both at once, so that no third copy is held.
         nothing = jax.tree.map(jnp.zeros_like, z)

@@ -11,9 +11,9 @@ Scalar = float | jax.Array
 Noise = Callable[[Parameters], jax.Array]
 """Standard normal noise for stacked parameters, packed: ``[chain, coordinate]`` (``unpacked`` gives
 its numbers in their form); the same each time."""
-Product = Callable[[Parameters, Parameters, jax.Array], Parameters]
-"""``(z, v, share)`` to an estimate of ``share G^½ V G^½ v``, V the covariance of the gradients of a
-batch, no longer than makes ``v`` minus it shortest; zero where the noise is too small to matter."""
+TakingOff = Callable[[Parameters, Parameters, jax.Array], tuple[Parameters, jax.Array]]
+"""``(z, v, share)`` to ``v`` less an estimate of ``share G^½ V G^½ v``, V the covariance of the
+gradients of a batch, and a number for each chain that is to be handed on."""
 Metric = Parameters | None
 """The diagonal G of a preconditioner by coordinate; None for the identity."""
 
@@ -22,8 +22,10 @@ class Step(NamedTuple):
     """What a rule is given for one step.
 
     ``gradient(z)`` is ``∇U(z)`` of each chain from one batch. ``moved(function, x, *others)`` is
-    ``function(product, x, *others)`` with a ``Product``: what replaces `x`, of chains ``[chain,
-    ...]`` as all arguments are, which it may take one by one and write in their place. `metric` is
+    ``function(taking_off, x, *others)`` with a ``TakingOff`` whose V is at the rows of that batch:
+    what replaces `x`, and the number that is handed on, of chains ``[chain, ...]`` as all arguments
+    are, which it may take one by one and write in their place; ``moved`` returns what replaces
+    `x`. `metric` is
     the diagonal G of a preconditioner, or None. `localization` is the mean γ of the sites.
     `step_size` is ε of this substep, `whole_step` that of the whole step; `warming` whether it is
     of the warm-up.
@@ -64,7 +66,7 @@ class Rule(Protocol):
 
     @property
     def corrects_noise(self) -> bool:
-        """Whether `advance` takes gradient noise off again, by the ``Product`` of ``Step.moved``.
+        """Whether `advance` takes gradient noise off again, by ``Step.moved``.
 
         If not, λ̂ is reported with what the noise adds to it, and longer steps bias it.
         """

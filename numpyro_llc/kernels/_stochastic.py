@@ -18,6 +18,7 @@ from numpyro_llc.kernels._calibration import (
     calibration_period,
     calibration_point,
 )
+from numpyro_llc.kernels._correction import correction, leaving_all
 from numpyro_llc.kernels._noise import (
     FIRST_SUBSTEP,
     LARGE,
@@ -34,11 +35,10 @@ from numpyro_llc.kernels._tuning import (
     Tuning,
     above_zero,
     clipped,
-    contracting,
     ended,
     isotropic,
     learned,
-    remaining_noise,
+    shortened,
     start_tuning,
     summarized,
     wanted_step,
@@ -49,8 +49,6 @@ from numpyro_llc.local import (
     draw_rows,
     later_drawn,
     make_anchor,
-    noise_product,
-    part_of,
     potential_gradient,
     replaced_in_turn,
 )
@@ -63,9 +61,6 @@ GROWTH = 1.05
 so that one calibration at a flat point cannot make a step far too long."""
 STIFF_REGION = 2.0
 """A step is cut where the stiffness met is above the usual one by this factor."""
-WORTH_CORRECTING = 0.002
-"""Gradient noise that adds less than this share of λ̂ is left: a fifth of the error that automatic
-runs want."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +128,7 @@ class StochasticSampler:
             return self._substep(for_noise, rows, state, target, part)
 
         state = jax.lax.fori_loop(0, count, substep, state)
-        return state._replace(i=i + 1)
+        return state._replace(i=i + 1, tuning=shortened(state.tuning, count, i))
 
     def gradient(self, state: StochasticState) -> Parameters | None:
         return state.anchor.gradient
@@ -184,9 +179,9 @@ class StochasticSampler:
             "gradient_noise": tuning.noise,
             "gradient_noise_raw": tuning.raw_noise,
             "control_variates": anchored,
-            "gradient_noise_bias": remaining_noise(self.rule, tuning, noise)
-            if self._has_correction(target)
-            else self.rule.noise_share(tuning.step_size, noise),
+            "gradient_noise_bias": self.rule.noise_share(
+                tuning.step_size, tuning.noise_left if self._has_correction(target) else noise
+            ),
         }
 
     def _has_correction(self, target: LocalTarget) -> bool:
@@ -247,27 +242,20 @@ class StochasticSampler:
             raw = potential_gradient(target, z, rows, state.anchor, use_anchor)
             return clipped(self.rule, tuning, step_size, raw) if self.is_adaptive else raw
 
-        def product(z: Parameters, v: Parameters, share: jax.Array) -> Parameters:
-            nothing = jax.tree.map(jnp.zeros_like, v)
-            if rows is None or not self._has_correction(target):
-                return nothing
-            count = max(2, len(rows) // (4 * target.num_shards))
-            some = part_of(target, rows, 0, count)
+        corrects = None
+        if rows is not None and self._has_correction(target):
+            noise = self._used_noise(tuning)
+            corrects = correction(self.rule, target, rows, tuning, use_anchor, noise)
+        taking_off = corrects.taken_off if corrects else leaving_all
+        left = jnp.zeros(jax.tree.leaves(state.z)[0].shape[0])
 
-            def one(z: Parameters, v: Parameters) -> Parameters:
-                pushed = noise_product(target, z, tuning.scaled(v), some, len(rows), use_anchor)
-                return contracting(share, tuning.scaled(pushed), v)
+        def moved(function: Callable[..., PyTree], x: PyTree, *others: PyTree) -> PyTree:
+            def turn(both: PyTree, *others: PyTree) -> PyTree:
+                return function(taking_off, both[0], *others)
 
-            return jax.lax.cond(
-                self._corrects(tuning), lambda: jax.vmap(one)(z, v), lambda: nothing
-            )
-
-        def moved(
-            function: Callable[..., Parameters], x: Parameters, *others: PyTree
-        ) -> Parameters:
-            return replaced_in_turn(
-                partial(function, product), x, others, chain_size(state.z) > LARGE
-            )
+            nonlocal left
+            x, left = replaced_in_turn(turn, (x, left), others, chain_size(state.z) > LARGE)
+            return x
 
         given = Step(
             gradient=gradient,
@@ -280,7 +268,7 @@ class StochasticSampler:
             warming=state.warming,
         )
         z, inner, used = self.rule.advance(state.z, state.inner, given)
-        tuning = learned(tuning, used, state.i, state.i - EARLY_STEPS, state.warming)
+        tuning = learned(tuning, used, left, state.i, state.i - EARLY_STEPS, state.warming)
         return state._replace(z=z, inner=inner, tuning=tuning)
 
     def _uses_anchor(self, tuning: Tuning) -> jax.Array:
@@ -291,10 +279,3 @@ class StochasticSampler:
     def _used_noise(self, tuning: Tuning) -> jax.Array:
         """``tr V`` of the batch gradients that the steps are made with."""
         return jnp.where(self._uses_anchor(tuning), tuning.noise, tuning.raw_noise)
-
-    def _corrects(self, tuning: Tuning) -> jax.Array:
-        """Whether uncorrected noise would matter against the rest of λ̂'s error."""
-        used = self._used_noise(tuning)
-        # ½ |∇U|² / curvature is what the stiffest directions alone hold of λ̂.
-        least = 0.5 * tuning.typical_square / above_zero(tuning.curvature)
-        return self.rule.noise_share(tuning.step_size, used) > WORTH_CORRECTING * least

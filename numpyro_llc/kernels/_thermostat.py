@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 
 from numpyro_llc.kernels._noise import unpacked
-from numpyro_llc.kernels._rule import Metric, Noise, Product, Scalar, Step
+from numpyro_llc.kernels._rule import Metric, Noise, Scalar, Step, TakingOff
 from numpyro_llc.kernels._tuning import by_chain
 from numpyro_llc.local import square_norm
-from numpyro_llc.models import Parameters, PyTree
+from numpyro_llc.models import Parameters
 
 STIFFNESS = 0.08
 """``ε² A`` of a step that is found: at most 0.8 % of λ̂ by ``step_bias``; an automatic run wants
@@ -28,6 +28,8 @@ FRICTION_OF_STEP = 0.014
 frequency, which is √0.4/ε at the longest steps: momenta persist over many oscillations."""
 SLOW = 1e-6
 """A friction below this is 0 in the formula of the noise, whose limit it then takes."""
+Pair = tuple[Parameters, Parameters]
+"""Position and momentum."""
 Thermostat = tuple[Parameters, jax.Array]
 """Momenta, and ξ of each chain less the friction."""
 
@@ -71,28 +73,24 @@ class ThermostatRule:
         (p, above), h = inner, step.step_size
         friction = self._friction(step)
         kept = jnp.exp(-0.5 * h * jnp.where(step.warming, friction, 0.0))
-        z, above = _move(z, p, 0.5 * h), kept * above + 0.5 * h * _heat(p)
+        above = kept * above + 0.5 * h * _heat(p)
         xi = friction + above
         decay = jnp.exp(-h * xi)
         safe = jnp.where(jnp.abs(xi) < SLOW, 1.0, xi)
         spread = jnp.where(jnp.abs(xi) < SLOW, 2.0 * h, -jnp.expm1(-2.0 * h * safe) / safe)
         root = jnp.sqrt(friction * spread)
-        thermal = step.noise(p), decay, root
-        between = _thermal(p, *thermal)
-        above, z = kept * above + 0.5 * h * _heat(between), _move(z, between, 0.5 * h)
-        gradient = step.gradient(z)
 
-        def kicked(
-            product: Product, p: Parameters, z: Parameters, g: Parameters, *thermal: PyTree
-        ) -> Parameters:
-            # Noise and friction at the momentum in the middle of the kick: then they leave the
-            # positions of a quadratic as exact as the splitting has them.
-            middle = jax.tree.map(lambda a, g: a - 0.5 * h * g, _thermal(p, *thermal), g)
-            damped = product(z, middle, 0.5 * h * h)
-            return jax.tree.map(lambda a, g, e: a - 0.5 * h * g - e, middle, g, damped)
+        def moved(taking_off: TakingOff, both: Pair, *thermal: jax.Array) -> tuple[Pair, jax.Array]:
+            # Damped at a momentum that does not depend on the batch: in the middle of the kick it
+            # would, and `E[V̂ g]` of one batch is more than `V E[g]` and weakens the force.
+            z, p = both
+            z = _move(z, p, 0.5 * h)
+            p, left = taking_off(z, _thermal(p, *thermal), 0.5 * h * h)
+            return (_move(z, p, 0.5 * h), p), left
 
-        p = step.moved(kicked, p, z, gradient, *thermal)
-        return z, (p, above), gradient
+        z, p = step.moved(moved, (z, p), step.noise(p), decay, root)
+        gradient, above = step.gradient(z), kept * above + 0.5 * h * _heat(p)
+        return z, (_move(p, gradient, -h), above), gradient
 
     def _friction(self, step: Step) -> jax.Array:
         if self.friction is not None:

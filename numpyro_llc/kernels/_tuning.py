@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 
 from numpyro_llc.kernels._rule import Metric, Rule, Scalar
-from numpyro_llc.local import inner, square_norm
+from numpyro_llc.local import square_norm
 from numpyro_llc.models import Parameters, PyTree
 
 QUADRATIC_SPREAD = 0.05
 """Relative change, squared, of the curvature up to which a model counts as quadratic."""
 LEAST_STIFFNESS = 0.02
-"""However noisy the gradient, a step is not made shorter than this."""
+"""However noisy the gradient, a step is not made shorter than this, if noise can be taken off."""
 MAX_STIFFNESS = 4.0
 """Gradients are clipped where a step along them would have a larger stiffness: the limit at which
 the scheme with a momentum is unstable, and twice that of Langevin steps."""
@@ -21,14 +21,16 @@ METRIC_DAMPING = 0.05
 """What a metric adds to the squared gradient of each coordinate, relative to their mean."""
 METRIC_DELAY = 64
 """Steps that the metric counts as already seen when its mean begins, so that it starts gently."""
-REMAINING_NOISE = 0.05
-"""Share that the correction may leave of what gradient noise adds to λ̂, of the part beyond what the
-step was shortened for: found 0.02 to 0.06 on a regression, by batches of 2, 5 and 20 of 500 rows
-with and without control variates, against the exact value."""
+MOST_NOISE_LEFT = 0.02
+"""Share of λ̂ that noise which cannot be taken off may add: steps are shortened until it is less."""
 SQUARE_WEIGHT = 0.1
 """Weight of a step in the running means of ``|∇U|²``: they look back on about ten steps."""
 SQUARE_FLOOR = 0.3
 """The mean by which steps are cut is at least this share of the newest ``|∇U|²``."""
+LEAST_STEPS_CUT, SHARE_CUT = 8, 1 / 16
+"""Steps in a row that are cut, and the share of all steps so far, beyond which ε is halved."""
+FORGETTING = 3.0
+"""A running mean looks back on a third of what was seen so far: the start is soon forgotten."""
 MOST_JUMP = 30.0
 """A squared gradient enters the metric's mean cut at this multiple of it."""
 
@@ -54,12 +56,16 @@ class Tuning(NamedTuple):
     noise, raw_noise : scalar
         Running means of ``tr V``, V the covariance of a batch gradient, with and without control
         variates.
+    noise_left : scalar
+        Running mean, over the last third of the steps, of what could not be taken off of it.
     square_by_coordinate : dict, or None
         Running mean of the squared gradient by coordinate, of a kernel that has a metric, which
         is its inverse.
     calibrations : scalar
     gradients : scalar
         Batch gradients evaluated so far by each chain, calibration included.
+    steps_cut : scalar
+        How many of the last steps in a row were cut into substeps.
     """
 
     step_size: jax.Array
@@ -70,9 +76,11 @@ class Tuning(NamedTuple):
     steepness: jax.Array
     noise: jax.Array
     raw_noise: jax.Array
+    noise_left: jax.Array
     square_by_coordinate: Metric
     calibrations: jax.Array
     gradients: jax.Array
+    steps_cut: jax.Array
 
     @property
     def metric(self) -> Metric:
@@ -103,6 +111,11 @@ class Tuning(NamedTuple):
         metric = self.metric
         return tree if metric is None else jax.tree.map(lambda a, g: a * jnp.sqrt(g), tree, metric)
 
+    @property
+    def least(self) -> jax.Array:
+        """What the stiffest directions alone hold of λ̂: ``½ |∇U|²`` over the curvature."""
+        return 0.5 * self.typical_square / above_zero(self.curvature)
+
     def curvature_where(self, square: jax.Array) -> jax.Array:
         """A guess of the largest curvature where ``|∇U|²`` is `square`: they go together."""
         return self.curvature * square / above_zero(self.typical_square)
@@ -121,9 +134,11 @@ def start_tuning(rule: Rule, step_size: float | None, z: Parameters, chains: int
         steepness=jnp.zeros(chains, zero.dtype),
         noise=zero,
         raw_noise=zero,
+        noise_left=zero,
         square_by_coordinate=ones if rule.has_metric else None,
         calibrations=jnp.zeros((), jnp.int32),
         gradients=jnp.zeros((), jnp.int32),
+        steps_cut=jnp.zeros((), jnp.int32),
     )
 
 
@@ -138,24 +153,28 @@ def wanted_step(rule: Rule, tuning: Tuning, noise: jax.Array) -> jax.Array:
     )
     by_noise = rule.noise_limit / above_zero(share)
     stiffness = jnp.maximum(jnp.minimum(by_spread, by_noise), LEAST_STIFFNESS)
-    return jnp.asarray(rule.step_of(stiffness, above_zero(tuning.curvature)))
+    curvature = above_zero(tuning.curvature)
+    added = rule.noise_share(rule.step_of(1.0, curvature), tuning.noise_left)
+    by_left = MOST_NOISE_LEFT * tuning.least / above_zero(added)
+    return jnp.asarray(rule.step_of(jnp.minimum(stiffness, by_left), curvature))
+
+
+def shortened(tuning: Tuning, count: jax.Array, i: jax.Array) -> Tuning:
+    """The tuning after step `i` was cut into `count` substeps; ε is halved where all have been cut.
+
+    That is so where the warm-up ended before the chains had arrived. Steps that take many gradients
+    each would go beyond any budget. In a long run it takes a long stretch, which becomes ever less
+    likely, so that ε settles.
+    """
+    cut = jnp.where(count > 1, tuning.steps_cut + 1, 0)
+    lasting = cut > jnp.maximum(LEAST_STEPS_CUT, SHARE_CUT * i)
+    halved = jnp.where(lasting, 0.5, 1.0) * tuning.step_size
+    return tuning._replace(steps_cut=cut, step_size=halved)
 
 
 def noise_ratio(square: Scalar, noise: Scalar) -> jax.Array:
     """Variance of a batch gradient, ``tr V``, in parts of the square of its mean."""
     return noise / above_zero(square - noise)
-
-
-def remaining_noise(rule: Rule, found: "TuningSummary", noise: float) -> float:
-    """What corrected gradient noise may still add to λ̂, in nats.
-
-    The correction is of first order in it. A step is shortened until that suffices, but not below
-    ``LEAST_STIFFNESS``.
-    """
-    stiffness = rule.stiffness_of(found.step_size, found.curvature)
-    met = float(noise_ratio(found.typical_square, noise) * stiffness)
-    beyond = max(0.0, 1.0 - rule.noise_limit / met) if met > 0 else 0.0
-    return REMAINING_NOISE * beyond * float(rule.noise_share(found.step_size, noise))
 
 
 def isotropic(tuning: Tuning, scale: jax.Array) -> Tuning:
@@ -167,6 +186,7 @@ def isotropic(tuning: Tuning, scale: jax.Array) -> Tuning:
         typical_square=tuning.typical_square / scale,
         noise=tuning.noise / scale,
         raw_noise=tuning.raw_noise / scale,
+        noise_left=tuning.noise_left / scale,
     )
 
 
@@ -190,6 +210,7 @@ class TuningSummary(NamedTuple):
     typical_square: float
     noise: float
     raw_noise: float
+    noise_left: float
     gradients: float
     lowers_noise: bool
     trace: dict[str, float] | None
@@ -217,6 +238,7 @@ def _summary(tuning: Tuning) -> tuple[PyTree, ...]:
             tuning.typical_square,
             tuning.noise,
             tuning.raw_noise,
+            tuning.noise_left,
             tuning.gradients,
         )
     )
@@ -241,18 +263,18 @@ def clipped(rule: Rule, tuning: Tuning, step_size: jax.Array, gradient: Paramete
     return jax.tree.map(lambda g: g * by_chain(factor, g), gradient)
 
 
-def contracting(share: jax.Array, pushed: Parameters, v: Parameters) -> Parameters:
-    """``share V v``, shortened where ``v - share V v`` would overshoot: far out, V is huge."""
-    square, along = inner(pushed, pushed), inner(pushed, v)
-    largest = share * square / above_zero(along)  # of V's eigenvalues, were it of rank 1
-    factor = share / jnp.maximum(largest, 1.0)
-    return jax.tree.map(lambda leaf: factor * leaf, pushed)
-
-
 def learned(
-    tuning: Tuning, gradient: Parameters, i: jax.Array, since: jax.Array, warming: jax.Array
+    tuning: Tuning,
+    gradient: Parameters,
+    noise_left: jax.Array,
+    i: jax.Array,
+    since: jax.Array,
+    warming: jax.Array,
 ) -> Tuning:
-    """Running means of the squared gradient, from step `i`; `since` the metric began."""
+    """Running means of the squared gradient and of the noise left ``[chain]``, from step `i`.
+
+    `since` is how many steps ago the metric began.
+    """
     squares, new = tuning.square_by_coordinate, square_norm(tuning.scaled(gradient))
     # The first steps count alike, so that a mean of few is none of zeros.
     share = jnp.maximum(SQUARE_WEIGHT, 1.0 / (i + 1.0))
@@ -263,6 +285,8 @@ def learned(
     return tuning._replace(
         square_gradient=tuning.square_gradient + share * (new - tuning.square_gradient),
         steepness=jnp.maximum(steep, SQUARE_FLOOR * new),
+        noise_left=tuning.noise_left
+        + FORGETTING / (i + FORGETTING) * (jnp.mean(noise_left) - tuning.noise_left),
         square_by_coordinate=squares,
         gradients=tuning.gradients + 1,
     )
