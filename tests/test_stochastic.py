@@ -140,7 +140,7 @@ def test_chains_that_begin_far_too_high_end_at_the_temperature_of_the_density(ke
     [
         ("sgnht", (10, 2), 4.0, 3, 0.02),
         ("sgnht", (500, 5), 1.0, 2, 0.01),
-        ("sgld", (500, 5), 20.0, 20, 0.1),
+        ("sgnht", (500, 5), 20.0, 100, 0.02),
     ],
 )
 def test_the_noise_of_small_batches_and_rare_heavy_rows_does_not_heat(

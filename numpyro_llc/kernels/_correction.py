@@ -13,7 +13,7 @@ from numpyro_llc.models import Parameters, Rows
 WORTH_CORRECTING = 0.002
 """Noise that adds less than this share of λ̂ is left: a fifth of what automatic runs want."""
 PERIOD = 4
-"""Noise is taken off at one of this many steps, as many times as strongly."""
+"""Of large models noise is taken off at one of this many steps, as many times as strongly."""
 MOST_LEFT = 0.02
 """Share of the noise that this may leave; where it leaves more, noise is taken off at each step."""
 GOLDEN = 2654435769
@@ -35,6 +35,8 @@ class Correction(NamedTuple):
         ``tr V`` of these gradients.
     is_worthwhile : scalar
         Whether it would matter against the rest of λ̂'s error if it were left.
+    is_large : bool
+        Whether chains are.
     """
 
     target: LocalTarget
@@ -43,10 +45,12 @@ class Correction(NamedTuple):
     use_anchor: jax.Array
     noise: jax.Array
     is_worthwhile: jax.Array
+    is_large: bool
 
     @property
     def period(self) -> jax.Array:
-        return jnp.where(self.tuning.noise_left <= MOST_LEFT * self.noise, PERIOD, 1)
+        can_wait = self.is_large & (self.tuning.noise_left <= MOST_LEFT * self.noise)
+        return jnp.where(can_wait, PERIOD, 1)
 
     @property
     def is_now(self) -> jax.Array:
@@ -55,18 +59,21 @@ class Correction(NamedTuple):
         return self.is_worthwhile & (turn * self.period.astype(jnp.uint32) < 2**16)
 
     def taken_off(
-        self, z: Parameters, v: Parameters, share: jax.Array
+        self, z: Parameters, v: Parameters, share: jax.Array, is_momentum: bool
     ) -> tuple[Parameters, jax.Array]:
         """A ``TakingOff``."""
         some = max(2, len(self.rows) // (4 * self.target.num_shards))
         rows, scaled = part_of(self.target, self.rows, 0, some), self.tuning.scaled
+        square = jnp.mean(self.tuning.square_gradient)
 
         def one(z: Parameters, v: Parameters) -> tuple[Parameters, jax.Array]:
             pushed = noise_product(self.target, z, scaled(v), rows, len(self.rows), self.use_anchor)
-            return contracted(v, scaled(pushed), self.period * share)
+            less, left = contracted(v, scaled(pushed), self.period * share, is_momentum)
+            return less, jnp.where(square > 0, left / above_zero(square), 0.0)
 
         def none() -> tuple[Parameters, jax.Array]:
-            return v, jnp.full(jax.tree.leaves(v)[0].shape[0], self.tuning.noise_left)
+            left = jnp.where(self.is_worthwhile, self.tuning.left_share, 0.0)
+            return v, jnp.full(jax.tree.leaves(v)[0].shape[0], left)
 
         return jax.lax.cond(self.is_now, lambda: jax.vmap(one)(z, v), none)
 
@@ -78,18 +85,29 @@ def correction(
     tuning: Tuning,
     use_anchor: jax.Array,
     noise: jax.Array,
+    is_large: bool,
 ) -> Correction:
-    is_worthwhile = rule.noise_share(tuning.step_size, noise) > WORTH_CORRECTING * tuning.least
-    return Correction(target, rows, tuning, use_anchor, noise, is_worthwhile)
+    largest = jnp.maximum(noise, tuning.noise_left)  # that of rare rows is in the second alone
+    is_worthwhile = rule.noise_share(tuning.step_size, largest) > WORTH_CORRECTING * tuning.least
+    return Correction(target, rows, tuning, use_anchor, noise, is_worthwhile, is_large)
 
 
-def contracted(v: Parameters, pushed: Parameters, share: jax.Array) -> tuple[Parameters, jax.Array]:
+def contracted(
+    v: Parameters, pushed: Parameters, share: jax.Array, is_momentum: bool
+) -> tuple[Parameters, jax.Array]:
     """``v - c V v`` whose square is ``|v|² - 2 share v·Vv``, or the least that it can be.
 
     `pushed` is an estimate of ``V v`` from a few rows, itself noisy: with c equal to `share` its
     square would put back a part of what is taken off. Second, how much of ``v·Vv`` is left.
+
+    By a momentum, the position moves before and after. In one direction, with ``b = share V``, a
+    kick of variance 2b and then ``p - c p`` leave it a momentum of variance ``2b / (2c - c²)`` and
+    a temperature ``(1 - c/2) b / c``, which is 1 for ``c = b / (1 + b/2)``, that is, if
+    ``2b / (1 + b/2)²`` of ``p²`` is taken off.
     """
     along = jnp.maximum(inner(pushed, v), 0.0)  # below it only by rounding
+    if is_momentum:
+        share = share / jnp.square(1.0 + 0.5 * share * along / above_zero(inner(v, v)))
     ratio = along / above_zero(inner(pushed, pushed))  # the c that takes off most
     wanted = 2.0 * share / above_zero(ratio)
     factor = 2.0 * share / (1.0 + jnp.sqrt(jnp.maximum(1.0 - wanted, 0.0)))
@@ -97,6 +115,8 @@ def contracted(v: Parameters, pushed: Parameters, share: jax.Array) -> tuple[Par
     return jax.tree.map(lambda a, b: a - jnp.minimum(factor, ratio) * b, v, pushed), left
 
 
-def leaving_all(z: Parameters, v: Parameters, share: jax.Array) -> tuple[Parameters, jax.Array]:
+def leaving_all(
+    z: Parameters, v: Parameters, share: jax.Array, is_momentum: bool
+) -> tuple[Parameters, jax.Array]:
     """A ``TakingOff`` where there is no noise, or none is corrected for."""
     return v, jnp.zeros(jax.tree.leaves(v)[0].shape[0])

@@ -11,9 +11,9 @@ Scalar = float | jax.Array
 Noise = Callable[[Parameters], jax.Array]
 """Standard normal noise for stacked parameters, packed: ``[chain, coordinate]`` (``unpacked`` gives
 its numbers in their form); the same each time."""
-TakingOff = Callable[[Parameters, Parameters, jax.Array], tuple[Parameters, jax.Array]]
-"""``(z, v, share)`` to ``v`` less an estimate of ``share G^½ V G^½ v``, V the covariance of the
-gradients of a batch, and a number for each chain that is to be handed on."""
+TakingOff = Callable[[Parameters, Parameters, jax.Array, bool], tuple[Parameters, jax.Array]]
+"""``(z, v, share, is_momentum)`` to ``v`` less an estimate of ``share G^½ V G^½ v``, V the
+covariance of the gradients of a batch, and a number for each chain that is to be handed on."""
 Metric = Parameters | None
 """The diagonal G of a preconditioner by coordinate; None for the identity."""
 

@@ -245,7 +245,8 @@ class StochasticSampler:
         corrects = None
         if rows is not None and self._has_correction(target):
             noise = self._used_noise(tuning)
-            corrects = correction(self.rule, target, rows, tuning, use_anchor, noise)
+            is_large = chain_size(state.z) > LARGE
+            corrects = correction(self.rule, target, rows, tuning, use_anchor, noise, is_large)
         taking_off = corrects.taken_off if corrects else leaving_all
         left = jnp.zeros(jax.tree.leaves(state.z)[0].shape[0])
 

@@ -85,7 +85,7 @@ class ThermostatRule:
             # would, and `E[V̂ g]` of one batch is more than `V E[g]` and weakens the force.
             z, p = both
             z = _move(z, p, 0.5 * h)
-            p, left = taking_off(z, _thermal(p, *thermal), 0.5 * h * h)
+            p, left = taking_off(z, _thermal(p, *thermal), 0.5 * h * h, True)
             return (_move(z, p, 0.5 * h), p), left
 
         z, p = step.moved(moved, (z, p), step.noise(p), decay, root)

@@ -56,8 +56,9 @@ class Tuning(NamedTuple):
     noise, raw_noise : scalar
         Running means of ``tr V``, V the covariance of a batch gradient, with and without control
         variates.
-    noise_left : scalar
-        Running mean, over the last third of the steps, of what could not be taken off of it.
+    left_share : scalar
+        Running mean, over the last third of the steps, of what could not be taken off of it, in
+        parts of `square_gradient`: far out both are huge.
     square_by_coordinate : dict, or None
         Running mean of the squared gradient by coordinate, of a kernel that has a metric, which
         is its inverse.
@@ -76,7 +77,7 @@ class Tuning(NamedTuple):
     steepness: jax.Array
     noise: jax.Array
     raw_noise: jax.Array
-    noise_left: jax.Array
+    left_share: jax.Array
     square_by_coordinate: Metric
     calibrations: jax.Array
     gradients: jax.Array
@@ -116,6 +117,11 @@ class Tuning(NamedTuple):
         """What the stiffest directions alone hold of λ̂: ``½ |∇U|²`` over the curvature."""
         return 0.5 * self.typical_square / above_zero(self.curvature)
 
+    @property
+    def noise_left(self) -> jax.Array:
+        """What could not be taken off of ``tr V`` where the chains usually are."""
+        return self.left_share * self.typical_square
+
     def curvature_where(self, square: jax.Array) -> jax.Array:
         """A guess of the largest curvature where ``|∇U|²`` is `square`: they go together."""
         return self.curvature * square / above_zero(self.typical_square)
@@ -134,7 +140,7 @@ def start_tuning(rule: Rule, step_size: float | None, z: Parameters, chains: int
         steepness=jnp.zeros(chains, zero.dtype),
         noise=zero,
         raw_noise=zero,
-        noise_left=zero,
+        left_share=zero,
         square_by_coordinate=ones if rule.has_metric else None,
         calibrations=jnp.zeros((), jnp.int32),
         gradients=jnp.zeros((), jnp.int32),
@@ -162,9 +168,8 @@ def wanted_step(rule: Rule, tuning: Tuning, noise: jax.Array) -> jax.Array:
 def shortened(tuning: Tuning, count: jax.Array, i: jax.Array) -> Tuning:
     """The tuning after step `i` was cut into `count` substeps; ε is halved where all have been cut.
 
-    That is so where the warm-up ended before the chains had arrived. Steps that take many gradients
-    each would go beyond any budget. In a long run it takes a long stretch, which becomes ever less
-    likely, so that ε settles.
+    That is so where the warm-up ended before the chains had arrived. In a long run it takes a long
+    stretch, which becomes ever less likely, so that ε settles.
     """
     cut = jnp.where(count > 1, tuning.steps_cut + 1, 0)
     lasting = cut > jnp.maximum(LEAST_STEPS_CUT, SHARE_CUT * i)
@@ -186,7 +191,6 @@ def isotropic(tuning: Tuning, scale: jax.Array) -> Tuning:
         typical_square=tuning.typical_square / scale,
         noise=tuning.noise / scale,
         raw_noise=tuning.raw_noise / scale,
-        noise_left=tuning.noise_left / scale,
     )
 
 
@@ -266,15 +270,12 @@ def clipped(rule: Rule, tuning: Tuning, step_size: jax.Array, gradient: Paramete
 def learned(
     tuning: Tuning,
     gradient: Parameters,
-    noise_left: jax.Array,
+    left_share: jax.Array,
     i: jax.Array,
     since: jax.Array,
     warming: jax.Array,
 ) -> Tuning:
-    """Running means of the squared gradient and of the noise left ``[chain]``, from step `i`.
-
-    `since` is how many steps ago the metric began.
-    """
+    """Running means of the squared gradient and `left_share`; `since` the metric began."""
     squares, new = tuning.square_by_coordinate, square_norm(tuning.scaled(gradient))
     # The first steps count alike, so that a mean of few is none of zeros.
     share = jnp.maximum(SQUARE_WEIGHT, 1.0 / (i + 1.0))
@@ -285,8 +286,8 @@ def learned(
     return tuning._replace(
         square_gradient=tuning.square_gradient + share * (new - tuning.square_gradient),
         steepness=jnp.maximum(steep, SQUARE_FLOOR * new),
-        noise_left=tuning.noise_left
-        + FORGETTING / (i + FORGETTING) * (jnp.mean(noise_left) - tuning.noise_left),
+        left_share=tuning.left_share
+        + FORGETTING / (i + FORGETTING) * (jnp.mean(left_share) - tuning.left_share),
         square_by_coordinate=squares,
         gradients=tuning.gradients + 1,
     )
