@@ -76,9 +76,9 @@ class LangevinRule:
             # and where V varies, E[V(seen) ξ] = √ε/2 div V would pull the chain towards small V.
             z, _ = both
             xi = unpacked(noise, z)
-            less, due = taking_off(z, xi, step.step_size / 8.0, False)
+            less, left = taking_off(z, xi, step.step_size / 8.0, False)
             moved = _pushed(z, root, less, step.metric)
-            return (moved, _pushed(z, 0.5 * root, xi, step.metric)), due
+            return (moved, _pushed(z, 0.5 * root, xi, step.metric)), left
 
         # Both at once, so that no third copy is held.
         nothing = jax.tree.map(jnp.zeros_like, z)

@@ -161,7 +161,7 @@ def wanted_step(rule: Rule, tuning: Tuning, noise: jax.Array) -> jax.Array:
     stiffness = jnp.maximum(jnp.minimum(by_spread, by_noise), LEAST_STIFFNESS)
     curvature = above_zero(tuning.curvature)
     added = rule.noise_share(rule.step_of(1.0, curvature), tuning.noise_left)
-    by_left = MOST_NOISE_LEFT * tuning.least / above_zero(added)
+    by_left = jnp.where(added > 0, MOST_NOISE_LEFT * tuning.least / above_zero(added), jnp.inf)
     return jnp.asarray(rule.step_of(jnp.minimum(stiffness, by_left), curvature))
 
 
