@@ -404,7 +404,7 @@ def test_a_step_that_is_cut_again_and_again_is_halved(i, most):
 
 def correction_of(noise, *, is_large=True, **fields):
     rule, noise = RULES["corrected"], jnp.asarray(noise)
-    return correction.correction(rule, None, None, tuned(**fields), None, noise, is_large)
+    return correction.Correction(rule, None, None, tuned(**fields), None, noise, is_large)
 
 
 def test_noise_is_corrected_for_where_it_matters():

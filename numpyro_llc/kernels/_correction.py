@@ -25,6 +25,7 @@ class Correction(NamedTuple):
 
     Attributes
     ----------
+    rule : Rule
     target : LocalTarget
     rows : Rows
         Of the batch; V is estimated from a quarter of them.
@@ -33,22 +34,29 @@ class Correction(NamedTuple):
         Whether the gradients have control variates.
     noise : scalar
         ``tr V`` of these gradients.
-    is_worthwhile : scalar
-        Whether it would matter against the rest of λ̂'s error if it were left.
     is_large : bool
         Whether chains are.
     """
 
+    rule: Rule
     target: LocalTarget
     rows: Rows
     tuning: Tuning
     use_anchor: jax.Array
     noise: jax.Array
-    is_worthwhile: jax.Array
     is_large: bool
 
     @property
+    def is_worthwhile(self) -> jax.Array:
+        """Whether the noise would matter against the rest of λ̂'s error if it were left."""
+        tuning = self.tuning
+        largest = jnp.maximum(self.noise, tuning.noise_left)  # rare rows show in the second alone
+        added = self.rule.noise_share(tuning.step_size, largest)
+        return jnp.asarray(added > WORTH_CORRECTING * tuning.least)
+
+    @property
     def period(self) -> jax.Array:
+        """At one of how many steps noise is taken off."""
         can_wait = self.is_large & (self.tuning.noise_left <= MOST_LEFT * self.noise)
         return jnp.where(can_wait, PERIOD, 1)
 
@@ -76,20 +84,6 @@ class Correction(NamedTuple):
             return v, jnp.full(jax.tree.leaves(v)[0].shape[0], left)
 
         return jax.lax.cond(self.is_now, lambda: jax.vmap(one)(z, v), none)
-
-
-def correction(
-    rule: Rule,
-    target: LocalTarget,
-    rows: Rows,
-    tuning: Tuning,
-    use_anchor: jax.Array,
-    noise: jax.Array,
-    is_large: bool,
-) -> Correction:
-    largest = jnp.maximum(noise, tuning.noise_left)  # that of rare rows is in the second alone
-    is_worthwhile = rule.noise_share(tuning.step_size, largest) > WORTH_CORRECTING * tuning.least
-    return Correction(target, rows, tuning, use_anchor, noise, is_worthwhile, is_large)
 
 
 def contracted(

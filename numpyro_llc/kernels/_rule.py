@@ -25,10 +25,9 @@ class Step(NamedTuple):
     ``function(taking_off, x, *others)`` with a ``TakingOff`` whose V is at the rows of that batch:
     what replaces `x`, and the number that is handed on, of chains ``[chain, ...]`` as all arguments
     are, which it may take one by one and write in their place; ``moved`` returns what replaces
-    `x`. `metric` is
-    the diagonal G of a preconditioner, or None. `localization` is the mean γ of the sites.
-    `step_size` is ε of this substep, `whole_step` that of the whole step; `warming` whether it is
-    of the warm-up.
+    `x`. `metric` is the diagonal G of a preconditioner, or None. `localization` is the mean γ of
+    the sites. `step_size` is ε of this substep, `whole_step` that of the whole step; `warming`
+    whether it is of the warm-up.
     """
 
     gradient: Callable[[Parameters], Parameters]

@@ -18,7 +18,7 @@ from numpyro_llc.kernels._calibration import (
     calibration_period,
     calibration_point,
 )
-from numpyro_llc.kernels._correction import correction, leaving_all
+from numpyro_llc.kernels._correction import Correction, leaving_all
 from numpyro_llc.kernels._noise import (
     FIRST_SUBSTEP,
     LARGE,
@@ -28,7 +28,7 @@ from numpyro_llc.kernels._noise import (
     standard_noise,
     two_purposes,
 )
-from numpyro_llc.kernels._rule import Rule, Step
+from numpyro_llc.kernels._rule import Rule, Step, TakingOff
 from numpyro_llc.kernels._state import BLOCK_AXES, StochasticState
 from numpyro_llc.kernels._step_bias import step_bias, step_scale
 from numpyro_llc.kernels._tuning import (
@@ -237,17 +237,18 @@ class StochasticSampler:
         step_size: jax.Array,
     ) -> StochasticState:
         tuning, use_anchor = state.tuning, self._uses_anchor(state.tuning)
+        is_large = chain_size(state.z) > LARGE
 
         def gradient(z: Parameters) -> Parameters:
             raw = potential_gradient(target, z, rows, state.anchor, use_anchor)
             return clipped(self.rule, tuning, step_size, raw) if self.is_adaptive else raw
 
-        corrects = None
+        taking_off: TakingOff = leaving_all
         if rows is not None and self._has_correction(target):
             noise = self._used_noise(tuning)
-            is_large = chain_size(state.z) > LARGE
-            corrects = correction(self.rule, target, rows, tuning, use_anchor, noise, is_large)
-        taking_off = corrects.taken_off if corrects else leaving_all
+            taking_off = Correction(
+                self.rule, target, rows, tuning, use_anchor, noise, is_large
+            ).taken_off
         left = jnp.zeros(jax.tree.leaves(state.z)[0].shape[0])
 
         def moved(function: Callable[..., PyTree], x: PyTree, *others: PyTree) -> PyTree:
@@ -255,7 +256,7 @@ class StochasticSampler:
                 return function(taking_off, both[0], *others)
 
             nonlocal left
-            x, left = replaced_in_turn(turn, (x, left), others, chain_size(state.z) > LARGE)
+            x, left = replaced_in_turn(turn, (x, left), others, is_large)
             return x
 
         given = Step(
