@@ -1,6 +1,7 @@
 """The stochastic-gradient kernels: exact values, bias, batches, and what they report."""
 
 import functools
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -518,6 +519,35 @@ def test_noise_is_made_in_blocks_that_differ(monkeypatch):
     parts = np.split(signs[0, : 2 * (signs.shape[1] // 3)], 2)
     assert abs(np.mean(parts[0] * parts[1])) < 4 * (86 / 256) / np.sqrt(parts[0].size)
     assert signs.shape == (1, _noise.LARGE + 10)
+
+
+@pytest.mark.parametrize("kernel", ["sgld", "sgnht"])
+def test_chains_side_by_side_are_those_in_turn(kernel, monkeypatch):
+    """GPUs take chains together where CPUs take them one by one; the draws are the same."""
+    width = 270  # above LARGE parameters, so that noise is packed and taken off at some steps
+    x = np.random.default_rng(0).normal(size=(64, width)).astype(np.float32)
+    center = {"w": np.eye(width, dtype=np.float32)}
+
+    def draws():
+        def model(x, y):  # another one each time, so that nothing compiled is used again
+            w = numpyro.param("w", jnp.zeros((width, width)))
+            with numpyro.plate("rows", len(x)):
+                numpyro.sample("y", dist.Normal(jnp.tanh(x @ w), 1.0).to_event(1), obs=y)
+
+        settings = {"kernel": kernel, "batch_size": 16, "num_chains": 2, "progress_bar": False}
+        lengths = {"num_warmup": 20, "num_samples": 8, "thinning": 4}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", nllc.LLCWarning)
+            idata = nllc.estimate_llc(
+                random.key(0), model, (x, np.tanh(x)), center=center, **settings, **lengths
+            )
+        return idata["sample_stats"]["excess_loss"].values
+
+    in_turn = draws()
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    side_by_side = draws()
+    assert not np.array_equal(in_turn[0], in_turn[1])
+    np.testing.assert_allclose(side_by_side, in_turn, rtol=1e-4)
 
 
 @pytest.mark.parametrize(

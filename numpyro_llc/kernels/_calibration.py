@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from numpyro_llc.kernels._noise import (
     CALIBRATING,
     LARGE,
+    in_turns,
     standard_noise,
     two_purposes,
     unpacked,
@@ -160,7 +161,7 @@ def calibrated(
         # Each in a branch of its own, so that what one needs is not held for the next.
         return jnp.swapaxes(jax.lax.map(part, jnp.arange(len(parts))), 0, 1)
 
-    found = in_turn(look, (z, directions), chain_size(z) > LARGE).mean(axis=0)
+    found = in_turn(look, (z, directions), in_turns(chain_size(z))).mean(axis=0)
     seen = jnp.stack([*found[0], found[1, 0], *found[2]])
     weight = 1.0 / jnp.clip(tuning.calibrations / FORGETTING, 1.0, MEMORY)
     # Not the mean plus a share of the difference: far out, numbers may be 10⁸ times as large.
@@ -252,7 +253,7 @@ def farthest(z: Parameters, directions: jax.Array, point: CalibrationPoint) -> j
             at = displaced(*chains, target, reach)
             return jax.vmap(lambda one: target.tempered_loss(one, rows) + target.penalty(one))(at)
 
-        found = in_turn(potential, (z, directions), size > LARGE)
+        found = in_turn(potential, (z, directions), in_turns(size))
         rise = jnp.mean(found - target.tempered_loss(target.center, rows))
         return ~(rise <= NATS_PER_PARAMETER * size + NATS_FREE) & (reach > 1e-9)
 

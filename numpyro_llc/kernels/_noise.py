@@ -10,16 +10,19 @@ from numpyro_llc.local import chain_size, in_turn, whole
 from numpyro_llc.models import Parameters
 
 LARGE = 65_536
-"""Above this many coordinates, noise is made of 8 random bits each, and chains are taken in turn
-where several vectors of a chain are held at once."""
+"""Above this many coordinates, noise is made of 8 random bits each."""
+SIDE_BY_SIDE = 2**24
+"""Up to this many, chains are taken side by side on GPUs, which one of them would leave idle, where
+several vectors of a chain are held at once; CPUs take them in turn above ``LARGE``."""
 HUGE = 2**22
 """Above this many, a chain does without what holds vectors of it beside the steps: a copy of the
 lowest point in compiled code, and the acceptance of a Metropolis test."""
 ATOM, TAIL = (256 / 86) ** 0.5, 43
 """Noise of 8 bits is ±ATOM for ``TAIL`` of the 256 codes each, and 0 for the others."""
 BLOCK = 2**18
-"""Most words of random bits that are made at once: few enough for the cache of a CPU, and enough to
-use all of a GPU."""
+"""Most words of random bits that one key gives: few enough for the cache of a CPU, which makes
+those of one key at once. Other devices make those of some keys."""
+KEYS_AT_ONCE = 16
 
 START = 2**32 - 1
 """In place of a step's number, for the momenta at the start."""
@@ -40,6 +43,11 @@ def two_purposes(keys: jax.Array, first: int | jax.Array) -> jax.Array:
     return jax.vmap(at_step, in_axes=(None, 0))(keys, first + jnp.arange(2))
 
 
+def in_turns(size: int) -> bool:
+    """Whether chains of `size` coordinates are taken one after the other, for their memory."""
+    return size > (LARGE if jax.default_backend() == "cpu" else SIDE_BY_SIDE)
+
+
 def standard_noise(keys: jax.Array, like: Parameters) -> jax.Array:
     """Independent noise of mean 0 and variance 1 for each coordinate of each chain, packed.
 
@@ -53,10 +61,11 @@ def standard_noise(keys: jax.Array, like: Parameters) -> jax.Array:
     def draw(keys: jax.Array) -> jax.Array:
         if size <= LARGE:
             return jax.vmap(lambda key: jax.random.normal(key, (size,), dtype))(keys)
-        return jax.lax.map(partial(_signs, size=size), keys)
+        signs = partial(_signs, size=size)
+        return jax.lax.map(signs, keys) if in_turns(size) else jax.vmap(signs)(keys)
 
     # One vector for all leaves: a generator for each takes seconds to compile.
-    return whole(in_turn(draw, keys, size > LARGE))
+    return whole(in_turn(draw, keys, in_turns(size)))
 
 
 def _signs(key: jax.Array, size: int) -> jax.Array:
@@ -68,7 +77,9 @@ def _signs(key: jax.Array, size: int) -> jax.Array:
         bits = jax.random.bits(key, (-(-words // blocks),), jnp.uint32)
         return signs_of(jax.lax.bitcast_convert_type(bits, jnp.uint8)).reshape(-1)
 
-    return jax.lax.map(block, jax.random.split(key, blocks)).reshape(-1)[:size]
+    at_once = None if jax.default_backend() == "cpu" else KEYS_AT_ONCE
+    keys = jax.random.split(key, blocks)
+    return jax.lax.map(block, keys, batch_size=at_once).reshape(-1)[:size]
 
 
 def signs_of(codes: jax.Array) -> jax.Array:

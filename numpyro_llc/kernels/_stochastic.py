@@ -25,6 +25,7 @@ from numpyro_llc.kernels._noise import (
     OBSERVING,
     START,
     at_step,
+    in_turns,
     standard_noise,
     two_purposes,
 )
@@ -237,7 +238,7 @@ class StochasticSampler:
         step_size: jax.Array,
     ) -> StochasticState:
         tuning, use_anchor = state.tuning, self._uses_anchor(state.tuning)
-        is_large = chain_size(state.z) > LARGE
+        size = chain_size(state.z)
 
         def gradient(z: Parameters) -> Parameters:
             raw = potential_gradient(target, z, rows, state.anchor, use_anchor)
@@ -247,7 +248,7 @@ class StochasticSampler:
         if rows is not None and self._has_correction(target):
             noise = self._used_noise(tuning)
             taking_off = Correction(
-                self.rule, target, rows, tuning, use_anchor, noise, is_large
+                self.rule, target, rows, tuning, use_anchor, noise, size > LARGE
             ).taken_off
         left = jnp.zeros(jax.tree.leaves(state.z)[0].shape[0])
 
@@ -256,7 +257,7 @@ class StochasticSampler:
                 return function(taking_off, both[0], *others)
 
             nonlocal left
-            x, left = replaced_in_turn(turn, (x, left), others, is_large)
+            x, left = replaced_in_turn(turn, (x, left), others, in_turns(size))
             return x
 
         given = Step(

@@ -15,6 +15,7 @@ from numpyro_llc.models._measured import draw_starts
 from numpyro_llc.models._modules import PARAMS, by_site, pure_parameters
 from numpyro_llc.models._network import NetworkModel, network_model
 from numpyro_llc.models._plates import SLICE_ROWS, Batch, FullPlates, Rows, batch_of, numbers_of
+from numpyro_llc.models._precision import rounded_to
 from numpyro_llc.models._program import Program, constrain, site_loss
 from numpyro_llc.models._reading import ModelReading
 from numpyro_llc.models._rules import TAKEN, is_traced
@@ -105,6 +106,7 @@ __all__ = [
     "pure_parameters",
     "read_model",
     "reading_errors",
+    "rounded_to",
     "row_loss_function",
     "shapes_of",
     "site_divergence",

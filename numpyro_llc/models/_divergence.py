@@ -12,6 +12,7 @@ from numpyro.distributions.kl import kl_divergence
 from numpyro.distributions.transforms import Transform
 
 from numpyro_llc.models._loss import NegativeLoss
+from numpyro_llc.models._precision import unrounded
 from numpyro_llc.models._types import PyTree
 
 NEARLY_ZERO = 0.1
@@ -40,6 +41,7 @@ def _excess_exponential_jvp(
     return excess_exponential(x), jnp.expm1(x) * tangent
 
 
+@unrounded
 def divergence(
     p: dist.Distribution, q: dist.Distribution, draws: jax.Array | None = None
 ) -> jax.Array:

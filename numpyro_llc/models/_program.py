@@ -15,6 +15,7 @@ from numpyro_llc.models._arguments import StaticArguments
 from numpyro_llc.models._convolutions import by_products
 from numpyro_llc.models._discrete import Enumeration
 from numpyro_llc.models._plates import Batching, FullPlates, Rows, batch_given, batch_of
+from numpyro_llc.models._precision import unrounded
 from numpyro_llc.models._sources import check_in_memory, stand_ins
 from numpyro_llc.models._stream import Weighted
 from numpyro_llc.models._types import Losses, Parameters, PyTree, Site, Trace
@@ -73,6 +74,7 @@ def place(z: Mapping[str, PyTree], site: Site) -> PyTree:
     return transform(scan_slice(site, value, transform.inverse_shape(shape)))
 
 
+@unrounded
 def site_loss(site: Site) -> jax.Array:
     """``-log p`` of an observed site, one value per datum; a user's ``handlers.scale`` counts.
 
@@ -121,6 +123,7 @@ class Program:
         """Where arrays are structure: JAX computes of known numbers at once, so they stay known."""
         return jax.ensure_compile_time_eval() if self.arguments.has_held else nullcontext()
 
+    @unrounded
     def trace(
         self,
         arrays: Sequence[jax.Array],
@@ -183,6 +186,7 @@ class Program:
         covered = frozenset() if self.enumeration is None else self.enumeration.covered
         return tuple(name for name in names if name not in covered)
 
+    @unrounded
     def marginal_losses(
         self,
         arrays: Sequence[jax.Array],

@@ -11,7 +11,7 @@ import numpyro
 
 from numpyro_llc.inference_data import Groups, InferenceData, attributes, posterior
 from numpyro_llc.local import Curvature, LocalTarget, reason_of
-from numpyro_llc.models import Fields
+from numpyro_llc.models import Fields, rounded_to
 from numpyro_llc.sampling import Finished, Plan, Until
 
 _TRUTHS = (
@@ -206,10 +206,11 @@ def one_or_by_site(localization: Mapping[str, float | jax.Array]) -> float | dic
 
 def report_of_software(target: LocalTarget) -> Fields:
     """Fields that say what sampled, and how accurately it computes."""
+    precision, rounded = str(jnp.result_type(*jax.tree.leaves(target.center))), rounded_to()
     return {
         "numpyro_version": numpyro.__version__,
         "jax_version": jax.__version__,
-        "precision": str(jnp.result_type(*jax.tree.leaves(target.center))),
+        "precision": precision if rounded is None else f"{precision}, products in {rounded}",
     }
 
 

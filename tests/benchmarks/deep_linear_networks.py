@@ -23,9 +23,12 @@ CLASSES = {
 }
 
 
-def million():
-    """One network of a million parameters."""
-    return [nllc.zoo.deep_linear_network((500,) * 5, 50, num_data=1_000_000, seed=0)]
+SINGLE = {"1M": (500, 50), "10M": (1581, 158)}
+"""Width and rank of one network of four layers."""
+
+
+def single(width, rank):
+    return [nllc.zoo.deep_linear_network((width,) * 5, rank, num_data=1_000_000, seed=0)]
 
 
 def report(table):
@@ -51,15 +54,17 @@ def report(table):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--size", choices=[*CLASSES, "1M"], default="1K")
+    parser.add_argument("--size", choices=[*CLASSES, *SINGLE], default="1K")
     parser.add_argument("--count", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kernel", default="sgnht")
     parser.add_argument("--unaligned", action="store_true")
+    parser.add_argument("--warmup", type=int, help="steps; left out, as many as it takes")
+    parser.add_argument("--seconds", type=float, help="of sampling, in place of the default budget")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
-    if options.size == "1M":
-        problems = million()
+    if options.size in SINGLE:
+        problems = single(*SINGLE[options.size])
     else:
         settings = CLASSES[options.size]
         problems = list(
@@ -73,6 +78,8 @@ def main():
         kernels=[options.kernel],
         reference=None,
         output=options.output,
+        num_warmup=options.warmup,
+        until=None if options.seconds is None else {"seconds": options.seconds},
     )
     report(table)
 
