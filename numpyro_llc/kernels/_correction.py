@@ -12,10 +12,10 @@ from numpyro_llc.models import Parameters, Rows
 
 WORTH_CORRECTING = 0.002
 """Noise that adds less than this share of λ̂ is left: a fifth of what automatic runs want."""
-PERIOD = 4
-"""Of large models noise is taken off at one of this many steps, as many times as strongly."""
-MOST_LEFT = 0.02
-"""Share of the noise that this may leave; where it leaves more, noise is taken off at each step."""
+PART = 4
+"""V is estimated from one of this many rows of the batch. Of large models it is from all of them, at
+one of as many steps and as many times as strongly: the same rows, and less of what a product with V
+costs beside them. From more rows, V̂ takes off as much more at once."""
 GOLDEN = 2654435769
 """2³² over the golden ratio: multiples of it, modulo 2³², are spread as evenly as can be."""
 
@@ -28,7 +28,7 @@ class Correction(NamedTuple):
     rule : Rule
     target : LocalTarget
     rows : Rows
-        Of the batch; V is estimated from a quarter of them.
+        Of the batch.
     tuning : Tuning
     use_anchor : scalar
         Whether the gradients have control variates.
@@ -55,23 +55,28 @@ class Correction(NamedTuple):
         return jnp.asarray(added > WORTH_CORRECTING * tuning.least)
 
     @property
-    def period(self) -> jax.Array:
+    def num_rows(self) -> int:
+        """Rows of a shard that V is estimated from, spread over all steps."""
+        return max(2, len(self.rows) // (PART * self.target.num_shards))
+
+    @property
+    def period(self) -> int:
         """At one of how many steps noise is taken off."""
-        can_wait = self.is_large & (self.tuning.noise_left <= MOST_LEFT * self.noise)
-        return jnp.where(can_wait, PERIOD, 1)
+        most = len(self.rows) // self.target.num_shards
+        return most // self.num_rows if self.is_large else 1
 
     @property
     def is_now(self) -> jax.Array:
         """Whether noise is taken off at this step: at times that keep step with nothing."""
         turn = self.tuning.gradients.astype(jnp.uint32) * jnp.uint32(GOLDEN) // jnp.uint32(2**16)
-        return self.is_worthwhile & (turn * self.period.astype(jnp.uint32) < 2**16)
+        return self.is_worthwhile & (turn * jnp.uint32(self.period) < 2**16)
 
     def taken_off(
         self, z: Parameters, v: Parameters, share: jax.Array, is_momentum: bool
     ) -> tuple[Parameters, jax.Array]:
         """A ``TakingOff``."""
-        some = max(2, len(self.rows) // (4 * self.target.num_shards))
-        rows, scaled = part_of(self.target, self.rows, 0, some), self.tuning.scaled
+        rows = part_of(self.target, self.rows, 0, self.period * self.num_rows)
+        scaled = self.tuning.scaled
         square = jnp.mean(self.tuning.square_gradient)
 
         def one(z: Parameters, v: Parameters) -> tuple[Parameters, jax.Array]:
