@@ -135,7 +135,7 @@ def test_noise_and_curvature_of_a_reverse_rule_are_those_of_the_plain_model():
         target = target_of(model, (X, Y), {"w": OLS}, beta=0.3, batches=True)
         assert target.program.has_forward_mode == (model is regression.model)
         push = partial(noise_product, batch_size=7)
-        noise = [jax.jit(push)(target, z, v, rows, use_anchor=on)["w"] for on in (True, False)]
+        noise = [jax.jit(push)(target, z, v, rows, use_anchor=on)[0]["w"] for on in (True, False)]
         hessian = curvature_at_center(target, jax.random.key(0)).hessian
         found.append(np.concatenate([*noise, hessian.ravel()]))
     assert np.abs(found[0]).min() > 1e-3

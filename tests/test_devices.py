@@ -121,7 +121,7 @@ def test_batches_by_shard_are_unbiased_and_their_noise_is_told(by_shard):
             half = noise_samples(target, z, rows)[1]["w"][0, 0]
             at = jax.tree.map(lambda leaf: leaf[0], z)
             products = [
-                noise_product(cut, at, one, rows, 4, False)["w"][0] for cut in (target, as_one)
+                noise_product(cut, at, one, rows, 4, False)[0]["w"][0] for cut in (target, as_one)
             ]
             return gradient, half, *products
 

@@ -54,7 +54,7 @@ def batches(size):
 
 def over(function, size):
     """The values of a function of the rows, of all batches."""
-    return np.asarray(jax.jit(jax.vmap(function))(batches(size)))
+    return jax.tree.map(np.asarray, jax.jit(jax.vmap(function))(batches(size)))
 
 
 def per_datum(w):
@@ -94,13 +94,17 @@ def test_noise_product_and_sample_have_the_covariance_of_the_batch_gradient(targ
 
     def product(rows):
         one = partial(noise_product, target, rows=rows, batch_size=size, use_anchor=use_anchor)
-        return jax.vmap(one)(Z, V)["w"]
+        found, along = jax.vmap(one)(Z, V)
+        wanted = jnp.sum(found["w"] * V["w"], axis=1)
+        return found["w"], along - wanted
 
     def square(rows):
         one = noise_samples(target, Z, rows)[not use_anchor]["w"]
         return one[:, :, None] * one[:, None, :]
 
-    products, samples = over(product, 3).mean(axis=0), over(square, 2).mean(axis=0)
+    products, apart = over(product, 3)
+    np.testing.assert_allclose(apart, 0.0, atol=1e-4 * np.abs(products).max())
+    products, samples = products.mean(axis=0), over(square, 2).mean(axis=0)
     for chain in range(2):
         terms = per_datum(np.asarray(Z["w"][chain]))
         if use_anchor:

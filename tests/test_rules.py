@@ -338,11 +338,10 @@ def test_running_means_of_the_squared_gradient_and_of_the_noise_left():
     def of(state):
         since = state.i - _stochastic.EARLY_STEPS
         left = jnp.asarray([1.0, 3.0])
-        return tuning.learned(state.tuning, gradient, left, state.i, since, state.warming)
+        return tuning.learned(state.tuning, gradient, new, left, state.i, since, state.warming)
 
+    new = jnp.asarray([5.0, 40_000.0])
     learned = of(state)
-    metric = 1 / (np.array([1.0, 2.0]) + 0.05 * 1.5)
-    new = np.asarray(gradient["w"]) ** 2 @ metric
     # 0.9 of the old and 0.1 of the new, but at least 0.3 of the new.
     assert new[0] < 4.5 * 12
     wanted = [0.9 * 12 + 0.1 * new[0], 0.3 * new[1]]
@@ -366,10 +365,12 @@ def test_running_means_of_the_squared_gradient_and_of_the_noise_left():
 
 def test_a_wild_gradient_is_shortened_and_a_usual_one_is_not():
     sampler, gradient = sampler_of(RULES["corrected"]), stacked([[1.0, 1.0], [60.0, 80.0]])
-    found = tuning.clipped(sampler.rule, tuned(), jnp.asarray(0.1), gradient)["w"]
-    np.testing.assert_allclose(found[0], [1.0, 1.0])
+    given = sampler.rule, tuned(), jnp.asarray(0.1), gradient, jnp.asarray([2.0, 1e4])
+    found, square = tuning.clipped(*given)
+    np.testing.assert_allclose(found["w"][0], [1.0, 1.0])
     local = 0.5 * 0.1 * 4.0 * 100.0**2 / 12.0  # stiffness, were the curvature as the gradient
-    np.testing.assert_allclose(found[1], np.array([60.0, 80.0]) / np.sqrt(local / 4.0))
+    np.testing.assert_allclose(found["w"][1], np.array([60.0, 80.0]) / np.sqrt(local / 4.0))
+    np.testing.assert_allclose(square, np.sum(found["w"] ** 2, axis=1))
 
 
 @pytest.mark.parametrize(
@@ -402,9 +403,9 @@ def test_a_step_that_is_cut_again_and_again_is_halved(i, most):
     assert float(tuning.shortened(found, jnp.asarray(2), i).step_size) == 0.025
 
 
-def correction_of(noise, *, is_large=True, **fields):
-    rule, noise = RULES["corrected"], jnp.asarray(noise)
-    return correction.Correction(rule, None, None, tuned(**fields), None, noise, is_large)
+def correction_of(noise, *, is_large=True, num_rows=32, num_shards=1, **fields):
+    given = RULES["corrected"], SimpleNamespace(num_shards=num_shards), range(num_rows)
+    return correction.Correction(*given, tuned(**fields), None, jnp.asarray(noise), is_large)
 
 
 def test_noise_is_corrected_for_where_it_matters():
@@ -424,11 +425,19 @@ def test_of_large_models_noise_is_taken_off_at_a_quarter_of_the_steps_whatever_t
         for first in range(thinning):
             assert np.mean(found[first::thinning]) == pytest.approx(0.25, abs=0.05)
     assert not np.any(correction_of(1e-6, gradients=counts).is_now)
-    for settings in ({"left_share": 0.021 * 3.0 / 12.0}, {"is_large": False}):
-        each = correction_of(3.0, gradients=counts, **settings)  # a fiftieth is left
-        assert np.all(each.is_now)
-        assert int(each.period) == 1
-    assert int(correction_of(3.0).period) == 4
+    assert np.all(correction_of(3.0, gradients=counts, is_large=False).is_now)
+
+
+@pytest.mark.parametrize(
+    ("num_rows", "shards", "each", "period"),
+    [(32, 1, 8, 4), (34, 1, 8, 4), (32, 4, 2, 4), (5, 1, 2, 2), (2, 1, 2, 1)],
+)
+def test_where_noise_is_taken_off_less_often_it_is_so_by_more_rows(num_rows, shards, each, period):
+    large = correction_of(3.0, num_rows=num_rows, num_shards=shards)
+    small = correction_of(3.0, num_rows=num_rows, num_shards=shards, is_large=False)
+    assert (large.num_rows, large.period) == (each, period)
+    assert (small.num_rows, small.period) == (each, 1)
+    assert period * each * shards <= max(num_rows, 2 * shards)
 
 
 def test_the_anchor_serves_where_it_lowers_the_noise_or_where_asked():
@@ -440,11 +449,16 @@ def test_the_anchor_serves_where_it_lowers_the_noise_or_where_asked():
         assert bool(told._uses_anchor(low)) == bool(told._uses_anchor(high)) == asked
 
 
+def contracted(v, pushed, share, is_momentum):
+    v, pushed = jnp.asarray(v), jnp.asarray(pushed)
+    return correction.contracted(stacked(v), stacked(pushed), v @ pushed, share, is_momentum)
+
+
 @pytest.mark.parametrize("share", [1e-4, 0.05, 10.0])
 def test_as_much_is_taken_off_as_the_noise_puts_in_if_there_is_so_much(share):
     v, square = np.array([1.0, 2.0, -1.0]), NOISE
     pushed = square @ v
-    found, left = correction.contracted(stacked(v), stacked(pushed), share, False)
+    found, left = contracted(v, pushed, share, False)
     taken = v @ v - np.sum(np.square(found["w"]))
     wanted, most = 2 * share * v @ pushed, (v @ pushed) ** 2 / (pushed @ pushed)
     assert (wanted > most) == (share == 10.0)
@@ -457,10 +471,10 @@ def test_little_is_taken_off_without_rounding_and_nothing_of_nothing():
     with jax.enable_x64(False):
         v, pushed = np.ones(3, "f"), np.full(3, 2.0, "f")
         for one, other in ((v * 0, pushed), (v, v * 0), (v, -1e-20 * pushed)):
-            found, left = correction.contracted(stacked(one), stacked(other), 1e-3, True)
+            found, left = contracted(one, other, 1e-3, True)
             np.testing.assert_array_equal(found["w"], one)
             assert float(left) == 0
-        found, _ = correction.contracted(stacked(1e-6 * v), stacked(pushed), 1e-9, False)
+        found, _ = contracted(1e-6 * v, pushed, 1e-9, False)
         np.testing.assert_allclose(1e-6 - found["w"].astype(float), 2e-9, rtol=0.01)
 
 
@@ -471,7 +485,7 @@ def test_kicks_of_noise_and_their_friction_leave_the_temperature_of_the_density(
 
     def after(z, p):
         z = z + 0.5 * p
-        damped = correction.contracted(stacked([p]), stacked([noise * p]), share, True)[0]["w"][0]
+        damped = contracted([p], [noise * p], share, True)[0]["w"][0]
         z = z + 0.5 * damped
         return jnp.stack([z, damped - curvature * z])
 

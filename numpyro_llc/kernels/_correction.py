@@ -13,9 +13,9 @@ from numpyro_llc.models import Parameters, Rows
 WORTH_CORRECTING = 0.002
 """Noise that adds less than this share of λ̂ is left: a fifth of what automatic runs want."""
 PART = 4
-"""V is estimated from one of this many rows of the batch. Of large models it is from all of them, at
-one of as many steps and as many times as strongly: the same rows, and less of what a product with V
-costs beside them. From more rows, V̂ takes off as much more at once."""
+"""V is estimated from one of this many rows of the batch. Of large models it is from all of them,
+at one of as many steps and as many times as strongly. That is by as many rows, of which more at
+once tell V better, and at less of what a product with V costs beside its rows."""
 GOLDEN = 2654435769
 """2³² over the golden ratio: multiples of it, modulo 2³², are spread as evenly as can be."""
 
@@ -80,31 +80,37 @@ class Correction(NamedTuple):
         square = jnp.mean(self.tuning.square_gradient)
 
         def one(z: Parameters, v: Parameters) -> tuple[Parameters, jax.Array]:
-            pushed = noise_product(self.target, z, scaled(v), rows, len(self.rows), self.use_anchor)
-            less, left = contracted(v, scaled(pushed), self.period * share, is_momentum)
+            size, use_anchor = len(self.rows), self.use_anchor
+            pushed, along = noise_product(self.target, z, scaled(v), rows, size, use_anchor)
+            less, left = contracted(v, scaled(pushed), along, self.period * share, is_momentum)
             return less, jnp.where(square > 0, left / above_zero(square), 0.0)
 
-        def none() -> tuple[Parameters, jax.Array]:
-            left = jnp.where(self.is_worthwhile, self.tuning.left_share, 0.0)
-            return v, jnp.full(jax.tree.leaves(v)[0].shape[0], left)
+        def turn(k: jax.Array, both: tuple[Parameters, jax.Array]) -> tuple[Parameters, jax.Array]:
+            # What does not depend on the turn, XLA would move out of the loop.
+            here, v = jax.lax.optimization_barrier((z, both[0]))
+            return jax.vmap(one)(here, v)
 
-        return jax.lax.cond(self.is_now, lambda: jax.vmap(one)(z, v), none)
+        left = jnp.where(self.is_worthwhile, self.tuning.left_share, 0.0)
+        begin = v, jnp.full(jax.tree.leaves(v)[0].shape[0], left)
+        # One turn or none: both branches of a `cond` would write `v` anew.
+        return jax.lax.fori_loop(0, self.is_now.astype(jnp.int32), turn, begin)
 
 
 def contracted(
-    v: Parameters, pushed: Parameters, share: jax.Array, is_momentum: bool
+    v: Parameters, pushed: Parameters, along: jax.Array, share: jax.Array, is_momentum: bool
 ) -> tuple[Parameters, jax.Array]:
     """``v - c V v`` whose square is ``|v|² - 2 share v·Vv``, or the least that it can be.
 
-    `pushed` is an estimate of ``V v`` from a few rows, itself noisy: with c equal to `share` its
-    square would put back a part of what is taken off. Second, how much of ``v·Vv`` is left.
+    `pushed` and `along` are estimates of ``V v`` and ``v·Vv`` from a few rows, themselves noisy:
+    with c equal to `share` its square would put back a part of what is taken off. Second, how much
+    of ``v·Vv`` is left.
 
     By a momentum, the position moves before and after. In one direction, with ``b = share V``, a
     kick of variance 2b and then ``p - c p`` leave it a momentum of variance ``2b / (2c - c²)`` and
     a temperature ``(1 - c/2) b / c``, which is 1 for ``c = b / (1 + b/2)``, that is, if
     ``2b / (1 + b/2)²`` of ``p²`` is taken off.
     """
-    along = jnp.maximum(inner(pushed, v), 0.0)  # below it only by rounding
+    along = jnp.maximum(along, 0.0)  # below it only by rounding
     if is_momentum:
         share = share / jnp.square(1.0 + 0.5 * share * along / above_zero(inner(v, v)))
     ratio = along / above_zero(inner(pushed, pushed))  # the c that takes off most

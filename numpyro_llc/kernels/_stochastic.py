@@ -52,6 +52,7 @@ from numpyro_llc.local import (
     make_anchor,
     potential_gradient,
     replaced_in_turn,
+    square_norm,
 )
 from numpyro_llc.models import Fields, Parameters, PyTree, Rows
 
@@ -239,10 +240,15 @@ class StochasticSampler:
     ) -> StochasticState:
         tuning, use_anchor = state.tuning, self._uses_anchor(state.tuning)
         size = chain_size(state.z)
+        square = left = jnp.zeros(jax.tree.leaves(state.z)[0].shape[0])
 
         def gradient(z: Parameters) -> Parameters:
-            raw = potential_gradient(target, z, rows, state.anchor, use_anchor)
-            return clipped(self.rule, tuning, step_size, raw) if self.is_adaptive else raw
+            nonlocal square
+            found = potential_gradient(target, z, rows, state.anchor, use_anchor)
+            square = square_norm(tuning.scaled(found))
+            if self.is_adaptive:
+                found, square = clipped(self.rule, tuning, step_size, found, square)
+            return found
 
         taking_off: TakingOff = leaving_all
         if rows is not None and self._has_correction(target):
@@ -250,7 +256,6 @@ class StochasticSampler:
             taking_off = Correction(
                 self.rule, target, rows, tuning, use_anchor, noise, size > LARGE
             ).taken_off
-        left = jnp.zeros(jax.tree.leaves(state.z)[0].shape[0])
 
         def moved(function: Callable[..., PyTree], x: PyTree, *others: PyTree) -> PyTree:
             def turn(both: PyTree, *others: PyTree) -> PyTree:
@@ -271,7 +276,8 @@ class StochasticSampler:
             warming=state.warming,
         )
         z, inner, used = self.rule.advance(state.z, state.inner, given)
-        tuning = learned(tuning, used, left, state.i, state.i - EARLY_STEPS, state.warming)
+        since = state.i - EARLY_STEPS
+        tuning = learned(tuning, used, square, left, state.i, since, state.warming)
         return state._replace(z=z, inner=inner, tuning=tuning)
 
     def _uses_anchor(self, tuning: Tuning) -> jax.Array:

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 
 from numpyro_llc.kernels._rule import Metric, Rule, Scalar
-from numpyro_llc.local import square_norm
 from numpyro_llc.models import Parameters, PyTree
 
 QUADRATIC_SPREAD = 0.05
@@ -259,33 +258,35 @@ def by_chain(value: jax.Array, like: jax.Array) -> jax.Array:
     return value.reshape(-1, *[1] * (like.ndim - 1))
 
 
-def clipped(rule: Rule, tuning: Tuning, step_size: jax.Array, gradient: Parameters) -> Parameters:
-    """The gradient, clipped where a step along it would be unstable."""
-    curvature = tuning.curvature_where(square_norm(tuning.scaled(gradient)))
-    excess = rule.stiffness_of(step_size, curvature) / MAX_STIFFNESS
-    factor = jax.lax.rsqrt(jnp.maximum(excess, 1.0))
-    return jax.tree.map(lambda g: g * by_chain(factor, g), gradient)
+def clipped(
+    rule: Rule, tuning: Tuning, step_size: jax.Array, gradient: Parameters, square: jax.Array
+) -> tuple[Parameters, jax.Array]:
+    """The gradient, clipped where a step along it would be unstable, and its `square`."""
+    stiffness = rule.stiffness_of(step_size, tuning.curvature_where(square))
+    excess = jnp.maximum(stiffness / MAX_STIFFNESS, 1.0)
+    return jax.tree.map(lambda g: g * by_chain(excess**-0.5, g), gradient), square / excess
 
 
 def learned(
     tuning: Tuning,
     gradient: Parameters,
+    square: jax.Array,
     left_share: jax.Array,
     i: jax.Array,
     since: jax.Array,
     warming: jax.Array,
 ) -> Tuning:
-    """Running means of the squared gradient and `left_share`; `since` the metric began."""
-    squares, new = tuning.square_by_coordinate, square_norm(tuning.scaled(gradient))
+    """Running means of the gradient's `square` and `left_share`; `since` the metric began."""
+    squares = tuning.square_by_coordinate
     # The first steps count alike, so that a mean of few is none of zeros.
     share = jnp.maximum(SQUARE_WEIGHT, 1.0 / (i + 1.0))
-    steep = (1.0 - SQUARE_WEIGHT) * tuning.steepness + SQUARE_WEIGHT * new
+    steep = (1.0 - SQUARE_WEIGHT) * tuning.steepness + SQUARE_WEIGHT * square
     if squares is not None:
         weight = jnp.where(since > 0, 2.0 / (since + METRIC_DELAY), 0.0) * warming
         squares = jax.tree.map(partial(toward, weight), squares, gradient)
     return tuning._replace(
-        square_gradient=tuning.square_gradient + share * (new - tuning.square_gradient),
-        steepness=jnp.maximum(steep, SQUARE_FLOOR * new),
+        square_gradient=tuning.square_gradient + share * (square - tuning.square_gradient),
+        steepness=jnp.maximum(steep, SQUARE_FLOOR * square),
         left_share=tuning.left_share
         + FORGETTING / (i + FORGETTING) * (jnp.mean(left_share) - tuning.left_share),
         square_by_coordinate=squares,

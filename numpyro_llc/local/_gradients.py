@@ -143,8 +143,10 @@ def noise_product(
     rows: Rows,
     batch_size: int,
     use_anchor: bool | jax.Array,
-) -> Parameters:
-    """An unbiased estimate of ``V(z) v``, V the covariance of a batch gradient, for one chain.
+) -> tuple[Parameters, jax.Array]:
+    """Unbiased estimates of ``V v`` and ``v·Vv``, V the covariance of a batch gradient at `z`.
+
+    Of one chain.
 
     ``V = Cov_i[β N ∇ℓ_i] / batch_size`` (with control variates, of the differences from the
     centre); its product with `direction` takes one Jacobian-vector product, which gives
@@ -158,20 +160,21 @@ def noise_product(
         centered = parts - jnp.mean(parts, axis=1, keepdims=True)
         return centered.reshape(-1) / ((parts.shape[1] - 1) * shards * batch_size)
 
-    def plain(z: Parameters, v: Parameters) -> Parameters:
+    def plain(z: Parameters, v: Parameters) -> tuple[Parameters, jax.Array]:
         along, back = push_and_pull(
             lambda one: target.row_terms(one, rows), z, v, forward=target.program.has_forward_mode
         )
-        return back(weighted(along))
+        return back(weighted(along)), jnp.sum(along * weighted(along))
 
-    def anchored(z: Parameters, v: Parameters) -> Parameters:
+    def anchored(z: Parameters, v: Parameters) -> tuple[Parameters, jax.Array]:
         def difference(both: tuple[Parameters, Parameters]) -> jax.Array:
             return target.row_terms(both[0], rows) - target.row_terms(both[1], rows)
 
         along, back = push_and_pull(
             difference, (z, target.center), (v, v), forward=target.program.has_forward_mode
         )
-        return jax.tree.map(jnp.add, *back(weighted(along)))
+        product = jax.tree.map(jnp.add, *back(weighted(along)))
+        return product, jnp.sum(along * weighted(along))
 
     if target.truth is not None:
         return plain(z, direction)

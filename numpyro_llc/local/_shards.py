@@ -67,7 +67,10 @@ def in_turn(function: Callable[[PyTree], PyTree], stacked: PyTree, is_large: boo
         found = function(jax.tree.map(lambda leaf: leaf[None], chain))
         return jax.tree.map(lambda leaf: leaf[0], found)
 
-    return over_devices(lambda some: jax.lax.map(one, some), stacked)
+    def of_device(some: PyTree) -> PyTree:
+        return function(some) if _is_one(some) else jax.lax.map(one, some)
+
+    return over_devices(of_device, stacked)
 
 
 def replaced_in_turn(
@@ -84,6 +87,9 @@ def replaced_in_turn(
         return function(stacked, *others)
 
     def of_device(part: tuple[PyTree, tuple[PyTree, ...]]) -> PyTree:
+        if _is_one(part):
+            return function(part[0], *part[1])
+
         def turn(k: jax.Array, replaced: PyTree) -> PyTree:
             def take(leaf: jax.Array) -> jax.Array:
                 return jax.lax.dynamic_slice_in_dim(leaf, k, 1)
@@ -96,6 +102,10 @@ def replaced_in_turn(
         return jax.lax.fori_loop(0, jax.tree.leaves(part[0])[0].shape[0], turn, part[0])
 
     return over_devices(of_device, (stacked, others))
+
+
+def _is_one(stacked: PyTree) -> bool:
+    return bool(jax.tree.leaves(stacked)[0].shape[0] == 1)
 
 
 def with_last_again(stacked: jax.Array, count: int) -> jax.Array:
