@@ -52,9 +52,10 @@ def step_with(noise, *, metric=None, size=STEP, curved=CURVED, noisy=None, gamma
     g = np.ones(len(curved)) if metric is None else metric
     root = np.sqrt(g)
 
-    def taking_off(z, v, share, is_momentum):
+    def taking_off(z, v, share, time):
         off = 0.0 if noisy is None else share * (v["w"] * root) @ noisy * root
-        return {"w": v["w"] - off}, jnp.zeros(len(v["w"]))
+        moved = {"w": z["w"] - (time or 0.0) * off}
+        return moved, {"w": v["w"] - off}, jnp.zeros(len(v["w"]))
 
     return Step(
         gradient=lambda z: {"w": z["w"] @ curved},

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from numpyro_llc.kernels._rule import Rule
+from numpyro_llc.kernels._rule import Rule, Scalar
 from numpyro_llc.kernels._tuning import Tuning, above_zero
 from numpyro_llc.local import LocalTarget, inner, noise_product, part_of
 from numpyro_llc.models import Parameters, Rows
@@ -18,6 +18,8 @@ at one of as many steps and as many times as strongly. That is by as many rows, 
 once tell V better, and at less of what a product with V costs beside its rows."""
 GOLDEN = 2654435769
 """2³² over the golden ratio: multiples of it, modulo 2³², are spread as evenly as can be."""
+Found = tuple[Parameters, Parameters, jax.Array]
+"""What a ``TakingOff`` returns."""
 
 
 class Correction(NamedTuple):
@@ -72,8 +74,8 @@ class Correction(NamedTuple):
         return self.is_worthwhile & (turn * jnp.uint32(self.period) < 2**16)
 
     def taken_off(
-        self, z: Parameters, v: Parameters, share: jax.Array, is_momentum: bool
-    ) -> tuple[Parameters, jax.Array]:
+        self, z: Parameters, v: Parameters, share: jax.Array, time: Scalar | None
+    ) -> Found:
         """A ``TakingOff``."""
         rows = part_of(self.target, self.rows, 0, self.period * self.num_rows)
         scaled = self.tuning.scaled
@@ -82,18 +84,28 @@ class Correction(NamedTuple):
         def one(z: Parameters, v: Parameters) -> tuple[Parameters, jax.Array]:
             size, use_anchor = len(self.rows), self.use_anchor
             pushed, along = noise_product(self.target, z, scaled(v), rows, size, use_anchor)
-            less, left = contracted(v, scaled(pushed), along, self.period * share, is_momentum)
+            is_momentum, strength = time is not None, self.period * share
+            less, left = contracted(v, scaled(pushed), along, strength, is_momentum)
             return less, jnp.where(square > 0, left / above_zero(square), 0.0)
 
-        def turn(k: jax.Array, both: tuple[Parameters, jax.Array]) -> tuple[Parameters, jax.Array]:
+        def turn(_: jax.Array, found: Found) -> Found:
             # What does not depend on the turn, XLA would move out of the loop.
-            here, v = jax.lax.optimization_barrier((z, both[0]))
-            return jax.vmap(one)(here, v)
+            z, v, _ = jax.lax.optimization_barrier(found)
+            if time is None:
+                return z, *jax.vmap(one)(z, v)
+            z = moved(z, v, -time)
+            v, left = jax.vmap(one)(z, v)
+            return moved(z, v, time), v, left
 
         left = jnp.where(self.is_worthwhile, self.tuning.left_share, 0.0)
-        begin = v, jnp.full(jax.tree.leaves(v)[0].shape[0], left)
-        # One turn or none: both branches of a `cond` would write `v` anew.
+        begin = z, v, jnp.full(jax.tree.leaves(v)[0].shape[0], left)
+        # One turn or none: both branches of a `cond` would write all anew.
         return jax.lax.fori_loop(0, self.is_now.astype(jnp.int32), turn, begin)
+
+
+def moved(z: Parameters, v: Parameters, time: Scalar) -> Parameters:
+    """``z + time v``."""
+    return jax.tree.map(lambda a, b: a + time * b, z, v)
 
 
 def contracted(
@@ -120,8 +132,6 @@ def contracted(
     return jax.tree.map(lambda a, b: a - jnp.minimum(factor, ratio) * b, v, pushed), left
 
 
-def leaving_all(
-    z: Parameters, v: Parameters, share: jax.Array, is_momentum: bool
-) -> tuple[Parameters, jax.Array]:
+def leaving_all(z: Parameters, v: Parameters, share: jax.Array, time: Scalar | None) -> Found:
     """A ``TakingOff`` where there is no noise, or none is corrected for."""
-    return v, jnp.zeros(jax.tree.leaves(v)[0].shape[0])
+    return z, v, jnp.zeros(jax.tree.leaves(v)[0].shape[0])

@@ -76,7 +76,7 @@ class LangevinRule:
             # and where V varies, E[V(seen) ξ] = √ε/2 div V would pull the chain towards small V.
             z, _ = both
             xi = unpacked(noise, z)
-            less, left = taking_off(z, xi, step.step_size / 8.0, False)
+            _, less, left = taking_off(z, xi, step.step_size / 8.0, None)
             moved = _pushed(z, root, less, step.metric)
             return (moved, _pushed(z, 0.5 * root, xi, step.metric)), left
 

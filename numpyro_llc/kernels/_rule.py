@@ -11,9 +11,14 @@ Scalar = float | jax.Array
 Noise = Callable[[Parameters], jax.Array]
 """Standard normal noise for stacked parameters, packed: ``[chain, coordinate]`` (``unpacked`` gives
 its numbers in their form); the same each time."""
-TakingOff = Callable[[Parameters, Parameters, jax.Array, bool], tuple[Parameters, jax.Array]]
-"""``(z, v, share, is_momentum)`` to ``v`` less an estimate of ``share G^½ V G^½ v``, V the
-covariance of the gradients of a batch, and a number for each chain that is to be handed on."""
+TakingOff = Callable[
+    [Parameters, Parameters, jax.Array, Scalar | None], tuple[Parameters, Parameters, jax.Array]
+]
+"""``(z, v, share, time)`` to `z`, to `v` less an estimate of ``share G^½ V G^½ v``, V at `z` the
+covariance of the gradients of a batch, and to a number for each chain that is to be handed on.
+
+With a `time`, v is a momentum that has moved `z` for so long: V is then at ``z - time v``, and the
+new `z` is where the new `v` moves it from there. So it takes no copy of `z` as it was before."""
 Metric = Parameters | None
 """The diagonal G of a preconditioner by coordinate; None for the identity."""
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
+from numpyro_llc.kernels._correction import moved
 from numpyro_llc.kernels._noise import unpacked
 from numpyro_llc.kernels._rule import Metric, Noise, Scalar, Step, TakingOff
 from numpyro_llc.kernels._tuning import by_chain
@@ -80,17 +81,20 @@ class ThermostatRule:
         spread = jnp.where(jnp.abs(xi) < SLOW, 2.0 * h, -jnp.expm1(-2.0 * h * safe) / safe)
         root = jnp.sqrt(friction * spread)
 
-        def moved(taking_off: TakingOff, both: Pair, *thermal: jax.Array) -> tuple[Pair, jax.Array]:
+        def pushed(
+            taking_off: TakingOff, both: Pair, *thermal: jax.Array
+        ) -> tuple[Pair, jax.Array]:
             # Damped at a momentum that does not depend on the batch: in the middle of the kick it
             # would, and `E[V̂ g]` of one batch is more than `V E[g]` and weakens the force.
             z, p = both
-            z = _move(z, p, 0.5 * h)
-            p, left = taking_off(z, _thermal(p, *thermal), 0.5 * h * h, True)
-            return (_move(z, p, 0.5 * h), p), left
+            after = _thermal(p, *thermal)
+            z = jax.tree.map(lambda a, b, c: a + 0.5 * h * (b + c), z, p, after)
+            z, p, left = taking_off(z, after, 0.5 * h * h, 0.5 * h)
+            return (z, p), left
 
-        z, p = step.moved(moved, (z, p), step.noise(p), decay, root)
+        z, p = step.moved(pushed, (z, p), step.noise(p), decay, root)
         gradient, above = step.gradient(z), kept * above + 0.5 * h * _heat(p)
-        return z, (_move(p, gradient, -h), above), gradient
+        return z, (moved(p, gradient, -h), above), gradient
 
     def _friction(self, step: Step) -> jax.Array:
         if self.friction is not None:
@@ -127,10 +131,6 @@ def _thermal(p: Parameters, noise: jax.Array, decay: jax.Array, root: jax.Array)
     return jax.tree.map(
         lambda a, x: by_chain(decay, a) * a + by_chain(root, a) * x, p, unpacked(noise, p)
     )
-
-
-def _move(z: Parameters, p: Parameters, time: jax.Array) -> Parameters:
-    return jax.tree.map(lambda a, b: a + time * b, z, p)
 
 
 def _heat(p: Parameters) -> jax.Array:
