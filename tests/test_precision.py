@@ -1,7 +1,5 @@
 """Products of matrices are as exact as their factors, whatever the device makes of them."""
 
-import warnings
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -65,14 +63,13 @@ def test_what_the_user_has_set_is_kept(chosen):
     assert Precision.HIGHEST not in {one for pair in found if pair for one in pair}
 
 
+@pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
 def test_a_result_says_what_products_were_rounded_to():
     def estimated():
         settings = {"num_warmup": 10, "num_samples": 10, "progress_bar": False}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", nllc.LLCWarning)
-            found = nllc.estimate_llc(
-                jax.random.key(0), two_layers, (X, Y), center=CENTER, kernel="sgld", **settings
-            )
+        found = nllc.estimate_llc(
+            jax.random.key(0), two_layers, (X, Y), center=CENTER, kernel="sgld", **settings
+        )
         return found.attrs["precision"]
 
     assert estimated() == "float32"

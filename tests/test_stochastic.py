@@ -1,7 +1,6 @@
 """The stochastic-gradient kernels: exact values, bias, batches, and what they report."""
 
 import functools
-import warnings
 
 import jax
 import jax.numpy as jnp
@@ -521,6 +520,7 @@ def test_noise_is_made_in_blocks_that_differ(monkeypatch):
     assert signs.shape == (1, _noise.LARGE + 10)
 
 
+@pytest.mark.filterwarnings("ignore::numpyro_llc.LLCWarning")
 @pytest.mark.parametrize("kernel", ["sgld", "sgnht"])
 def test_chains_side_by_side_are_those_in_turn(kernel, monkeypatch):
     """GPUs take chains together where CPUs take them one by one; the draws are the same."""
@@ -536,11 +536,8 @@ def test_chains_side_by_side_are_those_in_turn(kernel, monkeypatch):
 
         settings = {"kernel": kernel, "batch_size": 16, "num_chains": 2, "progress_bar": False}
         lengths = {"num_warmup": 20, "num_samples": 8, "thinning": 4}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", nllc.LLCWarning)
-            idata = nllc.estimate_llc(
-                random.key(0), model, (x, np.tanh(x)), center=center, **settings, **lengths
-            )
+        data = x, np.tanh(x)
+        idata = nllc.estimate_llc(random.key(0), model, data, center=center, **settings, **lengths)
         return idata["sample_stats"]["excess_loss"].values
 
     in_turn = draws()

@@ -18,15 +18,12 @@ tanh layers of equal widths, kernel by kernel:
 
 import argparse
 import time
-import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from large_networks import network, seconds_of_loop
-
-import numpyro_llc as nllc
+from large_networks import attributes_of_run, network, seconds_of_loop
 
 LAYERS, ROWS = 10, 4096
 STEP_FLOATS = {"sgld": 4, "sgnht": 6}
@@ -111,26 +108,14 @@ class Prepared(NamedTuple):
 
 def prepared(name: str, kernel: str) -> Prepared:
     width, batch, chains, steps = CASES[name]
-    model, center, data = network(width, LAYERS, ROWS)
+    given = network(width, LAYERS, ROWS)
+    model, center, data = given
 
     def run(steps: int) -> dict:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", nllc.LLCWarning)  # few draws, which is said
-            idata = nllc.estimate_llc(
-                jax.random.key(1),
-                model,
-                data,
-                center=center,
-                kernel=kernel,
-                batch_size=batch,
-                num_chains=chains,
-                num_warmup=steps // 2,
-                num_samples=steps // 2,
-                thinning=max(1, steps // 40),
-                store_sites=False,
-                progress_bar=False,
-            )
-        return idata["posterior"].attrs
+        thinning = max(1, steps // 40)
+        return attributes_of_run(
+            given, kernel, batch=batch, chains=chains, steps=steps, thinning=thinning
+        )
 
     size = sum(leaf.size for leaf in center.values())
     loop = argparse.Namespace(batch=batch, steps=steps)

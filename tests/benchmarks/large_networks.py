@@ -118,12 +118,17 @@ def seconds_of_loop(
     return (time.perf_counter() - began) * options.steps / count
 
 
-def timed(options: argparse.Namespace) -> None:
-    """Run the first kernel with the first number of chains, and print time and peak memory."""
-    model, center, data = network(options.width, options.layers, options.rows)
-    size, half = sum(leaf.size for leaf in center.values()), options.steps // 2
-    loop = seconds_of_loop(model, center, data, options) if options.ratio else None
-    began = time.perf_counter()
+def attributes_of_run(
+    network: tuple[Callable, dict, tuple],
+    kernel: str,
+    *,
+    batch: int,
+    chains: int,
+    steps: int,
+    thinning: int,
+) -> dict:
+    """Of a run of so many steps, half of them warm-up."""
+    model, center, data = network
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", nllc.LLCWarning)  # few draws, which is said
         idata = nllc.estimate_llc(
@@ -131,15 +136,34 @@ def timed(options: argparse.Namespace) -> None:
             model,
             data,
             center=center,
-            kernel=options.kernels[0],
-            batch_size=options.batch,
-            num_chains=options.chains[0],
-            num_warmup=half,
-            num_samples=half,
-            thinning=half // 2,
+            kernel=kernel,
+            batch_size=batch,
+            num_chains=chains,
+            num_warmup=steps // 2,
+            num_samples=steps // 2,
+            thinning=thinning,
+            store_sites=False,
             progress_bar=False,
         )
-    took, attrs = time.perf_counter() - began, idata["posterior"].attrs
+    return idata["posterior"].attrs
+
+
+def timed(options: argparse.Namespace) -> None:
+    """Run the first kernel with the first number of chains, and print time and peak memory."""
+    given = network(options.width, options.layers, options.rows)
+    model, center, data = given
+    size, half = sum(leaf.size for leaf in center.values()), options.steps // 2
+    loop = seconds_of_loop(model, center, data, options) if options.ratio else None
+    began = time.perf_counter()
+    attrs = attributes_of_run(
+        given,
+        options.kernels[0],
+        batch=options.batch,
+        chains=options.chains[0],
+        steps=2 * half,
+        thinning=half // 2,
+    )
+    took = time.perf_counter() - began
     peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # kilobytes on Linux
     print(f"{size:,} parameters, {options.kernels[0]}, {options.chains[0]} chains")
     print(
